@@ -1,0 +1,3 @@
+//! Farseal, the remote-copy storage controller: everything that knows sockets, disks and the clock.
+
+pub mod nbd;
