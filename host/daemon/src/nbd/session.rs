@@ -134,7 +134,7 @@ impl<S: Transport> Session<S> {
         }
     }
 
-    /// Runs until nothing moves any more: read, submit, gather answers, write, and around again.
+    /// Runs until nothing moves any more: read, gather answers, submit, write, and around again.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         match self.poll_all(cx) {
             Poll::Ready(Err(end) | Ok(end)) => Poll::Ready(end),
@@ -145,8 +145,9 @@ impl<S: Transport> Session<S> {
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<End, End>> {
         loop {
             let mut moved = self.poll_fill(cx)?;
-            moved |= self.take_requests()?;
+            // Before requests are taken, so that what came after a close is refused.
             moved |= self.take_answers();
+            moved |= self.take_requests()?;
             moved |= self.poll_drain(cx)?;
             if moved {
                 continue;
