@@ -1,1 +1,43 @@
-//! placeholder
+//! Farseal's decisions: every rule about order, durability, keys and fencing, as plain values.
+//!
+//! ```text
+//!   initiator ──Write, Flush──▶ ┌─────────┐ ──Commit, SyncJournal, Destage──▶ journal and home
+//!   operator  ──Pause, Rotate─▶ │ Primary │ ──Send──▶ link ──Records──▶ ┌───────────┐
+//!   policy    ──decisions─────▶ └─────────┘ ◀──Ack─── link ◀───Ack───── │ Secondary │ ──Append, Sync──▶ log
+//!                                                                       └───────────┘
+//! ```
+//!
+//! The contract of both machines is the same: `handle(now, Input)` one thing that happened, then drain
+//! `poll_output()`, then wait until `poll_timeout()`. Clock, dice, disks, peer and plugins arrive as inputs, so the
+//! stream of inputs is the whole truth: it can be recorded, replayed and cut short. Nothing here does I/O, and
+//! bulk bytes never come here: an input names a place and a length, an output says what to do with them.
+//!
+//! Reading order: the vocabulary ([`units`], [`limits`]), the bytes ([`record`], [`journal`], [`frame`]), the small
+//! machines ([`window`], [`chain`], [`ledger`], [`owed`], [`rotation`]), then the two sites ([`primary`],
+//! [`secondary`]).
+
+pub mod units;
+
+pub mod limits;
+
+pub mod record;
+
+pub mod chain;
+
+pub mod journal;
+
+pub mod frame;
+
+pub mod window;
+
+pub mod ledger;
+
+pub mod owed;
+
+pub mod rotation;
+
+pub mod primary;
+
+pub mod secondary;
+
+mod bytes;

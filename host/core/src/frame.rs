@@ -1,0 +1,457 @@
+//! What goes over a path between two sites: frames inside TLS, one pair to a path.
+//!
+//! ```text
+//! frame = length of the rest (u32), kind (u8), version (u8), two zero bytes, body
+//! ```
+//!
+//! | wire version | since | what |
+//! |---|---|---|
+//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong |
+//!
+//! The primary connects, both say hello with 32 random bytes, the primary attaches to one pair, the secondary
+//! welcomes it with what it holds, or refuses. After that the primary sends records and the secondary acknowledges.
+//! A peer that sends anything else is dropped and counted; nothing is guessed.
+
+use crate::bytes::Fields;
+use crate::chain::Chain;
+use crate::limits::{ACK_RANGES_MAX, FRAME_BYTES_MAX};
+use crate::units::{BlockBytes, BlockCount, Generation, PairId, Sequence, VolumeId};
+use crate::window::Range;
+
+/// Bytes before a frame's body.
+pub const PREFIX_BYTES: usize = 8;
+/// The only version so far.
+pub const VERSION: u8 = 1;
+
+/// A frame's body. Records are passed on as bytes: they are verbatim what the journal holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Frame {
+    Hello {
+        challenge: [u8; 32],
+    },
+    Attach(Attach),
+    Welcome(Welcome),
+    Refuse(Refusal),
+    /// One or more whole records.
+    Records(Vec<u8>),
+    Ack(Ack),
+    /// The secondary cannot take the key in the record at `key`: the primary must void its epoch.
+    KeyRefused {
+        key: Sequence,
+        why: KeyRefusal,
+    },
+    /// A component that sealed an epoch, kept at both sites by its digest.
+    Component {
+        digest: [u8; 32],
+        bytes: Vec<u8>,
+    },
+    Ping {
+        token: u64,
+    },
+    Pong {
+        token: u64,
+    },
+}
+
+/// What the primary wants to copy. Everything in it must agree with the secondary's control information.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attach {
+    pub pair: PairId,
+    pub volume: VolumeId,
+    pub generation: Generation,
+    pub encrypted: bool,
+    pub block_bytes: BlockBytes,
+    pub blocks: BlockCount,
+    /// Which of the link's paths this is, and of how many.
+    pub path: u16,
+    pub paths: u16,
+}
+
+/// What the secondary holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Welcome {
+    /// The secondary's generation for the pair: the attach's, or the one before it.
+    pub generation: Generation,
+    pub ack: Ack,
+}
+
+/// What the secondary holds durably: everything up to `durable`, and the ranges above it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ack {
+    pub durable: Sequence,
+    /// The running hash up to `durable`.
+    pub chain: Chain,
+    pub ranges: Vec<Range>,
+    /// It has no room for more.
+    pub full: bool,
+}
+
+/// Why the secondary will not attach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("the peer does not know this pair; run `farseal pair accept` there")]
+    UnknownPair,
+    #[error("the peer's generation is {0}, newer than ours: this side was taken over from and is fenced")]
+    Fenced(Generation),
+    #[error("the peer has the pair's encrypt bit set otherwise: nothing is sent until both sites agree")]
+    EncryptionDiffers,
+    #[error("the peer's volume has another size: {0} blocks")]
+    OtherSize(u64),
+    #[error("the peer's volume has another block size or identity")]
+    OtherVolume,
+    #[error("the peer is not this pair's secondary now")]
+    NotSecondary,
+    #[error("the peer's log failed verification and accepts nothing; run `farseal scrub` there")]
+    Damaged,
+}
+
+/// Why a secondary cannot take a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, serde::Serialize, serde::Deserialize)]
+pub enum KeyRefusal {
+    #[error("its carrier holds no key")]
+    NoCapsule,
+    #[error("its signature is not the primary's")]
+    Forged,
+    #[error("it is for another pair or another place in the order")]
+    Misplaced,
+    #[error("it is not for this recipient")]
+    OtherRecipient,
+    #[error("the capsule does not open, or its key is not the one described")]
+    Unopenable,
+}
+
+/// Why bytes are not a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FrameError {
+    #[error("a frame of {0} bytes; at most {FRAME_BYTES_MAX} are allowed")]
+    TooLong(u32),
+    #[error("wire version {0}; this version speaks 1")]
+    Version(u8),
+    #[error("frame kind {0} is not known to wire version 1")]
+    Kind(u8),
+    #[error("a frame of kind {0} whose body does not fit it")]
+    Body(u8),
+}
+
+/// A frame's kind and how many bytes of body follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Prefix {
+    kind: u8,
+    pub body_bytes: u32,
+}
+
+const HELLO: u8 = 1;
+const ATTACH: u8 = 2;
+const WELCOME: u8 = 3;
+const REFUSE: u8 = 4;
+const RECORDS: u8 = 5;
+const ACK: u8 = 6;
+const KEY_REFUSED: u8 = 7;
+const COMPONENT: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+/// Bytes of an acknowledgement's body, whatever it says: its length tells an observer nothing.
+const ACK_BYTES: usize = 8 + 32 + 1 + 1 + ACK_RANGES_MAX * 16;
+
+impl Prefix {
+    /// Parses the eight bytes before a body. The length is within the limit, so that it may be allocated.
+    pub fn decode(bytes: [u8; PREFIX_BYTES]) -> Result<Self, FrameError> {
+        let mut fields = Fields::new(&bytes);
+        let (len, kind, version) = (fields.u32(), fields.u8(), fields.u8());
+        if version != VERSION {
+            return Err(FrameError::Version(version));
+        }
+        if !(HELLO..=PONG).contains(&kind) {
+            return Err(FrameError::Kind(kind));
+        }
+        match len.checked_sub(4) {
+            Some(body_bytes) if len <= FRAME_BYTES_MAX => Ok(Self { kind, body_bytes }),
+            Some(_) => Err(FrameError::TooLong(len)),
+            None => Err(FrameError::Body(kind)),
+        }
+    }
+
+    /// The prefix of a frame of records with this many bytes, to be sent before them without a copy.
+    pub fn records(body_bytes: u32) -> [u8; PREFIX_BYTES] {
+        prefix(RECORDS, body_bytes)
+    }
+}
+
+impl Frame {
+    /// The whole frame, prefix included.
+    pub fn encode(&self) -> Vec<u8> {
+        let (kind, body) = self.body();
+        let mut out = prefix(kind, u32::try_from(body.len()).unwrap_or(u32::MAX)).to_vec();
+        out.extend(body);
+        out
+    }
+
+    /// Parses a body that `prefix` announced.
+    pub fn decode(prefix: Prefix, body: Vec<u8>) -> Result<Self, FrameError> {
+        let malformed = FrameError::Body(prefix.kind);
+        let mut fields = Fields::new(&body);
+        let frame = match prefix.kind {
+            HELLO => Self::Hello { challenge: fields.array() },
+            ATTACH => Self::Attach(decode_attach(&mut fields).ok_or(malformed)?),
+            WELCOME => {
+                let generation = Generation(fields.u64());
+                Self::Welcome(Welcome { generation, ack: decode_ack(&mut fields).ok_or(malformed)? })
+            }
+            REFUSE => Self::Refuse(decode_refusal(&mut fields).ok_or(malformed)?),
+            RECORDS => {
+                return if body.is_empty() { Err(malformed) } else { Ok(Self::Records(body)) };
+            }
+            ACK => Self::Ack(decode_ack(&mut fields).ok_or(malformed)?),
+            KEY_REFUSED => {
+                let (key, why) = (Sequence(fields.u64()), fields.u8());
+                let why = KeyRefusal::ALL.into_iter().find(|known| known.code() == why).ok_or(malformed)?;
+                Self::KeyRefused { key, why }
+            }
+            COMPONENT => {
+                let digest = fields.array();
+                let rest = body.len().saturating_sub(32);
+                Self::Component { digest, bytes: fields.take(rest).to_vec() }
+            }
+            PING => Self::Ping { token: fields.u64() },
+            PONG => Self::Pong { token: fields.u64() },
+            other => return Err(FrameError::Kind(other)),
+        };
+        if fields.done() { Ok(frame) } else { Err(malformed) }
+    }
+
+    fn body(&self) -> (u8, Vec<u8>) {
+        match self {
+            Self::Hello { challenge } => (HELLO, challenge.to_vec()),
+            Self::Attach(attach) => (ATTACH, encode_attach(attach)),
+            Self::Welcome(welcome) => {
+                let mut out = welcome.generation.0.to_le_bytes().to_vec();
+                encode_ack(&welcome.ack, &mut out);
+                (WELCOME, out)
+            }
+            Self::Refuse(refusal) => (REFUSE, encode_refusal(*refusal)),
+            Self::Records(bytes) => (RECORDS, bytes.clone()),
+            Self::Ack(ack) => {
+                let mut out = Vec::with_capacity(ACK_BYTES);
+                encode_ack(ack, &mut out);
+                (ACK, out)
+            }
+            Self::KeyRefused { key, why } => {
+                let mut out = key.0.to_le_bytes().to_vec();
+                out.push(why.code());
+                (KEY_REFUSED, out)
+            }
+            Self::Component { digest, bytes } => (COMPONENT, [digest.as_slice(), bytes].concat()),
+            Self::Ping { token } => (PING, token.to_le_bytes().to_vec()),
+            Self::Pong { token } => (PONG, token.to_le_bytes().to_vec()),
+        }
+    }
+}
+
+impl KeyRefusal {
+    const ALL: [Self; 5] = [Self::NoCapsule, Self::Forged, Self::Misplaced, Self::OtherRecipient, Self::Unopenable];
+
+    fn code(self) -> u8 {
+        match self {
+            Self::NoCapsule => 1,
+            Self::Forged => 2,
+            Self::Misplaced => 3,
+            Self::OtherRecipient => 4,
+            Self::Unopenable => 5,
+        }
+    }
+}
+
+fn prefix(kind: u8, body_bytes: u32) -> [u8; PREFIX_BYTES] {
+    let mut out = [0; PREFIX_BYTES];
+    out[0..4].copy_from_slice(&body_bytes.saturating_add(4).to_le_bytes());
+    out[4] = kind;
+    out[5] = VERSION;
+    out
+}
+
+fn encode_attach(attach: &Attach) -> Vec<u8> {
+    let mut out = Vec::with_capacity(57);
+    out.extend(attach.pair.0);
+    out.extend(attach.volume.0);
+    out.extend(attach.generation.0.to_le_bytes());
+    out.push(u8::from(attach.encrypted));
+    out.extend(attach.block_bytes.get().to_le_bytes());
+    out.extend(attach.blocks.0.to_le_bytes());
+    out.extend(attach.path.to_le_bytes());
+    out.extend(attach.paths.to_le_bytes());
+    out
+}
+
+fn decode_attach(fields: &mut Fields<'_>) -> Option<Attach> {
+    let (pair, volume) = (PairId(fields.array()), VolumeId(fields.array()));
+    let generation = Generation(fields.u64());
+    let encrypted = match fields.u8() {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    Some(Attach {
+        pair,
+        volume,
+        generation,
+        encrypted,
+        block_bytes: BlockBytes::new(fields.u32()).ok()?,
+        blocks: BlockCount(fields.u64()),
+        path: fields.u16(),
+        paths: fields.u16(),
+    })
+}
+
+fn encode_ack(ack: &Ack, out: &mut Vec<u8>) {
+    let end = out.len() + ACK_BYTES;
+    out.extend(ack.durable.0.to_le_bytes());
+    out.extend(ack.chain.0);
+    out.push(u8::from(ack.full));
+    let ranges = &ack.ranges[..ack.ranges.len().min(ACK_RANGES_MAX)];
+    out.push(u8::try_from(ranges.len()).unwrap_or(0));
+    for range in ranges {
+        out.extend(range.first.0.to_le_bytes());
+        out.extend(range.last.0.to_le_bytes());
+    }
+    out.resize(end, 0);
+}
+
+fn decode_ack(fields: &mut Fields<'_>) -> Option<Ack> {
+    let durable = Sequence(fields.u64());
+    let chain = Chain(fields.array());
+    let full = fields.u8();
+    let count = usize::from(fields.u8());
+    if full > 1 || count > ACK_RANGES_MAX {
+        return None;
+    }
+    let (mut ranges, mut above) = (Vec::with_capacity(count), durable);
+    for index in 0..ACK_RANGES_MAX {
+        let range = Range { first: Sequence(fields.u64()), last: Sequence(fields.u64()) };
+        if index >= count {
+            continue;
+        }
+        if range.first <= above || range.last < range.first {
+            return None;
+        }
+        above = range.last;
+        ranges.push(range);
+    }
+    Some(Ack { durable, chain, ranges, full: full == 1 })
+}
+
+fn encode_refusal(refusal: Refusal) -> Vec<u8> {
+    let (code, number) = match refusal {
+        Refusal::UnknownPair => (1u8, 0),
+        Refusal::Fenced(generation) => (2, generation.0),
+        Refusal::EncryptionDiffers => (3, 0),
+        Refusal::OtherSize(blocks) => (4, blocks),
+        Refusal::OtherVolume => (5, 0),
+        Refusal::NotSecondary => (6, 0),
+        Refusal::Damaged => (7, 0),
+    };
+    let mut out = vec![code];
+    out.extend(number.to_le_bytes());
+    out
+}
+
+fn decode_refusal(fields: &mut Fields<'_>) -> Option<Refusal> {
+    let (code, number) = (fields.u8(), fields.u64());
+    match code {
+        1 => Some(Refusal::UnknownPair),
+        2 => Some(Refusal::Fenced(Generation(number))),
+        3 => Some(Refusal::EncryptionDiffers),
+        4 => Some(Refusal::OtherSize(number)),
+        5 => Some(Refusal::OtherVolume),
+        6 => Some(Refusal::NotSecondary),
+        7 => Some(Refusal::Damaged),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
+        let prefix = Prefix::decode(bytes[..PREFIX_BYTES].try_into().unwrap())?;
+        Frame::decode(prefix, bytes[PREFIX_BYTES..].to_vec())
+    }
+
+    fn samples() -> Vec<Frame> {
+        let ack = Ack {
+            durable: Sequence(7),
+            chain: Chain([3; 32]),
+            ranges: vec![Range { first: Sequence(9), last: Sequence(12) }],
+            full: false,
+        };
+        let attach = Attach {
+            pair: PairId([1; 16]),
+            volume: VolumeId([2; 16]),
+            generation: Generation(4),
+            encrypted: true,
+            block_bytes: BlockBytes::DEFAULT,
+            blocks: BlockCount(1 << 20),
+            path: 1,
+            paths: 2,
+        };
+        vec![
+            Frame::Hello { challenge: [9; 32] },
+            Frame::Attach(attach),
+            Frame::Welcome(Welcome { generation: Generation(4), ack: ack.clone() }),
+            Frame::Refuse(Refusal::Fenced(Generation(5))),
+            Frame::Records(vec![1, 2, 3]),
+            Frame::Ack(ack),
+            Frame::KeyRefused { key: Sequence(3), why: KeyRefusal::Forged },
+            Frame::Component { digest: [5; 32], bytes: vec![0; 40] },
+            Frame::Ping { token: 1 },
+            Frame::Pong { token: 1 },
+        ]
+    }
+
+    #[test]
+    fn every_frame_comes_back_as_it_went() {
+        for frame in samples() {
+            assert_eq!(decode(&frame.encode()), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_has_one_length() {
+        let mut lengths: Vec<usize> = (0..=ACK_RANGES_MAX as u64)
+            .map(|count| {
+                let ranges = (0..count)
+                    .map(|index| Range { first: Sequence(10 + index * 2), last: Sequence(10 + index * 2) })
+                    .collect();
+                Frame::Ack(Ack { durable: Sequence(1), chain: Chain::START, ranges, full: false }).encode().len()
+            })
+            .collect();
+        lengths.dedup();
+        assert_eq!(lengths.len(), 1);
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        assert_eq!(Prefix::decode([0xff, 0xff, 0xff, 0x7f, 5, 1, 0, 0]), Err(FrameError::TooLong(0x7fff_ffff)));
+        assert_eq!(Prefix::decode([9, 0, 0, 0, 5, 2, 0, 0]), Err(FrameError::Version(2)));
+        assert_eq!(Prefix::decode([9, 0, 0, 0, 77, 1, 0, 0]), Err(FrameError::Kind(77)));
+        assert_eq!(Prefix::decode([3, 0, 0, 0, 5, 1, 0, 0]), Err(FrameError::Body(5)));
+        for frame in samples() {
+            let mut long = frame.encode();
+            long.push(0);
+            let tail_is_content = matches!(frame, Frame::Records(_) | Frame::Component { .. });
+            assert_eq!(decode(&long).is_ok(), tail_is_content, "{frame:?} with a byte too many");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_and_what_decodes_encodes_back(kind in HELLO..=PONG, body in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(frame) = Frame::decode(Prefix { kind, body_bytes: 0 }, body) {
+                prop_assert_eq!(decode(&frame.encode()), Ok(frame));
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The epoch ledger: which epoch opens which sequence number. Filled by the records themselves, in their order.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Epoch, Generation, Sequence};
+
+/// An epoch's place in the order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    pub epoch: Epoch,
+    pub generation: Generation,
+    /// The key record that carries it.
+    pub key: Sequence,
+    /// The first sequence number that it seals.
+    pub start: Sequence,
+}
+
+/// Every epoch of a lane. Lookups never guess: what falls in no epoch is an error.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    /// By the first sequence number that they seal.
+    by_start: BTreeMap<Sequence, Entry>,
+}
+
+/// Why a key record does not fit the ledger.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("epoch {epoch} is not newer than epoch {newest}: a replayed key record")]
+    NotNewer { epoch: Epoch, newest: Epoch },
+    #[error("epoch {epoch} would start at {start}, not after its own key record {key}")]
+    StartsTooEarly { epoch: Epoch, key: Sequence, start: Sequence },
+    #[error("epoch {epoch} would start at {start}, before epoch {newest} at {newest_start}")]
+    Overlaps { epoch: Epoch, start: Sequence, newest: Epoch, newest_start: Sequence },
+}
+
+impl Ledger {
+    /// Adds the epoch of a key record. Called in the order of the records.
+    pub fn arm(&mut self, entry: Entry) -> Result<(), LedgerError> {
+        if entry.start <= entry.key {
+            return Err(LedgerError::StartsTooEarly { epoch: entry.epoch, key: entry.key, start: entry.start });
+        }
+        if let Some(newest) = self.newest() {
+            if entry.epoch <= newest.epoch {
+                return Err(LedgerError::NotNewer { epoch: entry.epoch, newest: newest.epoch });
+            }
+            if entry.start <= newest.start {
+                return Err(LedgerError::Overlaps {
+                    epoch: entry.epoch,
+                    start: entry.start,
+                    newest: newest.epoch,
+                    newest_start: newest.start,
+                });
+            }
+        }
+        self.by_start.insert(entry.start, entry);
+        Ok(())
+    }
+
+    /// Takes back the newest epoch by its void record at `at`. Says whether it was there and had not begun.
+    pub fn void(&mut self, epoch: Epoch, at: Sequence) -> bool {
+        let Some(entry) = self.newest().filter(|newest| newest.epoch == epoch && at < newest.start) else {
+            return false;
+        };
+        self.by_start.remove(&entry.start);
+        true
+    }
+
+    /// The epoch that seals, and so opens, `sequence`.
+    pub fn epoch_of(&self, sequence: Sequence) -> Option<Entry> {
+        self.by_start.range(..=sequence).next_back().map(|(_, entry)| *entry)
+    }
+
+    /// The one that starts last.
+    pub fn newest(&self) -> Option<Entry> {
+        self.by_start.last_key_value().map(|(_, entry)| *entry)
+    }
+
+    pub fn get(&self, epoch: Epoch) -> Option<Entry> {
+        self.by_start.values().rfind(|entry| entry.epoch == epoch).copied()
+    }
+
+    /// Oldest first.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = Entry> {
+        self.by_start.values().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(epoch: u64, key: u64, start: u64) -> Entry {
+        Entry { epoch: Epoch(epoch), generation: Generation(1), key: Sequence(key), start: Sequence(start) }
+    }
+
+    #[test]
+    fn below_its_start_the_old_key_opens_and_from_it_on_the_new() {
+        let mut ledger = Ledger::default();
+        ledger.arm(entry(1, 1, 2)).unwrap();
+        ledger.arm(entry(2, 10, 14)).unwrap();
+        let epochs: Vec<u64> = [1, 2, 13, 14, 99]
+            .into_iter()
+            .map(|sequence| ledger.epoch_of(Sequence(sequence)).map_or(0, |entry| entry.epoch.0))
+            .collect();
+        assert_eq!(epochs, [0, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn a_void_epoch_never_seals() {
+        let mut ledger = Ledger::default();
+        ledger.arm(entry(1, 1, 2)).unwrap();
+        ledger.arm(entry(2, 10, 14)).unwrap();
+        assert!(!ledger.void(Epoch(2), Sequence(14)), "too late: it has begun");
+        assert!(ledger.void(Epoch(2), Sequence(13)));
+        assert_eq!(ledger.epoch_of(Sequence(14)).unwrap().epoch, Epoch(1));
+        assert!(!ledger.void(Epoch(2), Sequence(13)), "only once");
+    }
+
+    #[test]
+    fn replayed_and_early_keys_are_refused() {
+        let mut ledger = Ledger::default();
+        ledger.arm(entry(2, 1, 2)).unwrap();
+        assert!(matches!(ledger.arm(entry(2, 10, 12)), Err(LedgerError::NotNewer { .. })));
+        assert!(matches!(ledger.arm(entry(1, 10, 12)), Err(LedgerError::NotNewer { .. })));
+        assert!(matches!(ledger.arm(entry(3, 10, 10)), Err(LedgerError::StartsTooEarly { .. })));
+        ledger.arm(entry(3, 10, 20)).unwrap();
+        assert!(matches!(ledger.arm(entry(4, 15, 18)), Err(LedgerError::Overlaps { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn every_sequence_number_has_at_most_one_epoch_and_the_last_started_wins(
+            gaps in proptest::collection::vec((1..50u64, 1..10u64), 1..20), probe in 0..2000u64
+        ) {
+            let (mut ledger, mut at, mut model) = (Ledger::default(), 0, Vec::new());
+            for (index, (gap, lead)) in gaps.iter().enumerate() {
+                at += gap;
+                let armed = entry(index as u64 + 1, at, at + lead);
+                if ledger.arm(armed).is_ok() {
+                    model.push(armed);
+                }
+            }
+            let expected = model.iter().rfind(|entry| entry.start.0 <= probe).copied();
+            prop_assert_eq!(ledger.epoch_of(Sequence(probe)), expected);
+        }
+    }
+}

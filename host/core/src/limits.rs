@@ -1,0 +1,117 @@
+//! Every bound, with the sum that chose it. Constants are checked against each other at compile time.
+
+use crate::units::{BlockCount, ByteLen, Millis};
+
+/// Blocks in one record, and so the largest write that is all or nothing: 1 MiB of 4 KiB blocks. The largest write
+/// that stock initiators issue is 32 MiB; cutting it into 1 MiB records keeps a record's tags in one page.
+pub const RECORD_BLOCKS_MAX: u32 = 256;
+
+/// Bytes of a record's blocks, whatever the block size: 1 MiB.
+pub const RECORD_PAYLOAD_MAX: u32 = 1 << 20;
+
+/// Bytes of one record on disk and wire: header, a tag for each block, blocks.
+pub const RECORD_BYTES_MAX: u32 = 96 + 16 * 2048 + RECORD_PAYLOAD_MAX;
+
+/// The last sequence number that may be sealed in one generation. At 10 million records a second this is 11 months;
+/// a subkey lasts for 2^20 of them, so nonces never come near their end. Beyond it sealing stops for good.
+pub const SEQUENCE_MAX: u64 = 1 << 48;
+
+/// Records in one commit: one guest call plans them, one write appends them.
+pub const COMMIT_RECORDS_MAX: usize = 1024;
+
+/// Bytes in one commit: 8 MiB seal in about a millisecond on one core, the most that one slow batch may delay
+/// the next initiator.
+pub const COMMIT_BYTES_MAX: u64 = 8 << 20;
+
+/// Commits under way at once: one that is being sealed, one that waits behind it.
+pub const COMMITS_IN_FLIGHT_MAX: usize = 2;
+
+/// Bytes that initiators may have in the data buffer before reading more requests waits: 256 MiB is a second of a
+/// 10 GbE link's writes at the rate that a disk destages them.
+pub const BUFFER_BYTES_MAX: ByteLen = ByteLen(256 << 20);
+
+/// Bytes sent and not acknowledged on one lane: 64 MiB is 10 GbE for 50 ms, more than a round trip on one continent.
+pub const WINDOW_BYTES_MAX: ByteLen = ByteLen(64 << 20);
+
+/// Records sent and not acknowledged on one lane; the secondary remembers each that came out of order (40 bytes).
+pub const WINDOW_RECORDS_MAX: u64 = 1 << 16;
+
+/// Ranges of an acknowledgement: the most holes that a path's loss leaves in one round trip, and a frame of fixed size.
+pub const ACK_RANGES_MAX: usize = 16;
+
+/// Bytes of a frame: one records frame of 4 MiB and its header. A peer that announces more is dropped.
+pub const FRAME_BYTES_MAX: u32 = 4 << 20;
+
+/// Bytes of a component that a peer ships for the archive: Python guests are the largest, at about 20 MB.
+pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of a journal segment. Trimming works in whole segments; recovery reads one at a time.
+pub const JOURNAL_SEGMENT_BYTES: ByteLen = ByteLen(64 << 20);
+
+/// Bytes of the journal before the oldest records go to the dirty map: 4 GiB, eight minutes of 8 MiB/s.
+pub const JOURNAL_BYTES_MAX: ByteLen = ByteLen(4 << 30);
+
+/// Bytes of the journal below which nothing can work: two segments.
+pub const JOURNAL_BYTES_MIN: ByteLen = ByteLen(128 << 20);
+
+/// Bytes destaged and not yet synced at home before a sync is due: bounds what a restart replays.
+pub const HOME_DIRTY_BYTES_MAX: ByteLen = ByteLen(256 << 20);
+
+/// How long home may stay behind the journal when little is written.
+pub const HOME_SYNC_INTERVAL: Millis = Millis(5_000);
+
+/// Bytes of one granule of the dirty map: 64 KiB, so that 1 TiB needs 2 MiB of map.
+pub const OWED_GRANULE_BYTES: ByteLen = ByteLen(64 << 10);
+
+/// Bytes of initial copy or resync under way at once; leaves three quarters of the window to initiators.
+pub const COPY_BYTES_IN_FLIGHT_MAX: ByteLen = ByteLen(16 << 20);
+
+/// How long the journal may wait with a sync when nobody waits for it.
+pub const LAZY_SYNC_INTERVAL: Millis = Millis(1_000);
+
+/// How long a pause rotation may hold sealing back before it is given up: an initiator's FLUSH waits no longer.
+pub const PAUSE_ROTATION_MAX: Millis = Millis(2_000);
+
+/// How long a key may take to be delivered in-band before the rotation is called late (it goes on to be tried).
+pub const DELIVERY_LATE_AFTER: Millis = Millis(30_000);
+
+/// Wait before a store that was full is tried again.
+pub const STORE_RETRY_INTERVAL: Millis = Millis(1_000);
+
+/// Records between a key record and the first that it seals, at least: one that carries the cut or the void.
+pub const KEY_LEAD_MIN: u64 = 2;
+
+/// Records between a key record and the first that it seals, at most; a window's worth.
+pub const KEY_LEAD_MAX: u64 = WINDOW_RECORDS_MAX;
+
+/// Epochs whose keys a node remembers at once for its policy; older ones are in the ledger.
+pub const POLICY_KEYS_MAX: usize = 16;
+
+/// Events that wait for the policy; more are merged, because a policy is told what is, not how often.
+pub const POLICY_EVENTS_MAX: usize = 64;
+
+/// Alarms kept for the operator.
+pub const ALARMS_MAX: usize = 64;
+
+/// The least time between two rotations, whatever the policy asks: a policy in a loop costs at most this.
+pub const ROTATION_INTERVAL_MIN: Millis = Millis(100);
+
+/// The greatest age of a key, whatever the policy says: SP 800-57's cryptoperiod for data keys is two years; a
+/// remote copy has no reason for more than a month.
+pub const KEY_AGE_MAX: Millis = Millis(30 * 24 * 3_600 * 1_000);
+
+/// The most bytes that one key seals, whatever the policy says: 16 TiB keeps the multi-key advantage of
+/// draft-irtf-cfrg-aead-limits below 2^-32 for ten years at 1 GB/s.
+pub const KEY_BYTES_MAX: ByteLen = ByteLen(16 << 40);
+
+/// Blocks of a key or cover record at most: the longest slot that a disguise may plan.
+pub const SLOT_BLOCKS_MAX: u32 = RECORD_BLOCKS_MAX;
+
+/// The largest volume: addresses fit the index's words.
+pub const VOLUME_BLOCKS_MAX: BlockCount = BlockCount(1 << 40);
+
+const _: () = assert!(RECORD_BYTES_MAX < FRAME_BYTES_MAX, "a frame holds at least one record");
+const _: () = assert!(COMMIT_BYTES_MAX < JOURNAL_SEGMENT_BYTES.0, "a commit fits one segment");
+const _: () = assert!(JOURNAL_SEGMENT_BYTES.0 * 2 <= JOURNAL_BYTES_MIN.0, "one segment fills while one is trimmed");
+const _: () = assert!(COPY_BYTES_IN_FLIGHT_MAX.0 * 4 <= WINDOW_BYTES_MAX.0, "initiators keep most of the window");
+const _: () = assert!(KEY_LEAD_MIN >= 2, "a void must fit between a key record and its start");

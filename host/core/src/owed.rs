@@ -1,0 +1,333 @@
+//! The dirty map: which granules the secondary is owed when the journal no longer says so.
+//!
+//! In steady state what is owed is a range of the journal and this map does not exist. It comes into being for the initial
+//! copy, when the journal overflows, and after a takeover. A granule is cleared only by a durable acknowledgement of
+//! the record that copied it, and only if nothing marked it again in between: never by inference.
+
+use crate::bytes::Fields;
+use crate::limits::OWED_GRANULE_BYTES;
+use crate::units::{BlockBytes, BlockCount, Extent, Lba, Sequence};
+
+/// One bit a granule of 64 KiB, and the copies that are under way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwedMap {
+    block_bytes: BlockBytes,
+    volume: BlockCount,
+    bits: Vec<u64>,
+    owed: u64,
+    /// Where the next search for an owed granule begins.
+    cursor: u64,
+    /// Granules whose content is in a record that waits for its acknowledgement, with that record's sequence number
+    /// once it has one.
+    copying: std::collections::BTreeMap<u64, Option<Sequence>>,
+}
+
+/// Why bytes are not a dirty map of this volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OwedError {
+    #[error("the dirty map is cut short or damaged; every block counts as owed until it is rebuilt")]
+    Damaged,
+    #[error("dirty map format {0}; this version reads format 1")]
+    Version(u8),
+    #[error("the dirty map is of a volume of {found} blocks; this one has {expected}")]
+    OtherVolume { expected: u64, found: u64 },
+}
+
+const MAGIC: [u8; 4] = *b"FSOM";
+const VERSION: u8 = 1;
+const MAP_HEADER_BYTES: usize = 32;
+
+impl OwedMap {
+    /// Nothing is owed.
+    pub fn empty(volume: BlockCount, block_bytes: BlockBytes) -> Self {
+        let granules = granules(volume, block_bytes);
+        let words = usize::try_from(granules.div_ceil(64)).unwrap_or(usize::MAX);
+        Self { block_bytes, volume, bits: vec![0; words], owed: 0, cursor: 0, copying: Default::default() }
+    }
+
+    /// Everything is owed: what a map that cannot be read stands for.
+    pub fn full(volume: BlockCount, block_bytes: BlockBytes) -> Self {
+        let mut map = Self::empty(volume, block_bytes);
+        if let Some(extent) = Extent::new(Lba(0), volume) {
+            map.mark(extent);
+        }
+        map
+    }
+
+    /// Owes every granule that the extent touches. A copy that is under way no longer clears them.
+    pub fn mark(&mut self, extent: Extent) {
+        let per = self.blocks_per_granule();
+        for granule in extent.first().0 / per..=(extent.end().0 - 1) / per {
+            let (word, bit) = place(granule);
+            if let Some(bits) = self.bits.get_mut(word) {
+                self.owed += u64::from(*bits & bit == 0);
+                *bits |= bit;
+            }
+            self.copying.remove(&granule);
+        }
+    }
+
+    /// The next owed granule that no copy is under way for, as an extent; the copy counts as under way from here.
+    pub fn next_copy(&mut self) -> Option<Extent> {
+        let total = granules(self.volume, self.block_bytes);
+        let start = self.cursor;
+        let found = self.find(start, total).or_else(|| self.find(0, start))?;
+        self.cursor = found + 1;
+        self.copying.insert(found, None);
+        self.extent_of(found)
+    }
+
+    /// The copy of this extent is in the record with this sequence number.
+    pub fn copied_in(&mut self, extent: Extent, sequence: Sequence) {
+        let granule = extent.first().0 / self.blocks_per_granule();
+        if let Some(slot) = self.copying.get_mut(&granule) {
+            *slot = Some(sequence);
+        }
+    }
+
+    /// The copy of this extent came to nothing: it is owed still.
+    pub fn copy_failed(&mut self, extent: Extent) {
+        self.copying.remove(&(extent.first().0 / self.blocks_per_granule()));
+    }
+
+    /// The secondary holds everything up to `durable`, durably. Returns how many granules that clears.
+    pub fn acknowledged(&mut self, durable: Sequence) -> u64 {
+        let done: Vec<u64> = self
+            .copying
+            .iter()
+            .filter(|(_, sequence)| sequence.is_some_and(|sequence| sequence <= durable))
+            .map(|(granule, _)| *granule)
+            .collect();
+        let mut cleared = 0;
+        for granule in &done {
+            self.copying.remove(granule);
+            let (word, bit) = place(*granule);
+            if let Some(bits) = self.bits.get_mut(word) {
+                cleared += u64::from(*bits & bit != 0);
+                *bits &= !bit;
+            }
+        }
+        self.owed -= cleared;
+        cleared
+    }
+
+    /// Copies under way come to nothing: their records were given up.
+    pub fn forget_copies(&mut self) {
+        self.copying.clear();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.owed == 0
+    }
+
+    /// Blocks owed, counted in whole granules.
+    pub fn owed(&self) -> BlockCount {
+        BlockCount(self.owed.saturating_mul(self.blocks_per_granule()).min(self.volume.0))
+    }
+
+    /// Granules being copied.
+    pub fn copies_under_way(&self) -> usize {
+        self.copying.len()
+    }
+
+    /// The runs of owed blocks inside `within`, with what is not owed between them: (blocks, owed?).
+    pub fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)> {
+        let per = self.blocks_per_granule();
+        let mut runs: Vec<(BlockCount, bool)> = Vec::new();
+        let mut at = within.first().0;
+        while at < within.end().0 {
+            let next = ((at / per + 1) * per).min(within.end().0);
+            let owed = self.is_owed(at / per);
+            match runs.last_mut() {
+                Some((blocks, same)) if *same == owed => blocks.0 += next - at,
+                Some(_) | None => runs.push((BlockCount(next - at), owed)),
+            }
+            at = next;
+        }
+        runs
+    }
+
+    /// The map on disk: a superset of what is owed stays true however old it is.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(MAP_HEADER_BYTES + self.bits.len() * 8);
+        out.extend(MAGIC);
+        out.extend([VERSION, 0, 0, 0]);
+        out.extend(self.volume.0.to_le_bytes());
+        out.extend(self.block_bytes.get().to_le_bytes());
+        out.extend([0; 8]);
+        let bits: Vec<u8> = self.bits.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&out), &bits);
+        out.extend(crc.to_le_bytes());
+        out.extend(bits);
+        out
+    }
+
+    pub fn decode(bytes: &[u8], volume: BlockCount, block_bytes: BlockBytes) -> Result<Self, OwedError> {
+        let mut fields = Fields::new(bytes);
+        let (magic, version, _) = (fields.array::<4>(), fields.u8(), fields.array::<3>());
+        let (blocks, size, _, crc) = (fields.u64(), fields.u32(), fields.u64(), fields.u32());
+        if !fields.ok() || magic != MAGIC {
+            return Err(OwedError::Damaged);
+        }
+        let (head, bits) = (&bytes[..MAP_HEADER_BYTES - 4], &bytes[MAP_HEADER_BYTES..]);
+        if crc != crc32c::crc32c_append(crc32c::crc32c(head), bits) {
+            return Err(OwedError::Damaged);
+        }
+        if version != VERSION {
+            return Err(OwedError::Version(version));
+        }
+        let mut map = Self::empty(volume, block_bytes);
+        if blocks != volume.0 || size != block_bytes.get() || bits.len() != map.bits.len() * 8 {
+            return Err(OwedError::OtherVolume { expected: volume.0, found: blocks });
+        }
+        for (word, bytes) in map.bits.iter_mut().zip(bits.chunks_exact(8)) {
+            *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        }
+        map.owed = map.bits.iter().map(|word| u64::from(word.count_ones())).sum();
+        Ok(map)
+    }
+
+    fn find(&self, from: u64, to: u64) -> Option<u64> {
+        let mut granule = from;
+        while granule < to {
+            let (word, bit) = place(granule);
+            let bits = *self.bits.get(word)?;
+            if bits == 0 {
+                granule = (granule / 64 + 1) * 64;
+                continue;
+            }
+            if bits & bit != 0 && !self.copying.contains_key(&granule) {
+                return Some(granule);
+            }
+            granule += 1;
+        }
+        None
+    }
+
+    fn is_owed(&self, granule: u64) -> bool {
+        let (word, bit) = place(granule);
+        self.bits.get(word).is_some_and(|bits| bits & bit != 0)
+    }
+
+    fn extent_of(&self, granule: u64) -> Option<Extent> {
+        let per = self.blocks_per_granule();
+        let first = granule * per;
+        Extent::new(Lba(first), BlockCount(per.min(self.volume.0.saturating_sub(first))))
+    }
+
+    fn blocks_per_granule(&self) -> u64 {
+        OWED_GRANULE_BYTES.0 / self.block_bytes.as_u64()
+    }
+}
+
+fn granules(volume: BlockCount, block_bytes: BlockBytes) -> u64 {
+    volume.byte_len(block_bytes).0.div_ceil(OWED_GRANULE_BYTES.0)
+}
+
+fn place(granule: u64) -> (usize, u64) {
+    (usize::try_from(granule / 64).unwrap_or(usize::MAX), 1 << (granule % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn extent(first: u64, blocks: u64) -> Extent {
+        Extent::new(Lba(first), BlockCount(blocks)).unwrap()
+    }
+
+    fn map() -> OwedMap {
+        OwedMap::empty(BlockCount(1000), BlockBytes::DEFAULT)
+    }
+
+    #[test]
+    fn a_granule_is_cleared_only_by_an_acknowledgement_of_its_copy() {
+        let mut map = map();
+        map.mark(extent(20, 1));
+        let copy = map.next_copy().unwrap();
+        assert_eq!(copy, extent(16, 16));
+        assert_eq!(map.next_copy(), None, "one copy at a time");
+        assert_eq!(map.acknowledged(Sequence(100)), 0, "the copy has no place yet");
+        map.copied_in(copy, Sequence(7));
+        assert_eq!(map.acknowledged(Sequence(6)), 0);
+        assert_eq!(map.acknowledged(Sequence(7)), 1);
+        assert!(map.is_empty());
+    }
+
+    #[test]
+    fn a_mark_during_a_copy_outlives_its_acknowledgement() {
+        let mut map = map();
+        map.mark(extent(0, 1));
+        let copy = map.next_copy().unwrap();
+        map.copied_in(copy, Sequence(7));
+        map.mark(extent(3, 1));
+        assert_eq!(map.acknowledged(Sequence(7)), 0);
+        assert_eq!(map.next_copy(), Some(copy));
+    }
+
+    #[test]
+    fn the_last_granule_ends_with_the_volume() {
+        let mut map = map();
+        map.mark(extent(999, 1));
+        assert_eq!(map.next_copy(), Some(extent(992, 8)));
+    }
+
+    #[test]
+    fn a_damaged_map_is_never_half_believed() {
+        let mut map = map();
+        map.mark(extent(100, 200));
+        let bytes = map.encode();
+        assert_eq!(OwedMap::decode(&bytes, BlockCount(1000), BlockBytes::DEFAULT).unwrap(), map);
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x10;
+            assert!(OwedMap::decode(&bad, BlockCount(1000), BlockBytes::DEFAULT).is_err(), "byte {at}");
+            assert!(OwedMap::decode(&bytes[..at], BlockCount(1000), BlockBytes::DEFAULT).is_err(), "cut at {at}");
+        }
+        assert!(OwedMap::decode(&bytes, BlockCount(2000), BlockBytes::DEFAULT).is_err());
+    }
+
+    proptest! {
+        /// Versions instead of bits: whatever differs between the sites must be owed.
+        #[test]
+        fn the_map_never_under_reports(steps in proptest::collection::vec((0..4u8, 0..1000u64, 1..40u64), 1..80)) {
+            let mut map = map();
+            let (mut primary, mut secondary) = (vec![0u32; 1000], vec![0u32; 1000]);
+            let (mut sequence, mut sent) = (0u64, Vec::new());
+            for (what, at, len) in steps {
+                match what {
+                    0 | 1 => {
+                        let written = extent(at, len.min(1000 - at).max(1));
+                        map.mark(written);
+                        (written.first().0..written.end().0).for_each(|block| primary[block as usize] += 1);
+                    }
+                    2 => if let Some(copy) = map.next_copy() {
+                        sequence += 1;
+                        map.copied_in(copy, Sequence(sequence));
+                        let blocks = (copy.first().0..copy.end().0).map(|block| (block, primary[block as usize]));
+                        sent.push((sequence, blocks.collect::<Vec<_>>()));
+                    },
+                    _ => {
+                        let durable = Sequence(at.min(sequence));
+                        for (_, blocks) in sent.iter().filter(|(sequence, _)| *sequence <= durable.0) {
+                            blocks.iter().for_each(|(block, version)| {
+                                let newest = secondary[*block as usize].max(*version);
+                                secondary[*block as usize] = newest;
+                            });
+                        }
+                        map.acknowledged(durable);
+                    }
+                }
+                let mut block = 0;
+                for (blocks, owed) in map.runs(extent(0, 1000)) {
+                    for _ in 0..blocks.0 {
+                        prop_assert!(owed || primary[block] == secondary[block], "block {block}");
+                        block += 1;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Transfer: what is sent over which path, what has been acknowledged, and do the sites still agree.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use serde::Serialize;
+
+use super::*;
+
+/// How the sites were found to disagree. The pair stops; nobody's data is overwritten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
+pub enum Divergence {
+    #[error("the secondary holds records up to {theirs} that it acknowledged up to {ours}: its store was rolled back")]
+    RolledBack { ours: Sequence, theirs: Sequence },
+    #[error("the secondary holds record {theirs}, the journal ends at {ours}: this site was rolled back")]
+    Ahead { ours: Sequence, theirs: Sequence },
+    #[error("the running hashes differ at record {0}: one site holds other records")]
+    Chain(Sequence),
+    #[error("the secondary's generation is {0}: this site was taken over from")]
+    Fenced(Generation),
+}
+
+#[derive(Debug)]
+pub(super) struct Transfer {
+    paths: BTreeSet<Path>,
+    next_path: usize,
+    /// Above the acknowledged mark, in order; gaps leave holes.
+    unacked: VecDeque<Unacked>,
+    unacked_bytes: u64,
+    acked: Sequence,
+    acked_chain: Chain,
+    /// What the secondary holds above its mark; not sent again.
+    held: Vec<Range>,
+    /// Everything up to here is on its way.
+    sent: Sequence,
+    in_flight_bytes: u64,
+    diverged: Option<Divergence>,
+}
+
+impl Transfer {
+    pub(super) fn new(acked: Sequence, acked_chain: Chain, unacked: Vec<Unacked>) -> Self {
+        let unacked_bytes = unacked.iter().map(|record| record.bytes.0).sum();
+        Self {
+            paths: BTreeSet::new(),
+            next_path: 0,
+            unacked: unacked.into(),
+            unacked_bytes,
+            acked,
+            acked_chain,
+            held: Vec::new(),
+            sent: acked,
+            in_flight_bytes: 0,
+            diverged: None,
+        }
+    }
+
+    pub(super) fn acked(&self) -> Sequence {
+        self.acked
+    }
+
+    pub(super) fn acked_chain(&self) -> Chain {
+        self.acked_chain
+    }
+
+    pub(super) fn sent(&self) -> Sequence {
+        self.sent
+    }
+
+    pub(super) fn paths(&self) -> usize {
+        self.paths.len()
+    }
+
+    pub(super) fn diverged(&self) -> Option<Divergence> {
+        self.diverged
+    }
+
+    pub(super) fn unacked(&self) -> impl Iterator<Item = &Unacked> {
+        self.unacked.iter()
+    }
+
+    pub(super) fn lag(&self) -> (u64, u64, Option<WallTime>) {
+        (wide(self.unacked.len()), self.unacked_bytes, self.unacked.front().map(|record| record.wall))
+    }
+
+    pub(super) fn push(&mut self, record: Unacked) {
+        self.unacked_bytes += record.bytes.0;
+        self.unacked.push_back(record);
+    }
+
+    /// Records below a gap are not sent any more; the dirty map owes what they held.
+    pub(super) fn give_up_before(&mut self, gap: Sequence) {
+        self.unacked.clear();
+        self.unacked_bytes = 0;
+        self.in_flight_bytes = 0;
+        self.held.clear();
+        self.sent = gap.previous();
+    }
+
+    /// Nothing more of the order is sent until a gap opens it again.
+    pub(super) fn stop_sending(&mut self) {
+        self.unacked.clear();
+        self.unacked_bytes = 0;
+        self.in_flight_bytes = 0;
+    }
+
+    /// What was sent may be lost: all of it is owed again, but for what the secondary said it holds.
+    pub(super) fn path_lost(&mut self, path: Path) {
+        if self.paths.remove(&path) {
+            self.rewind();
+        }
+    }
+
+    fn rewind(&mut self) {
+        self.sent = self.unacked.front().map_or(self.sent, |record| record.sequence.previous());
+        self.in_flight_bytes = 0;
+    }
+
+    /// Takes in how far the secondary is. Says by how far the mark moved, or how the sites disagree.
+    fn advance(&mut self, ack: &Ack, last: Sequence) -> Result<bool, Divergence> {
+        if ack.durable < self.acked {
+            // An older acknowledgement of another path says nothing new.
+            return Ok(false);
+        }
+        if ack.durable > last {
+            return Err(Divergence::Ahead { ours: last, theirs: ack.durable });
+        }
+        let chain = if ack.durable == self.acked {
+            Some(self.acked_chain)
+        } else {
+            let at = self.unacked.partition_point(|record| record.sequence < ack.durable);
+            self.unacked.get(at).filter(|record| record.sequence == ack.durable).map(|record| record.chain)
+        };
+        if chain != Some(ack.chain) {
+            return Err(Divergence::Chain(ack.durable));
+        }
+        let moved = ack.durable > self.acked;
+        self.acked = ack.durable;
+        self.acked_chain = ack.chain;
+        while self.unacked.front().is_some_and(|record| record.sequence <= ack.durable) {
+            if let Some(record) = self.unacked.pop_front() {
+                self.unacked_bytes -= record.bytes.0;
+                self.in_flight_bytes = self.in_flight_bytes.saturating_sub(record.bytes.0);
+            }
+        }
+        self.sent = self.sent.max(ack.durable);
+        self.held.clone_from(&ack.ranges);
+        Ok(moved)
+    }
+
+    fn holds(&self, sequence: Sequence) -> bool {
+        self.held.iter().any(|range| range.first <= sequence && sequence <= range.last)
+    }
+
+    /// The next run of records to send, at most one commit's bytes long.
+    fn next_run(&mut self, through: Sequence) -> Option<Range> {
+        let mut run: Option<Range> = None;
+        let mut bytes = 0;
+        let from = self.unacked.partition_point(|record| record.sequence <= self.sent);
+        for record in self.unacked.iter().skip(from) {
+            let fits = record.sequence <= through
+                && bytes < u64::from(crate::limits::FRAME_BYTES_MAX) / 4
+                && self.in_flight_bytes < WINDOW_BYTES_MAX.0
+                && record.sequence.since(self.acked) < WINDOW_RECORDS_MAX;
+            if !fits || (run.is_some() && self.holds(record.sequence)) {
+                break;
+            }
+            self.sent = record.sequence;
+            if self.holds(record.sequence) {
+                continue;
+            }
+            bytes += record.bytes.0;
+            self.in_flight_bytes += record.bytes.0;
+            match &mut run {
+                Some(range) => range.last = record.sequence,
+                None => run = Some(Range { first: record.sequence, last: record.sequence }),
+            }
+        }
+        run
+    }
+
+    fn pick_path(&mut self) -> Option<Path> {
+        let count = self.paths.len();
+        let path = self.paths.iter().nth(self.next_path.checked_rem(count)?).copied();
+        self.next_path = self.next_path.wrapping_add(1);
+        path
+    }
+}
+
+impl Primary {
+    pub(super) fn on_welcomed(&mut self, now: Now, path: Path, welcome: &Welcome) {
+        if self.transfer.diverged.is_some() {
+            self.outputs.push_back(Output::ClosePath { path });
+            return;
+        }
+        if welcome.generation > self.settings.generation {
+            return self.diverge(now, Divergence::Fenced(welcome.generation));
+        }
+        if welcome.ack.durable < self.transfer.acked {
+            let (ours, theirs) = (self.transfer.acked, welcome.ack.durable);
+            return self.diverge(now, Divergence::RolledBack { ours, theirs });
+        }
+        // While behind, the journal may no longer know the running hash at the secondary's mark: the map owes all
+        // that lies above the mark that was known.
+        if self.copying.behind() && welcome.ack.durable > self.transfer.acked && welcome.ack.durable <= self.synced {
+            self.transfer.acked = welcome.ack.durable;
+            self.transfer.acked_chain = welcome.ack.chain;
+        }
+        if let Err(divergence) = self.transfer.advance(&welcome.ack, self.synced) {
+            return self.diverge(now, divergence);
+        }
+        self.transfer.paths.insert(path);
+        self.transfer.rewind();
+        self.link_came_up();
+        self.note_acknowledged();
+    }
+
+    pub(super) fn on_acked(&mut self, now: Now, path: Path, ack: &Ack) {
+        if !self.transfer.paths.contains(&path) {
+            return;
+        }
+        match self.transfer.advance(ack, self.synced) {
+            Ok(_) => self.note_acknowledged(),
+            Err(divergence) => self.diverge(now, divergence),
+        }
+        if ack.full {
+            self.alarm(now, Alarm::SecondaryFull);
+        }
+    }
+
+    fn note_acknowledged(&mut self) {
+        let acked = self.transfer.acked;
+        self.rotation.acknowledged(acked);
+        if self.copying.acknowledged(acked) {
+            self.outputs.push_back(Output::DropOwed);
+        }
+    }
+
+    fn diverge(&mut self, now: Now, divergence: Divergence) {
+        self.transfer.diverged = Some(divergence);
+        self.alarm(now, Alarm::Diverged(divergence));
+        for path in std::mem::take(&mut self.transfer.paths) {
+            self.outputs.push_back(Output::ClosePath { path });
+        }
+    }
+
+    /// Sends what is durable, inside the window, unless the operator paused or the order says that it is not for sending.
+    pub(super) fn run_transfer(&mut self) {
+        if !self.settings.paired {
+            // Nobody else has to hold a key before it seals.
+            self.rotation.acknowledged(self.synced);
+            self.transfer.acked = self.synced;
+            self.transfer.sent = self.synced;
+            return;
+        }
+        if !self.copying.sends() {
+            return;
+        }
+        let through = self.pause.and_then(|pause| pause.cut).map_or(self.synced, |cut| cut.min(self.synced));
+        while !self.transfer.paths.is_empty() {
+            let Some(range) = self.transfer.next_run(through) else {
+                return;
+            };
+            let Some(path) = self.transfer.pick_path() else {
+                return;
+            };
+            self.outputs.push_back(Output::Send { path, range });
+        }
+    }
+}

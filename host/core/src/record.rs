@@ -1,0 +1,342 @@
+//! The record: one write with its place in the order, in the one form that journal, link and log share.
+//!
+//! ```text
+//! header, 96 bytes                                   body
+//!  0  magic "FSR1"        4  version 1               16-byte tag for each block (one where there is no block)
+//!  5  kind                6  flags    7  stack       the blocks, sealed in place
+//!  8  pair (16)          24  volume (16)
+//! 40  generation         48  sequence   56  address
+//! 64  blocks (u32)       68  block bytes (u32)
+//! 72  wall time, ms      80  aux
+//! 88  crc32c of the body 92  crc32c of bytes 0..92
+//! ```
+//!
+//! Integers are little-endian. Bytes 0..88 are the associated data of every block, followed by the block's index and
+//! length: they say what the record is and where it stands in the order, never where it lies, so that a log can
+//! be compacted and copied verbatim without a key. The epoch is not named: it follows from the sequence number.
+
+use crate::bytes::Fields;
+use crate::limits::{RECORD_PAYLOAD_MAX, SEQUENCE_MAX};
+use crate::units::{BlockBytes, BlockCount, Extent, Generation, Lba, PairId, Sequence, VolumeId, WallTime};
+
+/// Bytes of a header.
+pub const HEADER_BYTES: usize = 96;
+/// Bytes of the header that every block's tag covers.
+pub const AAD_BYTES: usize = 88;
+/// Bytes of a tag.
+pub const TAG_BYTES: usize = 16;
+
+const MAGIC: [u8; 4] = *b"FSR1";
+const VERSION: u8 = 1;
+const FLAG_ENCRYPTED: u8 = 1;
+
+/// What a record is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+pub enum Kind {
+    /// Blocks that an initiator wrote.
+    Data,
+    /// Blocks that read as zeroes; no body but a tag.
+    Zero,
+    /// Blocks that an initiator gave back; they read as zeroes too.
+    Trim,
+    /// A key on its way: a carrier that a disguise made, not sealed by a data key.
+    Key,
+    /// Nothing, in the shape of a key or of data.
+    Cover,
+    /// The epoch in `aux` will not come into force; sealed by the key that goes on.
+    Void,
+    /// Here the volume is consistent; closes a gap. `aux` numbers the cuts.
+    Cut,
+    /// The sequence numbers from `aux` up to this record's were given up: what they held comes again as ordinary
+    /// records, and the volume is not consistent until the next cut.
+    Gap,
+}
+
+/// What a record says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    pub kind: Kind,
+    /// The control bit (R19): is the body sealed?
+    pub encrypted: bool,
+    /// Which of its epoch's cipher stacks sealed it.
+    pub stack: u8,
+    pub pair: PairId,
+    pub volume: VolumeId,
+    pub generation: Generation,
+    pub sequence: Sequence,
+    /// Address in blocks; 0 where there is none.
+    pub lba: Lba,
+    /// Blocks that it speaks of; for key and cover, blocks of its body.
+    pub blocks: u32,
+    pub block_bytes: BlockBytes,
+    /// When the primary gave it its place, by the primary's clock.
+    pub wall: WallTime,
+    /// Epoch (void), cut number (cut) or first given-up sequence (gap); else 0.
+    pub aux: u64,
+}
+
+/// A header as it stands before a body: with the body's checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Framed {
+    pub header: Header,
+    pub body_crc: u32,
+}
+
+/// Why bytes are not a record header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HeaderError {
+    #[error("{0} bytes are too few for a record header of 96")]
+    Short(usize),
+    #[error("no record starts here: the magic is missing")]
+    Magic,
+    #[error("the header's checksum does not match: damaged or torn")]
+    Checksum,
+    #[error("record format {0}; this version reads format 1")]
+    Version(u8),
+    #[error("record kind {0} is not known to format 1")]
+    Kind(u8),
+    #[error("flags {0:#04x} are not known to format 1")]
+    Flags(u8),
+    #[error("sequence number {0} is outside 1..2^48")]
+    Sequence(u64),
+    #[error("a block of {0} bytes")]
+    BlockBytes(u32),
+    #[error("{blocks} blocks at address {lba} are no extent that a record can hold")]
+    Extent { lba: u64, blocks: u32 },
+}
+
+impl Kind {
+    const ALL: [Self; 8] =
+        [Self::Data, Self::Zero, Self::Trim, Self::Key, Self::Cover, Self::Void, Self::Cut, Self::Gap];
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Data => 1,
+            Self::Zero => 2,
+            Self::Trim => 3,
+            Self::Key => 4,
+            Self::Cover => 5,
+            Self::Void => 6,
+            Self::Cut => 7,
+            Self::Gap => 8,
+        }
+    }
+
+    /// Changes what a block reads as.
+    pub fn touches_volume(self) -> bool {
+        match self {
+            Self::Data | Self::Zero | Self::Trim => true,
+            Self::Key | Self::Cover | Self::Void | Self::Cut | Self::Gap => false,
+        }
+    }
+
+    /// Carries blocks in its body.
+    pub fn has_blocks(self) -> bool {
+        match self {
+            Self::Data | Self::Key | Self::Cover => true,
+            Self::Zero | Self::Trim | Self::Void | Self::Cut | Self::Gap => false,
+        }
+    }
+
+    /// Its body is sealed by a data key (where the pair is encrypted). A key cannot be: it opens nothing yet. Cover
+    /// is random bytes.
+    pub fn is_sealed(self) -> bool {
+        !matches!(self, Self::Key | Self::Cover)
+    }
+}
+
+impl Header {
+    /// Tags at the start of the body.
+    pub fn tags(&self) -> u32 {
+        if self.kind.has_blocks() { self.blocks } else { 1 }
+    }
+
+    /// Bytes of tags.
+    pub fn tag_bytes(&self) -> usize {
+        to_usize(self.tags()) * TAG_BYTES
+    }
+
+    /// Bytes of blocks in the body.
+    pub fn payload_bytes(&self) -> usize {
+        if self.kind.has_blocks() { to_usize(self.blocks) * self.block_bytes.as_usize() } else { 0 }
+    }
+
+    /// Bytes after the header.
+    pub fn body_bytes(&self) -> usize {
+        self.tag_bytes() + self.payload_bytes()
+    }
+
+    /// Bytes of the whole record.
+    pub fn record_bytes(&self) -> usize {
+        HEADER_BYTES + self.body_bytes()
+    }
+
+    /// The blocks whose content it changes.
+    pub fn extent(&self) -> Option<Extent> {
+        if self.kind.touches_volume() { Extent::new(self.lba, BlockCount(u64::from(self.blocks))) } else { None }
+    }
+
+    /// The associated data of its blocks, without block index and length.
+    pub fn aad(&self) -> [u8; AAD_BYTES] {
+        let mut bytes = [0; AAD_BYTES];
+        bytes.copy_from_slice(&self.encode(0)[..AAD_BYTES]);
+        bytes
+    }
+
+    /// The header's bytes before a body with this checksum.
+    pub fn encode(&self, body_crc: u32) -> [u8; HEADER_BYTES] {
+        let mut out = [0; HEADER_BYTES];
+        out[0..4].copy_from_slice(&MAGIC);
+        out[4] = VERSION;
+        out[5] = self.kind.code();
+        out[6] = if self.encrypted { FLAG_ENCRYPTED } else { 0 };
+        out[7] = self.stack;
+        out[8..24].copy_from_slice(&self.pair.0);
+        out[24..40].copy_from_slice(&self.volume.0);
+        out[40..48].copy_from_slice(&self.generation.0.to_le_bytes());
+        out[48..56].copy_from_slice(&self.sequence.0.to_le_bytes());
+        out[56..64].copy_from_slice(&self.lba.0.to_le_bytes());
+        out[64..68].copy_from_slice(&self.blocks.to_le_bytes());
+        out[68..72].copy_from_slice(&self.block_bytes.get().to_le_bytes());
+        out[72..80].copy_from_slice(&self.wall.0.to_le_bytes());
+        out[80..88].copy_from_slice(&self.aux.to_le_bytes());
+        out[88..92].copy_from_slice(&body_crc.to_le_bytes());
+        let crc = crc32c::crc32c(&out[..92]);
+        out[92..96].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+}
+
+impl Framed {
+    /// Parses the 96 bytes at the start of `bytes`. What comes back is a header that a record can have: every length
+    /// derived from it is within [`crate::limits::RECORD_BYTES_MAX`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+        let Some(bytes) = bytes.get(..HEADER_BYTES) else {
+            return Err(HeaderError::Short(bytes.len()));
+        };
+        let mut fields = Fields::new(bytes);
+        if fields.array::<4>() != MAGIC {
+            return Err(HeaderError::Magic);
+        }
+        let (version, kind, flags, stack) = (fields.u8(), fields.u8(), fields.u8(), fields.u8());
+        let (pair, volume) = (PairId(fields.array()), VolumeId(fields.array()));
+        let (generation, sequence, lba) = (fields.u64(), fields.u64(), fields.u64());
+        let (blocks, block_bytes) = (fields.u32(), fields.u32());
+        let (wall, aux, body_crc, crc) = (fields.u64(), fields.u64(), fields.u32(), fields.u32());
+        if crc != crc32c::crc32c(&bytes[..92]) {
+            return Err(HeaderError::Checksum);
+        }
+        if version != VERSION {
+            return Err(HeaderError::Version(version));
+        }
+        let kind = Kind::ALL.into_iter().find(|known| known.code() == kind).ok_or(HeaderError::Kind(kind))?;
+        if flags & !FLAG_ENCRYPTED != 0 {
+            return Err(HeaderError::Flags(flags));
+        }
+        if sequence == 0 || sequence > SEQUENCE_MAX {
+            return Err(HeaderError::Sequence(sequence));
+        }
+        let block_bytes = BlockBytes::new(block_bytes).map_err(|_| HeaderError::BlockBytes(block_bytes))?;
+        let header = Header {
+            kind,
+            encrypted: flags & FLAG_ENCRYPTED != 0,
+            stack,
+            pair,
+            volume,
+            generation: Generation(generation),
+            sequence: Sequence(sequence),
+            lba: Lba(lba),
+            blocks,
+            block_bytes,
+            wall: WallTime(wall),
+            aux,
+        };
+        let whole = Extent::new(Lba(lba), BlockCount(u64::from(blocks))).is_some();
+        let payload = u64::from(blocks) * block_bytes.as_u64();
+        let fits = if kind.has_blocks() {
+            whole && payload <= u64::from(RECORD_PAYLOAD_MAX)
+        } else if kind.touches_volume() {
+            whole
+        } else {
+            lba == 0 && blocks == 0
+        };
+        if fits { Ok(Self { header, body_crc }) } else { Err(HeaderError::Extent { lba, blocks }) }
+    }
+
+    pub fn body_matches(&self, body: &[u8]) -> bool {
+        body.len() == self.header.body_bytes() && crc32c::crc32c(body) == self.body_crc
+    }
+}
+
+/// Records hold at most 1 MiB of blocks, so their counts fit every `usize` that this runs on.
+fn to_usize(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(crate) fn sample(kind: Kind, sequence: u64, blocks: u32) -> Header {
+        let speaks = kind.has_blocks() || kind.touches_volume();
+        Header {
+            kind,
+            encrypted: true,
+            stack: 0,
+            pair: PairId([1; 16]),
+            volume: VolumeId([2; 16]),
+            generation: Generation(3),
+            sequence: Sequence(sequence),
+            lba: Lba(if speaks { 5 } else { 0 }),
+            blocks: if speaks { blocks } else { 0 },
+            block_bytes: BlockBytes::DEFAULT,
+            wall: WallTime(1_700_000_000_000),
+            aux: 0,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes(kind in 0..8usize, sequence in 1..SEQUENCE_MAX, blocks in 1..=256u32, crc: u32, aux: u64) {
+            let header = Header { aux, ..sample(Kind::ALL[kind], sequence, blocks) };
+            prop_assert_eq!(Framed::decode(&header.encode(crc)), Ok(Framed { header, body_crc: crc }));
+        }
+
+        #[test]
+        fn every_single_bit_matters(bit in 0..HEADER_BYTES * 8) {
+            let mut bytes = sample(Kind::Data, 9, 4).encode(7);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(Framed::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Framed::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_header_that_claims_too_much_is_refused() {
+        let good = sample(Kind::Data, 1, 256);
+        assert!(Framed::decode(&good.encode(0)).is_ok());
+        for (what, bad) in [
+            ("more than a record holds", Header { blocks: 257, ..good }),
+            ("no blocks", Header { blocks: 0, ..good }),
+            ("past the last address", Header { lba: Lba(u64::MAX), ..good }),
+            ("a cut with an address", Header { kind: Kind::Cut, ..good }),
+        ] {
+            assert!(matches!(Framed::decode(&bad.encode(0)), Err(HeaderError::Extent { .. })), "{what}");
+        }
+        let numberless = Header { sequence: Sequence(0), ..good };
+        assert_eq!(Framed::decode(&numberless.encode(0)), Err(HeaderError::Sequence(0)));
+    }
+
+    #[test]
+    fn bytes_of_format_1_never_change() {
+        let hex: String =
+            sample(Kind::Data, 0x0102, 2).encode(0xdead_beef).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, include_str!("../../../fixtures/golden/record-1.hex").trim());
+    }
+}

@@ -1,0 +1,468 @@
+//! Key rotation: which key seals, and how the next one comes into force.
+//!
+//! ```text
+//!              begin            prepared          slot due            acknowledged        its start
+//!   Idle ────────────▶ Preparing ──────▶ Waiting ─────────▶ Delivering ──────────▶ Armed ──────────▶ Idle, new key
+//!    ▲                                     │ pause only        │  ▲
+//!    │                                     └───▶ Draining ─────┼──┘ all acknowledged
+//!    └── void: not acknowledged when the record before its start is due, refused, or a pause took too long
+//! ```
+//!
+//! The key record takes a sequence number of its own, and its signed descriptor names the first one that it seals. Both
+//! are part of the one order, so whichever way records travel, each falls in exactly one epoch. Everything slow is
+//! done before the key record is placed. A key seals nothing before the secondary holds it durably; if it does
+//! not in time, a void record takes the last place before the start, and the old key goes on.
+//!
+//! Two exceptions seal from the next record on, without waiting: a node's first key after a start, and a key whose
+//! predecessor has reached the host's hard limit. In both the order itself keeps the promise that counts: the secondary
+//! offers no record before it holds the key record that stands before it.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{
+    KEY_AGE_MAX, KEY_BYTES_MAX, KEY_LEAD_MAX, KEY_LEAD_MIN, PAUSE_ROTATION_MAX, POLICY_KEYS_MAX, ROTATION_INTERVAL_MIN,
+};
+use crate::units::{ByteLen, Epoch, Instant, Millis, Now, Sequence, WallTime};
+
+/// The way a key comes into force.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// R22: nothing stops; records go on under the old key until the new one's start.
+    InBand,
+    /// R21: sealing is held, what was sealed drains, the key goes alone, sealing goes on under the new key.
+    Pause,
+    /// From the next record on, acknowledged or not: after a start, and at the host's hard limit.
+    AtOnce,
+}
+
+/// The host's limits around every policy. Within the absolute ones of [`crate::limits`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyLimits {
+    /// Between the beginnings of two rotations.
+    pub interval_min: Millis,
+    /// At this age sealing stops until there is a new key.
+    pub age_max: Millis,
+    /// After this many bytes sealing stops until there is a new key.
+    pub bytes_max: ByteLen,
+}
+
+/// Where a rotation stands. Data lives in the state that needs it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub enum State {
+    Idle,
+    /// The driver draws the key and makes its capsules.
+    Preparing {
+        epoch: Epoch,
+        how: How,
+    },
+    /// The key waits for the slot that the disguise fixed.
+    Waiting {
+        epoch: Epoch,
+        how: How,
+        slot: Slot,
+    },
+    /// A pause rotation holds sealing back until everything up to `through` is acknowledged.
+    Draining {
+        epoch: Epoch,
+        slot: Slot,
+        through: Sequence,
+        deadline: Instant,
+    },
+    /// The key record has its place; the secondary has not acknowledged it.
+    Delivering {
+        epoch: Epoch,
+        how: How,
+        key: Sequence,
+        start: Sequence,
+        deadline: Option<Instant>,
+    },
+    /// The secondary holds the key; it comes into force at `start`.
+    Armed {
+        epoch: Epoch,
+        how: How,
+        key: Sequence,
+        start: Sequence,
+    },
+}
+
+/// A place that the disguise fixed for a key record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Slot {
+    pub at: Instant,
+    pub blocks: u32,
+}
+
+/// A key as the policy knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyUse {
+    pub epoch: Epoch,
+    pub state: KeyState,
+    pub since: WallTime,
+    pub bytes: ByteLen,
+    pub blocks: u64,
+    pub records: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyState {
+    Delivering,
+    Active,
+    Retired,
+    Suspect,
+}
+
+/// What must stand at a sequence number before any ordinary record may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Due {
+    /// Any record, under `epoch`.
+    Ordinary { epoch: Epoch },
+    /// The key record of `epoch`, this many blocks long; [`Rotation::placed`] follows.
+    Key { epoch: Epoch, blocks: u32, how: How },
+    /// The void of `epoch`, under the key that goes on; [`Rotation::voided`] follows.
+    Void { epoch: Epoch },
+    /// A cut under the old key: the state that both sites hold in the pause.
+    PauseCut,
+    /// Nothing: sealing is held.
+    Hold(Held),
+}
+
+/// Why sealing is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub enum Held {
+    /// No key has been made yet.
+    NoKey,
+    /// A pause rotation is under way.
+    PauseRotation,
+    /// The key has reached the host's hard limit.
+    HardLimit,
+}
+
+/// Why a rotation cannot begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
+pub enum Refused {
+    #[error("epoch {0} is on its way already")]
+    UnderWay(Epoch),
+    #[error("the last rotation began less than {} ms ago; {} ms to go", interval.0, wait.0)]
+    TooSoon { interval: Millis, wait: Millis },
+    #[error("the link is down: the key could not be delivered; ask again when it is up")]
+    LinkDown,
+}
+
+/// How an attempt at a rotation ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub enum Ended {
+    InForce(Epoch),
+    Void(Epoch),
+}
+
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    limits: KeyLimits,
+    state: State,
+    next: Epoch,
+    active: Option<Active>,
+    past: VecDeque<KeyUse>,
+    last_begun: Option<Instant>,
+    /// Each void doubles the next key's lead, up to its limit.
+    lead_scale: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Active {
+    uses: KeyUse,
+    since: Instant,
+}
+
+impl KeyLimits {
+    /// The given limits, inside the absolute ones.
+    pub fn clamped(self) -> Self {
+        Self {
+            interval_min: self.interval_min.max(ROTATION_INTERVAL_MIN),
+            age_max: self.age_max.min(KEY_AGE_MAX),
+            bytes_max: self.bytes_max.min(KEY_BYTES_MAX),
+        }
+    }
+}
+
+impl Rotation {
+    /// No key yet: the first rotation is `AtOnce`. `newest` is the newest epoch that the lane ever used.
+    pub fn new(limits: KeyLimits, newest: Epoch) -> Self {
+        Self {
+            limits: limits.clamped(),
+            state: State::Idle,
+            next: newest.next(),
+            active: None,
+            past: VecDeque::new(),
+            last_begun: None,
+            lead_scale: 1,
+        }
+    }
+
+    /// Starts to change the key. Says which epoch the driver must prepare.
+    pub fn begin(&mut self, now: Now, how: How, link_up: bool) -> Result<Epoch, Refused> {
+        if let Some(epoch) = self.under_way() {
+            return Err(Refused::UnderWay(epoch));
+        }
+        if how != How::AtOnce {
+            if !link_up {
+                return Err(Refused::LinkDown);
+            }
+            if let Some(last) = self.last_begun {
+                let waited = now.instant.since(last);
+                if waited < self.limits.interval_min {
+                    let wait = Millis(self.limits.interval_min.0 - waited.0);
+                    return Err(Refused::TooSoon { interval: self.limits.interval_min, wait });
+                }
+            }
+        }
+        let epoch = self.next;
+        self.next = epoch.next();
+        self.last_begun = Some(now.instant);
+        self.state = State::Preparing { epoch, how };
+        Ok(epoch)
+    }
+
+    /// The driver has the key and its capsules, and the disguise has fixed the slot. Says whether it was awaited.
+    pub fn prepared(&mut self, epoch: Epoch, slot: Slot) -> bool {
+        let State::Preparing { epoch: awaited, how } = self.state else { return false };
+        if awaited == epoch {
+            self.state = State::Waiting { epoch, how, slot };
+        }
+        awaited == epoch
+    }
+
+    /// The driver could not prepare the key.
+    pub fn failed(&mut self, epoch: Epoch) -> bool {
+        let awaited = matches!(self.state, State::Preparing { epoch: awaited, .. } if awaited == epoch);
+        if awaited {
+            self.state = State::Idle;
+        }
+        awaited
+    }
+
+    /// What must stand at `next`. Called before each record is placed; moves through time-driven states.
+    pub fn due(&mut self, now: Now, next: Sequence, acked: Sequence) -> Due {
+        if self.hard_limit_reached(now) {
+            self.hurry(now);
+        }
+        match self.state.clone() {
+            State::Waiting { epoch, how: How::AtOnce, slot } => {
+                Due::Key { epoch, blocks: slot.blocks, how: How::AtOnce }
+            }
+            State::Waiting { epoch, how: How::InBand, slot } if now.instant >= slot.at => {
+                Due::Key { epoch, blocks: slot.blocks, how: How::InBand }
+            }
+            State::Waiting { epoch, how: How::Pause, slot } if now.instant >= slot.at => {
+                let deadline = now.instant.plus(PAUSE_ROTATION_MAX);
+                self.state = State::Draining { epoch, slot, through: next.previous(), deadline };
+                self.due(now, next, acked)
+            }
+            State::Draining { epoch, slot, through, .. } if acked >= through => {
+                Due::Key { epoch, blocks: slot.blocks, how: How::Pause }
+            }
+            State::Draining { deadline, .. } if now.instant < deadline => Due::Hold(Held::PauseRotation),
+            State::Draining { .. } => {
+                self.state = State::Idle;
+                self.ordinary(now)
+            }
+            State::Delivering { epoch, how, start, deadline, .. }
+                if deadline.is_some_and(|at| now.instant >= at) || (how == How::InBand && next.next() >= start) =>
+            {
+                Due::Void { epoch }
+            }
+            State::Delivering { how: How::Pause, .. } => Due::Hold(Held::PauseRotation),
+            State::Armed { how: How::Pause, start, .. } if next.next() == start => Due::PauseCut,
+            State::Idle
+            | State::Preparing { .. }
+            | State::Waiting { .. }
+            | State::Delivering { .. }
+            | State::Armed { .. } => self.ordinary(now),
+        }
+    }
+
+    /// The key record of the epoch that was [`Due::Key`] stands at `key`. `in_flight` records were on their way: the
+    /// start lies beyond them, so that the acknowledgement has a round trip's time. Returns the start.
+    pub fn placed(&mut self, now: Now, key: Sequence, in_flight: u64) -> Sequence {
+        let (epoch, how) = match self.state {
+            State::Waiting { epoch, how, .. } => (epoch, how),
+            State::Draining { epoch, .. } => (epoch, How::Pause),
+            State::Idle | State::Preparing { .. } | State::Delivering { .. } | State::Armed { .. } => {
+                return key.next();
+            }
+        };
+        let lead = in_flight.saturating_add(KEY_LEAD_MIN).saturating_mul(self.lead_scale).min(KEY_LEAD_MAX);
+        let (start, deadline) = match how {
+            How::InBand => (key.plus(lead), None),
+            How::Pause => (key.plus(KEY_LEAD_MIN), Some(now.instant.plus(PAUSE_ROTATION_MAX))),
+            How::AtOnce => (key.next(), None),
+        };
+        self.state = if how == How::AtOnce {
+            State::Armed { epoch, how, key, start }
+        } else {
+            State::Delivering { epoch, how, key, start, deadline }
+        };
+        start
+    }
+
+    /// The secondary holds everything up to `acked`. Says which key that delivers.
+    pub fn acknowledged(&mut self, acked: Sequence) -> Option<Epoch> {
+        let State::Delivering { epoch, how, key, start, .. } = self.state else { return None };
+        if acked < key {
+            return None;
+        }
+        self.state = State::Armed { epoch, how, key, start };
+        self.lead_scale = 1;
+        Some(epoch)
+    }
+
+    /// The secondary cannot take the key at `key`. Its epoch is void at the next record; `false` if it is in force.
+    pub fn refused(&mut self, key: Sequence) -> bool {
+        let (State::Delivering { epoch, how, key: at, start, .. } | State::Armed { epoch, how, key: at, start }) =
+            self.state
+        else {
+            return false;
+        };
+        let waiting = at == key && how != How::AtOnce;
+        if waiting {
+            // A deadline in the past makes the void due as soon as a record is placed.
+            self.state = State::Delivering { epoch, how, key, start, deadline: Some(Instant(0)) };
+        }
+        waiting
+    }
+
+    /// The void record that was [`Due::Void`] has its place.
+    pub fn voided(&mut self) -> Option<Ended> {
+        let State::Delivering { epoch, .. } = self.state else {
+            return None;
+        };
+        self.state = State::Idle;
+        self.lead_scale = (self.lead_scale * 2).min(KEY_LEAD_MAX);
+        Some(Ended::Void(epoch))
+    }
+
+    /// A record is about to stand at `sequence`: a key whose start that is comes into force.
+    pub fn reached(&mut self, now: Now, sequence: Sequence) -> Option<Ended> {
+        let State::Armed { epoch, start, .. } = self.state else {
+            return None;
+        };
+        if sequence < start {
+            return None;
+        }
+        if let Some(old) = self.active.take() {
+            let state = if old.uses.state == KeyState::Suspect { KeyState::Suspect } else { KeyState::Retired };
+            self.past.push_front(KeyUse { state, ..old.uses });
+            self.past.truncate(POLICY_KEYS_MAX - 2);
+        }
+        let uses = KeyUse { epoch, state: KeyState::Active, since: now.wall, bytes: ByteLen(0), blocks: 0, records: 0 };
+        self.active = Some(Active { uses, since: now.instant });
+        self.state = State::Idle;
+        Some(Ended::InForce(epoch))
+    }
+
+    /// A record of this size was given to the active key.
+    pub fn sealed(&mut self, bytes: ByteLen, blocks: u64) {
+        if let Some(active) = &mut self.active {
+            active.uses.bytes.0 += bytes.0;
+            active.uses.blocks += blocks;
+            active.uses.records += 1;
+        }
+    }
+
+    /// Someone said that this epoch's key may be known to others.
+    pub fn suspect(&mut self, epoch: Epoch) {
+        let active = self.active.as_mut().map(|active| &mut active.uses);
+        if let Some(uses) = active.into_iter().chain(&mut self.past).find(|uses| uses.epoch == epoch) {
+            uses.state = KeyState::Suspect;
+        }
+    }
+
+    /// The host must change the key now, whatever the policy says: none yet, or a sixteenth before a hard limit.
+    pub fn host_demands(&self, now: Now) -> bool {
+        self.under_way().is_none()
+            && self.active.is_none_or(|active| {
+                now.instant.since(active.since).0 >= self.limits.age_max.0 - self.limits.age_max.0 / 16
+                    || active.uses.bytes.0 >= self.limits.bytes_max.0 - self.limits.bytes_max.0 / 16
+            })
+    }
+
+    /// When [`Rotation::due`] or [`Rotation::host_demands`] will next say something else by the clock alone.
+    pub fn timeout(&self) -> Option<(Instant, &'static str)> {
+        let own = match &self.state {
+            State::Waiting { slot, .. } => Some((slot.at, "the key's slot")),
+            State::Draining { deadline, .. } => Some((*deadline, "pause rotation takes too long")),
+            State::Delivering { deadline, .. } => deadline.map(|at| (at, "pause rotation takes too long")),
+            State::Idle | State::Preparing { .. } | State::Armed { .. } => None,
+        };
+        let age = self.active.filter(|_| self.under_way().is_none()).map(|active| {
+            (active.since.plus(Millis(self.limits.age_max.0 - self.limits.age_max.0 / 16)), "the key's greatest age")
+        });
+        own.into_iter().chain(age).min_by_key(|(at, _)| *at)
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub fn limits(&self) -> KeyLimits {
+        self.limits
+    }
+
+    /// The epoch that seals.
+    pub fn active(&self) -> Option<KeyUse> {
+        self.active.map(|active| active.uses)
+    }
+
+    /// The keys that a policy is told of, newest first.
+    pub fn keys(&self) -> Vec<KeyUse> {
+        let coming = self.under_way().map(|epoch| KeyUse {
+            epoch,
+            state: KeyState::Delivering,
+            since: WallTime(0),
+            bytes: ByteLen(0),
+            blocks: 0,
+            records: 0,
+        });
+        coming.into_iter().chain(self.active()).chain(self.past.iter().copied()).collect()
+    }
+
+    fn under_way(&self) -> Option<Epoch> {
+        match self.state {
+            State::Idle => None,
+            State::Preparing { epoch, .. }
+            | State::Waiting { epoch, .. }
+            | State::Draining { epoch, .. }
+            | State::Delivering { epoch, .. }
+            | State::Armed { epoch, .. } => Some(epoch),
+        }
+    }
+
+    fn ordinary(&self, now: Now) -> Due {
+        match self.active {
+            None => Due::Hold(Held::NoKey),
+            Some(_) if self.hard_limit_reached(now) => Due::Hold(Held::HardLimit),
+            Some(active) => Due::Ordinary { epoch: active.uses.epoch },
+        }
+    }
+
+    fn hard_limit_reached(&self, now: Now) -> bool {
+        self.active.is_some_and(|active| {
+            now.instant.since(active.since) >= self.limits.age_max || active.uses.bytes >= self.limits.bytes_max
+        })
+    }
+
+    /// At the hard limit nothing waits for an acknowledgement any more.
+    fn hurry(&mut self, now: Now) {
+        match &mut self.state {
+            State::Preparing { how, .. } | State::Waiting { how, .. } => *how = How::AtOnce,
+            State::Draining { epoch, slot, .. } => {
+                self.state = State::Waiting { epoch: *epoch, how: How::AtOnce, slot: *slot };
+            }
+            State::Delivering { deadline, .. } => *deadline = Some(now.instant),
+            State::Idle | State::Armed { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,645 @@
+//! The site that keeps the copy: what may come in, what is durable, what is offered for recovery.
+//!
+//! Records are stored as they come, whatever their order, and acknowledged once durable. The contiguous mark advances
+//! in the order of the sequence numbers; there the running hash is computed, keys enter the ledger, and blocks enter the
+//! index. None of it needs a key, but for one thing: a key record is acknowledged only when its capsule has been
+//! checked, because the primary will seal with that key next.
+//!
+//! What is offered is always a prefix of the primary's order, and while a gap is open it is the prefix before the gap.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::Serialize;
+
+use crate::chain::{Chain, Digest};
+use crate::frame::{Ack, Attach, KeyRefusal, Refusal, Welcome};
+use crate::ledger::{Entry as LedgerEntry, Ledger, LedgerError};
+use crate::limits::{ALARMS_MAX, STORE_RETRY_INTERVAL};
+use crate::primary::StoreFault;
+use crate::record::{Header, Kind};
+use crate::units::{
+    BlockBytes, BlockCount, Epoch, Generation, Instant, Now, PairId, Path, Sequence, VolumeId, WallTime,
+};
+use crate::window::{Arrival, Window};
+
+/// What does not change while the machine lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub pair: PairId,
+    pub volume: VolumeId,
+    /// What the operator at this site set: are records sealed?
+    pub encrypted: bool,
+    pub block_bytes: BlockBytes,
+    pub blocks: BlockCount,
+}
+
+/// What a restart found.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    pub generation: Generation,
+    pub taken_over: bool,
+    /// Everything up to here is in the log, durably, and the running hash there.
+    pub contiguous: Sequence,
+    pub chain: Chain,
+    /// Durable records above it.
+    pub above: Vec<(Header, Digest)>,
+    pub ledger: Ledger,
+    /// The offered prefix, if a gap was open.
+    pub gap_open_after: Option<Sequence>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The primary attaches on a path; the driver has checked who it is.
+    Attach {
+        path: Path,
+        attach: Attach,
+    },
+    PathLost {
+        path: Path,
+    },
+    /// A whole record came, and its checksum fits.
+    Record {
+        path: Path,
+        header: Header,
+        digest: Digest,
+    },
+    /// Something came that is no record.
+    Nonsense {
+        path: Path,
+    },
+    /// Records up to the n-th stored are durable.
+    LogSynced {
+        stored: u64,
+    },
+    LogFailed {
+        fault: StoreFault,
+    },
+    /// The capsule of the key record at `key` was checked.
+    KeyChecked {
+        key: Sequence,
+        result: Result<KeyFacts, KeyRefusal>,
+    },
+    TakeOver,
+    GenerationPersisted {
+        generation: Generation,
+    },
+    Tick,
+}
+
+/// What a key record's descriptor says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyFacts {
+    pub epoch: Epoch,
+    pub start: Sequence,
+}
+
+/// What the driver must do, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    Welcome {
+        path: Path,
+        welcome: Welcome,
+    },
+    Refuse {
+        path: Path,
+        refusal: Refusal,
+    },
+    ClosePath {
+        path: Path,
+    },
+    /// Store the record that just came, as the next; [`Input::LogSynced`] counts these.
+    Store {
+        sequence: Sequence,
+    },
+    /// Make everything stored durable.
+    SyncLog,
+    /// Check the capsule in this record, which is durable.
+    CheckKey {
+        key: Sequence,
+    },
+    Ack {
+        path: Path,
+        ack: Ack,
+    },
+    KeyRefused {
+        path: Path,
+        key: Sequence,
+        why: KeyRefusal,
+    },
+    /// The index may take in every record up to here.
+    Offer {
+        through: Sequence,
+    },
+    /// Make the generation durable before anything is promised under it.
+    PersistGeneration {
+        generation: Generation,
+        taken_over: bool,
+    },
+    /// The generation is durable: this site is the one that may write.
+    TakenOver {
+        generation: Generation,
+        through: Sequence,
+    },
+    Alarm(Alarm),
+}
+
+/// Something that an honest peer does not do, or that an operator must know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
+pub enum Alarm {
+    #[error("a record came whose encrypt bit disagrees with the pair's: refused; check the pair at both sites")]
+    EncryptionDiffers,
+    #[error("a record of another pair, volume or generation came: refused")]
+    Misplaced,
+    #[error("the peer sends what is no record, or what is far out of order: dropped")]
+    Nonsense,
+    #[error("the log's disk is full: nothing more is acknowledged until space returns")]
+    LogFull,
+    #[error("the log failed: nothing more is acknowledged; mend the disk and restart the node")]
+    LogFailed,
+    #[error("record {key}: the key is refused ({why:?})")]
+    KeyRefused { key: Sequence, why: KeyRefusal },
+    #[error("record {key}: {error}")]
+    Ledger { key: Sequence, error: LedgerErrorKind },
+    #[error("a primary of generation {0} tried to attach: it was taken over from")]
+    Fenced(Generation),
+}
+
+/// [`LedgerError`] without its numbers, for alarms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
+pub enum LedgerErrorKind {
+    #[error("the epoch is not newer than the last: a replayed key")]
+    NotNewer,
+    #[error("the epoch would start before its own key record")]
+    StartsTooEarly,
+    #[error("the epoch would start before the last one")]
+    Overlaps,
+    #[error("a void names an epoch that is not waiting")]
+    UnknownVoid,
+}
+
+/// The numbers that a console shows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    pub generation: Generation,
+    pub taken_over: bool,
+    pub paths: usize,
+    /// Durable here without a hole.
+    pub durable: Sequence,
+    /// What a takeover would open.
+    pub offered: Sequence,
+    /// When the primary gave the last durable record its place.
+    pub durable_wall: Option<WallTime>,
+    pub gap_open: bool,
+    pub epoch: Option<Epoch>,
+    pub full: bool,
+    pub chain: String,
+    pub alarms: Vec<(WallTime, Alarm)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    header: Header,
+    digest: Digest,
+}
+
+#[derive(Debug)]
+pub struct Secondary {
+    settings: Settings,
+    generation: Generation,
+    taking_over: bool,
+    taken_over: bool,
+    outputs: VecDeque<Output>,
+    paths: BTreeSet<Path>,
+    /// Every number that is stored, durable or not.
+    seen: Window<()>,
+    /// Stored, not yet durable, in the order of storing.
+    unsynced: VecDeque<Stored>,
+    stored: u64,
+    synced: u64,
+    sync_under_way: bool,
+    retry_at: Option<Instant>,
+    failed: bool,
+    durable: Window<Stored>,
+    chain: Chain,
+    durable_wall: Option<WallTime>,
+    /// Key records that are being checked, and what came of the others that wait for their turn.
+    keys: BTreeMap<Sequence, Option<Result<KeyFacts, KeyRefusal>>>,
+    ledger: Ledger,
+    /// Durable gap records, by the first number that each gives up.
+    gaps: BTreeMap<Sequence, Stored>,
+    gap_open_after: Option<Sequence>,
+    offered: Sequence,
+    ack_due: bool,
+    alarms: VecDeque<(WallTime, Alarm)>,
+}
+
+impl Recovered {
+    pub fn fresh() -> Self {
+        Self {
+            generation: Generation(0),
+            taken_over: false,
+            contiguous: Sequence::NONE,
+            chain: Chain::START,
+            above: Vec::new(),
+            ledger: Ledger::default(),
+            gap_open_after: None,
+        }
+    }
+}
+
+impl Secondary {
+    pub fn new(now: Now, settings: Settings, recovered: Recovered) -> Self {
+        let mut secondary = Self {
+            settings,
+            generation: recovered.generation,
+            taking_over: false,
+            taken_over: recovered.taken_over,
+            outputs: VecDeque::new(),
+            paths: BTreeSet::new(),
+            seen: Window::from(recovered.contiguous),
+            unsynced: VecDeque::new(),
+            stored: 0,
+            synced: 0,
+            sync_under_way: false,
+            retry_at: None,
+            failed: false,
+            durable: Window::from(recovered.contiguous),
+            chain: recovered.chain,
+            durable_wall: None,
+            keys: BTreeMap::new(),
+            ledger: recovered.ledger,
+            gaps: BTreeMap::new(),
+            gap_open_after: recovered.gap_open_after,
+            offered: recovered.gap_open_after.unwrap_or(recovered.contiguous),
+            ack_due: false,
+            alarms: VecDeque::new(),
+        };
+        for (header, digest) in recovered.above {
+            secondary.seen.insert(header.sequence, ());
+            secondary.make_durable(now, Stored { header, digest });
+        }
+        secondary.proceed(now);
+        secondary
+    }
+
+    /// Takes in one event. Outputs that follow from it wait in [`Secondary::poll_output`].
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.take(now, input);
+        self.proceed(now);
+        assert!(self.offered <= self.durable.contiguous(), "only what is durable is offered");
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.retry_at.map(|at| (at, "try the log's disk again"))
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Everything up to here may be offered for recovery.
+    pub fn offered(&self) -> Sequence {
+        self.offered
+    }
+
+    /// Durable without a hole, and the running hash there.
+    pub fn durable(&self) -> (Sequence, Chain) {
+        (self.durable.contiguous(), self.chain)
+    }
+
+    pub fn status(&self) -> Status {
+        Status {
+            generation: self.generation,
+            taken_over: self.taken_over,
+            paths: self.paths.len(),
+            durable: self.durable.contiguous(),
+            offered: self.offered,
+            durable_wall: self.durable_wall,
+            gap_open: self.gap_open_after.is_some(),
+            epoch: self.ledger.newest().map(|entry| entry.epoch),
+            full: self.retry_at.is_some(),
+            chain: self.chain.to_string(),
+            alarms: self.alarms.iter().copied().collect(),
+        }
+    }
+
+    fn take(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Attach { path, attach } => self.on_attach(now, path, &attach),
+            Input::PathLost { path } => {
+                self.paths.remove(&path);
+            }
+            Input::Record { path, header, digest } => self.on_record(now, path, header, digest),
+            Input::Nonsense { path } => self.drop_path(now, path, Alarm::Nonsense),
+            Input::LogSynced { stored } => self.on_synced(now, stored),
+            Input::LogFailed { fault } => self.on_failed(now, fault),
+            Input::KeyChecked { key, result } => {
+                if let Some(slot) = self.keys.get_mut(&key) {
+                    *slot = Some(result);
+                }
+            }
+            Input::TakeOver => self.take_over(),
+            Input::GenerationPersisted { generation } => {
+                if self.taking_over && generation == self.generation {
+                    self.taking_over = false;
+                    self.taken_over = true;
+                    self.outputs.push_back(Output::TakenOver { generation, through: self.offered });
+                }
+            }
+            Input::Tick => {
+                if self.retry_at.is_some_and(|at| now.instant >= at) {
+                    self.retry_at = None;
+                    self.sync_under_way = false;
+                    self.ack_due = true;
+                }
+            }
+        }
+    }
+
+    fn proceed(&mut self, now: Now) {
+        self.advance(now);
+        self.run_sync();
+        self.run_ack();
+    }
+
+    fn on_attach(&mut self, now: Now, path: Path, attach: &Attach) {
+        if let Err(refusal) = self.judge(attach) {
+            if let Refusal::Fenced(_) = refusal {
+                self.alarm(now, Alarm::Fenced(attach.generation));
+            }
+            if refusal == Refusal::EncryptionDiffers {
+                self.alarm(now, Alarm::EncryptionDiffers);
+            }
+            self.outputs.push_back(Output::Refuse { path, refusal });
+            return;
+        }
+        if attach.generation > self.generation {
+            self.generation = attach.generation;
+            self.outputs.push_back(Output::PersistGeneration { generation: self.generation, taken_over: false });
+        }
+        self.paths.insert(path);
+        let welcome = Welcome { generation: self.generation, ack: self.ack() };
+        self.outputs.push_back(Output::Welcome { path, welcome });
+    }
+
+    fn judge(&self, attach: &Attach) -> Result<(), Refusal> {
+        if attach.pair != self.settings.pair {
+            return Err(Refusal::UnknownPair);
+        }
+        if self.taking_over || self.taken_over || attach.generation < self.generation {
+            return Err(Refusal::Fenced(self.generation));
+        }
+        if attach.encrypted != self.settings.encrypted {
+            return Err(Refusal::EncryptionDiffers);
+        }
+        if attach.volume != self.settings.volume || attach.block_bytes != self.settings.block_bytes {
+            return Err(Refusal::OtherVolume);
+        }
+        if attach.blocks != self.settings.blocks {
+            return Err(Refusal::OtherSize(self.settings.blocks.0));
+        }
+        if self.failed {
+            return Err(Refusal::Damaged);
+        }
+        Ok(())
+    }
+
+    fn on_record(&mut self, now: Now, path: Path, header: Header, digest: Digest) {
+        if !self.paths.contains(&path) || self.failed || self.retry_at.is_some() {
+            return;
+        }
+        let settings = &self.settings;
+        if header.encrypted != settings.encrypted {
+            return self.drop_path(now, path, Alarm::EncryptionDiffers);
+        }
+        let inside = header.extent().is_none_or(|extent| extent.end().0 <= settings.blocks.0);
+        let ours = header.pair == settings.pair
+            && header.volume == settings.volume
+            && header.generation == self.generation
+            && header.block_bytes == settings.block_bytes;
+        if !ours || !inside {
+            return self.drop_path(now, path, Alarm::Misplaced);
+        }
+        let arrival =
+            if header.kind == Kind::Gap { self.judge_gap(&header) } else { self.seen.insert(header.sequence, ()) };
+        match arrival {
+            Arrival::New => {
+                while self.seen.advance().is_some() {}
+                self.stored += 1;
+                self.unsynced.push_back(Stored { header, digest });
+                self.outputs.push_back(Output::Store { sequence: header.sequence });
+            }
+            Arrival::Duplicate => self.ack_due = true,
+            Arrival::TooFar => self.drop_path(now, path, Alarm::Nonsense),
+        }
+    }
+
+    /// A gap stands for all that it gives up; it counts only if it joins what is here.
+    fn judge_gap(&mut self, header: &Header) -> Arrival {
+        if header.sequence <= self.seen.contiguous() {
+            return Arrival::Duplicate;
+        }
+        if header.aux != self.seen.contiguous().next().0 {
+            return Arrival::TooFar;
+        }
+        self.seen.skip_to(header.sequence);
+        Arrival::New
+    }
+
+    fn on_synced(&mut self, now: Now, stored: u64) {
+        self.sync_under_way = false;
+        while self.synced < stored.min(self.stored) {
+            let Some(record) = self.unsynced.pop_front() else {
+                break;
+            };
+            self.synced += 1;
+            self.make_durable(now, record);
+        }
+        self.ack_due = true;
+    }
+
+    fn make_durable(&mut self, _now: Now, record: Stored) {
+        let header = &record.header;
+        if header.kind == Kind::Gap {
+            self.gaps.insert(Sequence(header.aux), record);
+            return;
+        }
+        if header.kind == Kind::Key {
+            self.keys.insert(header.sequence, None);
+            self.outputs.push_back(Output::CheckKey { key: header.sequence });
+        }
+        self.durable.insert(header.sequence, record);
+    }
+
+    /// Moves the contiguous mark; stops at a key that is being checked.
+    fn advance(&mut self, now: Now) {
+        loop {
+            let mut next = self.durable.contiguous().next();
+            if let Some(gap) = self.gaps.remove(&next) {
+                next = gap.header.sequence;
+                self.durable.skip_to(next.previous());
+                self.durable.insert(next, gap);
+            }
+            let Some(record) = self.durable.peek(next).copied() else {
+                break;
+            };
+            if record.header.kind == Kind::Key && !self.settle_key(now, &record.header) {
+                break;
+            }
+            self.durable.advance();
+            self.chain = self.chain.after(record.digest);
+            self.durable_wall = Some(record.header.wall);
+            self.ack_due = true;
+            match record.header.kind {
+                Kind::Void => {
+                    if !self.ledger.void(Epoch(record.header.aux), next) {
+                        self.alarm(now, Alarm::Ledger { key: next, error: LedgerErrorKind::UnknownVoid });
+                    }
+                }
+                Kind::Gap => {
+                    let before = Sequence(record.header.aux).previous();
+                    self.gap_open_after.get_or_insert(before);
+                }
+                Kind::Cut => self.gap_open_after = None,
+                Kind::Data | Kind::Zero | Kind::Trim | Kind::Key | Kind::Cover => {}
+            }
+        }
+        let offered = self.gap_open_after.unwrap_or(self.durable.contiguous()).max(self.offered);
+        if offered > self.offered {
+            self.offered = offered;
+            self.outputs.push_back(Output::Offer { through: offered });
+        }
+    }
+
+    /// The key's turn in the order has come. Says whether it was checked.
+    fn settle_key(&mut self, now: Now, header: &Header) -> bool {
+        let key = header.sequence;
+        let result = match self.keys.get(&key) {
+            Some(None) => return false,
+            Some(Some(result)) => *result,
+            None => return true,
+        };
+        self.keys.remove(&key);
+        let why = match result {
+            Ok(facts) => {
+                let entry = LedgerEntry { epoch: facts.epoch, generation: header.generation, key, start: facts.start };
+                match self.ledger.arm(entry) {
+                    Ok(()) => return true,
+                    Err(error) => {
+                        self.alarm(now, Alarm::Ledger { key, error: LedgerErrorKind::from(error) });
+                        KeyRefusal::Misplaced
+                    }
+                }
+            }
+            Err(why) => why,
+        };
+        self.alarm(now, Alarm::KeyRefused { key, why });
+        if let Some(path) = self.paths.first().copied() {
+            self.outputs.push_back(Output::KeyRefused { path, key, why });
+        }
+        true
+    }
+
+    fn run_sync(&mut self) {
+        if self.synced < self.stored && !self.sync_under_way && !self.failed && self.retry_at.is_none() {
+            self.sync_under_way = true;
+            self.outputs.push_back(Output::SyncLog);
+        }
+    }
+
+    fn run_ack(&mut self) {
+        if !std::mem::take(&mut self.ack_due) {
+            return;
+        }
+        let Some(path) = self.paths.first().copied() else {
+            return;
+        };
+        let ack = self.ack();
+        self.outputs.push_back(Output::Ack { path, ack });
+    }
+
+    fn ack(&self) -> Ack {
+        Ack {
+            durable: self.durable.contiguous(),
+            chain: self.chain,
+            ranges: self.durable.ranges(),
+            full: self.retry_at.is_some(),
+        }
+    }
+
+    /// What could not be stored was never promised: paths are closed, and the primary sends it again.
+    fn on_failed(&mut self, now: Now, fault: StoreFault) {
+        self.sync_under_way = false;
+        self.unsynced.clear();
+        self.stored = self.synced;
+        self.seen = Window::from(self.durable.contiguous());
+        for range in self.durable.ranges() {
+            (range.first.0..=range.last.0).for_each(|sequence| {
+                self.seen.insert(Sequence(sequence), ());
+            });
+        }
+        for path in std::mem::take(&mut self.paths) {
+            self.outputs.push_back(Output::ClosePath { path });
+        }
+        match fault {
+            StoreFault::Full => {
+                self.retry_at = Some(now.instant.plus(STORE_RETRY_INTERVAL));
+                self.alarm(now, Alarm::LogFull);
+            }
+            StoreFault::Failed => {
+                self.failed = true;
+                self.alarm(now, Alarm::LogFailed);
+            }
+        }
+    }
+
+    fn take_over(&mut self) {
+        if self.taking_over || self.taken_over {
+            return;
+        }
+        self.taking_over = true;
+        self.generation = self.generation.next();
+        for path in std::mem::take(&mut self.paths) {
+            self.outputs.push_back(Output::ClosePath { path });
+        }
+        self.outputs.push_back(Output::PersistGeneration { generation: self.generation, taken_over: true });
+    }
+
+    fn drop_path(&mut self, now: Now, path: Path, alarm: Alarm) {
+        self.alarm(now, alarm);
+        if self.paths.remove(&path) {
+            self.outputs.push_back(Output::ClosePath { path });
+        }
+    }
+
+    fn alarm(&mut self, now: Now, alarm: Alarm) {
+        if self.alarms.back().is_some_and(|(_, last)| *last == alarm) {
+            return;
+        }
+        if self.alarms.len() == ALARMS_MAX {
+            self.alarms.pop_front();
+        }
+        self.alarms.push_back((now.wall, alarm));
+        self.outputs.push_back(Output::Alarm(alarm));
+    }
+}
+
+impl From<LedgerError> for LedgerErrorKind {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::NotNewer { .. } => Self::NotNewer,
+            LedgerError::StartsTooEarly { .. } => Self::StartsTooEarly,
+            LedgerError::Overlaps { .. } => Self::Overlaps,
+        }
+    }
+}
