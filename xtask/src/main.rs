@@ -1,1 +1,77 @@
-fn main() {}
+//! The repository's commands: `cargo xtask <command>`. Each is a file of its name.
+
+mod build;
+mod ci;
+mod component;
+mod diff;
+mod new_plugin;
+mod plugins;
+mod snapshot;
+mod test;
+mod tidy;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use workspace::Workspace;
+
+/// A command: its name, what may follow, what it does.
+struct Command {
+    name: &'static str,
+    usage: &'static str,
+    purpose: &'static str,
+    run: fn(&Workspace, &[String]) -> anyhow::Result<()>,
+}
+
+const COMMANDS: [Command; 6] = [
+    Command {
+        name: "plugins",
+        usage: "[NAME..] [--check]",
+        purpose: "builds plugins into target/plugins; --check: fails if what is there is not what would be built",
+        run: plugins::run,
+    },
+    Command {
+        name: "new-plugin",
+        usage: "rotation NAME [--dir DIR]",
+        purpose: "writes a plugin that works, with a scenario, to start from",
+        run: new_plugin::run,
+    },
+    Command {
+        name: "snapshot",
+        usage: "[NAME|FILE.wasm] [--scenario GLOB] [--check|--review|--accept]",
+        purpose: "plays the scenarios to plugins and compares the transcripts with the accepted ones",
+        run: snapshot::run,
+    },
+    Command { name: "tidy", usage: "", purpose: "checks the repository's structure", run: tidy::run },
+    Command {
+        name: "test",
+        usage: "",
+        purpose: "installs what tests need, builds plugins, runs every test",
+        run: test::run,
+    },
+    Command { name: "ci", usage: "", purpose: "format, lints, tidy, test: everything that must hold", run: ci::run },
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let Some(command) = words.first().and_then(|name| COMMANDS.iter().find(|command| command.name == name)) else {
+        print_usage();
+        return if words.is_empty() || words[0] == "help" { ExitCode::SUCCESS } else { ExitCode::from(2) };
+    };
+    let result = Workspace::find().and_then(|workspace| (command.run)(&workspace, &words[1..]));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_usage() {
+    println!("cargo xtask <command>\n");
+    for Command { name, usage, purpose, .. } in &COMMANDS {
+        println!("  {name} {usage}\n      {purpose}");
+    }
+}

@@ -1,0 +1,28 @@
+//! `cargo xtask ci`: everything that must hold before a change is merged, the quick checks first.
+
+use anyhow::{Result, bail};
+
+use crate::workspace::{Workspace, run as run_program};
+use crate::{test, tidy};
+
+pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
+    if !words.is_empty() {
+        bail!("ci takes no arguments");
+    }
+    println!("format");
+    run_program(workspace.cargo().args(["fmt", "--all", "--check"]))?;
+    println!("lints");
+    run_program(workspace.cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    println!("tidy");
+    tidy::run(workspace, &[])?;
+    println!("test");
+    test::run(workspace, &[])
+}

@@ -1,0 +1,82 @@
+//! `cargo xtask test`: sets up what the tests need, builds the plugins, runs every test, and closes with a summary.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::plugins;
+use crate::tools::{self, Tool};
+use crate::workspace::Workspace;
+
+pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
+    if !words.is_empty() {
+        bail!("test takes no arguments; for one test use cargo test -p CRATE NAME");
+    }
+    let begun = Instant::now();
+    let missing = tools::install();
+    plugins::build_quietly(workspace, &[])?;
+
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    cargo.env("INSTA_UPDATE", "no").env("INSTA_WORKSPACE_ROOT", &workspace.root);
+    cargo.env("FARSEAL_PLUGINS", workspace.components());
+    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
+    let mut tally = Tally::default();
+    let output = child.stdout.take().context("cargo test has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        tally.take(&line);
+    }
+    let status = child.wait()?;
+    print_summary(&tally, &missing, begun.elapsed().as_secs());
+    if !status.success() {
+        bail!("tests failed: see above");
+    }
+    Ok(())
+}
+
+fn print_summary(tally: &Tally, missing: &[Tool], seconds: u64) {
+    println!("\n{} tests passed, {} failed, in {seconds} s", tally.passed, tally.failed.len());
+    for name in &tally.failed {
+        println!("  failed: {name}");
+    }
+    for tool in missing {
+        println!("  not tested, as {} is missing: {} (Debian package {})", tool.program, tool.tests, tool.package);
+    }
+}
+
+/// What the lines of the test programs add up to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: Vec<String>,
+}
+
+impl Tally {
+    fn take(&mut self, line: &str) {
+        if let Some(rest) = line.strip_prefix("test result: ") {
+            let passed = rest.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
+            self.passed += passed.unwrap_or(0);
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failed.push(name.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_add_up() {
+        let mut tally = Tally::default();
+        let lines = "test a::b ... ok\ntest a::c ... FAILED\n\
+                     test result: FAILED. 7 passed; 1 failed; 0 ignored; 0 measured\n\
+                     test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured";
+        lines.lines().for_each(|line| tally.take(line));
+        assert_eq!(tally, Tally { passed: 10, failed: vec![String::from("a::c")] });
+    }
+}

@@ -1,0 +1,93 @@
+//! Where things are, which plugins there are, and running other programs.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// The repository that this program was started for.
+#[derive(Debug, Clone)]
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    /// Where Cargo builds.
+    pub(crate) target: PathBuf,
+}
+
+/// A plugin's crate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plugin {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) kind: String,
+}
+
+impl Workspace {
+    /// From Cargo, which says where this program's own manifest is.
+    pub(crate) fn find() -> Result<Self> {
+        let own =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = own.parent().context("xtask lies in no workspace")?.to_path_buf();
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+        Ok(Self { root, target })
+    }
+
+    /// Where the built components are.
+    pub(crate) fn components(&self) -> PathBuf {
+        self.target.join("plugins")
+    }
+
+    /// Cargo, to be run at the root.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // Set by the Cargo that started this program, for this program only.
+        cargo.current_dir(&self.root).env_remove("CARGO_MANIFEST_DIR");
+        cargo
+    }
+
+    /// Every plugin in the workspace, by name.
+    pub(crate) fn plugins(&self) -> Result<Vec<Plugin>> {
+        let output = self.cargo().args(["metadata", "--format-version", "1", "--no-deps"]).output()?;
+        if !output.status.success() {
+            bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        let metadata: Value = serde_json::from_slice(&output.stdout)?;
+        let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+        let mut plugins = packages.iter().filter_map(plugin).collect::<Result<Vec<_>>>()?;
+        plugins.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(plugins)
+    }
+
+    /// The path as seen from the root, where it lies below it.
+    pub(crate) fn shown<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
+        path.strip_prefix(&self.root).unwrap_or(path).display()
+    }
+}
+
+/// A package that says `[package.metadata.farseal] kind`; others are no plugins.
+fn plugin(package: &Value) -> Option<Result<Plugin>> {
+    let kind = package["metadata"]["farseal"]["kind"].as_str()?;
+    let text = |key: &str| package[key].as_str().unwrap_or_default().to_owned();
+    let package_name = text("name");
+    Some(match package_name.strip_prefix("plugin-") {
+        Some(name) => Ok(Plugin { name: name.to_owned(), version: text("version"), kind: kind.to_owned() }),
+        None => Err(anyhow::anyhow!("the package {package_name} is a plugin: name it plugin-{package_name}")),
+    })
+}
+
+/// Runs a program to its end, its output going where ours goes.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let shown = shown(command);
+    let status = command.status().with_context(|| format!("cannot start {shown}"))?;
+    if !status.success() {
+        bail!("{shown} failed ({status})");
+    }
+    Ok(())
+}
+
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let words = command.get_args().map(|word| word.to_string_lossy());
+    std::iter::once(program.into()).chain(words).collect::<Vec<_>>().join(" ")
+}
