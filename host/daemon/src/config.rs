@@ -1,0 +1,338 @@
+//! What a node is told to be: one TOML file, read whole, checked whole, into the words of core.
+//!
+//! ```text
+//! example   the annotated file that `farseal init` writes; it names every field that `read` accepts
+//! read      the file's tables and fields, each taken once; what nobody took is an error
+//! sections  tables into the types below, and the rules between sections
+//! units     "64MiB", "15m"
+//! write     sections that `farseal pair` appends
+//! problem   what is wrong: file, line, field, value, what is allowed, the fix
+//! ```
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use farseal_core::rotation::{How, KeyLimits};
+use farseal_core::units::{BlockBytes, ByteLen, PairId, VolumeId};
+use farseal_plugin::{Digest, Grant};
+
+use crate::keys::card::{NodeName, PeerCard};
+
+pub mod example;
+pub mod problem;
+mod read;
+mod sections;
+pub mod units;
+pub mod write;
+
+use problem::ConfigError;
+
+/// Bytes of a configuration file at most: 1 024 pairs with hybrid cards take a quarter of it.
+pub const CONFIG_BYTES_MAX: u64 = 16 << 20;
+
+/// A node's configuration, checked. Relative paths in the file count from the file's folder and are resolved here.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file that it was read from.
+    pub file: PathBuf,
+    /// `[node]`.
+    pub node: Node,
+    /// `[secrets]`.
+    pub secrets: Secrets,
+    /// `[nbd]`.
+    pub nbd: Nbd,
+    /// `[link]`.
+    pub link: Link,
+    /// `[metrics]`.
+    pub metrics: Metrics,
+    /// `[plugins]`.
+    pub plugins: Plugins,
+    /// `[[peer]]`; names are unique.
+    pub peers: Vec<Peer>,
+    /// `[[volume]]`; names and paths are unique.
+    pub volumes: Vec<Volume>,
+    /// `[[pair]]`; names and ids are unique, peers and volumes exist.
+    pub pairs: Vec<Pair>,
+}
+
+/// Who the node is, and where its own files lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// As in its card.
+    pub name: NodeName,
+    /// Journals, logs, indexes, the identity.
+    pub state_dir: PathBuf,
+    /// The Unix socket that the CLI talks to.
+    pub control_socket: PathBuf,
+    /// The form of log lines.
+    pub log: LogForm,
+    /// Which log lines, in the syntax of `RUST_LOG`: `info`, or `warn,farseal::link=debug`.
+    pub log_filter: String,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogForm {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the node's secret is sealed under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secrets {
+    /// A file that holds a passphrase; the identity lies sealed under it in the state folder.
+    PassphraseFile(PathBuf),
+    /// systemd hands the identity to the service, as the credential `farseal`.
+    Credential,
+}
+
+/// Where initiators connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nbd {
+    /// In the order of the file. Empty: no volume is exported.
+    pub listen: Vec<NbdListen>,
+    /// What the TCP listeners do about TLS.
+    pub tls: NbdTls,
+}
+
+/// A place that initiators connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum NbdListen {
+    /// `unix:PATH`. Never speaks TLS.
+    Unix(PathBuf),
+    /// `tcp:HOST:PORT`.
+    Tcp(SocketAddr),
+}
+
+/// What TCP listeners do about TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NbdTls {
+    /// STARTTLS is refused.
+    Off,
+    /// STARTTLS is at the client's option.
+    Allowed(NbdTlsFiles),
+    /// Nothing works before STARTTLS.
+    Required(NbdTlsFiles),
+}
+
+/// PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NbdTlsFiles {
+    /// The server's certificate first, then its chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Clients must show a certificate that one of these signed.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Where primaries connect to this node's secondaries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// `None`: nobody can connect; right for a node that has no secondary.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Where Prometheus may scrape. The control socket always serves `/metrics`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// `None`: on the control socket alone.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Where components lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plugins {
+    /// A component without a path, such as `interval`, is `interval.wasm` in here.
+    pub dir: PathBuf,
+}
+
+/// Another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// What this file calls it.
+    pub name: String,
+    /// One for each path to it. Empty where it connects to us.
+    pub addresses: Vec<PeerAddress>,
+    /// Its public keys.
+    pub card: PeerCard,
+}
+
+/// `HOST:PORT`; the host may be a name, an IPv4 address, or an IPv6 address in brackets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PeerAddress {
+    /// Without brackets.
+    pub host: String,
+    /// Never 0.
+    pub port: u16,
+}
+
+/// A block device image that this node exports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// The NBD export's name.
+    pub name: String,
+    /// A file or a block device.
+    pub path: PathBuf,
+    /// The size of a file that is made when it does not exist; `None`: it exists and its own size counts.
+    pub size: Option<ByteLen>,
+    /// For people; NBD shows it.
+    pub description: String,
+}
+
+/// Which side of a pair this node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PairSide {
+    /// Initiators write here.
+    Primary {
+        /// The `[[volume]]` that is copied.
+        volume: String,
+    },
+    /// The copy is kept here.
+    Secondary {
+        /// The export's name after a takeover. No `[[volume]]` has it.
+        export: String,
+        /// Bytes of the volume; whole blocks.
+        size: ByteLen,
+    },
+}
+
+/// A volume and its copy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pair {
+    /// What the CLI calls it.
+    pub name: String,
+    /// The same at both sites.
+    pub id: PairId,
+    /// The same at both sites.
+    pub volume_id: VolumeId,
+    /// The `[[peer]]` with the other side.
+    pub peer: String,
+    /// This side.
+    pub side: PairSide,
+    /// Are records sealed? The same at both sites.
+    pub encrypted: bool,
+    /// The seal unit. The same at both sites.
+    pub block_bytes: BlockBytes,
+    /// Connections of the link, at least 1; spread over the peer's addresses.
+    pub paths: u16,
+    /// The order in which records travel.
+    pub transfer: Transfer,
+    /// The way of rotations that do not say another. Never [`How::AtOnce`].
+    pub rotate: How,
+    /// The host's limits around the policy. Inside the absolute ones.
+    pub key_limits: KeyLimits,
+    /// Bytes of the journal before what it holds for the secondary goes to the dirty map.
+    pub journal_max: ByteLen,
+    /// What seals the blocks.
+    pub cipher: PluginChoice,
+    /// When the key changes.
+    pub policy: PluginChoice,
+    /// How a key travels unseen.
+    pub disguise: PluginChoice,
+    /// How the copy is opened.
+    pub recovery: PluginChoice,
+}
+
+/// The order in which records travel (R9, R10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// One path, in order.
+    Ordered,
+    /// Any number of paths, in any order; the secondary puts them in order.
+    Scheduled,
+}
+
+/// A component for a slot of a pair.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginChoice {
+    /// As the file has it: `interval`, or a path.
+    pub component: String,
+    /// Where its bytes are.
+    pub path: PathBuf,
+    /// What its bytes must be. `None` where nobody has pinned it; the node refuses to load it then.
+    pub sha256: Option<Digest>,
+    /// What it may beyond the ordinary.
+    pub grants: Vec<Grant>,
+    /// Its settings: a JSON object; empty unless given.
+    pub config: serde_json::Value,
+}
+
+impl Config {
+    /// Reads and checks a file. Nothing but this file is opened.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the first thing that is wrong, and its fix.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = read::whole(file)?;
+        Self::parse(file, &text)
+    }
+
+    /// Checks a text as if it were the content of `file`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        sections::config(file, text)
+    }
+
+    /// The peer with this name.
+    #[must_use]
+    pub fn peer(&self, name: &str) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.name == name)
+    }
+
+    /// The volume with this name.
+    #[must_use]
+    pub fn volume(&self, name: &str) -> Option<&Volume> {
+        self.volumes.iter().find(|volume| volume.name == name)
+    }
+
+    /// The pair with this name.
+    #[must_use]
+    pub fn pair(&self, name: &str) -> Option<&Pair> {
+        self.pairs.iter().find(|pair| pair.name == name)
+    }
+}
+
+impl Node {
+    /// The identity, sealed under the passphrase.
+    #[must_use]
+    pub fn identity_file(&self) -> PathBuf {
+        self.state_dir.join("identity.sealed")
+    }
+}
+
+impl Pair {
+    /// Is this node the primary?
+    #[must_use]
+    pub const fn is_primary(&self) -> bool {
+        matches!(self.side, PairSide::Primary { .. })
+    }
+
+    /// The volume's name at this site.
+    #[must_use]
+    pub fn volume_name(&self) -> &str {
+        match &self.side {
+            PairSide::Primary { volume } => volume,
+            PairSide::Secondary { export, .. } => export,
+        }
+    }
+}
+
+impl std::fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+    }
+}
+
+impl std::fmt::Display for NbdListen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}

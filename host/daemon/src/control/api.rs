@@ -1,0 +1,454 @@
+//! What travels between a node and its operator: JSON with kebab-case names, times in milliseconds, sizes in bytes.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use farseal_core::rotation::How;
+use farseal_core::units::{BlockCount, ByteLen, Epoch, Generation, Millis, Sequence, WallTime};
+use farseal_plugin::{Digest, Grant};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A node, as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: String,
+    /// Of the program.
+    pub version: String,
+    /// What two operators compare.
+    pub fingerprint: String,
+    /// When this was made.
+    pub now: WallTime,
+    /// Since the node started.
+    pub uptime: Millis,
+    /// In the order of the configuration.
+    pub pairs: Vec<PairStatus>,
+}
+
+/// A pair, as this side sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PairStatus {
+    /// Its name.
+    pub name: String,
+    /// Its id in hexadecimal, the same at both sites.
+    pub id: String,
+    /// This side.
+    pub role: Role,
+    /// The other side's node.
+    pub peer: String,
+    /// The volume's name here.
+    pub volume: String,
+    /// The volume's size.
+    pub size: ByteLen,
+    /// What it does.
+    pub state: PairState,
+    /// When an initiator is answered.
+    pub mode: Mode,
+    /// Are records sealed?
+    pub encrypted: bool,
+    /// Who may write.
+    pub generation: Generation,
+    /// Connections of the link that are up.
+    pub paths_up: u16,
+    /// Connections of the link that there should be.
+    pub paths: u16,
+    /// How far which part is.
+    pub marks: Marks,
+    /// What the copy lacks.
+    pub lag: Lag,
+    /// The journal; `None` at a secondary.
+    pub journal: Option<JournalUse>,
+    /// The key in force; `None` where nothing is sealed, or before the first key.
+    pub key: Option<KeyStatus>,
+    /// What is chosen.
+    pub plugins: Vec<PluginStatus>,
+    /// The last thing that went wrong.
+    pub last_error: Option<LastError>,
+}
+
+/// Which side of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Initiators write here.
+    Primary,
+    /// The copy is kept here.
+    Secondary,
+}
+
+/// What a pair does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum PairState {
+    /// The node is starting this pair: a restart replays its journal or log.
+    Starting,
+    /// Primary: every record goes in its order. Secondary: it comes.
+    Copying,
+    /// Primary: the link is up and older writes are copied from the dirty map.
+    CatchingUp {
+        /// Still owed by the map.
+        owed: ByteLen,
+    },
+    /// Primary: more was written than the journal holds; the dirty map remembers it.
+    Behind {
+        /// Owed by the map.
+        owed: ByteLen,
+    },
+    /// The operator paused; what came before is still on its way.
+    Pausing,
+    /// Both sites hold the state of the pause.
+    Paused,
+    /// There is no link: new writes are on one site only.
+    LinkDown {
+        /// Since the last path was lost, or since the start.
+        since: Millis,
+    },
+    /// The sites disagree; the pair is stopped and nothing was overwritten.
+    Diverged {
+        /// How.
+        why: String,
+    },
+    /// The store failed or sealing stopped: nothing more is taken until the operator acts.
+    Stopped {
+        /// What stopped.
+        why: String,
+    },
+    /// Secondary: it is becoming the side that writes.
+    TakingOver,
+    /// Secondary: it was taken over to; initiators work here.
+    TakenOver {
+        /// Blocks that are open.
+        opened: BlockCount,
+        /// Blocks that hold data.
+        of: BlockCount,
+    },
+}
+
+/// When an initiator's request is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// WRITE: it has its place in the buffer. FLUSH: the journal is durable.
+    Async,
+    /// FLUSH: the remote is durable as well.
+    SyncFlush,
+    /// WRITE: the remote is durable for it.
+    Sync,
+}
+
+/// How far which part of the way is; all count records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Marks {
+    /// Given a place. At a secondary: the greatest that is durable without a hole.
+    pub last: Sequence,
+    /// Durable here.
+    pub durable: Sequence,
+    /// Primary: durable at the secondary. Secondary: what a takeover would open.
+    pub safe: Sequence,
+    /// Primary: written to the volume. Secondary: 0.
+    pub homed: Sequence,
+}
+
+/// What the copy lacks. Never negative; `None` where it cannot be known from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Lag {
+    /// Records that the secondary has not acknowledged.
+    pub records: u64,
+    /// Their bytes, and what the dirty map owes.
+    pub bytes: ByteLen,
+    /// Age of the oldest write that the copy lacks. At a secondary: since the last durable record was made.
+    pub time: Option<Millis>,
+}
+
+/// A journal's fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct JournalUse {
+    /// On disk.
+    pub used: ByteLen,
+    /// Beyond it the dirty map takes over.
+    pub max: ByteLen,
+}
+
+/// The key that seals.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KeyStatus {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Since it came into force; `None` at a secondary that cannot know.
+    pub age: Option<Millis>,
+    /// Sealed under it.
+    pub sealed: ByteLen,
+    /// The coming rotation, if one is planned or under way.
+    pub next: Option<NextRotation>,
+    /// Sealing is held, and why, in plain words.
+    pub held: Option<String>,
+}
+
+/// The coming rotation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NextRotation {
+    /// On whose word.
+    pub by: RotationWord,
+    /// When that word is next asked, counted from now; `None` while a rotation is under way.
+    pub wait: Option<Millis>,
+    /// What it is doing, in plain words, once it is under way.
+    pub step: Option<String>,
+}
+
+/// On whose word a rotation comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RotationWord {
+    /// The policy plugin.
+    Policy,
+    /// The host's limits.
+    HostLimit,
+    /// The operator.
+    Operator,
+}
+
+/// Which of a pair's four places for plugins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginSlot {
+    /// What seals the blocks.
+    Cipher,
+    /// When the key changes.
+    Policy,
+    /// How a key travels unseen.
+    Disguise,
+    /// How the copy is opened.
+    Recovery,
+}
+
+/// A plugin in its place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PluginStatus {
+    /// The pair.
+    pub pair: String,
+    /// Its place there.
+    pub slot: PluginSlot,
+    /// What it calls itself.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// What its bytes are.
+    pub digest: Digest,
+    /// What it is granted.
+    pub grants: Vec<Grant>,
+    /// Whether it answers.
+    pub standing: PluginStanding,
+    /// Calls since the start.
+    pub calls: u64,
+    /// Of those, failed ones; the host answered instead.
+    pub faults: u64,
+    /// The last fault.
+    pub last_fault: Option<String>,
+}
+
+/// Whether a plugin answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginStanding {
+    /// It answers.
+    InForce,
+    /// It failed too often; the host answers in its place.
+    Quarantined,
+}
+
+/// Something that went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LastError {
+    /// When.
+    pub at: WallTime,
+    /// What.
+    pub message: String,
+    /// What the operator does about it; `None` where it mends itself.
+    pub next: Option<String>,
+}
+
+/// What an operator tells a pair.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PairCommand {
+    /// Change the key.
+    Rotate(Rotate),
+    /// Someone else may know this epoch's key.
+    Suspect(Suspect),
+    /// Bring both sites to one state and keep it.
+    Pause(Pause),
+    /// Go on after a pause.
+    Resume,
+    /// Make this secondary the side that writes.
+    TakeOver,
+    /// Check every record of the copy, without a key.
+    Scrub,
+    /// Copy the whole volume afresh.
+    CopyAll,
+    /// Put another plugin in a place.
+    Swap(Swap),
+}
+
+/// Parameters of `rotate`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Rotate {
+    /// `None`: as the pair is configured. Never [`How::AtOnce`].
+    pub how: Option<How>,
+    /// For the log.
+    pub reason: Option<String>,
+    /// Do not ask the policy.
+    pub force: bool,
+}
+
+/// Parameters of `suspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Suspect {
+    /// Whose key.
+    pub epoch: Epoch,
+}
+
+/// Parameters of `pause`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Pause {
+    /// Answer when both sites hold the state of the pause.
+    pub wait: bool,
+}
+
+/// Parameters of `swap`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Swap {
+    /// Which place.
+    pub slot: PluginSlot,
+    /// Where the node finds the component: an absolute path.
+    pub component: PathBuf,
+    /// What its bytes must be.
+    pub sha256: Digest,
+    /// What it may beyond the ordinary.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
+    /// Its settings; `None`: those of the one before.
+    #[serde(default)]
+    pub config: Option<Value>,
+    /// Say where its decisions would differ, and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CommandReply {
+    /// What was done, in one sentence.
+    pub message: String,
+    /// More, a line each; for a swap, where decisions differ.
+    #[serde(default)]
+    pub details: Vec<String>,
+    /// What the operator may want to do now.
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+/// Not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ErrorReply {
+    /// What kind of error.
+    pub code: ErrorCode,
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// What the operator can do.
+    pub next: Option<String>,
+}
+
+/// What kind of error; each has its HTTP status and its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// 400: the request is malformed.
+    BadRequest,
+    /// 404: no such pair, command or page.
+    NotFound,
+    /// 409: not in this state, or forbidden by a limit.
+    Refused,
+    /// 500: it was tried and failed.
+    Failed,
+}
+
+impl CommandReply {
+    /// A reply of one sentence.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), details: Vec::new(), next: None }
+    }
+}
+
+impl PairCommand {
+    /// The command's name in paths, messages and on the command line.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Rotate(_) => "rotate",
+            Self::Suspect(_) => "suspect",
+            Self::Pause(_) => "pause",
+            Self::Resume => "resume",
+            Self::TakeOver => "takeover",
+            Self::Scrub => "scrub",
+            Self::CopyAll => "copy-all",
+            Self::Swap(_) => "swap",
+        }
+    }
+}
+
+impl PluginSlot {
+    /// Every slot, in the order of the configuration.
+    pub const ALL: [Self; 4] = [Self::Cipher, Self::Policy, Self::Disguise, Self::Recovery];
+
+    /// Its name in files and messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cipher => "cipher",
+            Self::Policy => "policy",
+            Self::Disguise => "disguise",
+            Self::Recovery => "recovery",
+        }
+    }
+}
+
+impl fmt::Display for PluginSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Primary => "primary",
+            Self::Secondary => "secondary",
+        })
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Async => "async",
+            Self::SyncFlush => "sync-flush",
+            Self::Sync => "sync",
+        })
+    }
+}
