@@ -1,0 +1,325 @@
+//! Ciphers: stacks described once at load, batches planned by pooled workers, and an own algorithm's bytes passed
+//! through the guest. Keys, nonces and associated data are the host's (`vault`).
+
+use std::fmt;
+use std::sync::Arc;
+
+use wasmtime::Store;
+use zeroize::Zeroizing;
+
+use crate::bindings::cipher_plan::CipherPlan;
+use crate::bindings::cipher_plan::exports::farseal::plugin::cipher::{Batch, Description, Plan, Stack, Suite};
+use crate::bindings::cipher_raw::CipherRaw;
+use crate::bindings::cipher_raw::exports::farseal::plugin::raw_cipher::Unit;
+use crate::bindings::rotation_policy::farseal::plugin::types::PluginError;
+use crate::fault::{CallError, Called, FaultClass};
+use crate::host::sealed::Assemble;
+use crate::host::{Parts, Plugin};
+use crate::kind::{Kind, Power};
+use crate::limits;
+use crate::load_error::Problem;
+use crate::store::{HostState, begin_call, fault, finish, store};
+use crate::vault::guest::{GuestFault, GuestLayer, GuestUnit};
+use crate::world::{CipherPlanWorld, CipherRawWorld, Facts, Guest, World, died};
+
+/// Bytes of a nonce in a raw unit (`cipher.wit`).
+const NONCE_BYTES: usize = 12;
+
+/// A loaded cipher. Work goes through [`Cipher::worker`].
+#[derive(Debug)]
+pub struct Cipher {
+    plan: Guest<CipherPlanWorld>,
+    raw: Option<Guest<CipherRawWorld>>,
+    facts: Facts,
+    description: Description,
+}
+
+impl Plugin for Cipher {
+    const KIND: Kind = Kind::Cipher;
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+impl Assemble for Cipher {
+    const DATA: bool = true;
+
+    fn assemble(parts: Parts<'_>) -> Result<Self, Problem> {
+        let raw = if parts.powers.contains(&Power::Raw) { Some(parts.guest(limits::CIPHER)?.0) } else { None };
+        let (plan, facts) = parts.guest::<CipherPlanWorld>(limits::CIPHER)?;
+        let description = plan
+            .call("cipher.describe-stacks", |exports, store| {
+                exports.farseal_plugin_cipher().call_describe_stacks(store, &facts.config)
+            })
+            .map_err(died("cipher.describe-stacks"))?
+            .value;
+        if let Some(reason) = broken_stacks(&description.stacks, raw.is_some()) {
+            return Err(Problem::BadStacks { reason });
+        }
+        Ok(Self { plan, raw, facts, description })
+    }
+}
+
+impl Cipher {
+    /// The stacks that plans choose from: for these settings always the same, within R-30.
+    #[must_use]
+    pub const fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// Whether it has an algorithm of its own.
+    #[must_use]
+    pub const fn is_raw(&self) -> bool {
+        self.raw.is_some()
+    }
+
+    /// A worker with an instance of its own. One for each thread and, for a raw cipher, each volume: what an
+    /// instance has seen of one volume's bytes must not reach another's.
+    #[must_use]
+    pub const fn worker(self: Arc<Self>) -> CipherWorker {
+        CipherWorker { cipher: self, live: None }
+    }
+}
+
+/// One instance kept from call to call; replaced after [`limits::WORKER_CALLS`] calls and after any error.
+pub struct CipherWorker {
+    cipher: Arc<Cipher>,
+    live: Option<Live>,
+}
+
+struct Live {
+    store: Store<HostState>,
+    plan: CipherPlan,
+    raw: Option<CipherRaw>,
+    calls: u32,
+}
+
+/// Which way a raw batch goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Seal,
+    Open,
+}
+
+impl fmt::Debug for CipherWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CipherWorker").field("digest", &self.cipher.facts.digest).field("live", &self.live.is_some()).finish()
+    }
+}
+
+impl CipherWorker {
+    /// The cipher that this worker works for.
+    #[must_use]
+    pub const fn cipher(&self) -> &Arc<Cipher> {
+        &self.cipher
+    }
+
+    /// Chooses a stack for every record of a batch of 1 to 1 024.
+    ///
+    /// # Errors
+    /// A refusal or a fault of the cipher; [`CallError::Input`] when the batch passes the contract's bounds.
+    pub fn plan_batch(&mut self, batch: &Batch) -> Result<Called<Plan>, CallError> {
+        const FUNCTION: &str = "cipher.plan-batch";
+        if batch.records.is_empty() || batch.records.len() > limits::BATCH_RECORDS {
+            return Err(CallError::Input { function: FUNCTION, what: "the batch does not have 1 to 1 024 records" });
+        }
+        let config = self.cipher.facts.config.clone();
+        let called = self.call(FUNCTION, |live| live.plan.farseal_plugin_cipher().call_plan_batch(&mut live.store, batch, &config))?;
+        match broken_plan(&called.value, batch, self.cipher.description.stacks.len()) {
+            Some(rule) => {
+                self.live = None;
+                Err(fault(called, FaultClass::Protocol, FUNCTION, rule))
+            }
+            None => Ok(called),
+        }
+    }
+
+    /// Seals a raw batch of at most [`limits::RAW_BATCH_BYTES`] with the component's own algorithm.
+    ///
+    /// # Errors
+    /// As for [`CipherWorker::plan_batch`]; other lengths than came in are a fault of class `invariant`.
+    pub fn seal(&mut self, subkey: &[u8; 32], units: &[Unit]) -> Result<Called<Vec<Vec<u8>>>, CallError> {
+        self.raw("raw-cipher.seal", Way::Seal, subkey, units)
+    }
+
+    /// Undoes [`CipherWorker::seal`].
+    ///
+    /// # Errors
+    /// As for [`CipherWorker::seal`].
+    pub fn open(&mut self, subkey: &[u8; 32], units: &[Unit]) -> Result<Called<Vec<Vec<u8>>>, CallError> {
+        self.raw("raw-cipher.open", Way::Open, subkey, units)
+    }
+
+    fn raw(&mut self, function: &'static str, way: Way, subkey: &[u8; 32], units: &[Unit]) -> Result<Called<Vec<Vec<u8>>>, CallError> {
+        if self.cipher.raw.is_none() {
+            return Err(CallError::Input { function, what: "the cipher has no algorithm of its own" });
+        }
+        check_units(function, units)?;
+        let called = self.call(function, |live| {
+            let Some(raw) = &live.raw else { return Ok(Err(PluginError::Unsupported("no raw cipher".into()))) };
+            live.store.data_mut().set_subkey(Some(Zeroizing::new(*subkey)));
+            let guest = raw.farseal_plugin_raw_cipher();
+            let result = match way {
+                Way::Seal => guest.call_seal(&mut live.store, units),
+                Way::Open => guest.call_open(&mut live.store, units),
+            };
+            live.store.data_mut().set_subkey(None);
+            result
+        })?;
+        let same = called.value.len() == units.len() && called.value.iter().zip(units).all(|(out, unit)| out.len() == unit.bytes.len());
+        if !same {
+            self.live = None;
+            return Err(fault(called, FaultClass::Invariant, function, "the answer has other lengths than the batch (R-40)"));
+        }
+        Ok(called)
+    }
+
+    fn call<T>(
+        &mut self,
+        function: &'static str,
+        call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<T, PluginError>>,
+    ) -> Result<Called<T>, CallError> {
+        let mut live = match self.live.take() {
+            Some(live) if live.calls < limits::WORKER_CALLS => live,
+            old => {
+                drop(old);
+                self.start(function)?
+            }
+        };
+        live.calls += 1;
+        begin_call(&mut live.store, &limits::CIPHER);
+        let result = call(&mut live);
+        let called = finish(&mut live.store, &limits::CIPHER, function, result)?;
+        self.live = Some(live);
+        Ok(called)
+    }
+
+    fn start(&self, function: &'static str) -> Result<Live, CallError> {
+        let guest = &self.cipher.plan;
+        let mut store = store(guest.engines.of(guest.kind), &limits::CIPHER);
+        let started = guest.pre.instantiate(&mut store).and_then(|instance| {
+            let plan = CipherPlanWorld::exports(&guest.indices, &mut store, &instance)?;
+            let raw = self.cipher.raw.as_ref().map(|raw| CipherRawWorld::exports(&raw.indices, &mut store, &instance));
+            Ok(Ok((plan, raw.transpose()?)))
+        });
+        let (plan, raw) = finish(&mut store, &limits::CIPHER, function, started)?.value;
+        Ok(Live { store, plan, raw, calls: 0 })
+    }
+
+    fn layer(&mut self, way: Way, subkey: &[u8; 32], units: &mut [GuestUnit<'_>]) -> Result<(), GuestFault> {
+        let mut rest = units;
+        while !rest.is_empty() {
+            let mut bytes = 0_usize;
+            let fit = rest.iter().take_while(|unit| {
+                bytes = bytes.saturating_add(unit.body.len());
+                bytes <= limits::RAW_BATCH_BYTES
+            });
+            // One unit that is too long on its own is passed on and refused with its own error.
+            let fit = fit.count().max(1);
+            let (batch, later) = rest.split_at_mut(fit);
+            rest = later;
+            let owned: Vec<Unit> = batch
+                .iter()
+                .map(|unit| Unit { nonces: unit.nonces.to_vec(), block_bytes: unit.block_len, bytes: unit.body.to_vec() })
+                .collect();
+            let done = match way {
+                Way::Seal => self.seal(subkey, &owned),
+                Way::Open => self.open(subkey, &owned),
+            };
+            let done = done.map_err(|error| GuestFault(Box::new(error)))?;
+            for (unit, bytes) in batch.iter_mut().zip(&done.value) {
+                unit.body.copy_from_slice(bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The vault's inner layer: batches are split to what one call may carry, and lengths are as they came.
+impl GuestLayer for CipherWorker {
+    fn component(&self) -> [u8; 32] {
+        self.cipher.facts.digest.0
+    }
+
+    fn seal(&mut self, subkey: &[u8; 32], units: &mut [GuestUnit<'_>]) -> Result<(), GuestFault> {
+        self.layer(Way::Seal, subkey, units)
+    }
+
+    fn open(&mut self, subkey: &[u8; 32], units: &mut [GuestUnit<'_>]) -> Result<(), GuestFault> {
+        self.layer(Way::Open, subkey, units)
+    }
+}
+
+fn check_units(function: &'static str, units: &[Unit]) -> Result<(), CallError> {
+    let bytes = units.iter().fold(0_usize, |sum, unit| sum.saturating_add(unit.bytes.len()));
+    if bytes > limits::RAW_BATCH_BYTES || units.len() > limits::BATCH_RECORDS {
+        return Err(CallError::Input { function, what: "the batch is more than 4 MiB or 1 024 units" });
+    }
+    let fits = |unit: &Unit| {
+        let block = usize::try_from(unit.block_bytes).unwrap_or(usize::MAX);
+        block > 0 && unit.bytes.len().div_ceil(block).max(1).checked_mul(NONCE_BYTES) == Some(unit.nonces.len())
+    };
+    if !units.iter().all(fits) {
+        return Err(CallError::Input { function, what: "a unit does not have 12 bytes of nonce for each block" });
+    }
+    Ok(())
+}
+
+fn broken_stacks(stacks: &[Stack], raw: bool) -> Option<String> {
+    if !(1..=limits::STACKS).contains(&stacks.len()) {
+        return Some(format!("{} stacks; 1 to {} are allowed", stacks.len(), limits::STACKS));
+    }
+    stacks.iter().enumerate().find_map(|(index, stack)| {
+        let wrong = |what: &str| Some(format!("stack {index} {what} (R-30)"));
+        let Some((outer, inner)) = stack.layers.split_last() else { return wrong("has no layer") };
+        if stack.layers.len() > limits::LAYERS {
+            return wrong("has more than two layers");
+        }
+        if !authenticating(outer.suite) {
+            return wrong("does not end in an authenticating layer");
+        }
+        if inner.iter().any(|layer| authenticating(layer.suite)) {
+            return wrong("has an authenticating layer inside");
+        }
+        if inner.iter().any(|layer| layer.suite == Suite::Own) && !raw {
+            return wrong("uses an own algorithm outside the raw world");
+        }
+        if !stack.layers.iter().all(|layer| is_label(&layer.key_label)) {
+            return wrong("has a key label that is not 1 to 32 of a-z, 0-9 and -");
+        }
+        if inner.iter().any(|layer| layer.key_label == outer.key_label) {
+            return wrong("uses one key label twice");
+        }
+        None
+    })
+}
+
+const fn authenticating(suite: Suite) -> bool {
+    match suite {
+        Suite::Aes256Gcm | Suite::Aes256GcmSiv | Suite::Chacha20Poly1305 => true,
+        Suite::Chacha20 | Suite::Own => false,
+    }
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=limits::LABEL_BYTES).contains(&label.len())
+        && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn broken_plan(plan: &Plan, batch: &Batch, stacks: usize) -> Option<String> {
+    if plan.choices.len() != 1 && plan.choices.len() != batch.records.len() {
+        return Some(format!("{} choices for {} records; one for all or one each is allowed", plan.choices.len(), batch.records.len()));
+    }
+    if let Some(choice) = plan.choices.iter().find(|choice| usize::from(**choice) >= stacks) {
+        return Some(format!("chooses stack {choice} of {stacks}"));
+    }
+    if plan.valid_below == 0 {
+        return None;
+    }
+    if plan.choices.len() != 1 {
+        return Some("a plan with a choice for each record is not valid beyond its batch".into());
+    }
+    (plan.valid_below > batch.first_sequence.saturating_add(limits::PLAN_AHEAD))
+        .then(|| "is valid more than 2^20 sequence numbers ahead".into())
+}

@@ -1,0 +1,266 @@
+//! The door: inspects and loads components. Nothing in a component runs before its names, pin and grants are right.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use wasmtime::component::Component;
+use zeroize::Zeroizing;
+
+use crate::anatomy::Anatomy;
+use crate::cache::{self, CodeCache};
+use crate::engine::{EngineError, EngineKind, Engines};
+use crate::kind::{Digest, Grant, Kind, Power};
+use crate::limits::{self, CallLimits};
+use crate::load_error::{LoadError, Problem};
+use crate::world::{About, CipherPlanWorld, DisguiseWorld, Facts, Guest, RecoveryWorld, RotationWorld, World};
+
+/// How a [`PluginHost`] is made.
+pub struct HostOptions {
+    /// Where native code is kept between starts; without one, every load compiles.
+    pub code_cache: Option<Arc<dyn CodeCache>>,
+    /// The node's own secret for the MAC over cached code.
+    pub cache_mac_key: Zeroizing<[u8; 32]>,
+    /// Cipher instances alive at once; [`limits::CIPHER_INSTANCES`] unless the node knows better.
+    pub cipher_instances: u32,
+}
+
+impl HostOptions {
+    /// No cache: for tools and tests.
+    #[must_use]
+    pub fn uncached() -> Self {
+        Self { code_cache: None, cache_mac_key: Zeroizing::new([0; 32]), cipher_instances: limits::CIPHER_INSTANCES }
+    }
+}
+
+impl fmt::Debug for HostOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostOptions").field("cached", &self.code_cache.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// What to load, for what, on whose word.
+#[derive(Debug, Clone)]
+pub struct LoadRequest<'a> {
+    /// The slot's name, for messages: `vault-1.rotation`.
+    pub slot: &'a str,
+    /// The component.
+    pub bytes: &'a [u8],
+    /// The digest that the operator trusts; `None` is an error that says how to pin.
+    pub pin: Option<Digest>,
+    /// What the operator allows beyond the ordinary.
+    pub grants: &'a [Grant],
+    /// The plugin's settings: a JSON object, or null for none.
+    pub config: &'a serde_json::Value,
+}
+
+/// What can be known about a component without trusting it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// Its kind.
+    pub kind: Kind,
+    /// Version of the contract it was built for.
+    pub abi: String,
+    /// What it asks for by its imports.
+    pub powers: Vec<Power>,
+    /// Everything it exports, also what the host never calls.
+    pub exports: Vec<String>,
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// Its size.
+    pub bytes: usize,
+    /// What it says about itself.
+    pub about: About,
+    /// Units of fuel that `describe` took, start included.
+    pub describe_fuel: u64,
+}
+
+/// A kind of plugin that can be loaded: [`crate::RotationPolicy`], [`crate::Disguise`], [`crate::Recovery`],
+/// [`crate::Cipher`].
+pub trait Plugin: sealed::Assemble + Send + Sync + 'static {
+    /// The kind.
+    const KIND: Kind;
+    /// What is known of this one.
+    fn facts(&self) -> &Facts;
+}
+
+pub(crate) mod sealed {
+    //! Keeps `Plugin` to the four kinds of the contract.
+
+    /// Makes a plugin of a checked component.
+    pub trait Assemble: Sized {
+        /// Links, describes and checks the settings.
+        fn assemble(parts: super::Parts<'_>) -> Result<Self, super::Problem>;
+        /// Whether it runs in the engine for ciphers.
+        const DATA: bool;
+    }
+}
+
+/// A checked component on its way to becoming a plugin.
+pub struct Parts<'a> {
+    pub(crate) engines: Arc<Engines>,
+    pub(crate) component: Component,
+    pub(crate) anatomy: Anatomy,
+    pub(crate) digest: Digest,
+    pub(crate) powers: Vec<Power>,
+    pub(crate) kind: Kind,
+    pub(crate) request: &'a LoadRequest<'a>,
+    pub(crate) config: String,
+}
+
+impl fmt::Debug for Parts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("slot", &self.request.slot).field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+/// Loads components; one in a node. Dropping it does not touch what it loaded.
+pub struct PluginHost {
+    engines: Arc<Engines>,
+    cache: Option<Arc<dyn CodeCache>>,
+    mac_key: Zeroizing<[u8; 32]>,
+}
+
+impl fmt::Debug for PluginHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginHost").field("cached", &self.cache.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl PluginHost {
+    /// Makes both engines and starts the deadline thread.
+    ///
+    /// # Errors
+    /// When the machine has no room for them.
+    pub fn new(options: HostOptions) -> Result<Self, EngineError> {
+        let engines = Engines::new(options.cipher_instances)?;
+        Ok(Self { engines, cache: options.code_cache, mac_key: options.cache_mac_key })
+    }
+
+    /// Reads a component and lets it describe itself in the strictest world, whatever it is pinned or granted.
+    ///
+    /// # Errors
+    /// What makes it unloadable, except settings, pin and grants. `subject` is what messages call it.
+    pub fn inspect(&self, subject: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
+        self.inspect_bytes(bytes).map_err(|problem| problem.about(subject))
+    }
+
+    fn inspect_bytes(&self, bytes: &[u8]) -> Result<Inspection, Problem> {
+        check_size(bytes)?;
+        let digest = Digest::of(bytes);
+        let anatomy = Anatomy::read(bytes)?;
+        let kind = anatomy.kind()?;
+        let powers = anatomy.powers(kind)?;
+        let component = self.compile(EngineKind::Decision, &digest, bytes)?;
+        let raw = powers.contains(&Power::Raw);
+        let (about, describe_fuel) = match kind {
+            Kind::Rotation => self.describe::<RotationWorld>(&component, kind, raw),
+            Kind::Disguise => self.describe::<DisguiseWorld>(&component, kind, raw),
+            Kind::Recovery => self.describe::<RecoveryWorld>(&component, kind, raw),
+            Kind::Cipher => self.describe::<CipherPlanWorld>(&component, kind, raw),
+        }?;
+        let abi = anatomy.abi().unwrap_or_default().into();
+        Ok(Inspection { kind, abi, powers, exports: anatomy.exports, digest, bytes: bytes.len(), about, describe_fuel })
+    }
+
+    fn describe<W: World>(&self, component: &Component, kind: Kind, raw: bool) -> Result<(About, u64), Problem> {
+        Guest::<W>::new(Arc::clone(&self.engines), EngineKind::Decision, component, raw, limits::DECISION)
+            .map_err(|_| Problem::OtherShape { kind })?
+            .describe()
+    }
+
+    /// Loads a component for a slot: pin, names, kind, grants, form, then its own word on its settings.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its cause and its fix; nothing of the component stays.
+    pub fn load<P: Plugin>(&self, request: &LoadRequest<'_>) -> Result<P, LoadError> {
+        self.load_bytes(request).map_err(|problem| problem.about(request.slot))
+    }
+
+    fn load_bytes<P: Plugin>(&self, request: &LoadRequest<'_>) -> Result<P, Problem> {
+        check_size(request.bytes)?;
+        let digest = check_pin(request)?;
+        let anatomy = Anatomy::read(request.bytes)?;
+        let kind = anatomy.kind()?;
+        if kind != P::KIND {
+            return Err(Problem::OtherKind { wanted: P::KIND, found: kind });
+        }
+        let powers = anatomy.powers(kind)?;
+        if powers.contains(&Power::Raw) && !request.grants.contains(&Grant::Raw) {
+            return Err(Problem::RawNotGranted);
+        }
+        let config = config_text(request.config)?;
+        let engine = if P::DATA { EngineKind::Data } else { EngineKind::Decision };
+        let component = self.compile(engine, &digest, request.bytes)?;
+        P::assemble(Parts { engines: Arc::clone(&self.engines), component, anatomy, digest, powers, kind, request, config })
+    }
+
+    fn compile(&self, kind: EngineKind, digest: &Digest, bytes: &[u8]) -> Result<Component, Problem> {
+        let engine = self.engines.of(kind);
+        let key = cache::key(digest, engine, kind);
+        if let Some(component) = self.cached(&key, kind) {
+            return Ok(component);
+        }
+        let component = Component::from_binary(engine, bytes).map_err(|_error| Problem::NoRoom { step: "compiled" })?;
+        if let Some(cache) = &self.cache
+            && let Ok(code) = component.serialize()
+        {
+            cache.put(&key, &cache::wrap(&self.mac_key, &key, &code));
+        }
+        Ok(component)
+    }
+
+    fn cached(&self, key: &str, kind: EngineKind) -> Option<Component> {
+        let stored = self.cache.as_ref()?.get(key)?;
+        let code = cache::unwrap(&self.mac_key, key, &stored)?;
+        cache::revive(self.engines.of(kind), code)
+    }
+}
+
+impl Parts<'_> {
+    /// Links, describes and checks the settings: what is the same for every kind.
+    pub(crate) fn guest<W: World>(&self, limits: CallLimits) -> Result<(Guest<W>, Facts), Problem> {
+        let engine = if self.kind == Kind::Cipher { EngineKind::Data } else { EngineKind::Decision };
+        let raw = self.powers.contains(&Power::Raw);
+        let guest = Guest::<W>::new(Arc::clone(&self.engines), engine, &self.component, raw, limits)
+            .map_err(|_| Problem::OtherShape { kind: self.kind })?;
+        let (about, _fuel) = guest.describe()?;
+        guest.check_config(&self.config)?;
+        let facts = Facts {
+            slot: self.request.slot.into(),
+            kind: self.kind,
+            digest: self.digest,
+            bytes: self.request.bytes.len(),
+            abi: self.anatomy.abi().unwrap_or_default().into(),
+            powers: self.powers.clone(),
+            about,
+            config: self.config.clone(),
+        };
+        Ok((guest, facts))
+    }
+}
+
+fn check_size(bytes: &[u8]) -> Result<(), Problem> {
+    if bytes.len() > limits::COMPONENT_BYTES { Err(Problem::TooLarge { bytes: bytes.len() }) } else { Ok(()) }
+}
+
+fn check_pin(request: &LoadRequest<'_>) -> Result<Digest, Problem> {
+    let found = Digest::of(request.bytes);
+    match request.pin {
+        None => Err(Problem::Unpinned { found }),
+        Some(pinned) if pinned != found => Err(Problem::Altered { pinned, found }),
+        Some(_) => Ok(found),
+    }
+}
+
+fn config_text(config: &serde_json::Value) -> Result<String, Problem> {
+    let text = match config {
+        serde_json::Value::Null => "{}".into(),
+        serde_json::Value::Object(_) => config.to_string(),
+        serde_json::Value::Array(_) => return Err(Problem::ConfigForm { found: "a list" }),
+        serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::String(_) => {
+            return Err(Problem::ConfigForm { found: "a single value" });
+        }
+    };
+    if text.len() > limits::CONFIG_BYTES { Err(Problem::ConfigForm { found: "longer than 64 KiB" }) } else { Ok(text) }
+}

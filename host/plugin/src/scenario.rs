@@ -1,0 +1,301 @@
+//! Stories told to a plugin: reads a scenario, plays it through the component as a node would, and writes the
+//! transcript that a person reviews. The format is described in `fixtures/rotation/README.md`.
+//!
+//! Everything is an input, so the transcript of one component and one scenario is the same for ever; fuel is shown as
+//! a power of two, because toolchains move its last digits.
+
+mod cipher;
+mod disguise;
+mod recovery;
+mod rotation;
+pub mod units;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::fault::{CallError, FaultClass, LogLine, escaped};
+use crate::host::{LoadRequest, Plugin, PluginHost};
+use crate::kind::{Digest, Grant, Kind};
+use crate::load_error::{LoadError, Problem};
+use units::Range;
+
+/// A scenario, read and checked for form.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    heading: Heading,
+    rest: serde_yaml_ng::Value,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Heading {
+    about: String,
+    kind: Kind,
+    #[serde(default)]
+    plugins: Option<Vec<String>>,
+    #[serde(default)]
+    config: Option<serde_json::Value>,
+    #[serde(default)]
+    configs: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    expect: Expect,
+}
+
+/// The hard assertions of all kinds; those that a kind does not know stay unasked.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct Expect {
+    refused: bool,
+    fault: Option<FaultClass>,
+    rotations: Option<Range>,
+    by_host: Option<Range>,
+    refused_decisions: Option<Range>,
+    alerts: Option<Range>,
+    max_age: Option<units::Span>,
+    final_epoch: Option<Range>,
+    slots: Option<Range>,
+    finished: Option<bool>,
+    opened: Option<Range>,
+    refused_reads: Option<Range>,
+    stacks: Option<Range>,
+    round_trip: bool,
+}
+
+/// A scenario file is not as the README says.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// Not YAML, or an unknown or misspelt key.
+    #[error("scenario {name}: {source}. The format is described in fixtures/rotation/README.md")]
+    Form {
+        /// The scenario.
+        name: String,
+        /// What and where.
+        #[source]
+        source: serde_yaml_ng::Error,
+    },
+    /// A value that cannot be played.
+    #[error("scenario {name}: {reason}")]
+    Value {
+        /// The scenario.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What came of a scenario.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The story as it went.
+    pub transcript: String,
+    /// Expectations that were not met; they count even when the transcript is accepted.
+    pub failures: Vec<String>,
+}
+
+const HEADING: [&str; 6] = ["about", "kind", "plugins", "config", "configs", "expect"];
+
+impl Scenario {
+    /// Reads a scenario; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// The first key or value that is not as the format has it.
+    pub fn parse(name: &str, yaml: &str) -> Result<Self, ScenarioError> {
+        let form = |source| ScenarioError::Form { name: name.into(), source };
+        let mut rest: serde_yaml_ng::Mapping = serde_yaml_ng::from_str(yaml).map_err(form)?;
+        let mut heading = serde_yaml_ng::Mapping::new();
+        for key in HEADING {
+            if let Some(value) = rest.remove(key) {
+                heading.insert(key.into(), value);
+            }
+        }
+        let heading: Heading = serde_yaml_ng::from_value(heading.into()).map_err(form)?;
+        let scenario = Self { heading, rest: rest.into() };
+        scenario.check().map_err(form)?;
+        Ok(scenario)
+    }
+
+    fn check(&self) -> Result<(), serde_yaml_ng::Error> {
+        match self.heading.kind {
+            Kind::Rotation => self.body::<rotation::Story>().map(drop),
+            Kind::Disguise => self.body::<disguise::Story>().map(drop),
+            Kind::Recovery => self.body::<recovery::Story>().map(drop),
+            Kind::Cipher => self.body::<cipher::Story>().map(drop),
+        }
+    }
+
+    fn body<T: DeserializeOwned>(&self) -> Result<T, serde_yaml_ng::Error> {
+        serde_yaml_ng::from_value(self.rest.clone())
+    }
+
+    /// The kind of plugin it is for.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.heading.kind
+    }
+
+    /// Whether it is for the plugin of this name.
+    #[must_use]
+    pub fn is_for(&self, plugin: &str) -> bool {
+        self.heading.plugins.as_ref().is_none_or(|names| names.iter().any(|name| name == plugin))
+    }
+
+    /// Plays it through the component. All grants are given: a scenario decides nothing about trust.
+    ///
+    /// # Errors
+    /// The scenario's form, or why the component cannot be loaded (except that it refuses the settings: that is part
+    /// of the story).
+    pub fn play(&self, host: &PluginHost, plugin: &str, component: &[u8]) -> Result<Run, PlayError> {
+        match self.heading.kind {
+            Kind::Rotation => self.play_as::<crate::RotationPolicy, rotation::Story>(host, plugin, component, rotation::play),
+            Kind::Disguise => self.play_as::<crate::Disguise, disguise::Story>(host, plugin, component, disguise::play),
+            Kind::Recovery => self.play_as::<crate::Recovery, recovery::Story>(host, plugin, component, recovery::play),
+            Kind::Cipher => self.play_as::<crate::Cipher, cipher::Story>(host, plugin, component, cipher::play),
+        }
+    }
+
+    fn play_as<P: Plugin, S: DeserializeOwned>(
+        &self,
+        host: &PluginHost,
+        plugin: &str,
+        component: &[u8],
+        play: impl FnOnce(P, &S, &mut Script),
+    ) -> Result<Run, PlayError> {
+        let story: S = self.body().map_err(|source| ScenarioError::Form { name: plugin.into(), source })?;
+        let heading = &self.heading;
+        let config = heading.configs.get(plugin).or(heading.config.as_ref()).cloned().unwrap_or(serde_json::Value::Null);
+        let mut script = Script::default();
+        script.line(heading.about.trim());
+        if !config.is_null() {
+            script.line(&format!("settings  {config}"));
+        }
+        let request = LoadRequest { slot: plugin, bytes: component, pin: Some(Digest::of(component)), grants: &[Grant::Raw], config: &config };
+        match host.load::<P>(&request) {
+            Ok(loaded) => play(loaded, &story, &mut script),
+            Err(LoadError { problem: Problem::Config { found }, .. }) => {
+                script.blank();
+                for one in &found {
+                    script.line(&format!("  refuses   {}", crate::fault::diagnostic(one)));
+                }
+                script.refused = true;
+            }
+            Err(error) => return Err(PlayError::Load(error)),
+        }
+        Ok(script.end(&heading.expect))
+    }
+}
+
+/// A scenario could not be played.
+#[derive(Debug, thiserror::Error)]
+pub enum PlayError {
+    /// The scenario is not as the format has it.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// The component is not loadable.
+    #[error("{0}")]
+    Load(LoadError),
+}
+
+/// The transcript as it grows, and what is counted for the expectations.
+#[derive(Debug, Default)]
+struct Script {
+    text: String,
+    failures: Vec<String>,
+    refused: bool,
+    fault: Option<FaultClass>,
+    counts: BTreeMap<&'static str, u64>,
+    finished: bool,
+    round_trip: bool,
+}
+
+impl Script {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
+    fn blank(&mut self) {
+        self.text.push('\n');
+    }
+
+    fn fail(&mut self, failure: impl Into<String>) {
+        let failure = failure.into();
+        self.line(&format!("  FAILS     {failure}"));
+        self.failures.push(failure);
+    }
+
+    fn count(&mut self, what: &'static str, by: u64) {
+        *self.counts.entry(what).or_default() += by;
+    }
+
+    fn logs(&mut self, logs: &[LogLine]) {
+        logs.iter().for_each(|log| self.line(&format!("  log       {log}")));
+    }
+
+    fn fuel(&mut self, fuel: u64) {
+        if let Some(power) = fuel.checked_ilog2() {
+            self.line(&format!("  fuel      2^{power}"));
+        }
+    }
+
+    /// The story's end by a fault or a refusal.
+    fn error(&mut self, error: &CallError) {
+        self.line(&format!("  error     {error}"));
+        self.logs(error.logs());
+        self.fault = error.class();
+        self.refused |= self.fault.is_none();
+    }
+
+    fn end(mut self, expect: &Expect) -> Run {
+        if self.fault != expect.fault {
+            let name = |class: Option<FaultClass>| class.map_or_else(|| "no fault".into(), |class| format!("a {class} fault"));
+            self.fail(format!("{} was expected, {} came", name(expect.fault), name(self.fault)));
+        }
+        if self.refused != expect.refused {
+            self.fail(if expect.refused { "a refusal was expected, none came" } else { "the plugin refused" });
+        }
+        let ended = self.refused || self.fault.is_some();
+        let ranges = [
+            ("rotations", expect.rotations),
+            ("by-host", expect.by_host),
+            ("refused-decisions", expect.refused_decisions),
+            ("alerts", expect.alerts),
+            ("final-epoch", expect.final_epoch),
+            ("opened", expect.opened),
+            ("refused-reads", expect.refused_reads),
+            ("stacks", expect.stacks),
+        ];
+        for (what, range) in ranges {
+            let count = self.counts.get(what).copied().unwrap_or(0);
+            if let Some(range) = range
+                && !range.holds(count)
+            {
+                self.fail(format!("{what}: {count} is not {range}"));
+            }
+        }
+        if let (Some(range), Some((low, high))) = (expect.slots, self.counts.get("slots-least").zip(self.counts.get("slots-most")))
+            && !(range.holds(*low) && range.holds(*high))
+        {
+            self.fail(format!("slots: plans have {low} to {high}, not {range}"));
+        }
+        let oldest = self.counts.get("max-age").copied().unwrap_or(0);
+        if let Some(limit) = expect.max_age
+            && oldest > limit.0
+        {
+            self.fail(format!("max-age: a key was active for {}, longer than {}", units::span(oldest), units::span(limit.0)));
+        }
+        if expect.finished.is_some_and(|finished| finished != self.finished) && !ended {
+            self.fail(if self.finished { "finished, which was not expected" } else { "the plan is not finished" });
+        }
+        if expect.round_trip && !self.round_trip {
+            self.fail("no raw batch made the round trip");
+        }
+        Run { transcript: self.text, failures: self.failures }
+    }
+}
+
+/// Plugin text for the transcript: one line, nothing that moves a cursor.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", escaped(text))
+}

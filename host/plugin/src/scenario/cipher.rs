@@ -1,0 +1,172 @@
+//! A cipher's story: its stacks, what it plans for batches, and for the raw world the round trip of bytes.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::Script;
+use crate::cipher::{Cipher, CipherWorker};
+use crate::fault::CallError;
+use crate::wit::cipher::{Batch, Plan, RecordKind, Shape, Stack, Suite, Unit};
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Story {
+    batches: Vec<BatchForm>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct BatchForm {
+    epoch: u64,
+    first_sequence: u64,
+    #[serde(default = "four_kib")]
+    block_bytes: u32,
+    records: Vec<RecordForm>,
+}
+
+const fn four_kib() -> u32 {
+    4096
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum KindForm {
+    Data,
+    Zeroes,
+    Cover,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged)]
+enum RecordForm {
+    Once(KindForm, u64, u32),
+    Times(KindForm, u64, u32, u16),
+}
+
+impl BatchForm {
+    fn batch(&self) -> Batch {
+        let shapes = |form: &RecordForm| {
+            let (kind, first, blocks, times) = match *form {
+                RecordForm::Once(kind, first, blocks) => (kind, first, blocks, 1),
+                RecordForm::Times(kind, first, blocks, times) => (kind, first, blocks, times),
+            };
+            let kind = match kind {
+                KindForm::Data => RecordKind::Data,
+                KindForm::Zeroes => RecordKind::Zeroes,
+                KindForm::Cover => RecordKind::Cover,
+            };
+            let step = u64::from(blocks);
+            (0..u64::from(times)).map(move |n| Shape { kind, first: first.saturating_add(n.saturating_mul(step)), blocks })
+        };
+        let records = self.records.iter().flat_map(shapes).collect();
+        Batch { epoch: self.epoch, first_sequence: self.first_sequence, block_bytes: self.block_bytes, records }
+    }
+}
+
+/// Plays the story; the first fault or refusal ends it.
+pub(super) fn play(cipher: Cipher, story: &Story, script: &mut Script) {
+    let cipher = Arc::new(cipher);
+    script.blank();
+    let stacks = &cipher.description().stacks;
+    script.counts.insert("stacks", u64::try_from(stacks.len()).unwrap_or(u64::MAX));
+    for (index, stack) in stacks.iter().enumerate() {
+        script.line(&format!("stack {index}   {}", stack_words(stack)));
+    }
+    let mut worker = Arc::clone(&cipher).worker();
+    for form in &story.batches {
+        let batch = form.batch();
+        if let Err(error) = plan(&cipher, &mut worker, &batch, script) {
+            return script.error(&error);
+        }
+        if cipher.is_raw()
+            && let Err(error) = round_trip(&mut worker, &batch, script)
+        {
+            return script.error(&error);
+        }
+    }
+}
+
+fn plan(cipher: &Arc<Cipher>, worker: &mut CipherWorker, batch: &Batch, script: &mut Script) -> Result<(), CallError> {
+    let called = worker.plan_batch(batch)?;
+    let last = batch.first_sequence.saturating_add(u64::try_from(batch.records.len()).unwrap_or(0)).saturating_sub(1);
+    script.blank();
+    script.line(&format!("epoch {}, records {} to {last} in blocks of {}", batch.epoch, batch.first_sequence, batch.block_bytes));
+    for line in plan_words(&called.value, batch) {
+        script.line(&format!("  plugin    {line}"));
+    }
+    script.logs(&called.logs);
+    if Arc::clone(cipher).worker().plan_batch(batch)?.value != called.value {
+        script.fail("a fresh instance plans otherwise (R-1, R-32)");
+    }
+    Ok(())
+}
+
+fn plan_words(plan: &Plan, batch: &Batch) -> Vec<String> {
+    if let [choice] = plan.choices.as_slice() {
+        let how_long = if plan.valid_below == 0 { "for this batch".into() } else { format!("for every record below {}", plan.valid_below) };
+        return vec![format!("stack {choice} {how_long}")];
+    }
+    let pairs: Vec<_> = plan.choices.iter().zip(&batch.records).collect();
+    let same = |a: &(&u8, &Shape), b: &(&u8, &Shape)| a.0 == b.0 && a.1.kind == b.1.kind && a.1.blocks == b.1.blocks;
+    let words = |run: &[(&u8, &Shape)]| {
+        let (choice, shape) = run.first()?;
+        let kind = match shape.kind {
+            RecordKind::Data => "data",
+            RecordKind::Zeroes => "zeroes",
+            RecordKind::Cover => "cover",
+        };
+        Some(format!("stack {choice} for {} records of {} blocks of {kind}", run.len(), shape.blocks))
+    };
+    pairs.chunk_by(same).filter_map(words).collect()
+}
+
+fn round_trip(worker: &mut CipherWorker, batch: &Batch, script: &mut Script) -> Result<(), CallError> {
+    const SUBKEY: [u8; 32] = [0x42; 32];
+    let plain: Vec<Unit> = batch
+        .records
+        .iter()
+        .enumerate()
+        .map(|(index, shape)| {
+            let blocks = usize::try_from(shape.blocks).unwrap_or(0);
+            let bytes = usize::try_from(batch.block_bytes).unwrap_or(0).saturating_mul(blocks);
+            let nonces = (0..blocks.max(1)).flat_map(|block| nonce(index, block)).collect();
+            Unit { nonces, block_bytes: batch.block_bytes, bytes: vec![0x5a; bytes] }
+        })
+        .collect();
+    let sealed = worker.seal(&SUBKEY, &plain)?;
+    let units = |bodies: &[Vec<u8>]| -> Vec<Unit> {
+        bodies.iter().zip(&plain).map(|(bytes, unit)| Unit { bytes: bytes.clone(), ..unit.clone() }).collect()
+    };
+    let opened = worker.open(&SUBKEY, &units(&sealed.value))?;
+    let total: usize = plain.iter().map(|unit| unit.bytes.len()).sum();
+    if opened.value.iter().zip(&plain).any(|(bytes, unit)| *bytes != unit.bytes) {
+        script.fail("what was sealed opens to something else (R-40)");
+        return Ok(());
+    }
+    let same = sealed.value.iter().zip(&plain).filter(|(bytes, unit)| **bytes == unit.bytes && !bytes.is_empty()).count();
+    if same > 0 {
+        script.fail(format!("{same} records are sealed to themselves"));
+    }
+    script.line(&format!("  raw       {total} bytes sealed, opened and the same again"));
+    script.round_trip = true;
+    Ok(())
+}
+
+fn nonce(record: usize, block: usize) -> Vec<u8> {
+    let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX).to_be_bytes();
+    let [.., a, b, c, d] = number(block);
+    [number(record).as_slice(), &[a, b, c, d]].concat()
+}
+
+fn stack_words(stack: &Stack) -> String {
+    let layer = |suite: Suite| match suite {
+        Suite::Aes256Gcm => "aes-256-gcm",
+        Suite::Aes256GcmSiv => "aes-256-gcm-siv",
+        Suite::Chacha20Poly1305 => "chacha20-poly1305",
+        Suite::Chacha20 => "chacha20",
+        Suite::Own => "its own algorithm",
+    };
+    let layers: Vec<_> = stack.layers.iter().map(|one| format!("{} under key {:?}", layer(one.suite), one.key_label)).collect();
+    layers.join(", then ")
+}

@@ -1,0 +1,351 @@
+//! A recovery strategy's story: the node around it opens in the background at a steady pace, serves reads, and counts.
+
+use std::collections::VecDeque;
+
+use serde::Deserialize;
+use serde::de::Error as _;
+
+use super::units::{Instant, Span, clock_time, span, story_time};
+use super::{Script, quoted};
+use crate::fault::CallError;
+use crate::host::Plugin as _;
+use crate::recovery::Recovery;
+use crate::wit::recovery::{Action, Context, Event, Extent, OnAccess, Outcome, Progress, Swept};
+
+/// Largest volume in a story: its blocks are counted one by one.
+const VOLUME_BLOCKS: u64 = 4 << 20;
+/// Calls in a row without time passing; more, and the strategy talks to itself.
+const CHAIN: u32 = 32;
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Story {
+    #[serde(deserialize_with = "volume_blocks")]
+    volume_blocks: u64,
+    #[serde(default)]
+    present: Option<Vec<(u64, u64)>>,
+    #[serde(default)]
+    damaged: Vec<(u64, u64)>,
+    #[serde(default = "super::rotation::start")]
+    start: Instant,
+    #[serde(default = "speed")]
+    speed: u64,
+    #[serde(default)]
+    entropy: u64,
+    timeline: Vec<Entry>,
+}
+
+fn volume_blocks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let blocks = u64::deserialize(deserializer)?;
+    if blocks <= VOLUME_BLOCKS { Ok(blocks) } else { Err(D::Error::custom(format!("volume-blocks is at most {VOLUME_BLOCKS}"))) }
+}
+
+const fn speed() -> u64 {
+    65_536
+}
+
+#[derive(Debug, Clone)]
+enum Entry {
+    Advance(u64),
+    Run(u64),
+    Read(u64, u64),
+    Request(String),
+    Restart,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EntryForm {
+    advance: Option<Span>,
+    run: Option<Span>,
+    read: Option<(u64, u64)>,
+    request: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_yaml_ng::Value::deserialize(deserializer)?;
+        if value.as_str() == Some("restart") {
+            return Ok(Self::Restart);
+        }
+        let form: EntryForm = serde_yaml_ng::from_value(value).map_err(D::Error::custom)?;
+        match (form.advance, form.run, form.read, form.request) {
+            (Some(by), None, None, None) => Ok(Self::Advance(by.0)),
+            (None, Some(by), None, None) => Ok(Self::Run(by.0)),
+            (None, None, Some((first, blocks)), None) => Ok(Self::Read(first, blocks)),
+            (None, None, None, Some(text)) => Ok(Self::Request(text)),
+            _ => Err(D::Error::custom("a timeline entry is one happening")),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Block {
+    Absent,
+    Sealed,
+    Damaged,
+    Open,
+    Failed,
+}
+
+/// Plays the story.
+pub(super) fn play(strategy: Recovery, story: &Story, script: &mut Script) {
+    let volume = usize::try_from(story.volume_blocks).unwrap_or(0);
+    let start = if story.present.is_some() { Block::Absent } else { Block::Sealed };
+    let mut node = Node {
+        strategy,
+        story,
+        script,
+        blocks: vec![start; volume],
+        now: 0,
+        state: None,
+        wake_at: None,
+        access: OnAccess::Open,
+        work: VecDeque::new(),
+        chain: 0,
+        ended: false,
+    };
+    for (first, blocks) in story.present.iter().flatten() {
+        node.mark(*first, *blocks, Block::Sealed);
+    }
+    for (first, blocks) in &story.damaged {
+        node.mark(*first, *blocks, Block::Damaged);
+    }
+    node.call(None);
+    node.call(Some(Event::Begin));
+    for entry in &story.timeline {
+        if node.ended {
+            break;
+        }
+        node.enter(entry);
+    }
+    node.close();
+}
+
+struct Node<'a> {
+    strategy: Recovery,
+    story: &'a Story,
+    script: &'a mut Script,
+    blocks: Vec<Block>,
+    now: u64,
+    state: Option<String>,
+    wake_at: Option<u64>,
+    access: OnAccess,
+    /// Background opens in order, the first under way.
+    work: VecDeque<Extent>,
+    chain: u32,
+    ended: bool,
+}
+
+impl Node<'_> {
+    fn mark(&mut self, first: u64, blocks: u64, block: Block) {
+        let from = usize::try_from(first).unwrap_or(usize::MAX);
+        let count = usize::try_from(blocks).unwrap_or(usize::MAX);
+        self.blocks.iter_mut().skip(from).take(count).for_each(|one| *one = block);
+    }
+
+    fn count(&self, wanted: Block) -> u64 {
+        u64::try_from(self.blocks.iter().filter(|block| **block == wanted).count()).unwrap_or(u64::MAX)
+    }
+
+    /// Opens what is sealed in an extent: how many opened, how many failed.
+    fn open(&mut self, extent: &Extent) -> (u64, u64) {
+        let from = usize::try_from(extent.first).unwrap_or(usize::MAX);
+        let count = usize::try_from(extent.blocks).unwrap_or(usize::MAX);
+        let (mut opened, mut failed) = (0, 0);
+        for block in self.blocks.iter_mut().skip(from).take(count) {
+            match block {
+                Block::Sealed => {
+                    *block = Block::Open;
+                    opened += 1;
+                }
+                Block::Damaged => {
+                    *block = Block::Failed;
+                    failed += 1;
+                }
+                Block::Absent | Block::Open | Block::Failed => {}
+            }
+        }
+        (opened, failed)
+    }
+
+    fn enter(&mut self, entry: &Entry) {
+        self.chain = 0;
+        match entry {
+            Entry::Advance(by) => self.advance(*by, false),
+            Entry::Run(by) => self.advance(*by, true),
+            Entry::Read(first, blocks) => self.read(&Extent { first: *first, blocks: *blocks }),
+            Entry::Request(text) => self.call(Some(Event::Requested(text.clone()))),
+            Entry::Restart => {
+                // Background work is asked for again by the strategy; the blocks that are open stay open.
+                self.work.clear();
+                self.script.finished = false;
+                self.call(Some(Event::Begin));
+            }
+        }
+    }
+
+    fn advance(&mut self, by: u64, until_finished: bool) {
+        let end = self.now + by;
+        let mut started = self.now;
+        while !self.ended {
+            if until_finished && self.script.finished && self.work.is_empty() {
+                return;
+            }
+            let cost = |extent: &Extent| extent.blocks.saturating_mul(1_000).div_ceil(self.story.speed.max(1)).max(1);
+            let done = self.work.front().map(|extent| started.saturating_add(cost(extent)));
+            let wake = self.wake_at.map(|at| at.saturating_sub(self.story.start.0).max(self.now));
+            let next = done.into_iter().chain(wake).min().unwrap_or(u64::MAX);
+            if next > end {
+                self.now = end;
+                return;
+            }
+            if next > self.now {
+                self.chain = 0;
+            }
+            self.now = next;
+            if wake == Some(next) && done != Some(next) {
+                self.wake_at = None;
+                self.call(Some(Event::Timer));
+            } else if let Some(extent) = self.work.pop_front() {
+                started = self.now;
+                let (opened, failed) = self.open(&extent);
+                self.call(Some(Event::Swept(Swept { extent, opened, failed })));
+            }
+        }
+    }
+
+    fn read(&mut self, extent: &Extent) {
+        let from = usize::try_from(extent.first).unwrap_or(usize::MAX);
+        let count = usize::try_from(extent.blocks).unwrap_or(usize::MAX);
+        let closed = self.blocks.iter().skip(from).take(count).any(|block| matches!(block, Block::Sealed | Block::Damaged));
+        self.head(&format!("an initiator reads {}", extent_words(extent)));
+        if !closed {
+            return self.script.line("  host      answered: nothing to open");
+        }
+        if self.access == OnAccess::Refuse {
+            self.script.count("refused-reads", 1);
+            return self.script.line("  host      refused: the plan says so");
+        }
+        let (opened, failed) = self.open(extent);
+        let error = if failed > 0 { format!(", {failed} blocks fail verification: an error") } else { String::new() };
+        self.script.line(&format!("  host      {opened} blocks opened and kept{error}"));
+        self.call(Some(Event::Accessed(vec![extent.clone()])));
+    }
+
+    fn call(&mut self, event: Option<Event>) {
+        if self.ended {
+            return;
+        }
+        self.chain += 1;
+        if self.chain > CHAIN {
+            self.script.fail("the strategy talks to itself: 32 calls in a row and no time passes");
+            self.ended = true;
+            return;
+        }
+        let opened = self.count(Block::Open);
+        let failed = self.count(Block::Failed);
+        let present = opened + failed + self.count(Block::Sealed) + self.count(Block::Damaged);
+        let context = Context {
+            now: self.story.start.0 + self.now,
+            volume: "volume".into(),
+            config: self.strategy.facts().config.clone(),
+            volume_blocks: self.story.volume_blocks,
+            progress: Progress { present, opened, failed },
+            entropy: self.story.entropy,
+        };
+        let title = event.as_ref().map_or_else(|| "first call".into(), event_words);
+        self.script.blank();
+        self.script.line(&format!("{:<14}{title:<52}open {opened} of {present}", story_time(self.now)));
+        let answer = match &event {
+            None => self.strategy.init(&context),
+            Some(event) => self.strategy.step(self.state.as_deref().unwrap_or_default(), event, &context),
+        };
+        match answer {
+            Ok(called) => {
+                self.carry_out(called.value);
+                self.script.logs(&called.logs);
+                self.script.fuel(called.fuel);
+            }
+            Err(error) => self.die(&error),
+        }
+    }
+
+    fn die(&mut self, error: &CallError) {
+        self.script.error(error);
+        self.ended = true;
+    }
+
+    fn carry_out(&mut self, outcome: Outcome) {
+        for decision in &outcome.decisions {
+            let words = self.carry_out_one(&decision.action);
+            let why = if decision.why.is_empty() { String::new() } else { format!(" because {}", crate::fault::escaped(&decision.why)) };
+            self.script.line(&format!("  plugin    {words}{why}"));
+        }
+        if self.state.as_ref() != Some(&outcome.state) {
+            self.script.line(&format!("  state     {}", crate::fault::escaped(&outcome.state)));
+        }
+        self.state = Some(outcome.state);
+    }
+
+    fn carry_out_one(&mut self, action: &Action) -> String {
+        match action {
+            Action::Access(OnAccess::Open) => {
+                self.access = OnAccess::Open;
+                "accesses open blocks".into()
+            }
+            Action::Access(OnAccess::Refuse) => {
+                self.access = OnAccess::Refuse;
+                "accesses to closed blocks are refused".into()
+            }
+            Action::Open(extent) => {
+                self.work.push_back(extent.clone());
+                format!("open {}", extent_words(extent))
+            }
+            Action::WakeAt(at) => {
+                self.wake_at = Some((*at).max(self.story.start.0 + self.now + 1_000));
+                format!("wake-at {}", clock_time(self.story.start.0, *at))
+            }
+            Action::Finished => {
+                self.script.finished = true;
+                "finished".into()
+            }
+            Action::Alert(text) => {
+                self.script.count("alerts", 1);
+                format!("alert {}", quoted(text))
+            }
+            Action::Ext(ext) => format!("extension {}: unknown, ignored", crate::fault::escaped(&ext.name)),
+        }
+    }
+
+    fn head(&mut self, what: &str) {
+        self.script.blank();
+        let line = format!("{:<14}{what}", story_time(self.now));
+        self.script.line(&line);
+    }
+
+    fn close(&mut self) {
+        let (opened, failed, sealed) = (self.count(Block::Open), self.count(Block::Failed), self.count(Block::Sealed));
+        self.script.counts.insert("opened", opened);
+        let closed = sealed + self.count(Block::Damaged);
+        self.head(&format!("end: {opened} blocks open, {failed} failed, {closed} still closed after {}", span(self.now)));
+    }
+}
+
+fn extent_words(extent: &Extent) -> String {
+    format!("{} blocks from {}", extent.blocks, extent.first)
+}
+
+fn event_words(event: &Event) -> String {
+    match event {
+        Event::Begin => "begin".into(),
+        Event::Swept(swept) => {
+            let failed = if swept.failed > 0 { format!(", {} failed", swept.failed) } else { String::new() };
+            format!("swept {}: {} opened{failed}", extent_words(&swept.extent), swept.opened)
+        }
+        Event::Accessed(extents) => format!("accessed: {} extents", extents.len()),
+        Event::Timer => "timer".into(),
+        Event::Requested(text) => format!("requested: {}", quoted(text)),
+        Event::Ext(ext) => format!("extension {}", ext.name),
+    }
+}
