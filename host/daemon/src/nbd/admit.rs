@@ -33,11 +33,7 @@ pub enum Command {
     /// CACHE.
     Cache,
     /// WRITE_ZEROES.
-    WriteZeroes {
-        fua: bool,
-        no_hole: bool,
-        fast: bool,
-    },
+    WriteZeroes { fua: bool, no_hole: bool, fast: bool },
     /// BLOCK_STATUS.
     BlockStatus { one_only: bool },
 }
@@ -64,9 +60,7 @@ pub fn admit(header: &RequestHeader, terms: &Terms) -> Result<Command, Refusal> 
             let reserved = header.offset == 0 && header.len == 0;
             return reserved.then_some(command).ok_or(INVALID_FLUSH);
         }
-        Command::Write { .. } | Command::Trim { .. } | Command::WriteZeroes { .. }
-            if terms.read_only =>
-        {
+        Command::Write { .. } | Command::Trim { .. } | Command::WriteZeroes { .. } if terms.read_only => {
             return Err(READ_ONLY);
         }
         Command::Read { whole: true } if !terms.structured => return Err(UNKNOWN_FLAG),
@@ -90,12 +84,7 @@ fn decode(header: &RequestHeader) -> Result<Command, Refusal> {
     let has = |flag: u16| header.flags & flag != 0;
     let fua = has(cmd_flag::FUA);
     let (command, allowed) = match header.command {
-        cmd::READ => (
-            Command::Read {
-                whole: has(cmd_flag::DF),
-            },
-            cmd_flag::DF,
-        ),
+        cmd::READ => (Command::Read { whole: has(cmd_flag::DF) }, cmd_flag::DF),
         cmd::WRITE => (Command::Write { fua }, 0),
         cmd::DISC => (Command::Disconnect, u16::MAX),
         cmd::FLUSH => (Command::Flush, 0),
@@ -103,17 +92,9 @@ fn decode(header: &RequestHeader) -> Result<Command, Refusal> {
         cmd::CACHE => (Command::Cache, 0),
         cmd::WRITE_ZEROES => {
             let (no_hole, fast) = (has(cmd_flag::NO_HOLE), has(cmd_flag::FAST_ZERO));
-            (
-                Command::WriteZeroes { fua, no_hole, fast },
-                cmd_flag::NO_HOLE | cmd_flag::FAST_ZERO,
-            )
+            (Command::WriteZeroes { fua, no_hole, fast }, cmd_flag::NO_HOLE | cmd_flag::FAST_ZERO)
         }
-        cmd::BLOCK_STATUS => (
-            Command::BlockStatus {
-                one_only: has(cmd_flag::REQ_ONE),
-            },
-            cmd_flag::REQ_ONE,
-        ),
+        cmd::BLOCK_STATUS => (Command::BlockStatus { one_only: has(cmd_flag::REQ_ONE) }, cmd_flag::REQ_ONE),
         _ => return Err(UNKNOWN_COMMAND),
     };
     // FUA is valid on every command, though only writes heed it.
@@ -144,10 +125,7 @@ const UNKNOWN_FLAG: Refusal = refusal(Errno::Inval, "flag not valid for this com
 const INVALID_FLUSH: Refusal = refusal(Errno::Inval, "FLUSH has offset and length zero");
 const EMPTY: Refusal = refusal(Errno::Inval, "length is zero");
 const TOO_LONG: Refusal = refusal(Errno::Inval, "longer than 64 MiB; 32 MiB is advertised");
-const UNFRAGMENTED: Refusal = refusal(
-    Errno::Overflow,
-    "too long to send unfragmented: 64 MiB at most",
-);
+const UNFRAGMENTED: Refusal = refusal(Errno::Overflow, "too long to send unfragmented: 64 MiB at most");
 const NO_CONTEXT: Refusal = refusal(Errno::Inval, "no metadata context was negotiated");
 const READ_ONLY: Refusal = refusal(Errno::Perm, "the export is read-only");
 const BEYOND_END: Refusal = refusal(Errno::Inval, "the range ends beyond the export");

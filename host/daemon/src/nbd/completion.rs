@@ -24,16 +24,12 @@ enum Route {
 impl Reply {
     /// A reply that gives its outcome to `call`, for exports driven without a connection.
     pub fn calling(call: impl FnOnce(Outcome) + Send + 'static) -> Self {
-        Self {
-            route: Some(Route::Call(Box::new(call))),
-        }
+        Self { route: Some(Route::Call(Box::new(call))) }
     }
 
     /// A reply that lands in a connection's queue.
     pub(crate) fn queued(queue: Arc<Queue>, slot: SlotId) -> Self {
-        Self {
-            route: Some(Route::Connection { queue, slot }),
-        }
+        Self { route: Some(Route::Connection { queue, slot }) }
     }
 
     /// Answers. If the connection sleeps it is woken.

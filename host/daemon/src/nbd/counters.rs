@@ -64,10 +64,7 @@ impl Counters {
         [
             ("connections", self.connections.load(Relaxed)),
             ("connections_open", self.connections_open.load(Relaxed)),
-            (
-                "connections_refused",
-                self.connections_refused.load(Relaxed),
-            ),
+            ("connections_refused", self.connections_refused.load(Relaxed)),
             ("handshakes_failed", self.handshakes_failed.load(Relaxed)),
             ("tls_sessions", self.tls_sessions.load(Relaxed)),
             ("tls_failed", self.tls_failed.load(Relaxed)),
@@ -83,10 +80,7 @@ impl Counters {
             ("refused", self.refused.load(Relaxed)),
             ("errors", self.errors.load(Relaxed)),
             ("abandoned", self.abandoned.load(Relaxed)),
-            (
-                "protocol_violations",
-                self.protocol_violations.load(Relaxed),
-            ),
+            ("protocol_violations", self.protocol_violations.load(Relaxed)),
             ("rekeys", self.rekeys.load(Relaxed)),
         ]
     }

@@ -50,10 +50,7 @@ pub(crate) struct Setting<'a> {
 }
 
 /// Negotiates until transmission, or until the client is gone.
-pub(crate) async fn negotiate<S>(
-    mut stream: S,
-    setting: &Setting<'_>,
-) -> Result<Negotiated<S>, HandshakeError>
+pub(crate) async fn negotiate<S>(mut stream: S, setting: &Setting<'_>) -> Result<Negotiated<S>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -61,10 +58,7 @@ where
     let mut flags = [0; 4];
     stream.read_exact(&mut flags).await?;
     let mut negotiation = Negotiation::new(ClientFlags::decode(flags)?, setting.tls.policy());
-    match (
-        haggle(&mut stream, &mut negotiation, setting).await?,
-        setting.tls.config(),
-    ) {
+    match (haggle(&mut stream, &mut negotiation, setting).await?, setting.tls.config()) {
         (Some(Next::Enter(agreed)), _) => Ok(Negotiated::Plain(stream, agreed)),
         (Some(Next::StartTls), Some(config)) => {
             let mut stream = start_tls(stream, config).await?;
@@ -150,9 +144,5 @@ async fn skip<S: AsyncRead + Unpin>(stream: &mut S, len: u32) -> Result<(), Hand
     }
     let mut rest = stream.take(u64::from(len));
     let skipped = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
-    if skipped < u64::from(len) {
-        Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
-    } else {
-        Ok(())
-    }
+    if skipped < u64::from(len) { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) } else { Ok(()) }
 }

@@ -12,11 +12,7 @@ pub struct Inbox {
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self {
-            bytes: vec![0; INBOX_BYTES].into_boxed_slice(),
-            start: 0,
-            end: 0,
-        }
+        Self { bytes: vec![0; INBOX_BYTES].into_boxed_slice(), start: 0, end: 0 }
     }
 }
 
@@ -50,15 +46,16 @@ impl Inbox {
         count
     }
 
-    /// Room for the next read, after what is unread has moved to the front. Empty only where the
-    /// buffer is full, which a part of one header never makes it.
-    pub fn room(&mut self) -> &mut [u8] {
+    /// Room for the next read of at most `most` bytes, after what is unread has moved to the front. Empty
+    /// only where the buffer is full, which a part of one header never makes it.
+    pub fn room(&mut self, most: usize) -> &mut [u8] {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
         }
-        &mut self.bytes[self.end..]
+        let end = self.bytes.len().min(self.end + most);
+        &mut self.bytes[self.end..end]
     }
 
     /// Says that a read put `count` bytes into [`room`](Self::room).
@@ -74,14 +71,14 @@ mod tests {
     #[test]
     fn a_fragment_moves_to_the_front_and_nothing_is_lost() {
         let mut inbox = Inbox::default();
-        let room = inbox.room();
+        let room = inbox.room(INBOX_BYTES);
         room.fill(1);
         room[INBOX_BYTES - 3..].copy_from_slice(&[7, 8, 9]);
         inbox.filled(INBOX_BYTES);
         inbox.consume(INBOX_BYTES - 3);
         assert_eq!(inbox.peek::<4>(), None);
-        assert_eq!(inbox.room().len(), INBOX_BYTES - 3);
-        inbox.room()[0] = 10;
+        assert_eq!(inbox.room(INBOX_BYTES).len(), INBOX_BYTES - 3);
+        inbox.room(INBOX_BYTES)[0] = 10;
         inbox.filled(1);
         assert_eq!(inbox.peek::<4>(), Some(&[7, 8, 9, 10]));
         let mut target = [0; 3];

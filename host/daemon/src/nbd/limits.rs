@@ -39,6 +39,10 @@ pub const INBOX_BYTES: usize = 128 << 10;
 /// Below it, reading ahead saves more system calls than the copy costs (16 KiB copy: about 1 us).
 pub const DIRECT_READ: usize = 16 << 10;
 
+/// Payload bytes that are submitted before answers are written, so that a pipeline of large reads moves
+/// while it is carried out, in bytes.
+pub const BURST_BYTES: usize = 512 << 10;
+
 /// Slices of one vectored write: 32 replies of header and body, on the stack.
 pub const WRITE_SLICES: usize = 64;
 

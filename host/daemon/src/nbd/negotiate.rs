@@ -6,9 +6,7 @@ use crate::nbd::admit::Terms;
 use crate::nbd::export::{ContextId, ExportInfo};
 use crate::nbd::limits::{ADVERTISED_MAX_PAYLOAD, MAX_OPTIONS, MAX_STRING, MIN_BLOCK};
 use crate::nbd::registry::{Entry, Registry};
-use crate::nbd::wire::{
-    ClientFlags, ContextQuery, InfoQuery, decode_name, flag, info, opt, put_option_reply, rep,
-};
+use crate::nbd::wire::{ClientFlags, ContextQuery, InfoQuery, decode_name, flag, info, opt, put_option_reply, rep};
 
 /// Whether a listener offers or demands TLS (`proto.md`, server-side requirements).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +55,7 @@ impl Negotiation {
     /// Begins, after the client answered the greeting.
     #[must_use]
     pub fn new(client: ClientFlags, policy: TlsPolicy) -> Self {
-        Self {
-            client,
-            policy,
-            over_tls: false,
-            structured: false,
-            contexts: None,
-            options: 0,
-        }
+        Self { client, policy, over_tls: false, structured: false, contexts: None, options: 0 }
     }
 
     /// TLS is up. Everything agreed before is forgotten: an attacker may have sent it (CVE-2021-3716).
@@ -87,13 +78,7 @@ impl Negotiation {
     }
 
     /// Takes one option with its data.
-    pub(crate) fn option(
-        &mut self,
-        option: u32,
-        data: &[u8],
-        registry: &Registry,
-        stopping: bool,
-    ) -> Step {
+    pub(crate) fn option(&mut self, option: u32, data: &[u8], registry: &Registry, stopping: bool) -> Step {
         if option == opt::EXPORT_NAME {
             return self.export_name(data, registry, stopping);
         }
@@ -104,11 +89,7 @@ impl Negotiation {
             opt::ABORT => return Step::Close(reply(option, rep::ACK, &[])),
             opt::STARTTLS => return self.start_tls(data),
             _ if self.tls_missing() => {
-                return Step::Reply(refuse(
-                    option,
-                    rep::ERR_TLS_REQD,
-                    "this server demands TLS: send STARTTLS first",
-                ));
+                return Step::Reply(refuse(option, rep::ERR_TLS_REQD, "this server demands TLS: send STARTTLS first"));
             }
             _ if stopping => {
                 return Step::Reply(refuse(option, rep::ERR_SHUTDOWN, "the server is stopping"));
@@ -119,9 +100,7 @@ impl Negotiation {
             opt::LIST => Step::Reply(list(data, registry)),
             opt::STRUCTURED_REPLY => Step::Reply(self.structured_reply(data)),
             opt::INFO | opt::GO => self.info(option, data, registry),
-            opt::LIST_META_CONTEXT | opt::SET_META_CONTEXT => {
-                Step::Reply(self.meta_context(option, data, registry))
-            }
+            opt::LIST_META_CONTEXT | opt::SET_META_CONTEXT => Step::Reply(self.meta_context(option, data, registry)),
             _ => Step::Reply(refuse(option, rep::ERR_UNSUP, "option not known here")),
         }
     }
@@ -149,21 +128,11 @@ impl Negotiation {
     fn start_tls(&self, data: &[u8]) -> Step {
         let option = opt::STARTTLS;
         if !data.is_empty() || self.over_tls {
-            return Step::Reply(refuse(
-                option,
-                rep::ERR_INVALID,
-                "STARTTLS comes once and without data",
-            ));
+            return Step::Reply(refuse(option, rep::ERR_INVALID, "STARTTLS comes once and without data"));
         }
         match self.policy {
-            TlsPolicy::Off => Step::Reply(refuse(
-                option,
-                rep::ERR_POLICY,
-                "TLS is not set up on this listener",
-            )),
-            TlsPolicy::Allowed | TlsPolicy::Required => {
-                Step::StartTls(reply(option, rep::ACK, &[]))
-            }
+            TlsPolicy::Off => Step::Reply(refuse(option, rep::ERR_POLICY, "TLS is not set up on this listener")),
+            TlsPolicy::Allowed | TlsPolicy::Required => Step::StartTls(reply(option, rep::ACK, &[])),
         }
     }
 
@@ -186,11 +155,7 @@ impl Negotiation {
         let agreed = self.agree(entry);
         let mut out = facts(option, &query, &agreed);
         put_option_reply(&mut out, option, rep::ACK, &[]);
-        if option == opt::GO {
-            Step::Enter(out, agreed)
-        } else {
-            Step::Reply(out)
-        }
+        if option == opt::GO { Step::Enter(out, agreed) } else { Step::Reply(out) }
     }
 
     fn meta_context(&mut self, option: u32, data: &[u8], registry: &Registry) -> Vec<u8> {
@@ -199,11 +164,7 @@ impl Negotiation {
             self.contexts = None;
         }
         if !self.structured {
-            return refuse(
-                option,
-                rep::ERR_INVALID,
-                "negotiate structured replies first",
-            );
+            return refuse(option, rep::ERR_INVALID, "negotiate structured replies first");
         }
         let Some(query) = ContextQuery::decode(data) else {
             return refuse(option, rep::ERR_INVALID, "malformed context query");
@@ -212,11 +173,8 @@ impl Negotiation {
             return refuse(option, rep::ERR_UNKNOWN, "no export of this name");
         };
         let offered = entry.export.contexts();
-        let chosen: Vec<(ContextId, String)> = (0..)
-            .map(ContextId)
-            .zip(offered)
-            .filter(|(_, name)| wanted(&query.queries, name, setting))
-            .collect();
+        let chosen: Vec<(ContextId, String)> =
+            (0..).map(ContextId).zip(offered).filter(|(_, name)| wanted(&query.queries, name, setting)).collect();
         let mut out = Vec::new();
         for (id, name) in &chosen {
             let id = if setting { id.0 } else { 0 };
@@ -226,35 +184,17 @@ impl Negotiation {
         }
         put_option_reply(&mut out, option, rep::ACK, &[]);
         if setting {
-            self.contexts = Some((
-                entry.name.clone(),
-                chosen.into_iter().map(|(id, _)| id).collect(),
-            ));
+            self.contexts = Some((entry.name.clone(), chosen.into_iter().map(|(id, _)| id).collect()));
         }
         out
     }
 
     /// Contexts hold only for the export they were chosen for.
     fn agree(&self, entry: Arc<Entry>) -> Agreed {
-        let ExportInfo {
-            size, read_only, ..
-        } = entry.export.info();
-        let chosen = self
-            .contexts
-            .as_ref()
-            .filter(|(name, _)| *name == entry.name);
-        let contexts = chosen
-            .map(|(_, contexts)| contexts.clone())
-            .unwrap_or_default();
-        Agreed {
-            entry,
-            terms: Terms {
-                size,
-                read_only,
-                structured: self.structured,
-                contexts,
-            },
-        }
+        let ExportInfo { size, read_only, .. } = entry.export.info();
+        let chosen = self.contexts.as_ref().filter(|(name, _)| *name == entry.name);
+        let contexts = chosen.map(|(_, contexts)| contexts.clone()).unwrap_or_default();
+        Agreed { entry, terms: Terms { size, read_only, structured: self.structured, contexts } }
     }
 }
 
@@ -263,13 +203,8 @@ impl Terms {
     #[must_use]
     pub fn transmission_flags(&self) -> u16 {
         let always = flag::HAS_FLAGS | flag::SEND_FLUSH | flag::CAN_MULTI_CONN | flag::SEND_CACHE;
-        let writable =
-            flag::SEND_FUA | flag::SEND_TRIM | flag::SEND_WRITE_ZEROES | flag::SEND_FAST_ZERO;
-        let access = if self.read_only {
-            flag::READ_ONLY
-        } else {
-            writable
-        };
+        let writable = flag::SEND_FUA | flag::SEND_TRIM | flag::SEND_WRITE_ZEROES | flag::SEND_FAST_ZERO;
+        let access = if self.read_only { flag::READ_ONLY } else { writable };
         let fragments = if self.structured { flag::SEND_DF } else { 0 };
         always | access | fragments
     }
@@ -281,10 +216,7 @@ fn wanted(queries: &[String], name: &str, setting: bool) -> bool {
         return queries.iter().any(|query| query == name);
     }
     let in_namespace = |query: &String| query.ends_with(':') && name.starts_with(query.as_str());
-    queries.is_empty()
-        || queries
-            .iter()
-            .any(|query| query == name || in_namespace(query))
+    queries.is_empty() || queries.iter().any(|query| query == name || in_namespace(query))
 }
 
 fn list(data: &[u8], registry: &Registry) -> Vec<u8> {
@@ -314,10 +246,7 @@ fn facts(option: u32, query: &InfoQuery, agreed: &Agreed) -> Vec<u8> {
     let asks = |kind: u16| query.facts.contains(&kind);
     let about = agreed.entry.export.info();
     let flags = agreed.terms.transmission_flags();
-    put(
-        info::EXPORT,
-        &[&agreed.terms.size.to_be_bytes(), &flags.to_be_bytes()],
-    );
+    put(info::EXPORT, &[&agreed.terms.size.to_be_bytes(), &flags.to_be_bytes()]);
     if asks(info::NAME) {
         put(info::NAME, &[agreed.entry.name.as_bytes()]);
     }
@@ -325,8 +254,7 @@ fn facts(option: u32, query: &InfoQuery, agreed: &Agreed) -> Vec<u8> {
         put(info::DESCRIPTION, &[clip(&about.description).as_bytes()]);
     }
     if asks(info::BLOCK_SIZE) {
-        let sizes =
-            [MIN_BLOCK, about.preferred_block, ADVERTISED_MAX_PAYLOAD].map(u32::to_be_bytes);
+        let sizes = [MIN_BLOCK, about.preferred_block, ADVERTISED_MAX_PAYLOAD].map(u32::to_be_bytes);
         put(info::BLOCK_SIZE, &[sizes.as_flattened()]);
     }
     out

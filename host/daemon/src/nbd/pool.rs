@@ -37,14 +37,8 @@ impl Pool {
     pub fn take(&self, len: usize) -> Buffer {
         let pages = len.div_ceil(PAGE).max(1).next_power_of_two();
         let class = pages.ilog2() as usize;
-        let storage = self
-            .reuse(class)
-            .unwrap_or_else(|| Storage::allocate(pages));
-        Buffer {
-            storage: Some(storage),
-            len,
-            pool: self.clone(),
-        }
+        let storage = self.reuse(class).unwrap_or_else(|| Storage::allocate(pages));
+        Buffer { storage: Some(storage), len, pool: self.clone() }
     }
 
     fn reuse(&self, class: usize) -> Option<Storage> {
@@ -98,17 +92,13 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.storage
-            .as_ref()
-            .map_or(&[], |storage| &storage.bytes()[..self.len])
+        self.storage.as_ref().map_or(&[], |storage| &storage.bytes()[..self.len])
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.storage
-            .as_mut()
-            .map_or(&mut [], |storage| &mut storage.bytes_mut()[..self.len])
+        self.storage.as_mut().map_or(&mut [], |storage| &mut storage.bytes_mut()[..self.len])
     }
 }
 

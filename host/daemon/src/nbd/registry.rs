@@ -38,11 +38,7 @@ impl Registry {
         if entries.iter().any(|entry| entry.name == name) {
             return Err(AddError::Exists(name.to_owned()));
         }
-        entries.push(Arc::new(Entry {
-            name: name.to_owned(),
-            export,
-            sessions: Mutex::default(),
-        }));
+        entries.push(Arc::new(Entry { name: name.to_owned(), export, sessions: Mutex::default() }));
         Ok(())
     }
 
@@ -62,25 +58,17 @@ impl Registry {
     /// Names, in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.entries()
-            .iter()
-            .map(|entry| entry.name.clone())
-            .collect()
+        self.entries().iter().map(|entry| entry.name.clone()).collect()
     }
 
     pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
-        self.entries
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// By name; the empty name is the first export.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Entry>> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found = entries
-            .iter()
-            .filter(|entry| name.is_empty() || entry.name == name);
+        let mut found = entries.iter().filter(|entry| name.is_empty() || entry.name == name);
         found.next().cloned()
     }
 }

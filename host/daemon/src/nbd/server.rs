@@ -25,8 +25,7 @@ use crate::nbd::completion::Queue;
 use crate::nbd::counters::Counters;
 use crate::nbd::handshake::{HandshakeError, Negotiated, Setting, negotiate};
 use crate::nbd::limits::{
-    ACCEPT_PAUSE, CLOSE_DEADLINE, CLOSE_LINGER, HANDSHAKE_DEADLINE, MAX_CONNECTIONS, MAX_THREADS,
-    REKEY_RECORDS,
+    ACCEPT_PAUSE, CLOSE_DEADLINE, CLOSE_LINGER, HANDSHAKE_DEADLINE, MAX_CONNECTIONS, MAX_THREADS, REKEY_RECORDS,
 };
 use crate::nbd::negotiate::Agreed;
 use crate::nbd::pool::Pool;
@@ -76,12 +75,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            listen: Vec::new(),
-            threads: None,
-            max_connections: MAX_CONNECTIONS,
-            rekey_records: REKEY_RECORDS,
-        }
+        Self { listen: Vec::new(), threads: None, max_connections: MAX_CONNECTIONS, rekey_records: REKEY_RECORDS }
     }
 }
 
@@ -119,30 +113,18 @@ impl Server {
         let workers = start_workers(config.threads)?;
         let state = Arc::new(State {
             registry,
-            shared: Shared {
-                counters: Arc::default(),
-                pool,
-                rekey_records: config.rekey_records,
-            },
-            workers: workers
-                .iter()
-                .map(|worker| (worker.handle.clone(), Arc::clone(&worker.load)))
-                .collect(),
+            shared: Shared { counters: Arc::default(), pool, rekey_records: config.rekey_records },
+            workers: workers.iter().map(|worker| (worker.handle.clone(), Arc::clone(&worker.load))).collect(),
             max_connections: config.max_connections.max(1),
             sessions: Mutex::default(),
             stopping: watch::Sender::new(false),
             open: watch::Sender::new(0),
         });
-        let mut server = Self {
-            state,
-            workers,
-            endpoints: Vec::new(),
-        };
+        let mut server = Self { state, workers, endpoints: Vec::new() };
         for listen in &config.listen {
-            let endpoint = server.listen(listen).map_err(|error| StartError::Listen {
-                endpoint: listen.endpoint.clone(),
-                error,
-            })?;
+            let endpoint = server
+                .listen(listen)
+                .map_err(|error| StartError::Listen { endpoint: listen.endpoint.clone(), error })?;
             info!(%endpoint, "serving NBD");
             server.endpoints.push(endpoint);
         }
@@ -169,10 +151,7 @@ impl Server {
         self.state.close_sessions();
         let mut open = self.state.open.subscribe();
         let all_closed = open.wait_for(|open| *open == 0);
-        if timeout(CLOSE_DEADLINE + CLOSE_LINGER * 2, all_closed)
-            .await
-            .is_err()
-        {
+        if timeout(CLOSE_DEADLINE + CLOSE_LINGER * 2, all_closed).await.is_err() {
             warn!("NBD connections were cut: the export did not answer in time");
         }
         let workers = std::mem::take(&mut self.workers);
@@ -225,48 +204,31 @@ struct Worker {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Worker({} connections)",
-            self.load.load(Ordering::Relaxed)
-        )
+        write!(f, "Worker({} connections)", self.load.load(Ordering::Relaxed))
     }
 }
 
 fn start_workers(threads: Option<NonZeroUsize>) -> Result<Vec<Worker>, StartError> {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let count = threads.map_or(cores.min(MAX_THREADS), NonZeroUsize::get);
-    (0..count)
-        .map(|index| start_worker(index).map_err(StartError::Thread))
-        .collect()
+    (0..count).map(|index| start_worker(index).map_err(StartError::Thread)).collect()
 }
 
 fn start_worker(index: usize) -> io::Result<Worker> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let (quit, quitting) = oneshot::channel();
-    let thread = thread::Builder::new()
-        .name(format!("nbd-{index}"))
-        .spawn(move || {
-            // The runtime is made where it will be dropped: a runtime must not be dropped inside another.
-            match Builder::new_current_thread()
-                .enable_io()
-                .enable_time()
-                .build()
-            {
-                Err(error) => drop(sender.send(Err(error))),
-                Ok(runtime) => {
-                    drop(sender.send(Ok(runtime.handle().clone())));
-                    drop(runtime.block_on(quitting));
-                }
+    let thread = thread::Builder::new().name(format!("nbd-{index}")).spawn(move || {
+        // The runtime is made where it will be dropped: a runtime must not be dropped inside another.
+        match Builder::new_current_thread().enable_io().enable_time().build() {
+            Err(error) => drop(sender.send(Err(error))),
+            Ok(runtime) => {
+                drop(sender.send(Ok(runtime.handle().clone())));
+                drop(runtime.block_on(quitting));
             }
-        })?;
+        }
+    })?;
     let handle = receiver.recv().map_err(io::Error::other)??;
-    Ok(Worker {
-        handle,
-        load: Arc::default(),
-        quit,
-        thread,
-    })
+    Ok(Worker { handle, load: Arc::default(), quit, thread })
 }
 
 struct State {
@@ -282,12 +244,7 @@ struct State {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "State({:?}, {} open)",
-            self.registry,
-            *self.open.borrow()
-        )
+        write!(f, "State({:?}, {} open)", self.registry, *self.open.borrow())
     }
 }
 
@@ -298,10 +255,7 @@ impl State {
 
     fn close_sessions(&self) {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions
-            .iter()
-            .filter_map(Weak::upgrade)
-            .for_each(|queue| queue.close());
+        sessions.iter().filter_map(Weak::upgrade).for_each(|queue| queue.close());
     }
 
     /// A queue that hears of the server's stop.
@@ -333,16 +287,9 @@ impl State {
         }
         Counters::count(&counters.connections);
         counters.connections_open.fetch_add(1, Ordering::Relaxed);
-        let (handle, load) = self
-            .workers
-            .iter()
-            .min_by_key(|(_, load)| load.load(Ordering::Relaxed))?;
+        let (handle, load) = self.workers.iter().min_by_key(|(_, load)| load.load(Ordering::Relaxed))?;
         load.fetch_add(1, Ordering::Relaxed);
-        Some(OpenConnection {
-            state: Arc::clone(self),
-            handle: handle.clone(),
-            load: Arc::clone(load),
-        })
+        Some(OpenConnection { state: Arc::clone(self), handle: handle.clone(), load: Arc::clone(load) })
     }
 }
 
@@ -356,11 +303,7 @@ struct OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
-        self.state
-            .shared
-            .counters
-            .connections_open
-            .fetch_sub(1, Ordering::Relaxed);
+        self.state.shared.counters.connections_open.fetch_sub(1, Ordering::Relaxed);
         self.state.open.send_modify(|open| *open -= 1);
     }
 }
@@ -406,11 +349,7 @@ impl Listener for UnixListener {
 }
 
 fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     // Accepted sockets inherit it: an initiator that lost power must not hold its place for ever.
     socket.set_keepalive(true)?;
@@ -423,9 +362,7 @@ fn listen_unix(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             match StdUnixStream::connect(path) {
-                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path)?
-                }
+                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
                 Err(_) | Ok(_) => return Err(error),
             }
             UnixListener::bind(path)
@@ -444,10 +381,7 @@ async fn accept<L: Listener>(listener: L, state: Arc<State>, tls: Arc<TlsMode>) 
         match accepted {
             Ok(stream) => {
                 let Some(open) = state.admit() else {
-                    debug!(
-                        "NBD connection turned away: {} are open",
-                        state.max_connections
-                    );
+                    debug!("NBD connection turned away: {} are open", state.max_connections);
                     continue;
                 };
                 let handle = open.handle.clone();
@@ -496,11 +430,7 @@ async fn carry<L: Listener>(stream: L::Std, open: OpenConnection, tls: Arc<TlsMo
 }
 
 /// Negotiation under its deadline, which a stop shortens.
-async fn shake_hands<S>(
-    stream: S,
-    state: &State,
-    tls: &TlsMode,
-) -> Result<Negotiated<S>, HandshakeError>
+async fn shake_hands<S>(stream: S, state: &State, tls: &TlsMode) -> Result<Negotiated<S>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -510,11 +440,7 @@ where
         sleep(CLOSE_LINGER).await;
     };
     let stopping = || state.is_stopping();
-    let setting = Setting {
-        registry: &state.registry,
-        tls,
-        stopping: &stopping,
-    };
+    let setting = Setting { registry: &state.registry, tls, stopping: &stopping };
     tokio::select! {
         negotiated = negotiate(stream, &setting) => negotiated,
         () = stopped => Ok(Negotiated::Left),

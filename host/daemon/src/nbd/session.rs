@@ -16,7 +16,9 @@ use crate::nbd::completion::{Outcome, Queue, SlotId};
 use crate::nbd::counters::Counters;
 use crate::nbd::export::Export;
 use crate::nbd::inbox::Inbox;
-use crate::nbd::limits::{CLOSE_DEADLINE, CLOSE_LINGER, DIRECT_READ, TLS_RECORD, WRITE_SLICES};
+use crate::nbd::limits::{
+    BURST_BYTES, CLOSE_DEADLINE, CLOSE_LINGER, DIRECT_READ, INBOX_BYTES, TLS_RECORD, WRITE_SLICES,
+};
 use crate::nbd::negotiate::Agreed;
 use crate::nbd::outbox::Outbox;
 use crate::nbd::pool::Pool;
@@ -70,12 +72,7 @@ pub(crate) enum End {
 }
 
 /// Serves a negotiated connection to its end. `queue` may be closed by others to end it.
-pub(crate) async fn run<S: Transport>(
-    stream: S,
-    agreed: Agreed,
-    queue: Arc<Queue>,
-    shared: Shared,
-) -> End {
+pub(crate) async fn run<S: Transport>(stream: S, agreed: Agreed, queue: Arc<Queue>, shared: Shared) -> End {
     let mut session = Session::new(stream, agreed, queue, shared);
     poll_fn(|cx| session.poll(cx)).await
 }
@@ -94,6 +91,10 @@ struct Session<S> {
     /// Answers taken from the queue; kept for its allocation.
     answered: Vec<(SlotId, Outcome)>,
     phase: Phase,
+    /// The last burst ended before the inbox did.
+    burst_over: bool,
+    /// How many bytes to read where no payload is expected.
+    read_ahead: usize,
     /// Whether the queue was seen closed.
     closing: bool,
     /// The next request waits for room in flight.
@@ -127,6 +128,8 @@ impl<S: Transport> Session<S> {
             incoming: None,
             answered: Vec::new(),
             phase: Phase::Serving,
+            burst_over: false,
+            read_ahead: INBOX_BYTES,
             closing: false,
             full: false,
             unflushed: false,
@@ -148,6 +151,8 @@ impl<S: Transport> Session<S> {
             // Before requests are taken, so that what came after a close is refused.
             moved |= self.take_answers();
             moved |= self.take_requests()?;
+            // What the export answered at once leaves at once.
+            moved |= self.take_answers();
             moved |= self.poll_drain(cx)?;
             if moved {
                 continue;
@@ -164,19 +169,17 @@ impl<S: Transport> Session<S> {
 
     /// Reads once, into a payload or ahead.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if matches!(self.phase, Phase::Disconnecting) || (self.full && self.incoming.is_none()) {
+        let waiting = self.full || self.burst_over;
+        if matches!(self.phase, Phase::Disconnecting) || (waiting && self.incoming.is_none()) {
             return Ok(false);
         }
         let inbox_empty = self.inbox.unread().is_empty();
-        let direct = self
-            .incoming
-            .as_mut()
-            .and_then(Incoming::room)
-            .filter(|room| inbox_empty && room.len() >= DIRECT_READ);
+        let direct =
+            self.incoming.as_mut().and_then(Incoming::room).filter(|room| inbox_empty && room.len() >= DIRECT_READ);
         let is_direct = direct.is_some();
         let mut buffer = ReadBuf::new(match direct {
             Some(room) => room,
-            None => self.inbox.room(),
+            None => self.inbox.room(self.read_ahead),
         });
         if buffer.capacity() == 0 {
             return Ok(false);
@@ -196,16 +199,20 @@ impl<S: Transport> Session<S> {
         }
     }
 
-    /// Submits every request that is here in full and has room in flight.
+    /// Submits the requests that are here in full and have room in flight; at most a burst, so that the
+    /// first answers leave while the next requests are carried out.
     fn take_requests(&mut self) -> Result<bool, End> {
-        let (mut moved, mut submitted) = (false, false);
-        loop {
+        let (mut moved, mut submitted, mut burst) = (false, false, 0);
+        self.burst_over = false;
+        while !self.burst_over {
             match self.next_request()? {
                 Step::Stop => break,
                 Step::Moved => moved = true,
-                Step::Submitted => {
+                Step::Submitted { held } => {
                     moved = true;
                     submitted = true;
+                    burst += held;
+                    self.burst_over = burst >= BURST_BYTES;
                 }
             }
         }
@@ -220,10 +227,7 @@ impl<S: Transport> Session<S> {
         self.closing = self.queue.take(&mut answered);
         if self.closing && matches!(self.phase, Phase::Serving) {
             let timer = Box::pin(sleep_until(Instant::now() + CLOSE_DEADLINE));
-            self.phase = Phase::Closing {
-                timer,
-                lingering: false,
-            };
+            self.phase = Phase::Closing { timer, lingering: false };
         }
         let moved = !answered.is_empty();
         for (slot, outcome) in answered.drain(..) {

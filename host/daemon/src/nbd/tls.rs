@@ -88,8 +88,7 @@ pub fn server_config(
     let chain = certificates(chain).map_err(TlsError::Chain)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(TlsError::Key)?;
     let provider = Arc::new(provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = match client_authorities {
         None => builder.with_no_client_auth(),
         Some(authorities) => builder.with_client_cert_verifier(verifier(authorities, provider)?),
@@ -103,17 +102,10 @@ pub fn server_config(
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, rustls_pki_types::pem::Error> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>()?;
-    if found.is_empty() {
-        Err(rustls_pki_types::pem::Error::NoItemsFound)
-    } else {
-        Ok(found)
-    }
+    if found.is_empty() { Err(rustls_pki_types::pem::Error::NoItemsFound) } else { Ok(found) }
 }
 
-fn verifier(
-    pem: &[u8],
-    provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn verifier(pem: &[u8], provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for authority in certificates(pem).map_err(TlsError::ClientAuthorities)? {
         roots.add(authority)?;
@@ -125,9 +117,7 @@ fn verifier(
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     let rank = |suite: CipherSuite| PREFERRED.iter().position(|preferred| *preferred == suite);
-    provider
-        .cipher_suites
-        .sort_by_key(|suite| rank(suite.suite()).unwrap_or(PREFERRED.len()));
+    provider.cipher_suites.sort_by_key(|suite| rank(suite.suite()).unwrap_or(PREFERRED.len()));
     provider
 }
 

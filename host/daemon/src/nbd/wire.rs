@@ -208,10 +208,7 @@ impl ClientFlags {
         if flags & !(fixed | no_zeroes) != 0 {
             return Err(Malformed::ClientFlags(flags));
         }
-        Ok(Self {
-            fixed: flags & fixed != 0,
-            no_zeroes: flags & no_zeroes != 0,
-        })
+        Ok(Self { fixed: flags & fixed != 0, no_zeroes: flags & no_zeroes != 0 })
     }
 }
 
@@ -235,10 +232,7 @@ impl OptionHeader {
         if magic != OPTION_MAGIC {
             return Err(Malformed::OptionMagic(magic));
         }
-        Ok(Self {
-            option: fields.u32().unwrap_or(0),
-            len: fields.u32().unwrap_or(0),
-        })
+        Ok(Self { option: fields.u32().unwrap_or(0), len: fields.u32().unwrap_or(0) })
     }
 }
 
@@ -293,11 +287,7 @@ impl RequestHeader {
     /// Bytes of payload that follow the header, whatever becomes of the request.
     #[must_use]
     pub fn payload(&self) -> u32 {
-        if self.command == cmd::WRITE {
-            self.len
-        } else {
-            0
-        }
+        if self.command == cmd::WRITE { self.len } else { 0 }
     }
 }
 
@@ -317,9 +307,7 @@ impl InfoQuery {
         let mut fields = Fields(data);
         let name = fields.string()?;
         let count = fields.u16()?;
-        let facts = (0..count)
-            .map(|_| fields.u16())
-            .collect::<Option<Vec<_>>>()?;
+        let facts = (0..count).map(|_| fields.u16()).collect::<Option<Vec<_>>>()?;
         fields.0.is_empty().then_some(Self { name, facts })
     }
 }
@@ -344,9 +332,7 @@ impl ContextQuery {
         if count > fields.0.len() / 4 {
             return None;
         }
-        let queries = (0..count)
-            .map(|_| fields.string())
-            .collect::<Option<Vec<_>>>()?;
+        let queries = (0..count).map(|_| fields.string()).collect::<Option<Vec<_>>>()?;
         fields.0.is_empty().then_some(Self { name, queries })
     }
 }
@@ -404,20 +390,8 @@ pub fn put_hole_chunk(out: &mut Vec<u8>, cookie: u64, last: bool, offset: u64, l
 }
 
 /// Appends the descriptors of one context.
-pub fn put_status_chunk(
-    out: &mut Vec<u8>,
-    cookie: u64,
-    last: bool,
-    context: u32,
-    extents: &[Extent],
-) {
-    put_chunk(
-        out,
-        cookie,
-        chunk::BLOCK_STATUS,
-        last,
-        length(4 + extents.len() * 8),
-    );
+pub fn put_status_chunk(out: &mut Vec<u8>, cookie: u64, last: bool, context: u32, extents: &[Extent]) {
+    put_chunk(out, cookie, chunk::BLOCK_STATUS, last, length(4 + extents.len() * 8));
     out.extend_from_slice(&context.to_be_bytes());
     for extent in extents {
         out.extend_from_slice(&extent.len.to_be_bytes());

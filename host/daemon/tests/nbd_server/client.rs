@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use farseal::nbd::wire::{
-    OPTION_MAGIC, OPTION_REPLY_MAGIC, RequestHeader, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC,
-    chunk, greeting, opt, rep,
+    OPTION_MAGIC, OPTION_REPLY_MAGIC, RequestHeader, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk, greeting, opt,
+    rep,
 };
 
 use crate::memory::PATIENCE;
@@ -36,10 +36,7 @@ impl Client<TcpStream> {
     pub(crate) fn enter(address: SocketAddr, structured: bool) -> Self {
         let mut client = Self::connect(address);
         if structured {
-            assert_eq!(
-                client.option(opt::STRUCTURED_REPLY, &[]),
-                [(rep::ACK, vec![])]
-            );
+            assert_eq!(client.option(opt::STRUCTURED_REPLY, &[]), [(rep::ACK, vec![])]);
         }
         client.go("");
         client
@@ -57,12 +54,7 @@ impl<S: Read + Write> Client<S> {
 
     pub(crate) fn send_option(&mut self, option: u32, data: &[u8]) {
         let len = u32::try_from(data.len()).unwrap();
-        let header = [
-            &OPTION_MAGIC.to_be_bytes()[..],
-            &option.to_be_bytes(),
-            &len.to_be_bytes(),
-        ]
-        .concat();
+        let header = [&OPTION_MAGIC.to_be_bytes()[..], &option.to_be_bytes(), &len.to_be_bytes()].concat();
         self.stream.write_all(&[&header, data].concat()).unwrap();
     }
 
@@ -87,9 +79,7 @@ impl<S: Read + Write> Client<S> {
     }
 
     pub(crate) fn send(&mut self, header: RequestHeader, payload: &[u8]) {
-        self.stream
-            .write_all(&[&header.encode(), payload].concat())
-            .unwrap();
+        self.stream.write_all(&[&header.encode(), payload].concat()).unwrap();
     }
 
     /// The next reply message; a simple reply's data is left to the caller.
@@ -155,13 +145,7 @@ impl<S: Read + Write> Client<S> {
 
 /// A request; the cookie is made of the rest.
 pub(crate) fn request(command: u16, flags: u16, offset: u64, len: u32) -> RequestHeader {
-    RequestHeader {
-        flags,
-        command,
-        cookie: offset ^ u64::from(command) << 48,
-        offset,
-        len,
-    }
+    RequestHeader { flags, command, cookie: offset ^ u64::from(command) << 48, offset, len }
 }
 
 /// A string behind its length, and what follows.

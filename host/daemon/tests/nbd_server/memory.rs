@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farseal::nbd::export::{
-    Answer, BASE_ALLOCATION, Errno, Export, ExportInfo, Extent, Piece, Reply, Request, STATE_HOLE,
-    STATE_ZERO,
+    Answer, BASE_ALLOCATION, Errno, Export, ExportInfo, Extent, Piece, Reply, Request, STATE_HOLE, STATE_ZERO,
 };
 use farseal::nbd::pool::Pool;
 use farseal::nbd::registry::Registry;
@@ -43,22 +42,12 @@ impl Memory {
     }
 
     pub(crate) fn read_only(size: usize) -> Arc<Self> {
-        Arc::new(Self {
-            read_only: true,
-            ..Self::sized(size)
-        })
+        Arc::new(Self { read_only: true, ..Self::sized(size) })
     }
 
     fn sized(size: usize) -> Self {
-        let state = State {
-            data: vec![0; size],
-            allocated: vec![false; size.div_ceil(PAGE)],
-            ..State::default()
-        };
-        Self {
-            state: Mutex::new(state),
-            ..Self::default()
-        }
+        let state = State { data: vec![0; size], allocated: vec![false; size.div_ceil(PAGE)], ..State::default() };
+        Self { state: Mutex::new(state), ..Self::default() }
     }
 
     pub(crate) fn contents(&self) -> Vec<u8> {
@@ -77,15 +66,8 @@ impl Memory {
     /// Waits until so many requests were submitted in all.
     pub(crate) fn await_submitted(&self, count: usize) {
         let state = self.state.lock().unwrap();
-        let (state, _) = self
-            .changed
-            .wait_timeout_while(state, PATIENCE, |state| state.submitted < count)
-            .unwrap();
-        assert!(
-            state.submitted >= count,
-            "only {} requests were submitted",
-            state.submitted
-        );
+        let (state, _) = self.changed.wait_timeout_while(state, PATIENCE, |state| state.submitted < count).unwrap();
+        assert!(state.submitted >= count, "only {} requests were submitted", state.submitted);
     }
 
     pub(crate) fn submitted(&self) -> usize {
@@ -136,9 +118,7 @@ impl State {
             Request::Read { offset, len } => {
                 return Ok(Answer::Pieces(self.pieces(place(offset), span(len))));
             }
-            Request::Write {
-                offset, ref data, ..
-            } => {
+            Request::Write { offset, ref data, .. } => {
                 self.data[place(offset)..][..data.len()].copy_from_slice(data);
                 self.allocate(place(offset), data.len(), true);
             }
@@ -151,22 +131,11 @@ impl State {
                 self.allocate(start, end.saturating_sub(start), false);
             }
             Request::Cache { .. } => {}
-            Request::BlockStatus {
-                context,
-                offset,
-                len,
-                ..
-            } => {
+            Request::BlockStatus { context, offset, len, .. } => {
                 let pieces = self.pieces(place(offset), span(len)).into_iter();
                 let extent = |piece| match piece {
-                    Piece::Data(bytes) => Extent {
-                        len: bytes.len().try_into().unwrap(),
-                        flags: context.0 * 16,
-                    },
-                    Piece::Zero(len) => Extent {
-                        len,
-                        flags: context.0 * 16 + (STATE_HOLE | STATE_ZERO),
-                    },
+                    Piece::Data(bytes) => Extent { len: bytes.len().try_into().unwrap(), flags: context.0 * 16 },
+                    Piece::Zero(len) => Extent { len, flags: context.0 * 16 + (STATE_HOLE | STATE_ZERO) },
                 };
                 return Ok(Answer::Extents(pieces.map(extent).collect()));
             }
@@ -209,52 +178,27 @@ pub(crate) fn serve(export: Arc<Memory>, tls: TlsMode) -> (Server, SocketAddr, R
     serve_with(export, tls, Config::default())
 }
 
-pub(crate) fn serve_with(
-    export: Arc<Memory>,
-    tls: TlsMode,
-    config: Config,
-) -> (Server, SocketAddr, Registry) {
+pub(crate) fn serve_with(export: Arc<Memory>, tls: TlsMode, config: Config) -> (Server, SocketAddr, Registry) {
     let registry = Registry::default();
     registry.add("disk", export).unwrap();
     let endpoint = Endpoint::Tcp((Ipv4Addr::LOCALHOST, 0).into());
-    let config = Config {
-        listen: vec![Listen { endpoint, tls }],
-        ..config
-    };
+    let config = Config { listen: vec![Listen { endpoint, tls }], ..config };
     let server = Server::start(&config, registry.clone(), Pool::default()).unwrap();
-    let Endpoint::Tcp(address) = server.endpoints()[0] else {
-        panic!("a TCP endpoint")
-    };
+    let Endpoint::Tcp(address) = server.endpoints()[0] else { panic!("a TCP endpoint") };
     (server, address, registry)
 }
 
 /// Stops in order, from a test that is not async.
 pub(crate) fn stop(server: Server) {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap()
-        .block_on(server.stop());
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(server.stop());
 }
 
 /// Waits until the counter has this value.
 pub(crate) fn await_counter(server: &Server, name: &str, expected: u64) {
-    let value = || {
-        server
-            .counters()
-            .snapshot()
-            .iter()
-            .find(|(counter, _)| *counter == name)
-            .unwrap()
-            .1
-    };
+    let value = || server.counters().snapshot().iter().find(|(counter, _)| *counter == name).unwrap().1;
     let deadline = std::time::Instant::now() + PATIENCE;
     while value() != expected {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{name} is {}, expected {expected}",
-            value()
-        );
+        assert!(std::time::Instant::now() < deadline, "{name} is {}, expected {expected}", value());
         std::thread::yield_now();
     }
 }

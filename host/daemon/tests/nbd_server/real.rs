@@ -25,15 +25,8 @@ pub(crate) fn client(name: &str) -> Option<Command> {
 
 /// Runs it to success, and gives what it printed.
 pub(crate) fn succeed(command: &mut Command) -> String {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().unwrap();
-    let (out, err) = (
-        String::from_utf8_lossy(&stdout),
-        String::from_utf8_lossy(&stderr),
-    );
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{command:?}: {status}\n{out}\n{err}");
     out.into_owned()
 }
@@ -82,12 +75,7 @@ fn nbdinfo_sees_size_flags_and_contexts() {
     ] {
         assert!(told.contains(expected), "{expected} is missing in {told}");
     }
-    let listed =
-        succeed(
-            client("nbdinfo")
-                .unwrap()
-                .args(["--list", "--json", &format!("nbd://{address}")]),
-        );
+    let listed = succeed(client("nbdinfo").unwrap().args(["--list", "--json", &format!("nbd://{address}")]));
     assert!(listed.contains(r#""export-name": "disk""#), "{listed}");
 }
 
@@ -99,18 +87,10 @@ fn nbdcopy_brings_an_image_there_and_back() {
     let memory = Memory::new(16 * MIB);
     let (server, address, _) = serve(memory.clone(), TlsMode::Off);
     let directory = tempfile::tempdir().unwrap();
-    let (there, back) = (
-        directory.path().join("there"),
-        directory.path().join("back"),
-    );
+    let (there, back) = (directory.path().join("there"), directory.path().join("back"));
     let expected = image(16 * MIB);
     fs::write(&there, &expected).unwrap();
-    succeed(
-        nbdcopy
-            .args(["--connections=4", "--requests=64", "--flush"])
-            .arg(&there)
-            .arg(uri(address)),
-    );
+    succeed(nbdcopy.args(["--connections=4", "--requests=64", "--flush"]).arg(&there).arg(uri(address)));
     assert!(memory.contents() == expected);
     assert!(memory.flushes() > 0);
     succeed(client("nbdcopy").unwrap().arg(uri(address)).arg(&back));
@@ -129,26 +109,10 @@ fn nbdinfo_maps_the_holes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image");
     fs::write(&path, image(4 * MIB)).unwrap();
-    succeed(
-        nbdcopy
-            .arg("--destination-is-zero")
-            .arg(&path)
-            .arg(uri(address)),
-    );
+    succeed(nbdcopy.arg("--destination-is-zero").arg(&path).arg(uri(address)));
     let map = succeed(nbdinfo.args(["--map", &uri(address)]));
-    let fields: Vec<Vec<&str>> = map
-        .lines()
-        .map(|line| line.split_whitespace().take(3).collect())
-        .collect();
-    assert_eq!(
-        fields,
-        [
-            ["0", "1048576", "0"],
-            ["1048576", "1048576", "3"],
-            ["2097152", "2097152", "0"]
-        ],
-        "{map}"
-    );
+    let fields: Vec<Vec<&str>> = map.lines().map(|line| line.split_whitespace().take(3).collect()).collect();
+    assert_eq!(fields, [["0", "1048576", "0"], ["1048576", "1048576", "3"], ["2097152", "2097152", "0"]], "{map}");
 }
 
 #[test]
@@ -162,27 +126,10 @@ fn qemu_img_converts_and_compares() {
     let path = directory.path().join("image");
     let expected = image(16 * MIB);
     fs::write(&path, &expected).unwrap();
-    succeed(
-        qemu_img
-            .args(["convert", "-n", "-W", "-m", "16", "-f", "raw", "-O", "raw"])
-            .arg(&path)
-            .arg(uri(address)),
-    );
+    succeed(qemu_img.args(["convert", "-n", "-W", "-m", "16", "-f", "raw", "-O", "raw"]).arg(&path).arg(uri(address)));
     assert!(memory.contents() == expected);
-    succeed(
-        client("qemu-img")
-            .unwrap()
-            .args(["compare", "-f", "raw", "-F", "raw"])
-            .arg(&path)
-            .arg(uri(address)),
-    );
-    let map = succeed(client("qemu-img").unwrap().args([
-        "map",
-        "-f",
-        "raw",
-        "--output=json",
-        &uri(address),
-    ]));
+    succeed(client("qemu-img").unwrap().args(["compare", "-f", "raw", "-F", "raw"]).arg(&path).arg(uri(address)));
+    let map = succeed(client("qemu-img").unwrap().args(["map", "-f", "raw", "--output=json", &uri(address)]));
     assert!(map.contains(r#""zero": true, "data": false"#), "{map}");
 }
 
@@ -212,15 +159,8 @@ fn qemu_io_writes_reads_zeroes_trims_and_flushes() {
         script.extend(["-c", command]);
     }
     let told = succeed(qemu_io.args(["-f", "raw"]).args(script).arg(uri(address)));
-    assert!(
-        !told.contains("failed") && !told.contains("error"),
-        "{told}"
-    );
-    assert!(
-        memory.contents()[1234..1234 + 4321]
-            .iter()
-            .all(|byte| *byte == 0x44)
-    );
+    assert!(!told.contains("failed") && !told.contains("error"), "{told}");
+    assert!(memory.contents()[1234..1234 + 4321].iter().all(|byte| *byte == 0x44));
     assert!(memory.flushes() > 0);
 }
 
@@ -272,20 +212,8 @@ fn fio_verifies_what_it_wrote() {
     let directory = tempfile::tempdir().unwrap();
     let told = succeed(
         fio.current_dir(directory.path())
-            .args([
-                "--name=verify",
-                "--ioengine=nbd",
-                "--rw=randwrite",
-                "--bsrange=512-128k",
-                "--iodepth=32",
-            ])
-            .args([
-                "--size=8M",
-                "--verify=crc32c",
-                "--do_verify=1",
-                "--randseed=7",
-                "--bs_unaligned=1",
-            ])
+            .args(["--name=verify", "--ioengine=nbd", "--rw=randwrite", "--bsrange=512-128k", "--iodepth=32"])
+            .args(["--size=8M", "--verify=crc32c", "--do_verify=1", "--randseed=7", "--bs_unaligned=1"])
             .arg(format!("--uri={}", uri(address))),
     );
     assert!(told.contains("err= 0"), "{told}");
@@ -301,25 +229,10 @@ fn several_real_clients_share_one_export() {
     let (_server, address, _) = serve(memory.clone(), TlsMode::Off);
     let mut second = client("qemu-io").unwrap();
     let one = ["-f", "raw", "-c", "write -P 1 0 8M", "-c", "read -P 1 0 8M"];
-    let two = [
-        "-f",
-        "raw",
-        "-c",
-        "write -P 2 8M 8M",
-        "-c",
-        "read -P 2 8M 8M",
-    ];
-    let mut running = first
-        .args(one)
-        .arg(uri(address))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let two = ["-f", "raw", "-c", "write -P 2 8M 8M", "-c", "read -P 2 8M 8M"];
+    let mut running = first.args(one).arg(uri(address)).stdout(Stdio::null()).spawn().unwrap();
     succeed(second.args(two).arg(uri(address)));
     assert!(running.wait().unwrap().success());
     let contents = memory.contents();
-    assert!(
-        contents[..8 * MIB].iter().all(|byte| *byte == 1)
-            && contents[8 * MIB..].iter().all(|byte| *byte == 2)
-    );
+    assert!(contents[..8 * MIB].iter().all(|byte| *byte == 1) && contents[8 * MIB..].iter().all(|byte| *byte == 2));
 }

@@ -9,9 +9,7 @@ use crate::nbd::export::{Answer, Errno, Extent, Piece};
 use crate::nbd::limits::MAX_EXTENTS;
 use crate::nbd::session::table::Slot;
 use crate::nbd::session::{Session, Transport};
-use crate::nbd::wire::{
-    put_data_chunk, put_error_chunk, put_hole_chunk, put_simple_reply, put_status_chunk,
-};
+use crate::nbd::wire::{put_data_chunk, put_error_chunk, put_hole_chunk, put_simple_reply, put_status_chunk};
 
 impl<S: Transport> Session<S> {
     /// Queues the reply to a request, or the part of it that is answered.
@@ -46,8 +44,7 @@ impl<S: Transport> Session<S> {
             (Command::Read { .. } | Command::BlockStatus { .. }, _) => Err(Errno::Io),
             (_, Answer::Done) => {
                 // A simple reply is allowed wherever there is no payload, and is the shorter one.
-                self.outbox
-                    .head(|out| put_simple_reply(out, slot.cookie, 0));
+                self.outbox.head(|out| put_simple_reply(out, slot.cookie, 0));
                 Ok(())
             }
             (_, Answer::Data(_) | Answer::Pieces(_) | Answer::Extents(_)) => Err(Errno::Io),
@@ -77,17 +74,11 @@ impl<S: Transport> Session<S> {
     }
 
     fn pieces(&mut self, slot: &Slot, whole: bool, pieces: Vec<Piece>) -> Result<(), Errno> {
-        let total = pieces
-            .iter()
-            .map(Piece::len)
-            .try_fold(0_u32, u32::checked_add);
+        let total = pieces.iter().map(Piece::len).try_fold(0_u32, u32::checked_add);
         if total != Some(slot.len) {
             return Err(Errno::Io);
         }
-        Counters::add(
-            &self.shared.counters.bytes_read,
-            usize::try_from(slot.len).unwrap_or(0),
-        );
+        Counters::add(&self.shared.counters.bytes_read, usize::try_from(slot.len).unwrap_or(0));
         if whole || !self.agreed.terms.structured {
             self.data_head(slot);
             for piece in pieces {
@@ -106,10 +97,7 @@ impl<S: Transport> Session<S> {
     fn chunks(&mut self, slot: &Slot, pieces: Vec<Piece>) {
         let mut offset = slot.offset;
         let end = slot.offset + u64::from(slot.len);
-        let mut pieces = pieces
-            .into_iter()
-            .filter(|piece| piece.len() > 0)
-            .peekable();
+        let mut pieces = pieces.into_iter().filter(|piece| piece.len() > 0).peekable();
         while let Some(first) = pieces.next() {
             let mut len = first.len();
             let mut bodies = Vec::new();
@@ -131,8 +119,7 @@ impl<S: Transport> Session<S> {
 
     fn extents(&mut self, id: SlotId, slot: &Slot, one_only: bool, extents: Vec<Extent>) {
         let extents = fit(extents, slot.len, if one_only { 1 } else { MAX_EXTENTS });
-        self.outbox
-            .head(|out| put_status_chunk(out, slot.cookie, slot.parts == 0, id.part, &extents));
+        self.outbox.head(|out| put_status_chunk(out, slot.cookie, slot.parts == 0, id.part, &extents));
     }
 
     fn error(&mut self, cookie: u64, last: bool, errno: Errno, text: &str) {
@@ -191,28 +178,15 @@ mod tests {
 
     #[test]
     fn extents_are_fitted_to_what_the_protocol_allows() {
-        let make = |list: &[(u32, u32)]| -> Vec<Extent> {
-            list.iter()
-                .map(|&(len, flags)| Extent { len, flags })
-                .collect()
-        };
+        let make =
+            |list: &[(u32, u32)]| -> Vec<Extent> { list.iter().map(|&(len, flags)| Extent { len, flags }).collect() };
         for (case, given, most, expected) in [
             ("nothing", &[][..], 9, &[(100, 0)][..]),
             ("too long", &[(300, 3)], 9, &[(100, 3)]),
             ("joined", &[(10, 1), (20, 1), (5, 0)], 9, &[(30, 1), (5, 0)]),
             ("empty ones", &[(0, 1), (10, 2), (0, 3)], 9, &[(10, 2)]),
-            (
-                "one only, joined first",
-                &[(10, 1), (20, 1), (5, 0)],
-                1,
-                &[(30, 1)],
-            ),
-            (
-                "sum overflows",
-                &[(60, 1), (u32::MAX, 2)],
-                9,
-                &[(60, 1), (40, 2)],
-            ),
+            ("one only, joined first", &[(10, 1), (20, 1), (5, 0)], 1, &[(30, 1)]),
+            ("sum overflows", &[(60, 1), (u32::MAX, 2)], 9, &[(60, 1), (40, 2)]),
         ] {
             assert_eq!(fit(make(given), 100, most), make(expected), "{case}");
         }

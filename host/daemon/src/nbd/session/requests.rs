@@ -6,7 +6,7 @@ use crate::nbd::admit::{Command, Refusal, admit};
 use crate::nbd::completion::{Reply, SlotId};
 use crate::nbd::counters::Counters;
 use crate::nbd::export::{Errno, Request};
-use crate::nbd::limits::MAX_PAYLOAD;
+use crate::nbd::limits::{DIRECT_READ, INBOX_BYTES, MAX_PAYLOAD};
 use crate::nbd::pool::Buffer;
 use crate::nbd::session::table::Slot;
 use crate::nbd::session::{End, Phase, Session, Transport};
@@ -15,18 +15,9 @@ use crate::nbd::wire::{REQUEST_BYTES, RequestHeader, cmd};
 /// A payload on its way in.
 pub(super) enum Incoming {
     /// Of a write that will be submitted when it is complete.
-    Keep {
-        header: RequestHeader,
-        fua: bool,
-        buffer: Buffer,
-        filled: usize,
-    },
+    Keep { header: RequestHeader, fua: bool, buffer: Buffer, filled: usize },
     /// Of a write that is refused when all of it is gone: a client may not expect the reply before.
-    Skip {
-        header: RequestHeader,
-        refusal: Refusal,
-        left: usize,
-    },
+    Skip { header: RequestHeader, refusal: Refusal, left: usize },
 }
 
 /// What became of one attempt to take a request.
@@ -35,8 +26,8 @@ pub(super) enum Step {
     Stop,
     /// Bytes were consumed.
     Moved,
-    /// A request went to the export.
-    Submitted,
+    /// A request went to the export, which holds so many bytes of payload.
+    Submitted { held: usize },
 }
 
 impl Incoming {
@@ -80,36 +71,25 @@ impl<S: Transport> Session<S> {
         }
         self.inbox.consume(REQUEST_BYTES);
         let closing = matches!(self.phase, Phase::Closing { .. }) && header.command != cmd::DISC;
-        let verdict = if closing {
-            Err(CLOSING)
-        } else {
-            admit(&header, &self.agreed.terms)
-        };
+        let verdict = if closing { Err(CLOSING) } else { admit(&header, &self.agreed.terms) };
         match verdict {
             Ok(Command::Disconnect) => self.phase = Phase::Disconnecting,
             Ok(Command::Write { fua }) => {
                 self.table.occupy(held);
                 let buffer = self.shared.pool.take(held);
-                self.incoming = Some(Incoming::Keep {
-                    header,
-                    fua,
-                    buffer,
-                    filled: 0,
-                });
+                // After a large payload another one is likely: what is read ahead of it would be copied.
+                self.read_ahead = if held > INBOX_BYTES { DIRECT_READ } else { INBOX_BYTES };
+                self.incoming = Some(Incoming::Keep { header, fua, buffer, filled: 0 });
             }
             Ok(command) => {
                 self.table.occupy(held);
                 self.submit(&header, command, held);
-                return Ok(Step::Submitted);
+                return Ok(Step::Submitted { held });
             }
             Err(refusal) => {
                 self.table.occupy(0);
                 let left = usize::try_from(header.payload()).unwrap_or(usize::MAX);
-                self.incoming = Some(Incoming::Skip {
-                    header,
-                    refusal,
-                    left,
-                });
+                self.incoming = Some(Incoming::Skip { header, refusal, left });
             }
         }
         Ok(Step::Moved)
@@ -117,39 +97,21 @@ impl<S: Transport> Session<S> {
 
     fn next_payload(&mut self, incoming: Incoming) -> Step {
         match incoming {
-            Incoming::Keep {
-                header,
-                fua,
-                mut buffer,
-                mut filled,
-            } => {
+            Incoming::Keep { header, fua, mut buffer, mut filled } => {
                 let moved = self.inbox.move_into(&mut buffer[filled..]);
                 filled += moved;
                 if filled < buffer.len() {
-                    self.incoming = Some(Incoming::Keep {
-                        header,
-                        fua,
-                        buffer,
-                        filled,
-                    });
+                    self.incoming = Some(Incoming::Keep { header, fua, buffer, filled });
                     return if moved > 0 { Step::Moved } else { Step::Stop };
                 }
                 self.write(&header, fua, buffer);
-                Step::Submitted
+                Step::Submitted { held: filled }
             }
-            Incoming::Skip {
-                header,
-                refusal,
-                left,
-            } => {
+            Incoming::Skip { header, refusal, left } => {
                 let count = left.min(self.inbox.unread().len());
                 self.inbox.consume(count);
                 if count < left {
-                    self.incoming = Some(Incoming::Skip {
-                        header,
-                        refusal,
-                        left: left - count,
-                    });
+                    self.incoming = Some(Incoming::Skip { header, refusal, left: left - count });
                     return if count > 0 { Step::Moved } else { Step::Stop };
                 }
                 Counters::count(&self.shared.counters.refused);
@@ -164,14 +126,7 @@ impl<S: Transport> Session<S> {
         Counters::count(&counters.writes);
         Counters::add(&counters.bytes_written, buffer.len());
         let reply = self.reply(header, Command::Write { fua }, buffer.len(), 1);
-        self.export.submit(
-            Request::Write {
-                offset: header.offset,
-                data: buffer.freeze(),
-                fua,
-            },
-            reply,
-        );
+        self.export.submit(Request::Write { offset: header.offset, data: buffer.freeze(), fua }, reply);
     }
 
     /// Submits anything but a write.
@@ -183,16 +138,9 @@ impl<S: Transport> Session<S> {
             Command::Flush => (&counters.flushes, Request::Flush),
             Command::Trim { fua } => (&counters.trims, Request::Trim { offset, len, fua }),
             Command::Cache => (&counters.caches, Request::Cache { offset, len }),
-            Command::WriteZeroes { fua, no_hole, fast } => (
-                &counters.zeroes,
-                Request::WriteZeroes {
-                    offset,
-                    len,
-                    fua,
-                    no_hole,
-                    fast,
-                },
-            ),
+            Command::WriteZeroes { fua, no_hole, fast } => {
+                (&counters.zeroes, Request::WriteZeroes { offset, len, fua, no_hole, fast })
+            }
             Command::BlockStatus { one_only } => {
                 Counters::count(&counters.block_statuses);
                 self.submit_block_status(header, command, one_only);
@@ -211,69 +159,27 @@ impl<S: Transport> Session<S> {
         let contexts = self.agreed.terms.contexts.clone();
         let slot = self.insert(header, command, 0, contexts.len());
         for context in contexts {
-            let reply = Reply::queued(
-                Arc::clone(&self.queue),
-                SlotId {
-                    part: context.0,
-                    ..slot
-                },
-            );
-            let request = Request::BlockStatus {
-                context,
-                offset: header.offset,
-                len: header.len,
-                one_only,
-            };
+            let reply = Reply::queued(Arc::clone(&self.queue), SlotId { part: context.0, ..slot });
+            let request = Request::BlockStatus { context, offset: header.offset, len: header.len, one_only };
             self.export.submit(request, reply);
         }
     }
 
-    fn reply(
-        &mut self,
-        header: &RequestHeader,
-        command: Command,
-        held: usize,
-        parts: usize,
-    ) -> Reply {
+    fn reply(&mut self, header: &RequestHeader, command: Command, held: usize, parts: usize) -> Reply {
         let slot = self.insert(header, command, held, parts);
         Reply::queued(Arc::clone(&self.queue), slot)
     }
 
-    fn insert(
-        &mut self,
-        header: &RequestHeader,
-        command: Command,
-        held: usize,
-        parts: usize,
-    ) -> SlotId {
-        let RequestHeader {
-            cookie,
-            offset,
-            len,
-            ..
-        } = *header;
-        self.table.insert(Slot {
-            cookie,
-            command,
-            offset,
-            len,
-            parts,
-            held,
-        })
+    fn insert(&mut self, header: &RequestHeader, command: Command, held: usize, parts: usize) -> SlotId {
+        let RequestHeader { cookie, offset, len, .. } = *header;
+        self.table.insert(Slot { cookie, command, offset, len, parts, held })
     }
 }
 
 /// Payload bytes that a request holds while it is in flight.
 fn held(header: &RequestHeader) -> usize {
     let carries = matches!(header.command, cmd::READ | cmd::WRITE) && header.len <= MAX_PAYLOAD;
-    if carries {
-        usize::try_from(header.len).unwrap_or(usize::MAX)
-    } else {
-        0
-    }
+    if carries { usize::try_from(header.len).unwrap_or(usize::MAX) } else { 0 }
 }
 
-const CLOSING: Refusal = Refusal {
-    errno: Errno::Shutdown,
-    text: Errno::Shutdown.text(),
-};
+const CLOSING: Refusal = Refusal { errno: Errno::Shutdown, text: Errno::Shutdown.text() };
