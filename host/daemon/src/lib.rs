@@ -1,3 +1,4 @@
 //! Farseal, the remote-copy storage controller: everything that knows sockets, disks and the clock.
 
+pub mod keys;
 pub mod nbd;

@@ -156,6 +156,31 @@ fn a_guest_that_cannot_undo_itself_is_found_out_and_the_batch_wiped() {
 }
 
 #[test]
+fn a_batch_that_a_guest_failed_in_can_be_sealed_again() {
+    let list = StackList::new(&["aes-256-gcm", "guest + aes-256-gcm"].map(|text| text.parse().unwrap())).unwrap();
+    let mut sealer = Sealer::new(&support::key(), &scope(), list, Provider::AwsLc);
+    let (mut a, mut b) = (Record::patterned(1, 512, 512), Record::patterned(2, 512, 512));
+    b.stack = StackIndex(1);
+    let (plain_a, plain_b) = (a.body.clone(), b.body.clone());
+    let refused = sealer.seal_batch(&mut [a.unit(), b.unit()], Some(&mut BrokenGuest::AtTheFirst));
+    assert!(matches!(refused, Err(SealError::GuestNotInverse { seq: 2 })), "{refused:?}");
+    (a.body, b.body) = (plain_a, plain_b);
+    sealer.seal_batch(&mut [a.unit(), b.unit()], Some(&mut XorGuest)).unwrap();
+}
+
+#[test]
+fn records_without_a_body_pass_a_guest_by() {
+    let mut records = [Record::patterned(1, 0, 512), Record::patterned(2, 1024, 512), Record::patterned(3, 0, 512)];
+    let plain = records[1].body.clone();
+    let mut units: Vec<_> = records.iter_mut().map(Record::unit).collect();
+    sealer("guest + aes-256-gcm", Provider::AwsLc).seal_batch(&mut units, Some(&mut XorGuest)).unwrap();
+    opener("guest + aes-256-gcm", Provider::AwsLc).open_batch(&mut units, Some(&mut XorGuest)).unwrap();
+    assert!(records[1].body == plain);
+    let mut bare = Record::patterned(4, 0, 512);
+    sealer("guest + aes-256-gcm", Provider::AwsLc).seal_batch(&mut [bare.unit()], Some(&mut XorGuest)).unwrap();
+}
+
+#[test]
 fn a_stack_is_checked_when_it_is_made() {
     for text in ALL_STACKS {
         assert_eq!(text.parse::<Stack>().unwrap().to_string(), *text);

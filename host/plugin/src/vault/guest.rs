@@ -4,14 +4,14 @@ use std::error::Error;
 
 use super::schedule::{LAYER_KEY_LEN, NONCE_LEN};
 
-/// One record's body on its way through a component.
+/// One record's body on its way through a component. Records without a body do not come here.
 #[derive(Debug)]
 pub struct GuestUnit<'a> {
     /// 12 bytes for each block, never used before to seal under this subkey.
     pub nonces: &'a [u8],
     /// Bytes in each block; the last may be shorter.
     pub block_len: u32,
-    /// The blocks, changed in place; the length stays.
+    /// The blocks, at least one, changed in place; the length stays.
     pub body: &'a mut [u8],
 }
 

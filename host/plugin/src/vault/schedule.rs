@@ -12,9 +12,9 @@ use super::stack::{KeyLabel, MAX_LABEL, Suite};
 
 /// Sequence numbers in a span, as a power of two: every 2^20 records the layer keys change.
 ///
-/// 2^20 records of at most 2^8 blocks of 4 KiB keep one AES-256-GCM key at or below 2^28 blocks sealed, which is
-/// the single-key budget for an advantage of 2^-57 (draft-irtf-cfrg-aead-limits-11); the multi-key bound over a
-/// pair's life is kept by the epoch's own limits.
+/// 2^20 records of 2^8 blocks of 4 KiB are 2^28 blocks sealed under one AES-256-GCM key: an advantage of about 2^-57 by
+/// the single-key bound of draft-irtf-cfrg-aead-limits-11. What binds over a pair's life is the multi-key bound, which
+/// the epoch's own limits keep.
 pub const SPAN_BITS: u32 = 20;
 
 const EPOCH_SALT: &[u8] = b"farseal v1 epoch";

@@ -162,18 +162,22 @@ impl Sealer {
     fn seal_checked(
         &mut self,
         units: &mut [Unit<'_>],
-        mut guest: Option<&mut dyn GuestLayer>,
+        guest: Option<&mut dyn GuestLayer>,
     ) -> Result<(), SealError> {
-        for run in units.chunk_by_mut(same_keys) {
-            let Some(first) = run.first() else { continue };
-            let (seq, stack) = (first.seq, first.stack);
-            let component = guest.as_ref().map(|guest| guest.component());
-            let keys = self.keys.of(stack, Span::of(seq), component).ok_or(SealError::UnknownStack { seq, stack })?;
-            if let (Some(key), Some(guest)) = (&keys.guest, guest.as_deref_mut()) {
-                seal_by_guest(run, key, guest)?;
+        let component = guest.as_ref().map(|guest| guest.component());
+        // Components first, for the whole batch: one that fails has used up no number, and the batch can be tried again.
+        if let Some(guest) = guest {
+            for run in units.chunk_by_mut(same_keys) {
+                let keys = self.keys.of_run(run, component)?;
+                if let Some(key) = &keys.guest {
+                    seal_by_guest(run, key, guest)?;
+                }
             }
-            // From here on the numbers are used up, whatever happens.
-            self.last = run.last().map(|unit| unit.seq);
+        }
+        // From here on the numbers are used up, whatever happens.
+        self.last = units.last().map(|unit| unit.seq).or(self.last);
+        for run in units.chunk_by_mut(same_keys) {
+            let keys = self.keys.of_run(run, component)?;
             for unit in run {
                 keys.seal_unit(unit)?;
             }
@@ -221,17 +225,18 @@ impl Opener {
         units: &mut [Unit<'_>],
         mut guest: Option<&mut dyn GuestLayer>,
     ) -> Result<(), OpenError> {
+        let component = guest.as_ref().map(|guest| guest.component());
         for run in units.chunk_by_mut(same_keys) {
-            let Some(first) = run.first() else { continue };
-            let (seq, stack) = (first.seq, first.stack);
-            let component = guest.as_ref().map(|guest| guest.component());
-            let keys = self.keys.of(stack, Span::of(seq), component).ok_or(OpenError::UnknownStack { seq, stack })?;
+            let keys = self.keys.of_run(run, component)?;
             for unit in &mut *run {
                 keys.open_unit(unit)?;
             }
             if let (Some(key), Some(guest)) = (&keys.guest, guest.as_deref_mut()) {
                 let nonces = Nonces::of(run, key.mask)?;
-                guest.open(&key.key, &mut nonces.units(run))?;
+                let mut units = nonces.units(run);
+                if !units.is_empty() {
+                    guest.open(&key.key, &mut units)?;
+                }
             }
         }
         Ok(())
@@ -247,6 +252,24 @@ fn wipe(units: &mut [Unit<'_>]) {
     for unit in units {
         unit.body.zeroize();
         unit.tags.zeroize();
+    }
+}
+
+/// A stack that the epoch does not have.
+struct NoStack {
+    seq: u64,
+    stack: StackIndex,
+}
+
+impl From<NoStack> for SealError {
+    fn from(NoStack { seq, stack }: NoStack) -> Self {
+        Self::UnknownStack { seq, stack }
+    }
+}
+
+impl From<NoStack> for OpenError {
+    fn from(NoStack { seq, stack }: NoStack) -> Self {
+        Self::UnknownStack { seq, stack }
     }
 }
 
@@ -277,7 +300,12 @@ impl EpochKeys {
         Self { schedule: EpochSchedule::new(key, scope), stacks, provider, expanded }
     }
 
-    /// `None` only for a stack that the epoch does not have.
+    /// The keys for units that [`same_keys`] holds together.
+    fn of_run(&mut self, run: &[Unit<'_>], component: Option<[u8; 32]>) -> Result<&StackKeys, NoStack> {
+        let (seq, stack) = run.first().map_or((0, StackIndex::default()), |first| (first.seq, first.stack));
+        self.of(stack, Span::of(seq), component).ok_or(NoStack { seq, stack })
+    }
+
     fn of(&mut self, stack: StackIndex, span: Span, component: Option<[u8; 32]>) -> Option<&StackKeys> {
         let layers = self.stacks.get(stack)?;
         let component = component.filter(|_| layers.needs_guest());
@@ -356,18 +384,22 @@ impl Nonces {
         let mut nonces = Self { bytes: Vec::new(), ends: Vec::with_capacity(run.len()) };
         for unit in run {
             let (seq, block_len) = (unit.seq, unit.checked_block_len()?);
-            for (block, _, _) in unit.blocks(block_len) {
-                nonces.bytes.extend_from_slice(&mask.nonce(seq, block));
+            for (block, bytes, _) in unit.blocks(block_len) {
+                if !bytes.is_empty() {
+                    nonces.bytes.extend_from_slice(&mask.nonce(seq, block));
+                }
             }
             nonces.ends.push(nonces.bytes.len());
         }
         Ok(nonces)
     }
 
+    /// What the component gets: every unit that has a body.
     fn units<'a>(&'a self, run: &'a mut [Unit<'_>]) -> Vec<GuestUnit<'a>> {
         let starts = std::iter::once(&0).chain(&self.ends);
         run.iter_mut()
             .zip(starts.zip(&self.ends))
+            .filter(|(unit, _)| !unit.body.is_empty())
             .map(|(unit, (start, end))| GuestUnit {
                 nonces: self.bytes.get(*start..*end).unwrap_or_default(),
                 block_len: unit.block_len,
@@ -382,6 +414,9 @@ impl Nonces {
 fn seal_by_guest(run: &mut [Unit<'_>], key: &LayerKey, guest: &mut dyn GuestLayer) -> Result<(), SealError> {
     let nonces = Nonces::of(run, key.mask)?;
     let samples = Sample::of(run, key.mask)?;
+    if samples.is_empty() {
+        return Ok(());
+    }
     guest.seal(&key.key, &mut nonces.units(run))?;
     for sample in samples {
         sample.check(run, &key.key, guest)?;
@@ -404,14 +439,15 @@ impl Sample {
     /// The first blocks of the first unit, up to [`GUEST_SAMPLE`] bytes, and the last block of the last unit.
     fn of(run: &mut [Unit<'_>], mask: NonceMask) -> Result<Vec<Self>, BadLength> {
         let mut samples = Vec::with_capacity(2);
-        if let Some(first) = run.first_mut() {
-            let blocks = GUEST_SAMPLE / first.checked_block_len()?.max(1);
-            samples.push(Self::take(first, mask, 0, 0, blocks)?);
+        let with_body = |unit: &Unit<'_>| !unit.body.is_empty();
+        let (first, last) = (run.iter().position(with_body), run.iter().rposition(with_body));
+        if let Some((index, unit)) = first.and_then(|index| Some((index, run.get_mut(index)?))) {
+            let blocks = GUEST_SAMPLE / unit.checked_block_len()?;
+            samples.push(Self::take(unit, mask, index, 0, blocks)?);
         }
-        let index = run.len().saturating_sub(1);
-        if let Some(last) = run.last_mut() {
-            let before = last.body.len().div_ceil(last.checked_block_len()?).saturating_sub(1);
-            samples.push(Self::take(last, mask, index, before, 1)?);
+        if let Some((index, unit)) = last.and_then(|index| Some((index, run.get_mut(index)?))) {
+            let before = unit.body.len().div_ceil(unit.checked_block_len()?).saturating_sub(1);
+            samples.push(Self::take(unit, mask, index, before, 1)?);
         }
         Ok(samples)
     }

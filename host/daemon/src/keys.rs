@@ -1,0 +1,22 @@
+//! A site's secrets: who it is, how epoch keys travel to their recipients, and how little of it ever touches a disk.
+//!
+//! ```text
+//! identity    ECDSA P-256 signs descriptors and is the TLS key; a KEM key pair receives epoch keys
+//! capsule     one epoch key for one recipient (HPKE)
+//! descriptor  what an epoch is, signed; with its capsules it is the package that a key record carries
+//! seal_file   secrets at rest: passphrase file, or systemd credentials
+//! tls         the link between sites, each end pinned to the other's key
+//! memory      core dumps and swap
+//! ```
+
+pub mod capsule;
+pub mod card;
+pub mod descriptor;
+pub mod fingerprint;
+pub mod identity;
+pub mod memory;
+pub mod package;
+pub mod seal_file;
+pub mod tls;
+
+mod wire;
