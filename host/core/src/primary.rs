@@ -188,6 +188,8 @@ pub enum StoreFault {
     Full,
     /// It failed: nothing is promised until a restart.
     Failed,
+    /// The cipher could not be had: tried again; nothing is stored unsealed.
+    Unsealed,
 }
 
 /// What an operator, or an initiator's program in the operator's place, wants.
@@ -363,6 +365,8 @@ pub enum Source {
 pub enum Alarm {
     #[error("the journal is full: initiators' writes get ENOSPC until space returns")]
     JournalFull,
+    #[error("the cipher is not to be had: nothing is sealed until it is; see the pair's plugins")]
+    CannotSeal,
     #[error("the journal failed: nothing more is acknowledged; mend the disk and restart the node")]
     JournalFailed,
     #[error("the volume's home is full or fails ({0:?}): the journal keeps what cannot be destaged")]
@@ -604,6 +608,18 @@ impl Primary {
         self.take(now, input);
         self.proceed(now);
         self.assert_invariants();
+    }
+
+    /// Takes in events that came together: what follows from them is planned once, in larger commits.
+    pub fn handle_all(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) {
+        inputs.into_iter().for_each(|input| self.take(now, input));
+        self.proceed(now);
+        self.assert_invariants();
+    }
+
+    /// Nothing waits in [`Primary::poll_output`].
+    pub fn is_drained(&self) -> bool {
+        self.outputs.is_empty()
     }
 
     /// The next thing to do; `None` when the machine waits for an input.
@@ -997,6 +1013,10 @@ impl Primary {
                 self.commit_stalled_until = Some(now.instant.plus(STORE_RETRY_INTERVAL));
                 self.alarm(now, Alarm::JournalFull);
             }
+            StoreFault::Unsealed => {
+                self.commit_stalled_until = Some(now.instant.plus(STORE_RETRY_INTERVAL));
+                self.alarm(now, Alarm::CannotSeal);
+            }
             StoreFault::Failed => self.fail_journal(now),
         }
     }
@@ -1089,7 +1109,7 @@ impl Primary {
     fn on_destage_failed(&mut self, now: Now, fault: StoreFault) {
         self.destage_under_way = false;
         match fault {
-            StoreFault::Full => self.home_stalled_until = Some(now.instant.plus(STORE_RETRY_INTERVAL)),
+            StoreFault::Full | StoreFault::Unsealed => self.home_stalled_until = Some(now.instant.plus(STORE_RETRY_INTERVAL)),
             StoreFault::Failed => self.home_failed = true,
         }
         self.alarm(now, Alarm::Home(fault));

@@ -592,7 +592,7 @@ impl Secondary {
             self.outputs.push_back(Output::ClosePath { path });
         }
         match fault {
-            StoreFault::Full => {
+            StoreFault::Full | StoreFault::Unsealed => {
                 self.retry_at = Some(now.instant.plus(STORE_RETRY_INTERVAL));
                 self.alarm(now, Alarm::LogFull);
             }
