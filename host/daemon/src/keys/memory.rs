@@ -36,17 +36,3 @@ pub fn keep_out_of_core_dumps() -> Result<(), MemoryError> {
 pub fn keep_out_of_swap() -> Result<(), MemoryError> {
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).map_err(MemoryError::Lock)
 }
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use super::*;
-
-    #[test]
-    fn core_dumps_are_off_afterwards() {
-        keep_out_of_core_dumps().unwrap();
-        let limit = rustix::process::getrlimit(Resource::Core);
-        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
-        assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
-    }
-}

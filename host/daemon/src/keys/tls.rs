@@ -83,7 +83,7 @@ impl fmt::Display for Pins<'_> {
     }
 }
 
-/// What was agreed on, once a handshake is complete.
+/// Why a completed handshake is no link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotALink {
     /// No protocol, or another.

@@ -1,19 +1,17 @@
 //! Sealing and opening whole batches in place, each block under a nonce made from its place in the order.
 
+mod by_guest;
+
 use std::fmt;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::epoch_key::EpochKey;
-use super::guest::{GuestFault, GuestLayer, GuestUnit};
+use super::guest::{GuestFault, GuestLayer};
 use super::provider::{AeadKey, Provider, aead_key, chacha20};
-use super::schedule::{EpochSchedule, KeyCheck, KeyScope, LAYER_KEY_LEN, LayerKey, NONCE_LEN, NonceMask, Span};
+use super::schedule::{EpochSchedule, KeyCheck, KeyScope, LayerKey, NonceMask, Span};
 use super::stack::{Stack, StackIndex, StackList, Suite};
 use super::unit::{BadLength, BlockAad, Unit};
-
-/// Bytes at the start of a batch that a component has to open again before what it sealed is believed; the last
-/// block of the batch is the other sample.
-pub const GUEST_SAMPLE: usize = 64 * 1024;
 
 /// Seals records under one epoch key. One for each worker: it keeps the expanded keys of the span it is in.
 pub struct Sealer {
@@ -159,18 +157,14 @@ impl Sealer {
         sealed
     }
 
-    fn seal_checked(
-        &mut self,
-        units: &mut [Unit<'_>],
-        guest: Option<&mut dyn GuestLayer>,
-    ) -> Result<(), SealError> {
+    fn seal_checked(&mut self, units: &mut [Unit<'_>], guest: Option<&mut dyn GuestLayer>) -> Result<(), SealError> {
         let component = guest.as_ref().map(|guest| guest.component());
         // Components first, for the whole batch: one that fails has used up no number, and the batch can be tried again.
         if let Some(guest) = guest {
             for run in units.chunk_by_mut(same_keys) {
                 let keys = self.keys.of_run(run, component)?;
                 if let Some(key) = &keys.guest {
-                    seal_by_guest(run, key, guest)?;
+                    by_guest::seal(run, key, guest)?;
                 }
             }
         }
@@ -232,11 +226,7 @@ impl Opener {
                 keys.open_unit(unit)?;
             }
             if let (Some(key), Some(guest)) = (&keys.guest, guest.as_deref_mut()) {
-                let nonces = Nonces::of(run, key.mask)?;
-                let mut units = nonces.units(run);
-                if !units.is_empty() {
-                    guest.open(&key.key, &mut units)?;
-                }
+                by_guest::open(run, key, guest)?;
             }
         }
         Ok(())
@@ -369,113 +359,6 @@ impl StackKeys {
             }
         }
         Ok(())
-    }
-}
-
-/// The nonces of every block of a run, unit after unit: one allocation for a batch.
-struct Nonces {
-    bytes: Vec<u8>,
-    /// For each unit, where its nonces end.
-    ends: Vec<usize>,
-}
-
-impl Nonces {
-    fn of(run: &mut [Unit<'_>], mask: NonceMask) -> Result<Self, BadLength> {
-        let mut nonces = Self { bytes: Vec::new(), ends: Vec::with_capacity(run.len()) };
-        for unit in run {
-            let (seq, block_len) = (unit.seq, unit.checked_block_len()?);
-            for (block, bytes, _) in unit.blocks(block_len) {
-                if !bytes.is_empty() {
-                    nonces.bytes.extend_from_slice(&mask.nonce(seq, block));
-                }
-            }
-            nonces.ends.push(nonces.bytes.len());
-        }
-        Ok(nonces)
-    }
-
-    /// What the component gets: every unit that has a body.
-    fn units<'a>(&'a self, run: &'a mut [Unit<'_>]) -> Vec<GuestUnit<'a>> {
-        let starts = std::iter::once(&0).chain(&self.ends);
-        run.iter_mut()
-            .zip(starts.zip(&self.ends))
-            .filter(|(unit, _)| !unit.body.is_empty())
-            .map(|(unit, (start, end))| GuestUnit {
-                nonces: self.bytes.get(*start..*end).unwrap_or_default(),
-                block_len: unit.block_len,
-                body: &mut *unit.body,
-            })
-            .collect()
-    }
-}
-
-/// Has the component seal a run, then open samples of it again: what it cannot undo is lost data, and is found out
-/// before the run is called sealed.
-fn seal_by_guest(run: &mut [Unit<'_>], key: &LayerKey, guest: &mut dyn GuestLayer) -> Result<(), SealError> {
-    let nonces = Nonces::of(run, key.mask)?;
-    let samples = Sample::of(run, key.mask)?;
-    if samples.is_empty() {
-        return Ok(());
-    }
-    guest.seal(&key.key, &mut nonces.units(run))?;
-    for sample in samples {
-        sample.check(run, &key.key, guest)?;
-    }
-    Ok(())
-}
-
-/// Plain bytes kept aside while a component seals them.
-struct Sample {
-    seq: u64,
-    block_len: u32,
-    /// Which unit of the run, and which of its bytes.
-    unit: usize,
-    at: usize,
-    nonces: Vec<u8>,
-    plain: Zeroizing<Vec<u8>>,
-}
-
-impl Sample {
-    /// The first blocks of the first unit, up to [`GUEST_SAMPLE`] bytes, and the last block of the last unit.
-    fn of(run: &mut [Unit<'_>], mask: NonceMask) -> Result<Vec<Self>, BadLength> {
-        let mut samples = Vec::with_capacity(2);
-        let with_body = |unit: &Unit<'_>| !unit.body.is_empty();
-        let (first, last) = (run.iter().position(with_body), run.iter().rposition(with_body));
-        if let Some((index, unit)) = first.and_then(|index| Some((index, run.get_mut(index)?))) {
-            let blocks = GUEST_SAMPLE / unit.checked_block_len()?;
-            samples.push(Self::take(unit, mask, index, 0, blocks)?);
-        }
-        if let Some((index, unit)) = last.and_then(|index| Some((index, run.get_mut(index)?))) {
-            let before = unit.body.len().div_ceil(unit.checked_block_len()?).saturating_sub(1);
-            samples.push(Self::take(unit, mask, index, before, 1)?);
-        }
-        Ok(samples)
-    }
-
-    fn take(unit: &mut Unit<'_>, mask: NonceMask, index: usize, skip: usize, blocks: usize) -> Result<Self, BadLength> {
-        let (seq, block_len) = (unit.seq, unit.checked_block_len()?);
-        let mut sample = Self {
-            seq,
-            block_len: unit.block_len,
-            unit: index,
-            at: skip.saturating_mul(block_len),
-            nonces: Vec::with_capacity(blocks.saturating_mul(NONCE_LEN)),
-            plain: Zeroizing::new(Vec::with_capacity(unit.body.len().min(blocks.saturating_mul(block_len)))),
-        };
-        for (block, bytes, _) in unit.blocks(block_len).skip(skip).take(blocks) {
-            sample.nonces.extend_from_slice(&mask.nonce(seq, block));
-            sample.plain.extend_from_slice(bytes);
-        }
-        Ok(sample)
-    }
-
-    fn check(&self, run: &[Unit<'_>], key: &[u8; LAYER_KEY_LEN], guest: &mut dyn GuestLayer) -> Result<(), SealError> {
-        let end = self.at.saturating_add(self.plain.len());
-        let sealed = run.get(self.unit).and_then(|unit| unit.body.get(self.at..end)).unwrap_or_default();
-        let mut opened = Zeroizing::new(sealed.to_vec());
-        let unit = GuestUnit { nonces: &self.nonces, block_len: self.block_len, body: opened.as_mut_slice() };
-        guest.open(key, &mut [unit])?;
-        if *opened == *self.plain { Ok(()) } else { Err(SealError::GuestNotInverse { seq: self.seq }) }
     }
 }
 
