@@ -93,8 +93,21 @@ fn write(workspace: &Workspace, all: &[Plugin], built: &[Built]) -> Result<()> {
     for component in built {
         replace(&place.join(component.file()), &component.bytes)?;
     }
+    remove_strangers(&place, all)?;
     let lock = lock(&place, all)?;
     replace(&place.join("plugins.lock"), lock.as_bytes())
+}
+
+/// Components of plugins that are no more: tests take every component they find.
+fn remove_strangers(place: &Path, all: &[Plugin]) -> Result<()> {
+    for entry in fs::read_dir(place)? {
+        let path = entry?.path();
+        let known = all.iter().any(|plugin| path.file_name().is_some_and(|name| name == file(plugin).as_str()));
+        if path.extension().is_some_and(|extension| extension == "wasm") && !known {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn compare(workspace: &Workspace, built: &[Built]) -> Result<()> {

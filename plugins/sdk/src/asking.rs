@@ -17,6 +17,9 @@ const LAST_RETRY: Span = Span::from_millis(60 * 60 * 1_000);
 /// The host clamps wake-ups that are closer than this.
 const NEAREST_WAKE: Span = Span::from_millis(1_000);
 
+/// How much of a request's text goes into the reason: the text is somebody else's and as long as they like.
+const LONGEST_QUOTE: usize = 200;
+
 /// What a policy remembers about the key in force and the rotation under way; part of its state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Asking {
@@ -62,6 +65,7 @@ impl Asking {
         }
         let new = self.look_at_keys(cx);
         if let Event::Requested(text) = event {
+            let text: String = text.chars().take(LONGEST_QUOTE).collect();
             self.want(&format!("requested: {text}"));
         }
         if self.suspect == Some(self.epoch) {
@@ -114,7 +118,11 @@ impl Asking {
 
     /// Also where a clock that stepped back is noticed: what lies ahead of now is counted from now on.
     fn look_at_keys<S>(&mut self, cx: &Context<'_, S>) -> bool {
-        let Some(key) = cx.sealing() else { return false };
+        let Some(key) = cx.sealing() else {
+            // Before the first key there is nothing to be old.
+            self.born = cx.now;
+            return false;
+        };
         let new = key.epoch != self.epoch;
         if new {
             *self = Self { epoch: key.epoch, born: key.born().min(cx.now), suspect: self.suspect, ..Self::default() };
