@@ -312,6 +312,11 @@ impl Secondary {
         self.offered
     }
 
+    /// The last record before an open gap: what is offered until the cut.
+    pub fn gap_open_after(&self) -> Option<Sequence> {
+        self.gap_open_after
+    }
+
     /// Durable without a hole, and the running hash there.
     pub fn durable(&self) -> (Sequence, Chain) {
         (self.durable.contiguous(), self.chain)
