@@ -27,7 +27,9 @@ pub(crate) fn check(about: &About, logs: &[LogLine]) -> Result<(), Problem> {
     if !serde_json::from_str::<serde_json::Value>(&about.config_schema).is_ok_and(|schema| schema.is_object()) {
         return bad("the settings schema is not a JSON object");
     }
-    if about.understands.len() > limits::NAMES || about.understands.iter().any(|name| name.len() > limits::ABOUT_TEXT_BYTES) {
+    if about.understands.len() > limits::NAMES
+        || about.understands.iter().any(|name| name.len() > limits::ABOUT_TEXT_BYTES)
+    {
         return bad("it understands more than 64 extensions, or one with a name longer than 256 bytes");
     }
     Ok(())
@@ -70,10 +72,20 @@ mod tests {
 
     #[test]
     fn names_and_versions() {
-        for (name, good) in [("interval", true), ("on-command", true), ("a1-b2", true), ("", false), ("-a", false), ("A", false), ("a_b", false)] {
+        for (name, good) in [
+            ("interval", true),
+            ("on-command", true),
+            ("a1-b2", true),
+            ("", false),
+            ("-a", false),
+            ("A", false),
+            ("a_b", false),
+        ] {
             assert_eq!(is_name(name), good, "{name}");
         }
-        for (version, good) in [("0.1.0", true), ("1.2.3-rc.1", true), ("1.2", false), ("v1.2.3", false), ("1..3", false)] {
+        for (version, good) in
+            [("0.1.0", true), ("1.2.3-rc.1", true), ("1.2", false), ("v1.2.3", false), ("1..3", false)]
+        {
             assert_eq!(is_version(version), good, "{version}");
         }
     }

@@ -89,14 +89,22 @@ impl Anatomy {
                     for import in section {
                         let import = import?;
                         let instance = matches!(import.ty, ComponentTypeRef::Instance(_));
-                        self.imports.push(if instance { import.name.name.into() } else { format!("{} (not an interface)", import.name.name) });
+                        self.imports.push(if instance {
+                            import.name.name.into()
+                        } else {
+                            format!("{} (not an interface)", import.name.name)
+                        });
                     }
                 }
                 Payload::ComponentExportSection(section) if components == 0 => {
                     for export in section {
                         let export = export?;
                         let instance = export.kind == ComponentExternalKind::Instance;
-                        self.exports.push(if instance { export.name.name.into() } else { format!("{} (not an interface)", export.name.name) });
+                        self.exports.push(if instance {
+                            export.name.name.into()
+                        } else {
+                            format!("{} (not an interface)", export.name.name)
+                        });
                     }
                 }
                 Payload::End(_) => {
@@ -116,7 +124,9 @@ impl Anatomy {
 
     /// The kind, from the exports alone.
     pub(crate) fn kind(&self) -> Result<Kind, Problem> {
-        let offered = |kind: &&Kind| self.exports.iter().any(|name| Name::of(name).is_some_and(|n| n.interface == kind.interface()));
+        let offered = |kind: &&Kind| {
+            self.exports.iter().any(|name| Name::of(name).is_some_and(|n| n.interface == kind.interface()))
+        };
         let kinds: Vec<Kind> = Kind::ALL.iter().filter(offered).copied().collect();
         match kinds.as_slice() {
             [] => Err(Problem::NoKind { exports: self.exports.clone() }),
@@ -133,9 +143,10 @@ impl Anatomy {
     /// Compares imports and exports with the world of `kind`: the powers asked for, or what is wrong.
     pub(crate) fn powers(&self, kind: Kind) -> Result<Vec<Power>, Problem> {
         let own_exports = self.exports.iter().filter(|name| name.starts_with(PACKAGE));
-        if let Some(foreign) = own_exports.chain(self.imports.iter().filter(|name| name.starts_with(PACKAGE))).find(|name| {
-            !Name::of(name).is_some_and(Name::on_track)
-        }) {
+        if let Some(foreign) = own_exports
+            .chain(self.imports.iter().filter(|name| name.starts_with(PACKAGE)))
+            .find(|name| !Name::of(name).is_some_and(Name::on_track))
+        {
             return Err(Problem::OtherVersion { name: foreign.clone() });
         }
         self.check_imports(kind)?;
@@ -211,7 +222,13 @@ mod tests {
 
     #[test]
     fn garbage_is_an_error_and_never_a_panic() {
-        for bytes in [&b""[..], b"\0asm", b"#!/bin/sh ..", b"\0asm\x0d\0\x01\0\xff\xff\xff\xff\xff", b"\0asm\x0d\0\x01\0\x04\x03abc"] {
+        for bytes in [
+            &b""[..],
+            b"\0asm",
+            b"#!/bin/sh ..",
+            b"\0asm\x0d\0\x01\0\xff\xff\xff\xff\xff",
+            b"\0asm\x0d\0\x01\0\x04\x03abc",
+        ] {
             assert!(Anatomy::read(bytes).is_err());
         }
     }

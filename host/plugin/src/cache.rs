@@ -63,7 +63,10 @@ fn mac(mac_key: &Zeroizing<[u8; 32]>, key: &str, code: &[u8]) -> Hmac<Sha256> {
 
 /// Native code that this node made itself, as a component; `None` when the engine will not have it.
 pub(crate) fn revive(engine: &Engine, code: &[u8]) -> Option<Component> {
-    #[expect(unsafe_code, reason = "native code cannot be validated; the MAC proves that this node compiled these very bytes")]
+    #[expect(
+        unsafe_code,
+        reason = "native code cannot be validated; the MAC proves that this node compiled these very bytes"
+    )]
     // SAFETY: `code` comes from `unwrap`, so it is what `Component::serialize` returned on this node for a key that
     // includes this engine's compatibility hash, unchanged; it is copied from memory that nobody else can write.
     let component = unsafe { Component::deserialize(engine, code) };

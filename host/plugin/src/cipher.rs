@@ -104,7 +104,10 @@ enum Way {
 
 impl fmt::Debug for CipherWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CipherWorker").field("digest", &self.cipher.facts.digest).field("live", &self.live.is_some()).finish()
+        f.debug_struct("CipherWorker")
+            .field("digest", &self.cipher.facts.digest)
+            .field("live", &self.live.is_some())
+            .finish()
     }
 }
 
@@ -125,7 +128,9 @@ impl CipherWorker {
             return Err(CallError::Input { function: FUNCTION, what: "the batch does not have 1 to 1 024 records" });
         }
         let config = self.cipher.facts.config.clone();
-        let called = self.call(FUNCTION, |live| live.plan.farseal_plugin_cipher().call_plan_batch(&mut live.store, batch, &config))?;
+        let called = self.call(FUNCTION, |live| {
+            live.plan.farseal_plugin_cipher().call_plan_batch(&mut live.store, batch, &config)
+        })?;
         match broken_plan(&called.value, batch, self.cipher.description.stacks.len()) {
             Some(rule) => {
                 self.live = None;
@@ -151,7 +156,13 @@ impl CipherWorker {
         self.raw("raw-cipher.open", Way::Open, subkey, units)
     }
 
-    fn raw(&mut self, function: &'static str, way: Way, subkey: &[u8; 32], units: &[Unit]) -> Result<Called<Vec<Vec<u8>>>, CallError> {
+    fn raw(
+        &mut self,
+        function: &'static str,
+        way: Way,
+        subkey: &[u8; 32],
+        units: &[Unit],
+    ) -> Result<Called<Vec<Vec<u8>>>, CallError> {
         if self.cipher.raw.is_none() {
             return Err(CallError::Input { function, what: "the cipher has no algorithm of its own" });
         }
@@ -167,10 +178,16 @@ impl CipherWorker {
             live.store.data_mut().set_subkey(None);
             result
         })?;
-        let same = called.value.len() == units.len() && called.value.iter().zip(units).all(|(out, unit)| out.len() == unit.bytes.len());
+        let same = called.value.len() == units.len()
+            && called.value.iter().zip(units).all(|(out, unit)| out.len() == unit.bytes.len());
         if !same {
             self.live = None;
-            return Err(fault(called, FaultClass::Invariant, function, "the answer has other lengths than the batch (R-40)"));
+            return Err(fault(
+                called,
+                FaultClass::Invariant,
+                function,
+                "the answer has other lengths than the batch (R-40)",
+            ));
         }
         Ok(called)
     }
@@ -221,7 +238,11 @@ impl CipherWorker {
             rest = later;
             let owned: Vec<Unit> = batch
                 .iter()
-                .map(|unit| Unit { nonces: unit.nonces.to_vec(), block_bytes: unit.block_len, bytes: unit.body.to_vec() })
+                .map(|unit| Unit {
+                    nonces: unit.nonces.to_vec(),
+                    block_bytes: unit.block_len,
+                    bytes: unit.body.to_vec(),
+                })
                 .collect();
             let done = match way {
                 Way::Seal => self.seal(subkey, &owned),
@@ -309,7 +330,11 @@ fn is_label(label: &str) -> bool {
 
 fn broken_plan(plan: &Plan, batch: &Batch, stacks: usize) -> Option<String> {
     if plan.choices.len() != 1 && plan.choices.len() != batch.records.len() {
-        return Some(format!("{} choices for {} records; one for all or one each is allowed", plan.choices.len(), batch.records.len()));
+        return Some(format!(
+            "{} choices for {} records; one for all or one each is allowed",
+            plan.choices.len(),
+            batch.records.len()
+        ));
     }
     if let Some(choice) = plan.choices.iter().find(|choice| usize::from(**choice) >= stacks) {
         return Some(format!("chooses stack {choice} of {stacks}"));

@@ -64,11 +64,14 @@ impl Disguise {
     pub fn capacity(&self, cover_bytes: u32) -> Result<Called<u32>, CallError> {
         const FUNCTION: &str = "disguise.capacity";
         let config = &self.facts.config;
-        let called = self
-            .guest
-            .call(FUNCTION, |exports, store| exports.farseal_plugin_disguise().call_capacity(store, cover_bytes, config))?;
+        let called = self.guest.call(FUNCTION, |exports, store| {
+            exports.farseal_plugin_disguise().call_capacity(store, cover_bytes, config)
+        })?;
         if called.value > cover_bytes {
-            let detail = format!("says that {cover_bytes} bytes carry {}; a cover carries less than its own length", called.value);
+            let detail = format!(
+                "says that {cover_bytes} bytes carry {}; a cover carries less than its own length",
+                called.value
+            );
             return Err(fault(called, FaultClass::Invariant, FUNCTION, detail));
         }
         Ok(called)
@@ -137,7 +140,11 @@ fn broken_plan(slots: &[Slot], smallest: u32) -> Option<String> {
     }
     slots.iter().find_map(|slot| {
         if !(smallest..=limits::SLOT_BLOCKS).contains(&slot.blocks) {
-            return Some(format!("a slot of {} blocks; {smallest} to {} are allowed", slot.blocks, limits::SLOT_BLOCKS));
+            return Some(format!(
+                "a slot of {} blocks; {smallest} to {} are allowed",
+                slot.blocks,
+                limits::SLOT_BLOCKS
+            ));
         }
         (slot.gap > limits::SLOT_GAP_MS).then(|| format!("a gap of {} ms; at most an hour is allowed", slot.gap))
     })

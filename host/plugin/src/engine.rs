@@ -107,8 +107,7 @@ fn engine(kind: EngineKind, cipher_instances: u32) -> Result<Engine, EngineError
             config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         }
     }
-    Engine::new(&config)
-        .map_err(|error| EngineError::Unavailable { kind: kind.name(), reason: error.to_string() })
+    Engine::new(&config).map_err(|error| EngineError::Unavailable { kind: kind.name(), reason: error.to_string() })
 }
 
 /// One thread that advances both engines' epochs. Wall time is only the backstop; see `limits::TICK`.

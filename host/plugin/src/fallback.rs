@@ -33,7 +33,8 @@ pub fn rotation(state: &str, event: Option<&Event>, context: &Context) -> Outcom
         decisions.push(decide(Action::Rotate(Rotate { how: How::AsConfigured, reason: reason.into() })));
     }
     // Asked again after a minimal interval when the mark is passed and the rotation did not come about.
-    let next = active.since.saturating_add(age_mark).max(context.now.saturating_add(context.limits.min_interval.max(1_000)));
+    let next =
+        active.since.saturating_add(age_mark).max(context.now.saturating_add(context.limits.min_interval.max(1_000)));
     decisions.push(decide(Action::WakeAt(next)));
     decisions.push(decide(Action::Watch(Watch { bytes: Some(bytes_mark), blocks: None })));
     Outcome { state: state.into(), decisions }
@@ -77,7 +78,10 @@ pub fn recovery(state: &str, event: Option<&recovery::Event>, context: &recovery
     let decide = |why: &str, action| recovery::Decision { why: why.into(), action };
     let mut decisions = Vec::new();
     if first {
-        decisions.push(decide("no strategy answers; every access opens", recovery::Action::Access(recovery::OnAccess::Open)));
+        decisions.push(decide(
+            "no strategy answers; every access opens",
+            recovery::Action::Access(recovery::OnAccess::Open),
+        ));
     }
     let goes_on = first || matches!(event, Some(recovery::Event::Begin | recovery::Event::Swept(_)));
     let blocks = SWEEP_BLOCKS.min(context.volume_blocks.saturating_sub(next));

@@ -29,7 +29,9 @@ impl fmt::Display for LogLine {
 /// A component's text made safe for a terminal: control characters and non-ASCII are escaped.
 #[must_use]
 pub fn escaped(text: &str) -> String {
-    text.chars().flat_map(|c| if c == ' ' || c.is_ascii_graphic() { vec![c] } else { c.escape_default().collect() }).collect()
+    text.chars()
+        .flat_map(|c| if c == ' ' || c.is_ascii_graphic() { vec![c] } else { c.escape_default().collect() })
+        .collect()
 }
 
 const fn level_name(level: Level) -> &'static str {
@@ -125,7 +127,10 @@ pub enum CallError {
         what: &'static str,
     },
     /// All instances of the pool are in use; the component is not at fault.
-    #[error("{function} was not called: all {} cipher instances are in use; run fewer ciphers or workers at once", limits::CIPHER_INSTANCES)]
+    #[error(
+        "{function} was not called: all {} cipher instances are in use; run fewer ciphers or workers at once",
+        limits::CIPHER_INSTANCES
+    )]
     NoRoom {
         /// The function that was to be called.
         function: &'static str,

@@ -192,7 +192,16 @@ impl PluginHost {
         let config = config_text(request.config)?;
         let engine = if P::DATA { EngineKind::Data } else { EngineKind::Decision };
         let component = self.compile(engine, &digest, request.bytes)?;
-        P::assemble(Parts { engines: Arc::clone(&self.engines), component, anatomy, digest, powers, kind, request, config })
+        P::assemble(Parts {
+            engines: Arc::clone(&self.engines),
+            component,
+            anatomy,
+            digest,
+            powers,
+            kind,
+            request,
+            config,
+        })
     }
 
     fn compile(&self, kind: EngineKind, digest: &Digest, bytes: &[u8]) -> Result<Component, Problem> {

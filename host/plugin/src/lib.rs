@@ -45,8 +45,8 @@ pub mod wit {
     /// `interface rotation`.
     pub mod rotation {
         pub use crate::bindings::rotation_policy::exports::farseal::plugin::rotation::{
-            Action, Context, Decided, Decision, Event, HostLimits, How, KeyInfo, KeyState, Outcome, OutcomeOfDecision, Rotate,
-            Watch,
+            Action, Context, Decided, Decision, Event, HostLimits, How, KeyInfo, KeyState, Outcome, OutcomeOfDecision,
+            Rotate, Watch,
         };
     }
 

@@ -93,7 +93,7 @@ pub enum Problem {
     },
     /// E17: carries another component with code of its own.
     NestedCode,
-    /// E18: an interface is there, but its functions or types are not the contract's.
+    /// E18: the interfaces are there, but a function or type in one is not the contract's.
     OtherShape {
         /// The component's kind.
         kind: Kind,
@@ -191,7 +191,7 @@ impl Problem {
                 "build it again, or fetch it again and compare its SHA-256",
             ),
             Self::TooLarge { bytes } => words(
-                format!("is {} MiB; the limit is {} MiB", bytes >> 20, limits::COMPONENT_BYTES >> 20),
+                format!("is {} MiB; the limit is {} MiB", bytes.div_ceil(1 << 20), limits::COMPONENT_BYTES >> 20),
                 None,
                 "strip debug sections, or split what it does",
             ),
@@ -246,7 +246,7 @@ impl Problem {
                 "build one component from one core module; do not compose",
             ),
             Self::OtherShape { kind } => words(
-                format!("exports farseal:plugin/{kind}, but a function or type in it is not the contract's"),
+                format!("has the names of the {kind} world, but a function or type behind one of them is not the contract's"),
                 Some("it was built from an edited copy of the WIT files".into()),
                 format!("build it against wit/v{ABI} as published"),
             ),

@@ -60,9 +60,9 @@ impl Recovery {
             return Err(CallError::Input { function: FUNCTION, what: "more than 64 accessed extents" });
         }
         let state = state.to_owned();
-        let called = self
-            .guest
-            .call(FUNCTION, |exports, store| exports.farseal_plugin_recovery().call_step(store, &state, event, context))?;
+        let called = self.guest.call(FUNCTION, |exports, store| {
+            exports.farseal_plugin_recovery().call_step(store, &state, event, context)
+        })?;
         check_outcome(FUNCTION, context, called)
     }
 }
@@ -74,7 +74,11 @@ fn check_context(function: &'static str, context: &Context) -> Result<(), CallEr
     Ok(())
 }
 
-fn check_outcome(function: &'static str, context: &Context, called: Called<Outcome>) -> Result<Called<Outcome>, CallError> {
+fn check_outcome(
+    function: &'static str,
+    context: &Context,
+    called: Called<Outcome>,
+) -> Result<Called<Outcome>, CallError> {
     match broken_rule(&called.value, context.volume_blocks) {
         Some(rule) => Err(fault(called, FaultClass::Protocol, function, rule)),
         None => Ok(called),
@@ -86,7 +90,11 @@ fn broken_rule(outcome: &Outcome, volume_blocks: u64) -> Option<String> {
         return Some(STATE_TOO_LONG.into());
     }
     if outcome.decisions.len() > limits::DECISIONS {
-        return Some(format!("{} decisions in one answer; at most {} are allowed", outcome.decisions.len(), limits::DECISIONS));
+        return Some(format!(
+            "{} decisions in one answer; at most {} are allowed",
+            outcome.decisions.len(),
+            limits::DECISIONS
+        ));
     }
     let opens = outcome.decisions.iter().filter(|decision| matches!(decision.action, Action::Open(_))).count();
     if opens > limits::OPENS {

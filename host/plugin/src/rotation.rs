@@ -78,9 +78,9 @@ impl RotationPolicy {
         check_context(FUNCTION, context)?;
         check_state(FUNCTION, state)?;
         let state = state.to_owned();
-        let called = self
-            .guest
-            .call(FUNCTION, |exports, store| exports.farseal_plugin_rotation().call_step(store, &state, event, context))?;
+        let called = self.guest.call(FUNCTION, |exports, store| {
+            exports.farseal_plugin_rotation().call_step(store, &state, event, context)
+        })?;
         check_outcome(FUNCTION, called)
     }
 
@@ -92,9 +92,9 @@ impl RotationPolicy {
         const FUNCTION: &str = "rotation.migrate";
         check_state(FUNCTION, state)?;
         let state = state.to_owned();
-        let called = self
-            .guest
-            .call(FUNCTION, |exports, store| exports.farseal_plugin_rotation().call_migrate(store, from_schema, &state))?;
+        let called = self.guest.call(FUNCTION, |exports, store| {
+            exports.farseal_plugin_rotation().call_migrate(store, from_schema, &state)
+        })?;
         if called.value.len() > limits::STATE_BYTES {
             return Err(fault(called, FaultClass::Protocol, FUNCTION, STATE_TOO_LONG));
         }
@@ -144,12 +144,19 @@ fn broken_rule(outcome: &Outcome) -> Option<String> {
         return Some(STATE_TOO_LONG.into());
     }
     if outcome.decisions.len() > limits::DECISIONS {
-        return Some(format!("{} decisions in one answer; at most {} are allowed", outcome.decisions.len(), limits::DECISIONS));
+        return Some(format!(
+            "{} decisions in one answer; at most {} are allowed",
+            outcome.decisions.len(),
+            limits::DECISIONS
+        ));
     }
     let mut last = 0;
     for decision in &outcome.decisions {
         if decision.id <= last {
-            return Some(format!("decision {} comes after decision {last}; ids start at 1 and grow (R-5)", decision.id));
+            return Some(format!(
+                "decision {} comes after decision {last}; ids start at 1 and grow (R-5)",
+                decision.id
+            ));
         }
         last = decision.id;
         let texts = match &decision.action {

@@ -148,7 +148,9 @@ impl Scenario {
     /// of the story).
     pub fn play(&self, host: &PluginHost, plugin: &str, component: &[u8]) -> Result<Run, PlayError> {
         match self.heading.kind {
-            Kind::Rotation => self.play_as::<crate::RotationPolicy, rotation::Story>(host, plugin, component, rotation::play),
+            Kind::Rotation => {
+                self.play_as::<crate::RotationPolicy, rotation::Story>(host, plugin, component, rotation::play)
+            }
             Kind::Disguise => self.play_as::<crate::Disguise, disguise::Story>(host, plugin, component, disguise::play),
             Kind::Recovery => self.play_as::<crate::Recovery, recovery::Story>(host, plugin, component, recovery::play),
             Kind::Cipher => self.play_as::<crate::Cipher, cipher::Story>(host, plugin, component, cipher::play),
@@ -164,13 +166,20 @@ impl Scenario {
     ) -> Result<Run, PlayError> {
         let story: S = self.body().map_err(|source| ScenarioError::Form { name: plugin.into(), source })?;
         let heading = &self.heading;
-        let config = heading.configs.get(plugin).or(heading.config.as_ref()).cloned().unwrap_or(serde_json::Value::Null);
+        let config =
+            heading.configs.get(plugin).or(heading.config.as_ref()).cloned().unwrap_or(serde_json::Value::Null);
         let mut script = Script::default();
         script.line(heading.about.trim());
         if !config.is_null() {
             script.line(&format!("settings  {config}"));
         }
-        let request = LoadRequest { slot: plugin, bytes: component, pin: Some(Digest::of(component)), grants: &[Grant::Raw], config: &config };
+        let request = LoadRequest {
+            slot: plugin,
+            bytes: component,
+            pin: Some(Digest::of(component)),
+            grants: &[Grant::Raw],
+            config: &config,
+        };
         match host.load::<P>(&request) {
             Ok(loaded) => play(loaded, &story, &mut script),
             Err(LoadError { problem: Problem::Config { found }, .. }) => {
@@ -249,7 +258,8 @@ impl Script {
 
     fn end(mut self, expect: &Expect) -> Run {
         if self.fault != expect.fault {
-            let name = |class: Option<FaultClass>| class.map_or_else(|| "no fault".into(), |class| format!("a {class} fault"));
+            let name =
+                |class: Option<FaultClass>| class.map_or_else(|| "no fault".into(), |class| format!("a {class} fault"));
             self.fail(format!("{} was expected, {} came", name(expect.fault), name(self.fault)));
         }
         if self.refused != expect.refused {
@@ -274,7 +284,8 @@ impl Script {
                 self.fail(format!("{what}: {count} is not {range}"));
             }
         }
-        if let (Some(range), Some((low, high))) = (expect.slots, self.counts.get("slots-least").zip(self.counts.get("slots-most")))
+        if let (Some(range), Some((low, high))) =
+            (expect.slots, self.counts.get("slots-least").zip(self.counts.get("slots-most")))
             && !(range.holds(*low) && range.holds(*high))
         {
             self.fail(format!("slots: plans have {low} to {high}, not {range}"));
@@ -283,7 +294,11 @@ impl Script {
         if let Some(limit) = expect.max_age
             && oldest > limit.0
         {
-            self.fail(format!("max-age: a key was active for {}, longer than {}", units::span(oldest), units::span(limit.0)));
+            self.fail(format!(
+                "max-age: a key was active for {}, longer than {}",
+                units::span(oldest),
+                units::span(limit.0)
+            ));
         }
         if expect.finished.is_some_and(|finished| finished != self.finished) && !ended {
             self.fail(if self.finished { "finished, which was not expected" } else { "the plan is not finished" });

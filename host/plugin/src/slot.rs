@@ -119,16 +119,27 @@ impl<P: Plugin> Slot<P> {
         call: impl FnOnce(&P) -> Result<Called<T>, CallError>,
         fallback: impl FnOnce() -> T,
     ) -> Answer<T> {
-        self.try_ask(now, call)
-            .unwrap_or_else(|because| Answer { value: fallback(), logs: logs_of(&because), by: By::Fallback(because), fuel: 0 })
+        self.try_ask(now, call).unwrap_or_else(|because| Answer {
+            value: fallback(),
+            logs: logs_of(&because),
+            by: By::Fallback(because),
+            fuel: 0,
+        })
     }
 
-    fn try_ask<T>(&self, now: u64, call: impl FnOnce(&P) -> Result<Called<T>, CallError>) -> Result<Answer<T>, Because> {
+    fn try_ask<T>(
+        &self,
+        now: u64,
+        call: impl FnOnce(&P) -> Result<Called<T>, CallError>,
+    ) -> Result<Answer<T>, Because> {
         let plugin = self.usable()?;
         match call(&plugin) {
-            Ok(called) => {
-                Ok(Answer { value: called.value, by: By::Plugin(plugin.facts().digest), logs: called.logs, fuel: called.fuel })
-            }
+            Ok(called) => Ok(Answer {
+                value: called.value,
+                by: By::Plugin(plugin.facts().digest),
+                logs: called.logs,
+                fuel: called.fuel,
+            }),
             Err(error) => Err(self.judge(&plugin, now, error)),
         }
     }
@@ -186,12 +197,20 @@ impl Slot<RotationPolicy> {
 
     /// [`RotationPolicy::step`], or the ceiling policy; the state then stays as it was. An empty state, as the
     /// ceiling policy leaves it before a first `init`, starts the policy.
-    pub fn step(&self, now: u64, state: &str, event: &rotation::Event, context: &rotation::Context) -> Answer<rotation::Outcome> {
+    pub fn step(
+        &self,
+        now: u64,
+        state: &str,
+        event: &rotation::Event,
+        context: &rotation::Context,
+    ) -> Answer<rotation::Outcome> {
         self.ask(
             now,
             |policy| match policy.step(state, event, &with_config(policy, context)) {
                 // A state that is not its own: start afresh (`types.wit`), since no policy at all is worse.
-                Err(CallError::Refused { error: PluginError::InvalidState(_), .. }) => policy.init(&with_config(policy, context)),
+                Err(CallError::Refused { error: PluginError::InvalidState(_), .. }) => {
+                    policy.init(&with_config(policy, context))
+                }
                 other => other,
             },
             || fallback::rotation(state, Some(event), context),
@@ -227,7 +246,13 @@ fn with_config(policy: &RotationPolicy, context: &rotation::Context) -> rotation
 
 impl Slot<Disguise> {
     /// [`Disguise::plan`], or one plain slot.
-    pub fn plan(&self, now: u64, recent: &[disguise::Seen], smallest: u32, seed: &[u8; 32]) -> Answer<Vec<disguise::Slot>> {
+    pub fn plan(
+        &self,
+        now: u64,
+        recent: &[disguise::Seen],
+        smallest: u32,
+        seed: &[u8; 32],
+    ) -> Answer<Vec<disguise::Slot>> {
         self.ask(now, |plugin| plugin.plan(recent, smallest, seed), || fallback::disguise_plan(smallest))
     }
 
@@ -259,15 +284,27 @@ impl Slot<Disguise> {
 impl Slot<Recovery> {
     /// [`Recovery::init`], or open on access and in order.
     pub fn init(&self, now: u64, context: &recovery::Context) -> Answer<recovery::Outcome> {
-        self.ask(now, |plugin| plugin.init(&recovery_context(plugin, context)), || fallback::recovery("", None, context))
+        self.ask(
+            now,
+            |plugin| plugin.init(&recovery_context(plugin, context)),
+            || fallback::recovery("", None, context),
+        )
     }
 
     /// [`Recovery::step`], or open on access and in order: from then on, since the strategy's state is given up.
-    pub fn step(&self, now: u64, state: &str, event: &recovery::Event, context: &recovery::Context) -> Answer<recovery::Outcome> {
+    pub fn step(
+        &self,
+        now: u64,
+        state: &str,
+        event: &recovery::Event,
+        context: &recovery::Context,
+    ) -> Answer<recovery::Outcome> {
         self.ask(
             now,
             |plugin| match plugin.step(state, event, &recovery_context(plugin, context)) {
-                Err(CallError::Refused { error: PluginError::InvalidState(_), .. }) => plugin.init(&recovery_context(plugin, context)),
+                Err(CallError::Refused { error: PluginError::InvalidState(_), .. }) => {
+                    plugin.init(&recovery_context(plugin, context))
+                }
                 other => other,
             },
             || fallback::recovery(state, Some(event), context),
@@ -281,7 +318,9 @@ fn recovery_context(plugin: &Recovery, context: &recovery::Context) -> recovery:
 
 /// Sealing stops: there is no native choice of cipher behind an operator's.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("cipher slot {slot} seals nothing: {because}. Nothing is sealed otherwise than configured; put a cipher in the slot or release this one")]
+#[error(
+    "cipher slot {slot} seals nothing: {because}. Nothing is sealed otherwise than configured; put a cipher in the slot or release this one"
+)]
 pub struct CipherUnavailable {
     /// The slot.
     pub slot: String,
@@ -316,7 +355,9 @@ impl Slot<Cipher> {
             return Err(self.unavailable(Because::Quarantined(digest)));
         }
         match worker.plan_batch(batch) {
-            Ok(called) => Ok(Answer { value: called.value, by: By::Plugin(digest), logs: called.logs, fuel: called.fuel }),
+            Ok(called) => {
+                Ok(Answer { value: called.value, by: By::Plugin(digest), logs: called.logs, fuel: called.fuel })
+            }
             Err(error) => Err(self.unavailable(self.judge(&plugin, now, error))),
         }
     }

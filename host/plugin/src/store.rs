@@ -23,7 +23,10 @@ pub(crate) struct HostState {
 
 impl fmt::Debug for HostState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostState").field("limiter", &self.limiter).field("logs", &self.logs.len()).finish_non_exhaustive()
+        f.debug_struct("HostState")
+            .field("limiter", &self.limiter)
+            .field("logs", &self.logs.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,7 +104,12 @@ pub(crate) fn fault<T>(
     CallError::Fault { class, function, detail: detail.into(), logs: called.logs }
 }
 
-fn read_death(state: &HostState, limits: &CallLimits, logs: &[LogLine], error: &wasmtime::Error) -> (FaultClass, String) {
+fn read_death(
+    state: &HostState,
+    limits: &CallLimits,
+    logs: &[LogLine],
+    error: &wasmtime::Error,
+) -> (FaultClass, String) {
     if let Some(rule) = state.broken {
         return (FaultClass::Protocol, rule.into());
     }
@@ -112,7 +120,10 @@ fn read_death(state: &HostState, limits: &CallLimits, logs: &[LogLine], error: &
         // Checks on values that cross the border have no trap code of their own.
         let text = format!("{error:?}");
         let detail = if text.contains("fuel allocated for hostcalls") {
-            format!("the answer is larger than {} KiB; keep answers within the contract's bounds", limits.answer_bytes >> 10)
+            format!(
+                "the answer is larger than {} KiB; keep answers within the contract's bounds",
+                limits.answer_bytes >> 10
+            )
         } else if text.contains("utf-8") || text.contains("UTF-8") {
             "a text in the answer is not UTF-8; texts of the contract are UTF-8".into()
         } else {
@@ -122,22 +133,34 @@ fn read_death(state: &HostState, limits: &CallLimits, logs: &[LogLine], error: &
     };
     if *trap == Trap::OutOfFuel {
         let fuel = limits.fuel.unwrap_or(0);
-        return (FaultClass::Fuel, format!("used up its {fuel} units of fuel; look for a loop without end, or do less in one call"));
+        return (
+            FaultClass::Fuel,
+            format!("used up its {fuel} units of fuel; look for a loop without end, or do less in one call"),
+        );
     }
     if *trap == Trap::Interrupt {
-        return (FaultClass::Timeout, format!("not done after {} ms; do less in one call", limits.deadline.as_millis()));
+        return (
+            FaultClass::Timeout,
+            format!("not done after {} ms; do less in one call", limits.deadline.as_millis()),
+        );
     }
     if *trap == Trap::UnreachableCodeReached {
         return (FaultClass::Panic, panic_detail(logs));
     }
     if [Trap::StackOverflow, Trap::MemoryOutOfBounds, Trap::TableOutOfBounds].contains(trap) {
-        return (FaultClass::Memory, format!("{}; look for recursion without end, or a bad pointer", trap_words(*trap)));
+        return (
+            FaultClass::Memory,
+            format!("{}; look for recursion without end, or a bad pointer", trap_words(*trap)),
+        );
     }
     (FaultClass::Panic, format!("stopped by the processor's rules: {}", trap_words(*trap)))
 }
 
 fn trap_words(trap: Trap) -> &'static str {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "foreign and non-exhaustive; the rest needs no words of its own")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "foreign and non-exhaustive; the rest needs no words of its own"
+    )]
     match trap {
         Trap::StackOverflow => "the call stack is used up",
         Trap::MemoryOutOfBounds => "touched memory that it does not have",
@@ -152,12 +175,16 @@ fn trap_words(trap: Trap) -> &'static str {
 
 /// The SDK logs a panic's text at level error under the key `panic` before it traps.
 fn panic_detail(logs: &[LogLine]) -> String {
-    let said = logs.iter().rev().filter(|line| line.level == log::Level::Error).find_map(|line| {
-        line.fields.iter().find(|(key, _)| key == "panic").map(|(_, value)| value)
-    });
+    let said = logs
+        .iter()
+        .rev()
+        .filter(|line| line.level == log::Level::Error)
+        .find_map(|line| line.fields.iter().find(|(key, _)| key == "panic").map(|(_, value)| value));
     match said {
         Some(text) => format!("panicked: {}", escaped(text)),
-        None => "ended itself without a word (`unreachable`); a panic hook that logs field `panic` would tell why".into(),
+        None => {
+            "ended itself without a word (`unreachable`); a panic hook that logs field `panic` would tell why".into()
+        }
     }
 }
 
@@ -170,7 +197,10 @@ enum Exceeded {
 impl Exceeded {
     fn explain(self, limiter: &Limiter) -> String {
         match self {
-            Self::Memory => format!("wanted more than its {} MiB of memory; keep less between the lines of one call", limiter.limit >> 20),
+            Self::Memory => format!(
+                "wanted more than its {} MiB of memory; keep less between the lines of one call",
+                limiter.limit >> 20
+            ),
             Self::Table => format!("wanted a table of more than {} entries", limits::TABLE_ELEMENTS),
         }
     }
@@ -220,7 +250,8 @@ impl types::Host for HostState {}
 
 impl log::Host for HostState {
     fn emit(&mut self, level: log::Level, message: String, fields: Vec<log::Field>) -> wasmtime::Result<()> {
-        let bytes: usize = message.len() + fields.iter().map(|field| field.key.len() + field.value.len()).sum::<usize>();
+        let bytes: usize =
+            message.len() + fields.iter().map(|field| field.key.len() + field.value.len()).sum::<usize>();
         self.log_bytes = self.log_bytes.saturating_add(bytes);
         if self.logs.len() >= limits::LOG_LINES || self.log_bytes > limits::LOG_BYTES {
             let rule = "logged more than 64 lines or 8 KiB in one call; log what an operator needs, once";
@@ -238,7 +269,8 @@ impl raw::Host for HostState {
         match &self.subkey {
             Some(key) => Ok(key.to_vec()),
             None => {
-                self.broken = Some("asked for a subkey outside `raw-cipher.seal` and `raw-cipher.open`; keys exist only there");
+                self.broken =
+                    Some("asked for a subkey outside `raw-cipher.seal` and `raw-cipher.open`; keys exist only there");
                 Err(wasmtime::Error::msg("no key here"))
             }
         }

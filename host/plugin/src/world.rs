@@ -61,9 +61,17 @@ pub(crate) trait World: 'static {
     /// The exports of one instance.
     type Exports;
     fn indices(pre: &InstancePre<HostState>) -> wasmtime::Result<Self::Indices>;
-    fn exports(indices: &Self::Indices, store: &mut Store<HostState>, instance: &Instance) -> wasmtime::Result<Self::Exports>;
+    fn exports(
+        indices: &Self::Indices,
+        store: &mut Store<HostState>,
+        instance: &Instance,
+    ) -> wasmtime::Result<Self::Exports>;
     fn describe(exports: &Self::Exports, store: &mut Store<HostState>) -> wasmtime::Result<About>;
-    fn check_config(exports: &Self::Exports, store: &mut Store<HostState>, config: &str) -> wasmtime::Result<Vec<Diagnostic>>;
+    fn check_config(
+        exports: &Self::Exports,
+        store: &mut Store<HostState>,
+        config: &str,
+    ) -> wasmtime::Result<Vec<Diagnostic>>;
 }
 
 macro_rules! world {
@@ -156,7 +164,8 @@ impl<W: World> Guest<W> {
 
     /// `describe`, with everything the contract says about its answer checked.
     pub(crate) fn describe(&self) -> Result<(About, u64), Problem> {
-        let called = self.call("describe", |exports, store| W::describe(exports, store).map(Ok)).map_err(died("describe"))?;
+        let called =
+            self.call("describe", |exports, store| W::describe(exports, store).map(Ok)).map_err(died("describe"))?;
         crate::about::check(&called.value, &called.logs)?;
         Ok((called.value, called.fuel))
     }
@@ -166,7 +175,11 @@ impl<W: World> Guest<W> {
         let called = self
             .call("check-config", |exports, store| W::check_config(exports, store, config).map(Ok))
             .map_err(died("check-config"))?;
-        if called.value.is_empty() { Ok(()) } else { Err(Problem::Config { found: crate::about::capped(called.value) }) }
+        if called.value.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::Config { found: crate::about::capped(called.value) })
+        }
     }
 }
 
@@ -183,7 +196,9 @@ pub(crate) struct NotThisWorld;
 pub(crate) fn died(function: &'static str) -> impl Fn(CallError) -> Problem {
     move |error| match error {
         CallError::Fault { class, detail, .. } => Problem::Died { function, class, detail },
-        CallError::Refused { error: PluginError::InvalidConfig(found), .. } => Problem::Config { found: crate::about::capped(found) },
+        CallError::Refused { error: PluginError::InvalidConfig(found), .. } => {
+            Problem::Config { found: crate::about::capped(found) }
+        }
         CallError::Refused { error, .. } => {
             Problem::BadAbout { reason: format!("{function} answers \"{}\"", crate::fault::describe(&error)) }
         }

@@ -57,7 +57,11 @@ impl BatchForm {
                 KindForm::Cover => RecordKind::Cover,
             };
             let step = u64::from(blocks);
-            (0..u64::from(times)).map(move |n| Shape { kind, first: first.saturating_add(n.saturating_mul(step)), blocks })
+            (0..u64::from(times)).map(move |n| Shape {
+                kind,
+                first: first.saturating_add(n.saturating_mul(step)),
+                blocks,
+            })
         };
         let records = self.records.iter().flat_map(shapes).collect();
         Batch { epoch: self.epoch, first_sequence: self.first_sequence, block_bytes: self.block_bytes, records }
@@ -91,7 +95,10 @@ fn plan(cipher: &Arc<Cipher>, worker: &mut CipherWorker, batch: &Batch, script: 
     let called = worker.plan_batch(batch)?;
     let last = batch.first_sequence.saturating_add(u64::try_from(batch.records.len()).unwrap_or(0)).saturating_sub(1);
     script.blank();
-    script.line(&format!("epoch {}, records {} to {last} in blocks of {}", batch.epoch, batch.first_sequence, batch.block_bytes));
+    script.line(&format!(
+        "epoch {}, records {} to {last} in blocks of {}",
+        batch.epoch, batch.first_sequence, batch.block_bytes
+    ));
     for line in plan_words(&called.value, batch) {
         script.line(&format!("  plugin    {line}"));
     }
@@ -104,7 +111,11 @@ fn plan(cipher: &Arc<Cipher>, worker: &mut CipherWorker, batch: &Batch, script: 
 
 fn plan_words(plan: &Plan, batch: &Batch) -> Vec<String> {
     if let [choice] = plan.choices.as_slice() {
-        let how_long = if plan.valid_below == 0 { "for this batch".into() } else { format!("for every record below {}", plan.valid_below) };
+        let how_long = if plan.valid_below == 0 {
+            "for this batch".into()
+        } else {
+            format!("for every record below {}", plan.valid_below)
+        };
         return vec![format!("stack {choice} {how_long}")];
     }
     let pairs: Vec<_> = plan.choices.iter().zip(&batch.records).collect();
@@ -144,7 +155,8 @@ fn round_trip(worker: &mut CipherWorker, batch: &Batch, script: &mut Script) -> 
         script.fail("what was sealed opens to something else (R-40)");
         return Ok(());
     }
-    let same = sealed.value.iter().zip(&plain).filter(|(bytes, unit)| **bytes == unit.bytes && !bytes.is_empty()).count();
+    let same =
+        sealed.value.iter().zip(&plain).filter(|(bytes, unit)| **bytes == unit.bytes && !bytes.is_empty()).count();
     if same > 0 {
         script.fail(format!("{same} records are sealed to themselves"));
     }
@@ -167,6 +179,7 @@ fn stack_words(stack: &Stack) -> String {
         Suite::Chacha20 => "chacha20",
         Suite::Own => "its own algorithm",
     };
-    let layers: Vec<_> = stack.layers.iter().map(|one| format!("{} under key {:?}", layer(one.suite), one.key_label)).collect();
+    let layers: Vec<_> =
+        stack.layers.iter().map(|one| format!("{} under key {:?}", layer(one.suite), one.key_label)).collect();
     layers.join(", then ")
 }

@@ -109,7 +109,12 @@ fn grouped(slots: &[Slot]) -> Vec<String> {
         .collect()
 }
 
-fn round_trips(disguise: &Disguise, cover_bytes: usize, payloads: &[Payload], script: &mut Script) -> Result<(), CallError> {
+fn round_trips(
+    disguise: &Disguise,
+    cover_bytes: usize,
+    payloads: &[Payload],
+    script: &mut Script,
+) -> Result<(), CallError> {
     let cover = noise(cover_bytes);
     let asked = u32::try_from(cover_bytes).unwrap_or(u32::MAX);
     let capacity = usize::try_from(disguise.capacity(asked)?.value).unwrap_or(usize::MAX);
@@ -127,7 +132,8 @@ fn round_trips(disguise: &Disguise, cover_bytes: usize, payloads: &[Payload], sc
         let carrier = disguise.embed(&cover, &vec![0xa5; bytes], &[7; 32])?;
         let changed = carrier.value.iter().zip(&cover).filter(|(a, b)| a != b).count();
         let share = changed.saturating_mul(100).checked_div(cover_bytes).unwrap_or(0);
-        script.line(&format!("  {bytes:>9} bytes in and out again; about {}0 % of the cover changed", (share + 5) / 10));
+        script
+            .line(&format!("  {bytes:>9} bytes in and out again; about {}0 % of the cover changed", (share + 5) / 10));
         script.logs(&carrier.logs);
         script.fuel(carrier.fuel);
     }

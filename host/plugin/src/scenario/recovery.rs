@@ -37,7 +37,11 @@ pub(super) struct Story {
 
 fn volume_blocks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let blocks = u64::deserialize(deserializer)?;
-    if blocks <= VOLUME_BLOCKS { Ok(blocks) } else { Err(D::Error::custom(format!("volume-blocks is at most {VOLUME_BLOCKS}"))) }
+    if blocks <= VOLUME_BLOCKS {
+        Ok(blocks)
+    } else {
+        Err(D::Error::custom(format!("volume-blocks is at most {VOLUME_BLOCKS}")))
+    }
 }
 
 const fn speed() -> u64 {
@@ -218,7 +222,8 @@ impl Node<'_> {
     fn read(&mut self, extent: &Extent) {
         let from = usize::try_from(extent.first).unwrap_or(usize::MAX);
         let count = usize::try_from(extent.blocks).unwrap_or(usize::MAX);
-        let closed = self.blocks.iter().skip(from).take(count).any(|block| matches!(block, Block::Sealed | Block::Damaged));
+        let closed =
+            self.blocks.iter().skip(from).take(count).any(|block| matches!(block, Block::Sealed | Block::Damaged));
         self.head(&format!("an initiator reads {}", extent_words(extent)));
         if !closed {
             return self.script.line("  host      answered: nothing to open");
@@ -279,7 +284,11 @@ impl Node<'_> {
     fn carry_out(&mut self, outcome: Outcome) {
         for decision in &outcome.decisions {
             let words = self.carry_out_one(&decision.action);
-            let why = if decision.why.is_empty() { String::new() } else { format!(" because {}", crate::fault::escaped(&decision.why)) };
+            let why = if decision.why.is_empty() {
+                String::new()
+            } else {
+                format!(" because {}", crate::fault::escaped(&decision.why))
+            };
             self.script.line(&format!("  plugin    {words}{why}"));
         }
         if self.state.as_ref() != Some(&outcome.state) {
@@ -328,7 +337,10 @@ impl Node<'_> {
         let (opened, failed, sealed) = (self.count(Block::Open), self.count(Block::Failed), self.count(Block::Sealed));
         self.script.counts.insert("opened", opened);
         let closed = sealed + self.count(Block::Damaged);
-        self.head(&format!("end: {opened} blocks open, {failed} failed, {closed} still closed after {}", span(self.now)));
+        self.head(&format!(
+            "end: {opened} blocks open, {failed} failed, {closed} still closed after {}",
+            span(self.now)
+        ));
     }
 }
 

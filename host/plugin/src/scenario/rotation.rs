@@ -145,7 +145,11 @@ impl<'de> Deserialize<'de> for Entry {
         let form: EntryForm = serde_yaml_ng::from_value(value).map_err(D::Error::custom)?;
         let sealing = form.sealing.map_or(0, |size| size.0);
         let mut found = Vec::new();
-        found.extend(form.advance.map(|by| Self::Advance { by: by.0, bytes: sealing, blocks: form.blocks.unwrap_or(sealing / 4096) }));
+        found.extend(form.advance.map(|by| Self::Advance {
+            by: by.0,
+            bytes: sealing,
+            blocks: form.blocks.unwrap_or(sealing / 4096),
+        }));
         found.extend(form.usage.map(|usage| match usage {
             UsageForm::Bytes(Size(bytes)) => Self::Usage { bytes, blocks: bytes / 4096, records: bytes / 65_536 },
             UsageForm::Full(parts) => {
@@ -155,11 +159,17 @@ impl<'de> Deserialize<'de> for Entry {
             }
         }));
         found.extend(form.request.map(Self::Request));
-        found.extend(form.suspect.map(|which| match which {
-            SuspectForm::Epoch(epoch) => Ok(Self::Suspect(Some(epoch))),
-            SuspectForm::Word(word) if word == "current" => Ok(Self::Suspect(None)),
-            SuspectForm::Word(word) => Err(D::Error::custom(format!("suspect: {word:?} is not `current` or an epoch"))),
-        }).transpose()?);
+        found.extend(
+            form.suspect
+                .map(|which| match which {
+                    SuspectForm::Epoch(epoch) => Ok(Self::Suspect(Some(epoch))),
+                    SuspectForm::Word(word) if word == "current" => Ok(Self::Suspect(None)),
+                    SuspectForm::Word(word) => {
+                        Err(D::Error::custom(format!("suspect: {word:?} is not `current` or an epoch")))
+                    }
+                })
+                .transpose()?,
+        );
         found.extend(form.link.map(Self::Link));
         found.extend(form.clock.map(|step| Self::Clock(step.0)));
         found.extend(form.crash.map(Self::Crash));
@@ -176,9 +186,20 @@ pub(super) fn play(policy: RotationPolicy, story: &Story, script: &mut Script) {
     let limits = &story.host;
     script.line(&format!(
         "limits    keys change after {} at the soonest, {} or {} at the latest",
-        span(limits.min_interval.0), span(limits.max_age.0), size(limits.max_bytes.0)
+        span(limits.min_interval.0),
+        span(limits.max_age.0),
+        size(limits.max_bytes.0)
     ));
-    let first = Key { epoch: 1, state: KeyState::Active, since: story.start.0, from: 0, due: None, bytes: 0, blocks: 0, records: 0 };
+    let first = Key {
+        epoch: 1,
+        state: KeyState::Active,
+        since: story.start.0,
+        from: 0,
+        due: None,
+        bytes: 0,
+        blocks: 0,
+        records: 0,
+    };
     let mut node = Node {
         policy,
         story,
@@ -327,7 +348,11 @@ impl Node<'_> {
                 let ms = (u128::from(need) * u128::from(by)).div_ceil(u128::from(total.max(1)));
                 (total > 0).then(|| begin.saturating_add(u64::try_from(ms).unwrap_or(u64::MAX)))
             };
-            let (at, next) = self.next(end, |need| pace(need.saturating_add(sealed), bytes), |need| pace(need.saturating_add(sealed_blocks), blocks));
+            let (at, next) = self.next(
+                end,
+                |need| pace(need.saturating_add(sealed), bytes),
+                |need| pace(need.saturating_add(sealed_blocks), blocks),
+            );
             if at > self.now {
                 self.chain = 0;
             }
@@ -359,9 +384,16 @@ impl Node<'_> {
     }
 
     /// The next thing that happens, at the latest the end. The paces say when so much more is sealed.
-    fn next(&mut self, end: u64, bytes_at: impl Fn(u64) -> Option<u64>, blocks_at: impl Fn(u64) -> Option<u64>) -> (u64, Next) {
+    fn next(
+        &mut self,
+        end: u64,
+        bytes_at: impl Fn(u64) -> Option<u64>,
+        blocks_at: impl Fn(u64) -> Option<u64>,
+    ) -> (u64, Next) {
         let (now, marks, limits) = (self.now, self.marks.clone(), self.story.host.clone());
-        let reach = |mark: u64, have: u64, at: &dyn Fn(u64) -> Option<u64>| if have >= mark { Some(now) } else { at(mark - have) };
+        let reach = |mark: u64, have: u64, at: &dyn Fn(u64) -> Option<u64>| {
+            if have >= mark { Some(now) } else { at(mark - have) }
+        };
         let mut coming = vec![(end, Next::End)];
         coming.extend(self.delivering().and_then(|key| key.due).map(|at| (at.max(now), Next::Arrival)));
         let to_go = self.wake_at.map(|at| at.saturating_sub(self.clock()));
@@ -415,7 +447,16 @@ impl Node<'_> {
         let epoch = self.keys.last().map_or(1, |key| key.epoch + 1);
         let due = (self.link == Link::Up).then(|| self.now + self.story.host.delivery.0);
         let since = self.clock();
-        self.keys.push(Key { epoch, state: KeyState::Delivering, since, from: self.now, due, bytes: 0, blocks: 0, records: 0 });
+        self.keys.push(Key {
+            epoch,
+            state: KeyState::Delivering,
+            since,
+            from: self.now,
+            due,
+            bytes: 0,
+            blocks: 0,
+            records: 0,
+        });
         self.began = Some(self.now);
         epoch
     }
@@ -466,7 +507,8 @@ impl Node<'_> {
     fn call(&mut self, event: Option<Event>) {
         self.chain += 1;
         if self.chain > CHAIN {
-            self.script.line(&format!("  host      {CHAIN} calls in a row and no time passes: the policy talks to itself"));
+            self.script
+                .line(&format!("  host      {CHAIN} calls in a row and no time passes: the policy talks to itself"));
             self.script.fault = Some(FaultClass::Protocol);
             self.ended = true;
             return;
@@ -482,7 +524,8 @@ impl Node<'_> {
         let crash = self.crash.take();
         let first = self.policy.call(&call);
         let answer = if crash == Some(Crash::BeforeAck) {
-            self.script.line("  crash     before the answer is in the journal; the node starts and makes the same call again");
+            self.script
+                .line("  crash     before the answer is in the journal; the node starts and makes the same call again");
             let again = self.policy.call(&call);
             if again != first {
                 self.script.fail("the same call has another answer (R-1)");
@@ -495,7 +538,9 @@ impl Node<'_> {
             Ok(called) => {
                 self.show(&called.value, &called.logs);
                 if crash == Some(Crash::AfterAck) {
-                    self.script.line("  crash     after the answer is in the journal; the node starts and carries it out from there");
+                    self.script.line(
+                        "  crash     after the answer is in the journal; the node starts and carries it out from there",
+                    );
                 }
                 self.carry_out(called.value);
                 self.script.fuel(called.fuel);
@@ -533,7 +578,11 @@ impl Node<'_> {
             entropy,
             config: self.policy.facts().config.clone(),
             keys: self.keys.iter().rev().take(crate::limits::KEYS).map(info).collect(),
-            limits: HostLimits { min_interval: limits.min_interval.0, max_age: limits.max_age.0, max_bytes: limits.max_bytes.0 },
+            limits: HostLimits {
+                min_interval: limits.min_interval.0,
+                max_age: limits.max_age.0,
+                max_bytes: limits.max_bytes.0,
+            },
             link_up: self.link == Link::Up,
         }
     }
@@ -590,7 +639,9 @@ impl Node<'_> {
                 let soonest = self.began.map(|began| began + self.story.host.min_interval.0);
                 if let Some(soonest) = soonest.filter(|soonest| *soonest > self.now) {
                     let wait = span(soonest - self.now);
-                    return OutcomeOfDecision::Refused(format!("sooner than the host's limit allows; {wait} from here it does"));
+                    return OutcomeOfDecision::Refused(format!(
+                        "sooner than the host's limit allows; {wait} from here it does"
+                    ));
                 }
                 let epoch = self.begin();
                 let way = if self.link == Link::Up { "on its way" } else { "waiting for the link" };
@@ -630,7 +681,8 @@ impl Node<'_> {
         self.script.blank();
         self.script.line(&format!(
             "{:<14}end: {rotations} new keys, {by_host} of them by the host's ceiling; the longest was active for {}",
-            story_time(now), span(oldest)
+            story_time(now),
+            span(oldest)
         ));
     }
 
@@ -645,7 +697,8 @@ impl Node<'_> {
             Event::Started => "started".into(),
             Event::Timer => "timer".into(),
             Event::Usage => {
-                let sealed = self.keys.iter().rev().find(|key| key.state == KeyState::Active).map_or(0, |key| key.bytes);
+                let sealed =
+                    self.keys.iter().rev().find(|key| key.state == KeyState::Active).map_or(0, |key| key.bytes);
                 format!("usage: {} sealed", size(sealed))
             }
             Event::Requested(text) => format!("requested: {}", quoted(text)),
@@ -681,7 +734,9 @@ impl Node<'_> {
                 if marks.is_empty() { "watch nothing".into() } else { format!("watch {}", marks.join(", ")) }
             }
             Action::Alert(text) => format!("alert {}", quoted(text)),
-            Action::Ext(ext) => format!("extension {} {}", crate::fault::escaped(&ext.name), crate::fault::escaped(&ext.json)),
+            Action::Ext(ext) => {
+                format!("extension {} {}", crate::fault::escaped(&ext.name), crate::fault::escaped(&ext.json))
+            }
         }
     }
 }

@@ -28,7 +28,8 @@ pub struct Range {
     max: u64,
 }
 
-const SPANS: [(&str, u64); 6] = [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const SPANS: [(&str, u64); 6] =
+    [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 const SIZES: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 impl Range {
@@ -107,10 +108,15 @@ macro_rules! text_form {
 
 text_form!(Span, parse_span, "a span such as 1h30m");
 text_form!(Instant, parse_instant, "a time such as 2026-01-01T00:00:00Z");
-text_form!(Step, |text: &str| {
-    let (sign, span) = text.strip_prefix('-').map_or((1, text.strip_prefix('+').unwrap_or(text)), |rest| (-1, rest));
-    parse_span(span).and_then(|span| i64::try_from(span).ok()).map(|span| span * sign)
-}, "a step such as -2h");
+text_form!(
+    Step,
+    |text: &str| {
+        let (sign, span) =
+            text.strip_prefix('-').map_or((1, text.strip_prefix('+').unwrap_or(text)), |rest| (-1, rest));
+        parse_span(span).and_then(|span| i64::try_from(span).ok()).map(|span| span * sign)
+    },
+    "a step such as -2h"
+);
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -123,9 +129,9 @@ impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match NumberOr::<String>::deserialize(deserializer)? {
             NumberOr::Number(bytes) => Ok(Self(bytes)),
-            NumberOr::Other(text) => {
-                parse_size(&text).map(Self).ok_or_else(|| D::Error::custom(format!("{text:?} is not a size such as 40GiB")))
-            }
+            NumberOr::Other(text) => parse_size(&text)
+                .map(Self)
+                .ok_or_else(|| D::Error::custom(format!("{text:?} is not a size such as 40GiB"))),
         }
     }
 }
@@ -193,7 +199,15 @@ mod tests {
 
     #[test]
     fn spans_sizes_and_times_are_read_and_shown() {
-        for (text, ms) in [("1h30m", Some(5_400_000)), ("500ms", Some(500)), ("2w", Some(1_209_600_000)), ("", None), ("1", None), ("h", None), ("1y", None)] {
+        for (text, ms) in [
+            ("1h30m", Some(5_400_000)),
+            ("500ms", Some(500)),
+            ("2w", Some(1_209_600_000)),
+            ("", None),
+            ("1", None),
+            ("h", None),
+            ("1y", None),
+        ] {
             assert_eq!(parse_span(text), ms, "{text}");
         }
         assert_eq!(parse_size("40GiB"), Some(40 << 30));
