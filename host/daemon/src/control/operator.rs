@@ -96,10 +96,14 @@ impl CommandError {
         let (code, next) = match self {
             Self::NoSuchPair { .. } => (ErrorCode::NotFound, Some("`farseal status` lists the pairs".to_owned())),
             Self::OtherSide { needs, .. } => (ErrorCode::Refused, Some(format!("run it on the {needs}'s node"))),
-            Self::WrongState { would, .. } => (ErrorCode::Refused, would.as_ref().map(|would| format!("run `{would}`"))),
+            Self::WrongState { would, .. } => {
+                (ErrorCode::Refused, would.as_ref().map(|would| format!("run `{would}`")))
+            }
             Self::Refused { next, .. } => (ErrorCode::Refused, next.clone()),
             Self::BadParameter { .. } => (ErrorCode::BadRequest, None),
-            Self::NotYet { .. } => (ErrorCode::Refused, Some("`farseal status --watch` shows how far it is".to_owned())),
+            Self::NotYet { .. } => {
+                (ErrorCode::Refused, Some("`farseal status --watch` shows how far it is".to_owned()))
+            }
             Self::Failed { next, .. } => (ErrorCode::Failed, next.clone()),
         };
         ErrorReply { code, message: self.to_string(), next }

@@ -1,1 +1,228 @@
-//! The control socket's HTTP server.
+//! The control socket: HTTP and JSON for the CLI, on a Unix socket that only its owner opens; and `/metrics`.
+//!
+//! ```text
+//! GET  /v1/status                  NodeStatus
+//! GET  /v1/plugins                 [PluginStatus]
+//! POST /v1/pairs/{name}/{command}  parameters (a JSON object, or nothing) → CommandReply
+//! GET  /metrics                    Prometheus text
+//! ```
+//!
+//! Every error is an [`ErrorReply`].
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::api::{ErrorCode, ErrorReply, PairCommand, Pause, Rotate, Suspect, Swap};
+use super::operator::Operator;
+use crate::observe;
+
+/// Bytes of a request's body: a swap's settings are the largest, and a plugin takes 64 KiB of them.
+pub const BODY_BYTES_MAX: usize = 128 << 10;
+
+/// Every command, for messages.
+const COMMANDS: &str = "rotate, suspect, pause, resume, takeover, scrub, copy-all, swap";
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A node answers there.
+    #[error("{}: a node answers on this control socket already; stop it, or give this one another control-socket", path.display())]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Something other than a socket lies there.
+    #[error("{}: this is no socket, and is left alone; remove it, or give [node] another control-socket", path.display())]
+    NoSocket {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("control socket {}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Listens on a Unix socket with mode 0600, in place of one that a dead node left behind. Call it on the runtime.
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    let failed = |source| BindError::Io { path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Ok(found) if !is_socket(&found) => return Err(BindError::NoSocket { path: path.to_owned() }),
+        Ok(_) if UnixStream::connect(path).is_ok() => return Err(BindError::InUse { path: path.to_owned() }),
+        Ok(_) => fs::remove_file(path).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    // Bound in a folder of our own, so that nobody connects before the mode is set.
+    let folder = path.with_extension("new");
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = bind_within(&folder, path).map_err(failed);
+    let _ = fs::remove_dir_all(&folder);
+    listener
+}
+
+fn bind_within(folder: &Path, path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().mode(0o700).create(folder)?;
+    let first = folder.join("s");
+    let listener = UnixListener::bind(&first)?;
+    fs::set_permissions(&first, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&first, path)?;
+    Ok(listener)
+}
+
+fn is_socket(metadata: &fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    metadata.file_type().is_socket()
+}
+
+/// Serves the control socket until `stop` is ready and requests under way are answered.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: UnixListener,
+    operator: Arc<dyn Operator>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, routes(operator)).with_graceful_shutdown(stop).await
+}
+
+/// Serves `/metrics` alone, over TCP.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    operator: Arc<dyn Operator>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let routes = Router::new().route("/metrics", get(metrics)).fallback(no_page).with_state(operator);
+    axum::serve(listener, routes).with_graceful_shutdown(stop).await
+}
+
+type Node = State<Arc<dyn Operator>>;
+
+fn routes(operator: Arc<dyn Operator>) -> Router {
+    Router::new()
+        .route("/v1/status", get(async |State(node): Node| Json(node.status())))
+        .route("/v1/plugins", get(async |State(node): Node| Json(node.plugins())))
+        .route("/v1/pairs/{name}/{command}", post(command))
+        .route("/metrics", get(metrics))
+        .fallback(no_page)
+        .method_not_allowed_fallback(other_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(operator)
+}
+
+async fn command(
+    State(node): Node,
+    UrlPath((pair, verb)): UrlPath<(String, String)>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Ok(body) = body else {
+        return error(bad_request(format!("the body is longer than {BODY_BYTES_MAX} bytes, or was cut off")));
+    };
+    let command = match parse(&verb, &body) {
+        Ok(command) => command,
+        Err(reply) => return error(reply),
+    };
+    match node.command(&pair, command).await {
+        Ok(reply) => Json(reply).into_response(),
+        Err(refused) => error(refused.reply()),
+    }
+}
+
+fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
+    Ok(match verb {
+        "rotate" => PairCommand::Rotate(rotate(parameters::<Rotate>(verb, body)?)?),
+        "suspect" => PairCommand::Suspect(parameters::<Suspect>(verb, body)?),
+        "pause" => PairCommand::Pause(parameters::<Pause>(verb, body)?),
+        "resume" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Resume)?,
+        "takeover" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::TakeOver)?,
+        "scrub" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Scrub)?,
+        "copy-all" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::CopyAll)?,
+        "swap" => PairCommand::Swap(parameters::<Swap>(verb, body)?),
+        _ => {
+            let message = format!("there is no command {:?}", verb.chars().take(32).collect::<String>());
+            return Err(ErrorReply { code: ErrorCode::NotFound, message, next: Some(format!("commands: {COMMANDS}")) });
+        }
+    })
+}
+
+/// `at-once` is the host's own way, not an operator's.
+fn rotate(rotate: Rotate) -> Result<Rotate, ErrorReply> {
+    if rotate.how == Some(farseal_core::rotation::How::AtOnce) {
+        return Err(bad_request("rotate: how is \"in-band\" or \"pause\"".to_owned()));
+    }
+    Ok(rotate)
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// No body is an empty object.
+fn parameters<T: DeserializeOwned>(verb: &str, body: &[u8]) -> Result<T, ErrorReply> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body)
+        .map_err(|error| bad_request(format!("the parameters of {verb} are not sound: {error}")))
+}
+
+fn bad_request(message: String) -> ErrorReply {
+    let next = Some("send a JSON object, as /v1/pairs/NAME/rotate with {\"force\": true}".to_owned());
+    ErrorReply { code: ErrorCode::BadRequest, message, next }
+}
+
+#[expect(clippy::unused_async, reason = "axum calls it")]
+async fn metrics(State(node): Node) -> Response {
+    let mut text = observe::metrics(&node.status());
+    node.metrics(&mut text);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+#[expect(clippy::unused_async, reason = "axum calls it")]
+async fn no_page() -> Response {
+    let next = Some("GET /v1/status, /v1/plugins, /metrics; POST /v1/pairs/NAME/COMMAND".to_owned());
+    error(ErrorReply { code: ErrorCode::NotFound, message: "there is nothing at this path".to_owned(), next })
+}
+
+#[expect(clippy::unused_async, reason = "axum calls it")]
+async fn other_method() -> Response {
+    error(bad_request("commands are POST, everything else is GET".to_owned()))
+}
+
+fn error(reply: ErrorReply) -> Response {
+    let status = match reply.code {
+        ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::Refused => StatusCode::CONFLICT,
+        ErrorCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, Json(reply)).into_response()
+}

@@ -1,0 +1,123 @@
+//! The annotated configuration that `farseal init` writes. It parses as it is; a line that begins with `#` and no blank
+//! is a field at its default or an example of a section, to be uncommented.
+
+use crate::keys::card::NodeName;
+
+/// The configuration of a node with this name. `passphrase_file` as it shall stand in the file.
+#[must_use]
+pub fn example(name: &NodeName, passphrase_file: &str) -> String {
+    let passphrase_file = toml::Value::String(passphrase_file.to_owned());
+    TEMPLATE.replace("@NAME@", name.as_str()).replace("@PASSPHRASE@", &passphrase_file.to_string())
+}
+
+const TEMPLATE: &str = r##"# The configuration of one farseal node. `farseal run --config THIS-FILE` starts it.
+#
+# Relative paths count from this file's folder. Sizes: B, KiB, MiB, GiB, TiB. Durations: ms, s, m, h, d.
+# A line that begins with # and no blank is a field at its default, or an example.
+
+[node]
+# As in the node's card and certificate: a-z, 0-9 and -.
+name = "@NAME@"
+# Journals, logs, indexes and the sealed identity. Fast storage with a flush that is honest.
+#state-dir = "state"
+# The Unix socket that `farseal status` and the other commands talk to; its owner alone can.
+#control-socket = "state/control.sock"
+# The form of log lines: "text" or "json".
+#log = "text"
+# Which log lines, in RUST_LOG's syntax.
+#log-filter = "info"
+
+# What the node's secrets are sealed under: one of the two.
+[secrets]
+# A file with a passphrase, mode 600.
+passphrase-file = @PASSPHRASE@
+# Or systemd: LoadCredentialEncrypted=farseal in the service's unit.
+#credential = false
+
+# Where initiators connect.
+[nbd]
+# "unix:PATH" and "tcp:ADDRESS:PORT", any number.
+listen = ["unix:nbd.sock"]
+# TLS on the TCP listeners: "off", "allowed" (at the client's option) or "required".
+#tls = "off"
+# The server's certificate chain and key, in PEM; needed unless tls is "off".
+#cert = "server.pem"
+#key = "server.key"
+# Clients must show a certificate signed by one of these.
+#client-ca = "clients.pem"
+
+# Where primaries connect to the secondaries here. Not needed on a node without secondaries.
+[link]
+#listen = "0.0.0.0:7440"
+
+# Prometheus. The control socket always serves /metrics; this adds a TCP address, without a password.
+[metrics]
+#listen = "127.0.0.1:9740"
+
+[plugins]
+# A component without a path, such as "interval", is interval.wasm in here.
+#dir = "plugins"
+
+# ---- What follows is written by `farseal pair create` and `farseal pair accept`. -------------------------------
+
+# Another node.
+#[[peer]]
+# What this file calls it.
+#name = "remote"
+# "HOST:PORT", one for each path to it. Not needed where it connects to us.
+#addresses = ["remote.example:7440"]
+# The text that `farseal pair card` prints there.
+#card = '''
+#...
+#'''
+
+# A block device image that this node exports over NBD.
+#[[volume]]
+# The export's name.
+#name = "vault"
+# A file or a block device.
+#path = "volumes/vault.img"
+# Makes the file when there is none. Leave it out for what exists.
+#size = "10GiB"
+# For people; NBD clients show it.
+#description = "the vault's records"
+
+# A volume and its copy.
+#[[pair]]
+# What the CLI calls it.
+#name = "vault-1"
+# Drawn by `farseal pair create`; the same at both sites.
+#id = "00112233445566778899aabbccddeeff"
+#volume-id = "ffeeddccbbaa99887766554433221100"
+# The [[peer]] with the other side.
+#peer = "remote"
+# "primary" where initiators write, "secondary" where the copy is kept.
+#role = "primary"
+# Primary: the [[volume]]. Secondary: the export's name after a takeover; the pair's name unless given.
+#volume = "vault"
+# Secondary only: bytes of the primary's volume.
+# size = "10GiB"
+# Seal every record? The same at both sites; a record that disagrees is refused.
+#encrypted = true
+# The seal unit: 512 to 65536, a power of two; the same at both sites.
+#block-bytes = 4096
+# "ordered" (one path, in order) or "scheduled" (any number of paths, any order; the remote puts them in order).
+#transfer = "ordered"
+# Connections of the link, 1 to 16, spread over the peer's addresses.
+#paths = 1
+# How the key changes unless the policy says: "in-band" (no pause) or "pause" (send, stop, change, go on).
+#rotate = "in-band"
+# The host's limits around the policy plugin. At max-age or max-bytes sealing stops until there is a new key.
+#key-limits = { min-interval = "100ms", max-age = "30d", max-bytes = "16TiB" }
+# Beyond it, what the secondary lacks is remembered by place, and the journal is let go.
+#journal-max = "4GiB"
+# The plugins. component: a name in [plugins] dir, or a path. sha256: what its bytes must be; `farseal plugin inspect`
+# shows it. grants: ["raw"] lets a cipher see blocks and derived keys. config: the plugin's own settings.
+#cipher = { component = "aes-256-gcm", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }
+#policy = { component = "interval", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }
+#disguise = { component = "cover", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }
+#recovery = { component = "on-access", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }
+"##;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,367 @@
+//! `[[pair]]`: one side of a pair, its plugins, and what must fit between it and the other sections.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use farseal_core::limits::{
+    JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, KEY_AGE_MAX, KEY_BYTES_MAX, ROTATION_INTERVAL_MIN, VOLUME_BLOCKS_MAX,
+};
+use farseal_core::rotation::{How, KeyLimits};
+use farseal_core::units::{BlockBytes, ByteLen, Millis, PairId, VolumeId};
+use farseal_plugin::{Digest, Grant};
+
+use super::super::problem::ConfigError;
+use super::super::read::{Field, Table};
+use super::super::units::{SPAN_FORM, parse_span, size_text, span_text};
+use super::super::{Link, Pair, PairSide, Peer, PluginChoice, Plugins, Transfer, Volume};
+use super::{Base, NAME_FORM, Unique, bytes, name, size};
+
+/// Connections of one link: what n paths may be before the file is surely mistaken.
+const PATHS_MAX: u16 = 16;
+const ID_FORM: &str = "32 hexadecimal digits, as `farseal pair create` draws them; the same at both sites";
+
+/// The shipped component for each slot.
+pub(in super::super) const DEFAULT_CIPHER: &str = "aes-256-gcm";
+pub(in super::super) const DEFAULT_POLICY: &str = "interval";
+pub(in super::super) const DEFAULT_DISGUISE: &str = "cover";
+pub(in super::super) const DEFAULT_RECOVERY: &str = "on-access";
+
+/// What was read before, and what must stay unique.
+#[derive(Debug)]
+pub(super) struct Context<'c> {
+    base: Base<'c>,
+    plugins: &'c Plugins,
+    peers: &'c [Peer],
+    volumes: &'c [Volume],
+    link: &'c Link,
+    names: Unique,
+    ids: Unique,
+    volume_ids: Unique,
+    copied: Unique,
+    exports: Unique,
+}
+
+impl<'c> Context<'c> {
+    pub(super) fn new(
+        base: Base<'c>,
+        plugins: &'c Plugins,
+        peers: &'c [Peer],
+        volumes: &'c [Volume],
+        link: &'c Link,
+    ) -> Self {
+        let [names, ids, volume_ids, copied, exports] = std::array::from_fn(|_| Unique::default());
+        Self { base, plugins, peers, volumes, link, names, ids, volume_ids, copied, exports }
+    }
+}
+
+pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Result<Pair, ConfigError> {
+    let field = table.need("name", NAME_FORM, "add name = \"NAME\"")?;
+    let name = name(&field)?;
+    context.names.add(&field, &name, "pair name")?;
+    let id = PairId(id(table, "id", &mut context.ids)?);
+    let volume_id = VolumeId(self::id(table, "volume-id", &mut context.volume_ids)?);
+    let block_bytes = match table.take("block-bytes") {
+        Some(field) => block_bytes(&field)?,
+        None => BlockBytes::DEFAULT,
+    };
+    let peer = peer(table, context.peers)?;
+    let side = side(table, context, &name, peer, block_bytes)?;
+    let encrypted = table.take("encrypted").map(|field| field.boolean()).transpose()?.unwrap_or(true);
+    let (transfer, paths) = way(table)?;
+    let ways = [("in-band", How::InBand), ("pause", How::Pause)];
+    let rotate = table.take("rotate").map(|field| field.one_of(&ways)).transpose()?.unwrap_or(How::InBand);
+    let key_limits = key_limits(table)?;
+    let journal_max = match table.take("journal-max") {
+        Some(field) => journal_max(&field)?,
+        None => JOURNAL_BYTES_MAX,
+    };
+    let mut choice = |slot, default, grants| plugin(table, context, slot, default, grants);
+    let cipher = choice("cipher", DEFAULT_CIPHER, &[("raw", Grant::Raw)])?;
+    let policy = choice("policy", DEFAULT_POLICY, &[])?;
+    let disguise = choice("disguise", DEFAULT_DISGUISE, &[])?;
+    let recovery = choice("recovery", DEFAULT_RECOVERY, &[])?;
+    let peer = peer.name.clone();
+    Ok(Pair {
+        name,
+        id,
+        volume_id,
+        peer,
+        side,
+        encrypted,
+        block_bytes,
+        paths,
+        transfer,
+        rotate,
+        key_limits,
+        journal_max,
+        cipher,
+        policy,
+        disguise,
+        recovery,
+    })
+}
+
+fn id(table: &mut Table<'_, '_>, key: &'static str, unique: &mut Unique) -> Result<[u8; 16], ConfigError> {
+    let field = table.need(key, ID_FORM, "let `farseal pair create` write this section")?;
+    let id = field.parsed(ID_FORM, parse_id)?;
+    unique.add(&field, &format!("{id:02x?}"), key)?;
+    Ok(id)
+}
+
+/// Not an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no id")]
+pub(in super::super) struct NoId;
+
+pub(in super::super) fn parse_id(text: &str) -> Result<[u8; 16], NoId> {
+    let number = u128::from_str_radix(text, 16).map_err(|_| NoId)?;
+    let sound = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) && number != 0;
+    if sound { Ok(number.to_be_bytes()) } else { Err(NoId) }
+}
+
+fn block_bytes(field: &Field<'_, '_>) -> Result<BlockBytes, ConfigError> {
+    let form = "512, 1024, 2048, 4096, 8192, 16384, 32768 or 65536; the same at both sites";
+    let number = field.integer(form)?;
+    let block = u32::try_from(number).ok().and_then(|number| BlockBytes::new(number).ok());
+    block.ok_or_else(|| field.wrong("no block has this size", form, "write block-bytes = 4096"))
+}
+
+fn peer<'c>(table: &mut Table<'_, '_>, peers: &'c [Peer]) -> Result<&'c Peer, ConfigError> {
+    let field = table.need("peer", "the name of a [[peer]]", "add peer = \"NAME\" and a [[peer]] section")?;
+    let name = field.text("the name of a [[peer]]")?;
+    peers.iter().find(|peer| peer.name == name).ok_or_else(|| {
+        let allowed = listed("the name of a [[peer]]", peers.iter().map(|peer| peer.name.as_str()));
+        field.wrong(
+            "there is no such [[peer]]",
+            &allowed,
+            "correct the name, or add a [[peer]] section with the peer's card",
+        )
+    })
+}
+
+fn side(
+    table: &mut Table<'_, '_>,
+    context: &mut Context<'_>,
+    pair: &str,
+    peer: &Peer,
+    block: BlockBytes,
+) -> Result<PairSide, ConfigError> {
+    let roles = "\"primary\" where initiators write, \"secondary\" where the copy is kept";
+    let field = table.need("role", roles, "add role = \"primary\" or role = \"secondary\"")?;
+    let primary = field.one_of(&[("primary", true), ("secondary", false)])?;
+    let (volume, bytes) = (table.take("volume"), table.take("size"));
+    if primary {
+        primary_side(table, context, peer, volume, bytes)
+    } else {
+        secondary_side(table, context, pair, block, volume, bytes)
+    }
+}
+
+fn primary_side(
+    table: &Table<'_, '_>,
+    context: &mut Context<'_>,
+    peer: &Peer,
+    volume: Option<Field<'_, '_>>,
+    bytes: Option<Field<'_, '_>>,
+) -> Result<PairSide, ConfigError> {
+    if let Some(field) = bytes {
+        let fix = "remove it; the size belongs to the [[volume]]";
+        return Err(field.wrong("a primary has the size of its volume", "size on a secondary", fix));
+    }
+    let form = "the name of a [[volume]]";
+    let field =
+        volume.ok_or_else(|| table.missing("volume", form, "add volume = \"NAME\" and a [[volume]] section"))?;
+    let name = field.text(form)?;
+    if !context.volumes.iter().any(|volume| volume.name == name) {
+        let allowed = listed(form, context.volumes.iter().map(|volume| volume.name.as_str()));
+        return Err(field.wrong(
+            "there is no such [[volume]]",
+            &allowed,
+            "correct the name, or add a [[volume]] section",
+        ));
+    }
+    context.copied.add(&field, name, "volume")?;
+    if peer.addresses.is_empty() {
+        let wrong = format!("peer {} has no addresses, and a primary connects to its secondary", peer.name);
+        let fix = format!("add addresses = [\"HOST:PORT\"] to the [[peer]] {}", peer.name);
+        return Err(field.wrong(&wrong, "a peer with addresses", &fix));
+    }
+    Ok(PairSide::Primary { volume: name.to_owned() })
+}
+
+fn secondary_side(
+    table: &Table<'_, '_>,
+    context: &mut Context<'_>,
+    pair: &str,
+    block: BlockBytes,
+    volume: Option<Field<'_, '_>>,
+    bytes: Option<Field<'_, '_>>,
+) -> Result<PairSide, ConfigError> {
+    let form = "the size of the primary's volume, as in \"10GiB\"";
+    let field = bytes.ok_or_else(|| table.missing("size", form, "copy it from the invitation"))?;
+    let size = size(&field)?;
+    let most = VOLUME_BLOCKS_MAX.byte_len(block);
+    if !size.0.is_multiple_of(block.as_u64()) || size > most {
+        let allowed = format!("whole blocks of {} bytes, at most {}", block.get(), size_text(most));
+        return Err(field.wrong("the size does not go with block-bytes", &allowed, "copy both from the invitation"));
+    }
+    if context.link.listen.is_none() {
+        let allowed = "a secondary on a node with [link] listen";
+        return Err(field.wrong(
+            "primaries cannot connect to this node",
+            allowed,
+            "add listen = \"0.0.0.0:7440\" to [link]",
+        ));
+    }
+    let export = match volume {
+        Some(field) => {
+            let export = name(&field)?;
+            if context.volumes.iter().any(|volume| volume.name == export) {
+                let fix = "choose another name, or remove the line: the pair's name is taken then";
+                return Err(field.wrong("a [[volume]] has this name", "the export's name after a takeover", fix));
+            }
+            context.exports.add(&field, &export, "export name")?;
+            export
+        }
+        None => pair.to_owned(),
+    };
+    Ok(PairSide::Secondary { export, size })
+}
+
+fn way(table: &mut Table<'_, '_>) -> Result<(Transfer, u16), ConfigError> {
+    let words = [("ordered", Transfer::Ordered), ("scheduled", Transfer::Scheduled)];
+    let transfer = table.take("transfer").map(|field| field.one_of(&words)).transpose()?;
+    let transfer = transfer.unwrap_or(Transfer::Ordered);
+    let Some(field) = table.take("paths") else { return Ok((transfer, 1)) };
+    let form = "1 to 16 connections";
+    let paths = u16::try_from(field.integer(form)?).ok().filter(|paths| (1..=PATHS_MAX).contains(paths));
+    let paths = paths.ok_or_else(|| field.wrong("a link does not have so many paths", form, "write paths = 1"))?;
+    if transfer == Transfer::Ordered && paths > 1 {
+        let allowed = "1 with transfer = \"ordered\"; up to 16 with \"scheduled\"";
+        return Err(field.wrong(
+            "several paths have no one order",
+            allowed,
+            "write transfer = \"scheduled\", or paths = 1",
+        ));
+    }
+    Ok((transfer, paths))
+}
+
+fn key_limits(table: &mut Table<'_, '_>) -> Result<KeyLimits, ConfigError> {
+    let mut limits = KeyLimits { interval_min: ROTATION_INTERVAL_MIN, age_max: KEY_AGE_MAX, bytes_max: KEY_BYTES_MAX };
+    let Some(field) = table.take("key-limits") else { return Ok(limits) };
+    let mut table = field.table("{ min-interval = \"1s\", max-age = \"30d\", max-bytes = \"16TiB\" }")?;
+    if let Some(field) = table.take("max-age") {
+        limits.age_max = span(&field, ROTATION_INTERVAL_MIN, KEY_AGE_MAX)?;
+    }
+    if let Some(field) = table.take("min-interval") {
+        limits.interval_min = span(&field, ROTATION_INTERVAL_MIN, limits.age_max)?;
+    }
+    if let Some(field) = table.take("max-bytes") {
+        limits.bytes_max = size_within(&field, ByteLen(1 << 20), KEY_BYTES_MAX, "write max-bytes = \"16TiB\"")?;
+    }
+    table.finish()?;
+    Ok(limits)
+}
+
+fn span(field: &Field<'_, '_>, least: Millis, most: Millis) -> Result<Millis, ConfigError> {
+    let span = field.parsed(SPAN_FORM, parse_span)?;
+    if (least..=most).contains(&span) {
+        return Ok(span);
+    }
+    let allowed = format!("{} to {}", span_text(least), span_text(most));
+    Err(field.wrong("this is outside of the host's limits", &allowed, "choose a duration between them"))
+}
+
+fn journal_max(field: &Field<'_, '_>) -> Result<ByteLen, ConfigError> {
+    size_within(field, JOURNAL_BYTES_MIN, ByteLen(1 << 50), "write journal-max = \"4GiB\"")
+}
+
+fn size_within(field: &Field<'_, '_>, least: ByteLen, most: ByteLen, fix: &str) -> Result<ByteLen, ConfigError> {
+    let size = bytes(field)?;
+    if (least..=most).contains(&size) {
+        return Ok(size);
+    }
+    let allowed = format!("{} to {}", size_text(least), size_text(most));
+    Err(field.wrong("this is outside of the host's limits", &allowed, fix))
+}
+
+fn plugin(
+    table: &mut Table<'_, '_>,
+    context: &Context<'_>,
+    slot: &'static str,
+    default: &str,
+    grants: &[(&str, Grant)],
+) -> Result<PluginChoice, ConfigError> {
+    let no_settings = || serde_json::Value::Object(serde_json::Map::new());
+    let Some(field) = table.take(slot) else {
+        let path = context.plugins.dir.join(format!("{default}.wasm"));
+        return Ok(PluginChoice {
+            component: default.to_owned(),
+            path,
+            sha256: None,
+            grants: vec![],
+            config: no_settings(),
+        });
+    };
+    let form = format!("{{ component = {default:?}, sha256 = \"..\" }}");
+    let mut table = field.table(&form)?;
+    let names = format!("a name in [plugins] dir, as in {default:?}, or a path that ends in .wasm");
+    let component = table.need("component", &names, &format!("add component = {default:?}"))?;
+    let text = component.text(&names)?;
+    let path = match text {
+        "" => {
+            return Err(component.wrong("this names no component", &names, &format!("write component = {default:?}")));
+        }
+        text if text.contains('/') || text.ends_with(".wasm") => context.base.path(&component)?,
+        text => context.plugins.dir.join(format!("{text}.wasm")),
+    };
+    let form = "the SHA-256 of the component's bytes, 64 hexadecimal digits";
+    let sha256 = table.take("sha256").map(|field| pinned(&field, form)).transpose()?;
+    let grants = match table.take("grants") {
+        Some(field) => granted(&field, slot, grants)?,
+        None => Vec::new(),
+    };
+    let config = match table.take("config") {
+        Some(field) => {
+            // Taken as it is: what it means is the plugin's business, so long as it is a table.
+            field.table("a table of the plugin's own settings")?;
+            field.json()?
+        }
+        None => no_settings(),
+    };
+    table.finish()?;
+    Ok(PluginChoice { component: text.to_owned(), path, sha256, grants, config })
+}
+
+fn pinned(field: &Field<'_, '_>, form: &str) -> Result<Digest, ConfigError> {
+    let read = |text: &str| parse::<Digest>(text);
+    let text = field.text(form)?;
+    read(text).map_err(|error| field.wrong(&error, form, "copy it from `farseal plugin inspect FILE`"))
+}
+
+fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn granted(field: &Field<'_, '_>, slot: &str, known: &[(&str, Grant)]) -> Result<Vec<Grant>, ConfigError> {
+    let allowed = match known {
+        [] => format!("none: a {slot} needs no grant"),
+        known => known.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(", "),
+    };
+    let mut grants = Vec::new();
+    for each in field.list(&allowed)? {
+        let word = each.text(&allowed)?;
+        let grant = known.iter().find(|(name, _)| *name == word).map(|(_, grant)| *grant);
+        let grant = grant.ok_or_else(|| each.wrong("there is no such grant here", &allowed, "remove it"))?;
+        if !grants.contains(&grant) {
+            grants.push(grant);
+        }
+    }
+    Ok(grants)
+}
+
+fn listed<'n>(what: &str, names: impl Iterator<Item = &'n str>) -> String {
+    let names: Vec<&str> = names.take(8).collect();
+    if names.is_empty() { format!("{what}; there is none") } else { format!("{what}: {}", names.join(", ")) }
+}

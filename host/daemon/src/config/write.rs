@@ -1,0 +1,158 @@
+//! Sections that commands append to a configuration. TOML lets `[[..]]` sections stand anywhere, so appending never
+//! touches what a person wrote; the whole is checked before the file is replaced.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use farseal_core::rotation::How;
+use toml::Value;
+
+use super::problem::ConfigError;
+use super::units::{size_text, span_text};
+use super::{Config, Pair, PairSide, Peer, PluginChoice, Transfer, Volume, read};
+
+/// Why sections were not appended; the file is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The file is not sound, or would not be with them.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The file could not be replaced.
+    #[error("{}: {source}", file.display())]
+    Io {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Appends sections to a file, if the whole is then sound. Durable when it returns.
+///
+/// # Errors
+/// [`AppendError`]; the file is as it was.
+pub fn append(file: &Path, sections: &str) -> Result<Config, AppendError> {
+    let mut text = read::whole(file)?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(sections);
+    let config = Config::parse(file, &text)?;
+    replace(file, &text).map_err(|source| AppendError::Io { file: file.to_owned(), source })?;
+    Ok(config)
+}
+
+/// Beside the file, durable, then in its place: a crash leaves the one or the other.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let file = fs::canonicalize(file)?;
+    let mode = fs::metadata(&file)?.permissions().mode();
+    let mut beside = file.clone().into_os_string();
+    beside.push(".new");
+    let mut new = File::options().write(true).create(true).truncate(true).mode(mode & 0o777).open(&beside)?;
+    new.write_all(text.as_bytes())?;
+    new.sync_all()?;
+    fs::rename(&beside, &file)?;
+    file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+/// A `[[peer]]` section.
+#[must_use]
+pub fn peer_section(peer: &Peer) -> String {
+    let mut text = format!("\n[[peer]]\nname = {}\n", quoted(&peer.name));
+    if !peer.addresses.is_empty() {
+        let addresses: Vec<String> = peer.addresses.iter().map(|address| quoted(&address.to_string())).collect();
+        line(&mut text, "addresses", &format!("[{}]", addresses.join(", ")));
+    }
+    line(&mut text, "card", &format!("'''\n{}'''", peer.card));
+    text
+}
+
+/// A `[[volume]]` section.
+#[must_use]
+pub fn volume_section(volume: &Volume) -> String {
+    let mut text = format!("\n[[volume]]\nname = {}\n", quoted(&volume.name));
+    line(&mut text, "path", &quoted(&volume.path.to_string_lossy()));
+    if let Some(size) = volume.size {
+        line(&mut text, "size", &quoted(&size_text(size)));
+    }
+    if !volume.description.is_empty() {
+        line(&mut text, "description", &quoted(&volume.description));
+    }
+    text
+}
+
+/// A `[[pair]]` section, every field in it.
+#[must_use]
+pub fn pair_section(pair: &Pair) -> String {
+    let mut text = format!("\n[[pair]]\nname = {}\n", quoted(&pair.name));
+    line(&mut text, "id", &quoted(&pair.id.to_string()));
+    line(&mut text, "volume-id", &quoted(&pair.volume_id.to_string()));
+    line(&mut text, "peer", &quoted(&pair.peer));
+    match &pair.side {
+        PairSide::Primary { volume } => {
+            line(&mut text, "role", "\"primary\"");
+            line(&mut text, "volume", &quoted(volume));
+        }
+        PairSide::Secondary { export, size } => {
+            line(&mut text, "role", "\"secondary\"");
+            line(&mut text, "volume", &quoted(export));
+            line(&mut text, "size", &quoted(&size_text(*size)));
+        }
+    }
+    line(&mut text, "encrypted", if pair.encrypted { "true" } else { "false" });
+    line(&mut text, "block-bytes", &pair.block_bytes.get().to_string());
+    line(&mut text, "transfer", &quoted(transfer_text(pair.transfer)));
+    line(&mut text, "paths", &pair.paths.to_string());
+    line(&mut text, "rotate", &quoted(if pair.rotate == How::Pause { "pause" } else { "in-band" }));
+    let limits = &pair.key_limits;
+    let limits = format!(
+        "{{ min-interval = {}, max-age = {}, max-bytes = {} }}",
+        quoted(&span_text(limits.interval_min)),
+        quoted(&span_text(limits.age_max)),
+        quoted(&size_text(limits.bytes_max)),
+    );
+    line(&mut text, "key-limits", &limits);
+    line(&mut text, "journal-max", &quoted(&size_text(pair.journal_max)));
+    line(&mut text, "cipher", &plugin(&pair.cipher));
+    line(&mut text, "policy", &plugin(&pair.policy));
+    line(&mut text, "disguise", &plugin(&pair.disguise));
+    line(&mut text, "recovery", &plugin(&pair.recovery));
+    text
+}
+
+/// A transfer's word in the file.
+#[must_use]
+pub const fn transfer_text(transfer: Transfer) -> &'static str {
+    match transfer {
+        Transfer::Ordered => "ordered",
+        Transfer::Scheduled => "scheduled",
+    }
+}
+
+fn plugin(choice: &PluginChoice) -> String {
+    let mut text = format!("{{ component = {}", quoted(&choice.component));
+    if let Some(digest) = choice.sha256 {
+        let _ = write!(text, ", sha256 = \"{digest}\"");
+    }
+    if !choice.grants.is_empty() {
+        text.push_str(", grants = [\"raw\"]");
+    }
+    if let Ok(config) = Value::try_from(&choice.config)
+        && config.as_table().is_some_and(|table| !table.is_empty())
+    {
+        let _ = write!(text, ", config = {config}");
+    }
+    text.push_str(" }");
+    text
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name} = {value}");
+}
+
+fn quoted(text: &str) -> String {
+    Value::String(text.to_owned()).to_string()
+}
