@@ -120,6 +120,11 @@ impl OwedMap {
         self.owed == 0
     }
 
+    /// Is this block in an owed granule?
+    pub fn owes(&self, lba: Lba) -> bool {
+        self.is_owed(lba.0 / self.blocks_per_granule())
+    }
+
     /// Blocks owed, counted in whole granules.
     pub fn owed(&self) -> BlockCount {
         BlockCount(self.owed.saturating_mul(self.blocks_per_granule()).min(self.volume.0))

@@ -26,15 +26,17 @@ use crate::owed::OwedMap;
 use crate::record::{HEADER_BYTES, Kind, TAG_BYTES};
 use crate::rotation::{Due, Ended, Held, How, KeyLimits, KeyUse, Refused, Rotation, Slot, State as RotationState};
 use crate::units::{
-    BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Now, PairId, Path, Sequence, Ticket, VolumeId,
+    BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Now, PairId, Path, Sequence, Ticket, VolumeId,
     WallTime,
 };
 use crate::window::Range;
 
 mod copy;
+mod recover;
 mod transfer;
 
 pub use copy::CopyState;
+pub use recover::{Found, Kept, KeptMap};
 pub use transfer::Divergence;
 
 /// What does not change while the machine lives.
@@ -692,6 +694,15 @@ impl Primary {
 
     pub fn link_up(&self) -> bool {
         self.transfer.paths() > 0
+    }
+
+    /// Does anything here say that the secondary may lack this block's content?
+    pub fn owes(&self, lba: Lba) -> bool {
+        let planned = self.commits.iter().flat_map(|commit| &commit.records).filter_map(|record| record.extent);
+        let queued = self.queue.iter().map(|accepted| accepted.rest);
+        let unacked = self.transfer.unacked().filter_map(|record| record.extent);
+        self.copying.map().is_some_and(|map| map.owes(lba))
+            || queued.chain(planned).chain(unacked).any(|extent| extent.contains(lba))
     }
 
     /// The dirty map, to be made durable or shown.

@@ -1,1 +1,37 @@
-//! placeholder
+//! A world for core: two sites, the link, disks, initiators, an operator, accidents, on one thread from one seed.
+//!
+//! ```text
+//!   dice ─▶ world ─┬─▶ primary.rs   ── Input ──▶ Primary   ── Output ──▶ journal, home, map, link
+//!                  ├─▶ secondary.rs ── Input ──▶ Secondary ── Output ──▶ log, index, link
+//!                  └─▶ model ◀── check/: one promise a file, judged at every event
+//! ```
+//!
+//! A run is a function of the code, the seed and the settings, nothing else. Reading order: [`world`], the two drivers
+//! ([`primary`], [`secondary`]), what they stand on ([`disk`], [`link`], [`seal`], [`faults`]), what is true ([`model`])
+//! and who judges ([`check`]). [`mutation`] breaks the driver to show that each checker fires.
+
+pub mod world;
+
+pub mod primary;
+
+pub mod secondary;
+
+pub mod disk;
+
+pub mod link;
+
+pub mod seal;
+
+pub mod faults;
+
+pub mod mutation;
+
+pub mod model;
+
+pub mod check;
+
+pub mod stats;
+
+pub mod trace;
+
+pub mod dice;

@@ -1,0 +1,60 @@
+//! Runs the checkers: those that judge an event at that event, those that hold at every instant after each event.
+
+pub mod bounds;
+pub mod durability;
+pub mod epoch;
+pub mod liveness;
+pub mod nonce;
+pub mod owed;
+pub mod recoverable;
+pub mod write_order;
+
+use std::fmt;
+
+use crate::world::World;
+
+/// Which promise was broken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Checker {
+    Durability,
+    WriteOrder,
+    Owed,
+    Epoch,
+    Nonce,
+    Recoverable,
+    Bounds,
+    Liveness,
+    /// A machine or the driver met what it calls impossible.
+    Panic,
+}
+
+/// What a checker found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    pub checker: Checker,
+    pub what: String,
+}
+
+impl Failure {
+    pub fn new(checker: Checker, what: impl Into<String>) -> Self {
+        Self { checker, what: what.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.checker, self.what)
+    }
+}
+
+/// What holds at every instant.
+pub fn instant(world: &World) -> Result<(), Failure> {
+    owed::check(world)?;
+    bounds::check(world)
+}
+
+/// The first block at which two images differ, for messages.
+pub fn difference(found: &[u64], expected: &[u64]) -> Option<String> {
+    let at = found.iter().zip(expected).position(|(one, other)| one != other)?;
+    Some(format!("block {at} is {} and should be {}", found[at], expected[at]))
+}

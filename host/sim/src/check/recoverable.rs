@@ -1,0 +1,36 @@
+//! Nothing is offered under an epoch whose key the secondary does not hold, durably and opened.
+
+use farseal_core::units::Sequence;
+
+use super::{Checker, Failure};
+use crate::world::World;
+
+/// The secondary offers the records from after `before` to `through`.
+pub fn offered(world: &World, records: &[Sequence]) -> Result<(), Failure> {
+    let Some(machine) = &world.secondary.machine else { return Ok(()) };
+    for sequence in records.iter().copied() {
+        if !world.model.get(sequence).is_some_and(|rec| rec.header.kind.is_sealed()) {
+            continue;
+        }
+        let Some(entry) = machine.ledger().epoch_of(sequence) else {
+            return Err(Failure::new(Checker::Recoverable, format!("record {sequence} is offered in no epoch")));
+        };
+        let facts = world.secondary.records.get(&entry.key).and_then(|place| world.secondary.key_at(*place));
+        match facts {
+            Some(facts) if !world.unopenable.contains(&facts.key) => {}
+            Some(_) => {
+                return Err(Failure::new(
+                    Checker::Recoverable,
+                    format!("record {sequence} is offered under epoch {}, whose key does not open there", entry.epoch),
+                ));
+            }
+            None => {
+                return Err(Failure::new(
+                    Checker::Recoverable,
+                    format!("record {sequence} is offered under epoch {}, whose key record is not there", entry.epoch),
+                ));
+            }
+        }
+    }
+    Ok(())
+}

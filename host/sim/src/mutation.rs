@@ -1,0 +1,30 @@
+//! Deliberate breaks of the driver, each of which a checker must notice: a checker that never fires proves nothing.
+
+/// How the driver is broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutation {
+    /// A flush is answered when it comes, not when the journal is durable.
+    FlushAnsweredEarly,
+    /// Records go on the link when they are appended, durable or not.
+    UnsyncedSent,
+    /// After a restart the old key seals on, in the same incarnation.
+    EpochReused,
+    /// After a restart the dirty map is taken for empty.
+    DirtyBitsForgotten,
+    /// The secondary's index takes records in as they come.
+    AppliedOutOfOrder,
+    /// The secondary offers everything durable while a gap is open.
+    OpenGapServed,
+    /// Records are sealed under the next key before its start.
+    SealedTooEarly,
+    /// The secondary takes a key that it cannot open.
+    RefusedKeyTaken,
+    /// Initiators are taken from whatever room there is.
+    RoomIgnored,
+    /// The secondary's log is acknowledged before it is synced.
+    LogAckedEarly,
+    /// The primary never hears that time has passed.
+    TicksLost,
+    /// A damaged record of the journal is passed over.
+    DamageIgnored,
+}

@@ -1,0 +1,395 @@
+//! The secondary's driver: a log that forgets what was not synced, an index over what is offered, key checks that may
+//! be slow or fail.
+
+use std::collections::BTreeMap;
+
+use farseal_core::chain::Digest;
+use farseal_core::frame::KeyRefusal;
+use farseal_core::journal::scan_record;
+use farseal_core::primary::StoreFault;
+use farseal_core::record::{Framed, Header, Kind};
+use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings};
+use farseal_core::units::{Generation, Instant, Path, Sequence};
+
+use crate::check::{self, Checker, Failure};
+use crate::disk::{Log, Loss, to_usize, wide};
+use crate::faults::Fault;
+use crate::link::{Message, Side};
+use crate::model::apply;
+use crate::mutation::Mutation;
+use crate::seal::{Facts, Stamp, open};
+use crate::stats::Sometimes;
+use crate::world::{Event, Outcome, World};
+
+/// A completion of something that the driver began.
+#[derive(Clone, Debug)]
+pub enum SecondaryEvent {
+    Synced { records: usize, stored: u64 },
+    SyncFailed,
+    KeyChecked { key: Sequence },
+}
+
+#[derive(Debug)]
+pub struct SecondarySite {
+    pub machine: Option<Secondary>,
+    settings: Settings,
+    pub life: u32,
+    pub tick_at: Option<Instant>,
+    pub broken: bool,
+    // Durable.
+    log: Log,
+    generation: Generation,
+    pub taken_over: bool,
+    // Known from the log.
+    /// Where each record stands in the log; the newest, if it came more than once.
+    pub records: BTreeMap<Sequence, usize>,
+    /// Gap records by the first number that each gives up.
+    gaps: BTreeMap<Sequence, Sequence>,
+    // Until the next crash.
+    stored: u64,
+    incoming: Option<Vec<u8>>,
+    /// The volume as far as everything durable and contiguous goes, gap or not.
+    pub live: Vec<Stamp>,
+    pub live_through: Sequence,
+    /// The volume as it is offered.
+    pub index: Vec<Stamp>,
+    indexed: Sequence,
+    /// What the checkers remember over crashes.
+    pub offered: Sequence,
+    pub acknowledged: Sequence,
+    pub disk_full: bool,
+}
+
+impl SecondarySite {
+    pub fn new(settings: Settings) -> Self {
+        let blocks = to_usize(settings.blocks.0);
+        Self {
+            machine: None,
+            settings,
+            life: 0,
+            tick_at: None,
+            broken: false,
+            log: Log::default(),
+            generation: Generation(0),
+            taken_over: false,
+            records: BTreeMap::new(),
+            gaps: BTreeMap::new(),
+            stored: 0,
+            incoming: None,
+            live: vec![0; blocks],
+            live_through: Sequence::NONE,
+            index: vec![0; blocks],
+            indexed: Sequence::NONE,
+            offered: Sequence::NONE,
+            acknowledged: Sequence::NONE,
+            disk_full: false,
+        }
+    }
+
+    pub fn key_at(&self, place: usize) -> Option<Facts> {
+        let record = self.log.records.get(place)?;
+        open(&Framed::decode(record).ok()?.header, record)?.facts
+    }
+
+    fn learn(&mut self, header: &Header, place: usize) {
+        if header.kind == Kind::Gap {
+            self.gaps.insert(Sequence(header.aux), header.sequence);
+        }
+        self.records.insert(header.sequence, place);
+    }
+
+    /// The records after `from` up to `through` that count: what a gap gave up does not.
+    fn steps(&self, from: Sequence, through: Sequence) -> Vec<Sequence> {
+        let mut steps = Vec::new();
+        let mut at = from.next();
+        while at <= through {
+            if let Some(gap) = self.gaps.get(&at).filter(|gap| **gap <= through) {
+                at = *gap;
+            }
+            steps.push(at);
+            at = at.next();
+        }
+        steps
+    }
+
+    fn read(&self, sequence: Sequence) -> Option<(Header, Vec<Stamp>)> {
+        let record = self.log.records.get(*self.records.get(&sequence)?)?;
+        let header = Framed::decode(record).ok()?.header;
+        Some((header, open(&header, record)?.stamps))
+    }
+}
+
+impl World {
+    pub fn crash_secondary(&mut self) {
+        self.secondary.machine = None;
+        self.secondary.life += 1;
+    }
+
+    pub fn restart_secondary(&mut self) -> Outcome {
+        if self.secondary.machine.is_some() {
+            return Ok(());
+        }
+        let loss = Loss::draw(&mut self.dice_disk);
+        let site = &mut self.secondary;
+        site.log.crash(loss, &mut self.dice_disk);
+        let rotten = self.faults.strikes(Fault::LogRot) && !site.log.records.is_empty();
+        if rotten {
+            let place = to_usize(self.dice_disk.below(wide(site.log.records.len())));
+            let at = to_usize(self.dice_disk.below(wide(site.log.records[place].len())));
+            site.log.records[place][at] ^= 1 << self.dice_disk.below(8);
+        }
+        (site.records, site.gaps) = (BTreeMap::new(), BTreeMap::new());
+        let mut above: Vec<(Header, Digest)> = Vec::new();
+        for place in 0..site.log.records.len() {
+            let record = &site.log.records[place];
+            let scanned =
+                Framed::decode(record).ok().and_then(|framed| scan_record(record, framed.header.sequence).ok());
+            let Some((entry, _)) = scanned else {
+                // What was acknowledged is damaged: said, never passed over.
+                self.stats.see(Sometimes::DamageNamed);
+                self.over = true;
+                return if rotten { Ok(()) } else { Err(Failure::new(Checker::Durability, "the log is damaged")) };
+            };
+            site.learn(&entry.header, place);
+            above.push((entry.header, entry.digest));
+        }
+        let recovered =
+            Recovered { generation: site.generation, taken_over: site.taken_over, above, ..Recovered::fresh() };
+        let blocks = site.live.len();
+        (site.live, site.live_through) = (vec![0; blocks], Sequence::NONE);
+        (site.index, site.indexed) = (vec![0; blocks], Sequence::NONE);
+        (site.stored, site.incoming, site.broken, site.tick_at) = (0, None, false, None);
+        let machine = Secondary::new(self.clock(), self.secondary.settings, recovered);
+        self.secondary.machine = Some(machine);
+        self.carry_out_secondary()
+    }
+
+    pub fn tell_secondary(&mut self, input: Input) -> Outcome {
+        let now = self.clock();
+        self.trace.note(self.now, || format!("  secondary <- {input:?}"));
+        let Some(machine) = &mut self.secondary.machine else { return Ok(()) };
+        machine.handle(now, input);
+        self.carry_out_secondary()
+    }
+
+    fn carry_out_secondary(&mut self) -> Outcome {
+        while let Some(output) = self.secondary.machine.as_mut().and_then(Secondary::poll_output) {
+            self.trace.note(self.now, || format!("  secondary -> {output:?}"));
+            self.follow_durable();
+            self.secondary_does(output)?;
+        }
+        self.follow_durable();
+        let now = self.clock();
+        let Some(machine) = &self.secondary.machine else { return Ok(()) };
+        if let Some((at, _)) = machine.poll_timeout()
+            && self.secondary.tick_at.is_none_or(|before| at < before)
+        {
+            self.secondary.tick_at = Some(at);
+            let life = self.secondary.life;
+            self.after(at.since(now.instant).0.max(1) * 1000, Event::Tick { side: Side::Secondary, life });
+        }
+        Ok(())
+    }
+
+    /// The checkers' own image of all that is durable and contiguous.
+    fn follow_durable(&mut self) {
+        let Some(machine) = &self.secondary.machine else { return };
+        let (contiguous, _) = machine.durable();
+        if contiguous <= self.secondary.live_through {
+            return;
+        }
+        for sequence in self.secondary.steps(self.secondary.live_through, contiguous) {
+            if let Some((header, stamps)) = self.secondary.read(sequence) {
+                apply(&mut self.secondary.live, &header, &stamps);
+            }
+        }
+        self.secondary.live_through = contiguous;
+        self.owed_may_have_changed = true;
+    }
+
+    fn secondary_does(&mut self, output: Output) -> Outcome {
+        let life = self.secondary.life;
+        match output {
+            Output::Welcome { path, welcome } => {
+                self.note_acknowledged(welcome.ack.durable)?;
+                self.send(path, Side::Primary, Message::Welcome(welcome));
+                Ok(())
+            }
+            Output::Refuse { path, refusal } => {
+                self.send(path, Side::Primary, Message::Refuse(refusal));
+                Ok(())
+            }
+            Output::ClosePath { path } => {
+                self.close_path(path, Side::Secondary);
+                Ok(())
+            }
+            Output::Store { sequence } => self.store(sequence),
+            Output::SyncLog => {
+                let event = if self.faults.strikes(Fault::LogFails) {
+                    SecondaryEvent::SyncFailed
+                } else {
+                    SecondaryEvent::Synced { records: self.secondary.log.records.len(), stored: self.secondary.stored }
+                };
+                let delay = self.disk_delay(3_000);
+                if self.settings.mutation == Some(Mutation::LogAckedEarly) {
+                    return self.tell_secondary(Input::LogSynced { stored: self.secondary.stored });
+                }
+                self.after(delay, Event::Secondary { life, event });
+                Ok(())
+            }
+            Output::CheckKey { key } => {
+                let most = if self.faults.strikes(Fault::KeySlow) { 8_000_000 } else { 5_000 };
+                let delay = self.dice_life.between(10, most);
+                self.after(delay, Event::Secondary { life, event: SecondaryEvent::KeyChecked { key } });
+                Ok(())
+            }
+            Output::Ack { path, ack } => {
+                self.note_acknowledged(ack.durable)?;
+                self.send(path, Side::Primary, Message::Ack(ack));
+                Ok(())
+            }
+            Output::KeyRefused { path, key, why } => {
+                self.send(path, Side::Primary, Message::KeyRefused { key, why });
+                Ok(())
+            }
+            Output::Offer { through } => self.offer(through),
+            Output::PersistGeneration { generation, taken_over } => {
+                self.secondary.generation = generation;
+                self.secondary.taken_over = taken_over;
+                self.tell_secondary(Input::GenerationPersisted { generation })
+            }
+            Output::TakenOver { through, .. } => {
+                let gap_open = self.secondary.machine.as_ref().is_some_and(|machine| machine.status().gap_open);
+                if gap_open {
+                    self.stats.see(Sometimes::TakeOverWithGapOpen);
+                }
+                check::write_order::offered(self, through)
+            }
+            Output::Alarm(_) => Ok(()),
+        }
+    }
+
+    fn note_acknowledged(&mut self, durable: Sequence) -> Outcome {
+        let held = self.secondary.log.durable;
+        let place = self.secondary.records.get(&durable).copied();
+        if durable != Sequence::NONE && place.is_none_or(|place| place >= held) {
+            return Err(Failure::new(
+                Checker::Durability,
+                format!("record {durable} is acknowledged before it is durable"),
+            ));
+        }
+        self.secondary.acknowledged = self.secondary.acknowledged.max(durable);
+        Ok(())
+    }
+
+    fn store(&mut self, sequence: Sequence) -> Outcome {
+        self.secondary.stored += 1;
+        let Some(record) = self.secondary.incoming.take() else {
+            return Err(Failure::new(Checker::Panic, format!("record {sequence} is to be stored; none came")));
+        };
+        if self.secondary.disk_full {
+            return self.tell_secondary(Input::LogFailed { fault: StoreFault::Full });
+        }
+        let place = self.secondary.log.records.len();
+        if let Ok(framed) = Framed::decode(&record) {
+            if framed.header.kind == Kind::Gap {
+                self.stats.see(Sometimes::GapAccepted);
+            }
+            self.secondary.learn(&framed.header, place);
+            if self.settings.mutation == Some(Mutation::AppliedOutOfOrder)
+                && let Some(opened) = open(&framed.header, &record)
+            {
+                apply(&mut self.secondary.index, &framed.header, &opened.stamps);
+            }
+        }
+        self.secondary.log.records.push(record);
+        Ok(())
+    }
+
+    fn offer(&mut self, through: Sequence) -> Outcome {
+        let through = match (self.settings.mutation, &self.secondary.machine) {
+            (Some(Mutation::OpenGapServed), Some(machine)) => machine.durable().0,
+            _ => through,
+        };
+        let steps = self.secondary.steps(self.secondary.indexed, through);
+        for sequence in &steps {
+            let Some((header, stamps)) = self.secondary.read(*sequence) else {
+                return Err(Failure::new(
+                    Checker::WriteOrder,
+                    format!("record {sequence} is offered and not in the log"),
+                ));
+            };
+            if self.settings.mutation != Some(Mutation::AppliedOutOfOrder) {
+                apply(&mut self.secondary.index, &header, &stamps);
+            }
+        }
+        self.secondary.indexed = through;
+        // After a restart the index is built anew; what was offered before is not offered less.
+        if through >= self.secondary.offered {
+            check::write_order::offered(self, through)?;
+        }
+        check::recoverable::offered(self, &steps)?;
+        let Some(machine) = &self.secondary.machine else { return Ok(()) };
+        let ledger = machine.ledger();
+        let key_of = |epoch| {
+            let entry = ledger.get(epoch)?;
+            self.secondary.key_at(*self.secondary.records.get(&entry.key)?).map(|facts| facts.key)
+        };
+        check::epoch::check(self, ledger, key_of, steps.iter().copied(), "the secondary")
+    }
+
+    pub fn secondary_event(&mut self, event: SecondaryEvent) -> Outcome {
+        match event {
+            SecondaryEvent::Synced { records, stored } => {
+                self.secondary.log.durable = self.secondary.log.durable.max(records);
+                self.tell_secondary(Input::LogSynced { stored })
+            }
+            SecondaryEvent::SyncFailed => {
+                self.secondary.broken = true;
+                self.tell_secondary(Input::LogFailed { fault: StoreFault::Failed })
+            }
+            SecondaryEvent::KeyChecked { key } => {
+                let facts = self.secondary.records.get(&key).and_then(|place| self.secondary.key_at(*place));
+                let taken = self.settings.mutation == Some(Mutation::RefusedKeyTaken);
+                let result = match facts {
+                    Some(facts) if taken || !self.unopenable.contains(&facts.key) => {
+                        Ok(KeyFacts { epoch: facts.epoch, start: facts.start })
+                    }
+                    Some(_) => Err(KeyRefusal::Unopenable),
+                    None => Err(KeyRefusal::NoCapsule),
+                };
+                self.tell_secondary(Input::KeyChecked { key, result })
+            }
+        }
+    }
+
+    pub fn secondary_receives(&mut self, path: Path, message: Message) -> Outcome {
+        if self.secondary.machine.is_none() {
+            return Ok(());
+        }
+        match message {
+            Message::Attach(attach) => self.tell_secondary(Input::Attach { path, attach }),
+            Message::Nonsense => self.tell_secondary(Input::Nonsense { path }),
+            Message::Records(bytes) => {
+                let mut at = 0;
+                while let Ok(framed) = Framed::decode(&bytes[at..]) {
+                    let end = at + framed.header.record_bytes();
+                    let Ok((entry, _)) = scan_record(&bytes[at..], framed.header.sequence) else { break };
+                    if self
+                        .secondary
+                        .machine
+                        .as_ref()
+                        .is_some_and(|machine| machine.durable().0.next() < entry.header.sequence)
+                    {
+                        self.stats.see(Sometimes::OutOfOrderArrival);
+                    }
+                    self.secondary.incoming = Some(bytes[at..end].to_vec());
+                    self.tell_secondary(Input::Record { path, header: entry.header, digest: entry.digest })?;
+                    at = end;
+                }
+                Ok(())
+            }
+            Message::Welcome(_) | Message::Refuse(_) | Message::Ack(_) | Message::KeyRefused { .. } => Ok(()),
+        }
+    }
+}
