@@ -996,7 +996,7 @@ impl Primary {
             let at_gap = self.transfer.acked_chain();
             self.chain = if record.kind == Kind::Gap { at_gap.after(*digest) } else { self.chain.after(*digest) };
             if record.kind == Kind::Gap {
-                self.transfer.give_up_before(record.sequence);
+                self.transfer.give_up();
                 self.copying.gap_opened();
             }
             if self.copying.sends() {

@@ -87,19 +87,17 @@ impl Transfer {
     }
 
     /// Records below a gap are not sent any more; the dirty map owes what they held.
-    pub(super) fn give_up_before(&mut self, gap: Sequence) {
+    pub(super) fn give_up(&mut self) {
         self.unacked.clear();
         self.unacked_bytes = 0;
         self.in_flight_bytes = 0;
         self.held.clear();
-        self.sent = gap.previous();
+        self.sent = self.acked;
     }
 
     /// Nothing more of the order is sent until a gap opens it again.
     pub(super) fn stop_sending(&mut self) {
-        self.unacked.clear();
-        self.unacked_bytes = 0;
-        self.in_flight_bytes = 0;
+        self.give_up();
     }
 
     /// What was sent may be lost: all of it is owed again, but for what the secondary said it holds.
@@ -138,7 +136,9 @@ impl Transfer {
         while self.unacked.front().is_some_and(|record| record.sequence <= ack.durable) {
             if let Some(record) = self.unacked.pop_front() {
                 self.unacked_bytes -= record.bytes.0;
-                self.in_flight_bytes = self.in_flight_bytes.saturating_sub(record.bytes.0);
+                if record.sequence <= self.sent {
+                    self.in_flight_bytes = self.in_flight_bytes.saturating_sub(record.bytes.0);
+                }
             }
         }
         self.sent = self.sent.max(ack.durable);
@@ -155,20 +155,23 @@ impl Transfer {
         let mut run: Option<Range> = None;
         let mut bytes = 0;
         let from = self.unacked.partition_point(|record| record.sequence <= self.sent);
+        // Not from the mark: after a gap the numbers between were given up.
+        let base = self.unacked.front().map_or(self.acked, |record| record.sequence.previous());
         for record in self.unacked.iter().skip(from) {
             let fits = record.sequence <= through
                 && bytes < u64::from(crate::limits::FRAME_BYTES_MAX) / 4
                 && self.in_flight_bytes < WINDOW_BYTES_MAX.0
-                && record.sequence.since(self.acked) < WINDOW_RECORDS_MAX;
+                && record.sequence.since(base) < WINDOW_RECORDS_MAX;
             if !fits || (run.is_some() && self.holds(record.sequence)) {
                 break;
             }
             self.sent = record.sequence;
+            // What the secondary holds above its mark fills the window too, so that an acknowledgement takes out what was put in.
+            self.in_flight_bytes += record.bytes.0;
             if self.holds(record.sequence) {
                 continue;
             }
             bytes += record.bytes.0;
-            self.in_flight_bytes += record.bytes.0;
             match &mut run {
                 Some(range) => range.last = record.sequence,
                 None => run = Some(Range { first: record.sequence, last: record.sequence }),
