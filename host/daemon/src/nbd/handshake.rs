@@ -7,21 +7,24 @@ use std::io;
 
 use rustls::ServerConfig;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::nbd::limits::{MAX_OPTION_DATA, MAX_OPTION_SKIP, TLS_BUFFER};
+use crate::nbd::limits::{MAX_OPTION_DATA, MAX_OPTION_SKIP, TLS_BUFFER, TLS_READ};
 use crate::nbd::negotiate::{Agreed, Negotiation, Step};
 use crate::nbd::registry::Registry;
 use crate::nbd::tls::TlsMode;
 use crate::nbd::wire::{ClientFlags, Malformed, OPTION_BYTES, OptionHeader, greeting};
 
+/// TLS over a socket that is read in large pieces.
+pub(crate) type Tls<S> = TlsStream<BufReader<S>>;
+
 /// A connection that may enter transmission.
 #[derive(Debug)]
 pub(crate) enum Negotiated<S> {
     Plain(S, Agreed),
-    Tls(Box<TlsStream<S>>, Agreed),
+    Tls(Box<Tls<S>>, Agreed),
     /// The client left, or was shown the door by the rules of the protocol.
     Left,
 }
@@ -77,12 +80,12 @@ enum Next {
     StartTls,
 }
 
-async fn start_tls<S>(stream: S, config: &Arc<ServerConfig>) -> Result<TlsStream<S>, HandshakeError>
+async fn start_tls<S>(stream: S, config: &Arc<ServerConfig>) -> Result<Tls<S>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let acceptor = TlsAcceptor::from(Arc::clone(config));
-    let mut stream = acceptor.accept(stream).await.map_err(HandshakeError::Tls)?;
+    let mut stream = acceptor.accept(BufReader::with_capacity(TLS_READ, stream)).await.map_err(HandshakeError::Tls)?;
     stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
     Ok(stream)
 }

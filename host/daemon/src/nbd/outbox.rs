@@ -46,6 +46,12 @@ impl Outbox {
         self.parts.is_empty()
     }
 
+    /// Bytes that wait.
+    #[must_use]
+    pub fn unsent(&self) -> u64 {
+        self.queued - self.written
+    }
+
     /// Appends what `encode` appends.
     pub fn head(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         let before = self.heads.len();

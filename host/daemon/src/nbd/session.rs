@@ -17,7 +17,7 @@ use crate::nbd::counters::Counters;
 use crate::nbd::export::Export;
 use crate::nbd::inbox::Inbox;
 use crate::nbd::limits::{
-    BURST_BYTES, CLOSE_DEADLINE, CLOSE_LINGER, DIRECT_READ, INBOX_BYTES, TLS_RECORD, WRITE_SLICES,
+    BACKLOG_BYTES, BURST_BYTES, CLOSE_DEADLINE, CLOSE_LINGER, DIRECT_READ, INBOX_BYTES, TLS_RECORD, WRITE_SLICES,
 };
 use crate::nbd::negotiate::Agreed;
 use crate::nbd::outbox::Outbox;
@@ -169,7 +169,7 @@ impl<S: Transport> Session<S> {
 
     /// Reads once, into a payload or ahead.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let waiting = self.full || self.burst_over;
+        let waiting = self.full || self.burst_over || self.is_backed_up();
         if matches!(self.phase, Phase::Disconnecting) || (waiting && self.incoming.is_none()) {
             return Ok(false);
         }
@@ -220,6 +220,11 @@ impl<S: Transport> Session<S> {
             self.export.submitted();
         }
         Ok(moved)
+    }
+
+    /// Whether the client must take replies before it gets more.
+    fn is_backed_up(&self) -> bool {
+        self.outbox.unsent() >= BACKLOG_BYTES
     }
 
     fn take_answers(&mut self) -> bool {

@@ -60,6 +60,9 @@ impl<S: Transport> Session<S> {
     }
 
     fn next_header(&mut self) -> Result<Step, End> {
+        if self.is_backed_up() {
+            return Ok(Step::Stop);
+        }
         let Some(bytes) = self.inbox.peek::<REQUEST_BYTES>() else {
             return Ok(Step::Stop);
         };
