@@ -1,0 +1,369 @@
+//! The remote's index: for each block, the newest record that says what it holds.
+//!
+//! Sparse and exact. Blocks are kept in chunks of 256, 16 bytes each, made when a record first names one of them; runs of
+//! whole chunks that read as zeroes are kept as runs. The newest sequence number wins, in whatever order and however
+//! often records are applied.
+
+use std::path::Path;
+
+use farseal_core::record::{Header, Kind};
+use farseal_core::units::{BlockCount, Extent, Lba, Sequence};
+
+use super::checkpoint::{Checkpoint, Loaded};
+use super::log::Location;
+use super::zeroes::Zeroes;
+use super::{StoreError, narrow};
+
+/// Blocks in a chunk: its image on disk is one page.
+pub(super) const CHUNK_BLOCKS: u64 = 256;
+const CHUNK_SLOTS: usize = 256;
+/// Chunks in a group: a group's table is made when one of them is.
+const GROUP_CHUNKS: u64 = 1024;
+
+const DATA: u64 = 1;
+const ZERO: u64 = 2;
+const TRIM: u64 = 3;
+
+/// What one block reads as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub sequence: Sequence,
+    pub location: Location,
+    /// Its index in the record; 0 for zero and trim, whose one tag speaks for all.
+    pub block: u32,
+    /// Data, zero or trim.
+    pub kind: Kind,
+}
+
+/// Why an index cannot be used. Unless it is an error of the disk, the log still holds everything: begin again with
+/// [`Index::anew`] and apply it from its start.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    #[error("{}: damaged: {what}; it is rebuilt from the log", path.display())]
+    Damaged { path: std::path::PathBuf, what: &'static str },
+    #[error("{}: it counts {found} blocks and the volume has {expected}; it is rebuilt from the log", path.display())]
+    OtherSize { path: std::path::PathBuf, expected: u64, found: u64 },
+    #[error("{}: index format {found}; this version reads format 1; it is rebuilt from the log", path.display())]
+    Version { path: std::path::PathBuf, found: u32 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The newest record for each block.
+#[derive(Debug)]
+pub struct Index {
+    blocks: u64,
+    groups: Vec<Option<Box<Group>>>,
+    zeroes: Zeroes,
+    present: u64,
+    /// Chunks that changed since the last checkpoint; some may be named twice.
+    touched: Vec<u32>,
+    checkpoint: Checkpoint,
+}
+
+type Group = [Option<Box<Chunk>>; 1024];
+
+/// `order` is the sequence number, then two bits of kind, then the index in the record; zero where nothing was said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Slot {
+    pub(super) order: u64,
+    pub(super) location: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Chunk {
+    pub(super) slots: [Slot; CHUNK_SLOTS],
+    newest: u64,
+    data: u64,
+    touched: bool,
+}
+
+impl IndexError {
+    /// The log can make a new one.
+    pub fn rebuild(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::OtherSize { .. } | Self::Version { .. } => true,
+            Self::Store(_) => false,
+        }
+    }
+}
+
+impl Slot {
+    fn new(sequence: Sequence, kind: u64, block: u64, location: Location) -> Self {
+        Self { order: sequence.0 << 16 | kind << 14 | block, location: location.pack() }
+    }
+
+    pub(super) fn sequence(self) -> u64 {
+        self.order >> 16
+    }
+
+    fn kind(self) -> u64 {
+        self.order >> 14 & 3
+    }
+
+    fn place(self) -> Option<Place> {
+        let kind = match self.kind() {
+            DATA => Kind::Data,
+            ZERO => Kind::Zero,
+            TRIM => Kind::Trim,
+            _ => return None,
+        };
+        Some(Place {
+            sequence: Sequence(self.sequence()),
+            location: Location::unpack(self.location),
+            block: u32::try_from(self.order & 0x3fff).unwrap_or_default(),
+            kind,
+        })
+    }
+}
+
+impl Chunk {
+    pub(super) fn filled(slot: Slot) -> Self {
+        Self { slots: [slot; CHUNK_SLOTS], newest: slot.sequence(), data: 0, touched: false }
+    }
+
+    /// From an image on disk.
+    pub(super) fn of(slots: [Slot; CHUNK_SLOTS]) -> Self {
+        let newest = slots.iter().map(|slot| slot.sequence()).max().unwrap_or_default();
+        let data = super::wide(slots.iter().filter(|slot| slot.kind() == DATA).count());
+        Self { slots, newest, data, touched: false }
+    }
+
+    fn put(&mut self, at: usize, slot: Slot) {
+        let Some(old) = self.slots.get_mut(at).filter(|old| old.sequence() <= slot.sequence()) else {
+            return;
+        };
+        self.data += u64::from(slot.kind() == DATA);
+        self.data -= u64::from(old.kind() == DATA);
+        *old = slot;
+        self.newest = self.newest.max(slot.sequence());
+    }
+}
+
+impl Index {
+    /// Opens the last checkpoint, with the state that was given to it; an empty index where there is none.
+    pub fn open(dir: &Path, blocks: BlockCount) -> Result<(Self, Option<Vec<u8>>), IndexError> {
+        let (checkpoint, loaded) = Checkpoint::open(dir, blocks)?;
+        let mut index = Self::over(checkpoint, blocks);
+        let Some(Loaded { chunks, zeroes, state }) = loaded else {
+            return Ok((index, None));
+        };
+        for (number, slots) in chunks {
+            let chunk = Chunk::of(slots);
+            index.present += chunk.data;
+            let group = index.group(u64::from(number));
+            group[narrow(u64::from(number) % GROUP_CHUNKS)] = Some(Box::new(chunk));
+        }
+        index.zeroes = zeroes;
+        Ok((index, Some(state)))
+    }
+
+    /// An empty index in place of whatever `dir` holds: the log is applied to it from its start.
+    pub fn anew(dir: &Path, blocks: BlockCount) -> Result<Self, IndexError> {
+        Ok(Self::over(Checkpoint::anew(dir, blocks)?, blocks))
+    }
+
+    fn over(checkpoint: Checkpoint, blocks: BlockCount) -> Self {
+        let groups = blocks.0.div_ceil(CHUNK_BLOCKS * GROUP_CHUNKS);
+        Self {
+            blocks: blocks.0,
+            groups: (0..groups).map(|_| None).collect(),
+            zeroes: Zeroes::default(),
+            present: 0,
+            touched: Vec::new(),
+            checkpoint,
+        }
+    }
+
+    /// Takes in a record that stands at `location`. What it says of blocks past the volume's end is passed over.
+    pub fn apply(&mut self, header: &Header, location: Location) {
+        let Some(extent) = header.extent() else {
+            return;
+        };
+        let (first, end) = (extent.first().0.min(self.blocks), extent.end().0.min(self.blocks));
+        let sequence = header.sequence;
+        match header.kind {
+            Kind::Data => self.cover(first, end, Slot::new(sequence, DATA, 0, location), 1),
+            Kind::Zero => self.zero(first, end, Slot::new(sequence, ZERO, 0, location)),
+            Kind::Trim => self.zero(first, end, Slot::new(sequence, TRIM, 0, location)),
+            Kind::Key | Kind::Cover | Kind::Void | Kind::Cut | Kind::Gap => {}
+        }
+    }
+
+    /// What `lba` reads as; `None` where no record ever said. Zero and trim read as zeroes, as does `None`.
+    pub fn lookup(&self, lba: Lba) -> Option<Place> {
+        (lba.0 < self.blocks).then(|| self.slot(lba.0)).and_then(Slot::place)
+    }
+
+    /// What the blocks of `within` read as, in runs: neighbours in one record, or neighbours that read as zeroes
+    /// because of one record, are one run. A run's place is that of its first block.
+    pub fn places(&self, within: Extent) -> Vec<(BlockCount, Option<Place>)> {
+        let mut runs: Vec<(BlockCount, Option<Place>)> = Vec::new();
+        let mut next = None;
+        for lba in within.first().0..within.end().0 {
+            let slot = if lba < self.blocks { self.slot(lba) } else { Slot::default() };
+            match runs.last_mut() {
+                Some((count, _)) if next == Some(slot) => count.0 += 1,
+                _ => runs.push((BlockCount(1), slot.place())),
+            }
+            next = Some(Slot { order: slot.order + u64::from(slot.kind() == DATA), location: slot.location });
+        }
+        runs
+    }
+
+    /// The blocks of `within` in runs: how many, and do they hold data?
+    pub fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)> {
+        let mut runs: Vec<(BlockCount, bool)> = Vec::new();
+        let mut push = |count: u64, data: bool| match runs.last_mut() {
+            Some((last, same)) if *same == data => last.0 += count,
+            _ => runs.push((BlockCount(count), data)),
+        };
+        let (mut at, end) = (within.first().0, within.end().0);
+        while at < end {
+            let number = at / CHUNK_BLOCKS;
+            let group_end = (number / GROUP_CHUNKS + 1) * GROUP_CHUNKS * CHUNK_BLOCKS;
+            let (until, chunk) = match self.groups.get(narrow(number / GROUP_CHUNKS)) {
+                Some(Some(group)) => ((number + 1) * CHUNK_BLOCKS, group[narrow(number % GROUP_CHUNKS)].as_deref()),
+                Some(None) => (group_end, None),
+                None => (end, None),
+            };
+            let until = until.min(end);
+            match chunk {
+                Some(chunk) if chunk.data > 0 => {
+                    for lba in at..until {
+                        push(1, chunk.slots[narrow(lba % CHUNK_BLOCKS)].kind() == DATA);
+                    }
+                }
+                _ => push(until - at, false),
+            }
+            at = until;
+        }
+        runs
+    }
+
+    /// Blocks that hold data.
+    pub fn present(&self) -> BlockCount {
+        BlockCount(self.present)
+    }
+
+    /// Makes the index as it stands durable, with `state`. After a crash in the middle the checkpoint before counts.
+    pub fn checkpoint(&mut self, state: &[u8]) -> Result<(), IndexError> {
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        let changed = self.touched.iter().map(|number| {
+            let at = u64::from(*number);
+            let group = self.groups.get(narrow(at / GROUP_CHUNKS)).and_then(Option::as_deref);
+            (*number, group.and_then(|group| group[narrow(at % GROUP_CHUNKS)].as_deref()))
+        });
+        self.checkpoint.write(changed, &self.zeroes, state)?;
+        for number in std::mem::take(&mut self.touched) {
+            if let Some(chunk) = self.chunk_mut(u64::from(number)) {
+                chunk.touched = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the blocks from `first` up to `end`; each further block is `step` further into the record.
+    fn cover(&mut self, first: u64, end: u64, slot: Slot, step: u64) {
+        let (mut at, mut slot) = (first, slot);
+        while at < end {
+            let until = ((at / CHUNK_BLOCKS + 1) * CHUNK_BLOCKS).min(end);
+            let number = at / CHUNK_BLOCKS;
+            let base = self.zeroes.get(number).unwrap_or_default();
+            let chunk =
+                self.group(number)[narrow(number % GROUP_CHUNKS)].get_or_insert_with(|| Box::new(Chunk::filled(base)));
+            let before = chunk.data;
+            for lba in at..until {
+                chunk.put(narrow(lba % CHUNK_BLOCKS), slot);
+                slot.order += step;
+            }
+            let (data, touched) = (chunk.data, std::mem::replace(&mut chunk.touched, true));
+            self.present = self.present + data - before;
+            if !touched {
+                self.touch(number);
+            }
+            at = until;
+        }
+    }
+
+    fn zero(&mut self, first: u64, end: u64, slot: Slot) {
+        if first >= end {
+            return;
+        }
+        let whole = first.div_ceil(CHUNK_BLOCKS);
+        // The volume's end may cut its last chunk short.
+        let until = if end == self.blocks { end.div_ceil(CHUNK_BLOCKS) } else { end / CHUNK_BLOCKS };
+        if whole >= until {
+            self.zero_part(first, end, slot);
+            return;
+        }
+        self.zero_part(first, whole * CHUNK_BLOCKS, slot);
+        self.zero_part(until * CHUNK_BLOCKS, end, slot);
+        self.zeroes.overlay(whole, until, slot);
+        let mut number = whole;
+        while number < until {
+            let group_end = ((number / GROUP_CHUNKS + 1) * GROUP_CHUNKS).min(until);
+            if self.groups[narrow(number / GROUP_CHUNKS)].is_none() {
+                number = group_end;
+                continue;
+            }
+            self.zero_chunk(number, slot);
+            number += 1;
+        }
+    }
+
+    /// Gives a chunk back, unless something in it is newer.
+    fn zero_chunk(&mut self, number: u64, slot: Slot) {
+        let Some(Some(group)) = self.groups.get_mut(narrow(number / GROUP_CHUNKS)) else {
+            return;
+        };
+        let place = &mut group[narrow(number % GROUP_CHUNKS)];
+        match place {
+            None => {}
+            Some(chunk) if chunk.newest <= slot.sequence() => {
+                self.present -= chunk.data;
+                *place = None;
+                self.touch(number);
+            }
+            Some(_) => self.cover(number * CHUNK_BLOCKS, ((number + 1) * CHUNK_BLOCKS).min(self.blocks), slot, 0),
+        }
+    }
+
+    /// Zeroes part of one or two chunks.
+    fn zero_part(&mut self, first: u64, end: u64, slot: Slot) {
+        let mut at = first;
+        while at < end {
+            let until = ((at / CHUNK_BLOCKS + 1) * CHUNK_BLOCKS).min(end);
+            let number = at / CHUNK_BLOCKS;
+            let newer = self.zeroes.get(number).is_some_and(|zeroed| zeroed.sequence() > slot.sequence());
+            if self.chunk_mut(number).is_some() || !newer {
+                self.cover(at, until, slot, 0);
+            }
+            at = until;
+        }
+    }
+
+    fn slot(&self, lba: u64) -> Slot {
+        let number = lba / CHUNK_BLOCKS;
+        let group = self.groups.get(narrow(number / GROUP_CHUNKS)).and_then(Option::as_deref);
+        match group.and_then(|group| group[narrow(number % GROUP_CHUNKS)].as_deref()) {
+            Some(chunk) => chunk.slots[narrow(lba % CHUNK_BLOCKS)],
+            None => self.zeroes.get(number).unwrap_or_default(),
+        }
+    }
+
+    fn chunk_mut(&mut self, number: u64) -> Option<&mut Chunk> {
+        let group = self.groups.get_mut(narrow(number / GROUP_CHUNKS))?.as_deref_mut()?;
+        group[narrow(number % GROUP_CHUNKS)].as_deref_mut()
+    }
+
+    fn group(&mut self, number: u64) -> &mut Group {
+        self.groups[narrow(number / GROUP_CHUNKS)].get_or_insert_with(|| Box::new([const { None }; 1024]))
+    }
+
+    /// Chunk numbers fit 32 bits: a volume has at most 2^40 blocks.
+    fn touch(&mut self, number: u64) {
+        self.touched.extend(u32::try_from(number));
+    }
+}

@@ -1,0 +1,239 @@
+//! Reading the log: one record, one block of a record, or everything in order.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use farseal_core::chain::Digest;
+use farseal_core::record::{Framed, HEADER_BYTES, Header, HeaderError, TAG_BYTES};
+
+use super::{Flaw, Location, Shared, segment_path};
+use crate::store::{StoreError, locked, narrow, shared, wide};
+
+/// Files kept open for reading: a large log has thousands of segments.
+const OPEN_MAX: usize = 64;
+/// Bytes that a walk through the log reads at once.
+const WINDOW_BYTES: u64 = 4 << 20;
+/// The first read of a record: enough for a header and one block of 4 KiB with its tag.
+const FIRST_READ_BYTES: u64 = 96 + 16 + 4096;
+
+/// Why a record cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("segment {:08x} byte {}: the log has nothing there", .0.segment, .0.offset)]
+    NotThere(Location),
+    #[error("segment {:08x} byte {}: {flaw}", location.segment, location.offset)]
+    Damaged { location: Location, flaw: Flaw },
+    #[error("block {index} is asked for of a record that carries {blocks}")]
+    NoSuchBlock { index: u32, blocks: u32 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Reads records by location, beside the one that appends.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    shared: Arc<Shared>,
+    /// The segments read last, newest first.
+    open: Arc<Mutex<OpenFiles>>,
+}
+
+type OpenFiles = VecDeque<(u32, Arc<File>)>;
+
+impl LogReader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, open: Arc::default() }
+    }
+
+    /// The record at `location`, its body checked against its checksum.
+    pub fn read(&self, location: Location) -> Result<(Framed, Bytes), ReadError> {
+        let (framed, first) = self.begin(location)?;
+        let header = framed.header;
+        let have = first.len().min(header.record_bytes());
+        let mut body = vec![0; header.body_bytes()];
+        let (known, rest) = body.split_at_mut(have - HEADER_BYTES);
+        known.copy_from_slice(&first[HEADER_BYTES..have]);
+        self.fill(location, wide(have), rest)?;
+        if !framed.body_matches(&body) {
+            return Err(ReadError::Damaged { location, flaw: body_flaw(&header) });
+        }
+        Ok((framed, body.into()))
+    }
+
+    /// What stands at `location`, without its body.
+    pub fn header(&self, location: Location) -> Result<Framed, ReadError> {
+        let mut bytes = [0; HEADER_BYTES];
+        self.fill(location, 0, &mut bytes)?;
+        Framed::decode(&bytes).map_err(|error| header_flaw(location, error))
+    }
+
+    /// Block `index` of the record at `location`, and its tag. Nothing else is read: the checksum, which covers the
+    /// whole body, is not checked; the tag is what proves the block.
+    pub fn read_block(
+        &self,
+        location: Location,
+        header: &Header,
+        index: u32,
+    ) -> Result<([u8; TAG_BYTES], Bytes), ReadError> {
+        if index >= header.tags() {
+            return Err(ReadError::NoSuchBlock { index, blocks: header.tags() });
+        }
+        let index = narrow(u64::from(index));
+        let mut tag = [0; TAG_BYTES];
+        self.fill(location, wide(HEADER_BYTES + index * TAG_BYTES), &mut tag)?;
+        let mut block = vec![0; if header.kind.has_blocks() { header.block_bytes.as_usize() } else { 0 }];
+        let at = HEADER_BYTES + header.tag_bytes() + index * block.len();
+        self.fill(location, wide(at), &mut block)?;
+        Ok((tag, block.into()))
+    }
+
+    /// Segments as they are, with where each ends.
+    pub(in crate::store) fn segments(&self) -> Vec<(u32, u64)> {
+        shared(&self.shared.segments).iter().map(|(number, end)| (*number, *end)).collect()
+    }
+
+    pub(in crate::store) fn cursor(&self, number: u32, end: u64) -> Result<Cursor, StoreError> {
+        Ok(Cursor::new(segment_path(&self.shared.dir, number), self.file(number)?, end))
+    }
+
+    fn begin(&self, location: Location) -> Result<(Framed, Vec<u8>), ReadError> {
+        let end = self.end_of(location)?;
+        let left = end.saturating_sub(u64::from(location.offset));
+        let mut bytes = vec![0; narrow(left.min(FIRST_READ_BYTES))];
+        self.fill(location, 0, &mut bytes)?;
+        let framed = Framed::decode(&bytes).map_err(|error| header_flaw(location, error))?;
+        Ok((framed, bytes))
+    }
+
+    fn end_of(&self, location: Location) -> Result<u64, ReadError> {
+        shared(&self.shared.segments).get(&location.segment).copied().ok_or(ReadError::NotThere(location))
+    }
+
+    /// Reads `into` from `skip` bytes after `location`, all of it or an error.
+    fn fill(&self, location: Location, skip: u64, into: &mut [u8]) -> Result<(), ReadError> {
+        if into.is_empty() {
+            return Ok(());
+        }
+        let at = u64::from(location.offset) + skip;
+        if at + wide(into.len()) > self.end_of(location)? {
+            return Err(ReadError::NotThere(location));
+        }
+        self.file(location.segment)?.read_exact_at(into, at).map_err(|source| {
+            StoreError::io(&segment_path(&self.shared.dir, location.segment), "read a record", source).into()
+        })
+    }
+
+    fn file(&self, number: u32) -> Result<Arc<File>, StoreError> {
+        let mut open = locked(&self.open);
+        if let Some(at) = open.iter().position(|(known, _)| *known == number)
+            && let Some(found) = open.remove(at)
+        {
+            let file = Arc::clone(&found.1);
+            open.push_front(found);
+            return Ok(file);
+        }
+        let path = segment_path(&self.shared.dir, number);
+        let file = Arc::new(File::open(&path).map_err(|source| StoreError::io(&path, "open the segment", source))?);
+        open.push_front((number, Arc::clone(&file)));
+        open.truncate(OPEN_MAX);
+        Ok(file)
+    }
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        let damaged = |location: Location, what| Self::Damaged {
+            path: PathBuf::from(format!("{:08x}.fsl", location.segment)),
+            offset: u64::from(location.offset),
+            what,
+        };
+        match error {
+            ReadError::NotThere(location) => damaged(location, "the log has nothing there"),
+            ReadError::Damaged { location, flaw: Flaw::Body { .. } } => {
+                damaged(location, "the record's bytes do not match their checksum")
+            }
+            ReadError::Damaged { location, .. } => damaged(location, "no whole record starts there"),
+            ReadError::NoSuchBlock { .. } => damaged(Location::START, "the record does not carry this block"),
+            ReadError::Store(error) => error,
+        }
+    }
+}
+
+/// A walk through a file, with one large read at a time.
+#[derive(Debug)]
+pub(in crate::store) struct Cursor {
+    path: PathBuf,
+    file: Arc<File>,
+    end: u64,
+    base: u64,
+    window: Vec<u8>,
+}
+
+impl Cursor {
+    pub(in crate::store) fn new(path: PathBuf, file: Arc<File>, end: u64) -> Self {
+        Self { path, file, end, base: 0, window: Vec::new() }
+    }
+
+    pub(in crate::store) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(in crate::store) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// `len` bytes at `at`, fewer where the file ends.
+    pub(in crate::store) fn bytes(&mut self, at: u64, len: u64) -> Result<&[u8], StoreError> {
+        let until = at.saturating_add(len).min(self.end);
+        let at = at.min(until);
+        if at < self.base || until > self.base + wide(self.window.len()) {
+            let goal = until.max(at.saturating_add(WINDOW_BYTES).min(self.end));
+            self.window.resize(narrow(goal - at), 0);
+            self.base = at;
+            self.file
+                .read_exact_at(&mut self.window, at)
+                .map_err(|source| StoreError::io(&self.path, "read the segment", source))?;
+        }
+        Ok(&self.window[narrow(at - self.base)..narrow(until - self.base)])
+    }
+
+    /// Is there nothing but zeroes from `at` on: room that was reserved and not used?
+    pub(in crate::store) fn blank_from(&mut self, mut at: u64) -> Result<bool, StoreError> {
+        while at < self.end {
+            let piece = self.bytes(at, WINDOW_BYTES)?;
+            if piece.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            at += wide(piece.len());
+        }
+        Ok(true)
+    }
+}
+
+/// The whole record at `at`, checked, and its digest; or what is wrong with it.
+pub(in crate::store) fn record_at(cursor: &mut Cursor, at: u64) -> Result<Result<(Framed, Digest), Flaw>, StoreError> {
+    let framed = match Framed::decode(cursor.bytes(at, wide(HEADER_BYTES))?) {
+        Ok(framed) => framed,
+        Err(error) => return Ok(Err(Flaw::Header(error))),
+    };
+    let header = framed.header;
+    let bytes = cursor.bytes(at, wide(header.record_bytes()))?;
+    let Some(body) = bytes.get(HEADER_BYTES..header.record_bytes()) else {
+        return Ok(Err(Flaw::Short { sequence: header.sequence }));
+    };
+    if !framed.body_matches(body) {
+        return Ok(Err(body_flaw(&header)));
+    }
+    Ok(Ok((framed, Digest::of(&header.encode(framed.body_crc), &body[..header.tag_bytes()]))))
+}
+
+fn body_flaw(header: &Header) -> Flaw {
+    Flaw::Body { sequence: header.sequence, lba: header.lba.0, blocks: header.blocks }
+}
+
+fn header_flaw(location: Location, error: HeaderError) -> ReadError {
+    ReadError::Damaged { location, flaw: Flaw::Header(error) }
+}

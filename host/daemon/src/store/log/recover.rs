@@ -1,0 +1,139 @@
+//! What a restart makes of the log's segments.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use farseal_core::units::PairId;
+
+use super::{Cursor, Flaw, LOG_HEADER_BYTES, Location, LogError, Logged, decode_header, record_at, reopen};
+use crate::store::disk::{Disk, Tail, truncate_durably};
+use crate::store::{StoreError, files, wide};
+
+pub(super) struct Found {
+    pub(super) segments: BTreeMap<u32, u64>,
+    pub(super) tail: Option<(u32, Tail)>,
+    pub(super) records: Vec<Logged>,
+}
+
+pub(super) fn recover(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    pair: PairId,
+    from: Location,
+    durable: Location,
+) -> Result<Found, LogError> {
+    let mut found = Found { segments: BTreeMap::new(), tail: None, records: Vec::new() };
+    let mut paths = list(dir, durable)?.into_iter();
+    for (number, path) in paths.by_ref() {
+        if number < from.segment.min(durable.segment) {
+            let metadata = fs::metadata(&path).map_err(|source| StoreError::io(&path, "find its size", source))?;
+            found.segments.insert(number, metadata.len());
+            continue;
+        }
+        let start = if number == from.segment { u64::from(from.offset) } else { 0 };
+        // Where the checkpoint is ahead of the mark, what lies between is checked and not given again.
+        let skip = number < from.segment;
+        let (end, flaw) = scan(pair, number, &path, start, skip, &mut found.records)?;
+        let place = Location::at(number, end);
+        if let Some(flaw) = flaw
+            && place < durable
+        {
+            return Err(LogError::Damaged { path, offset: end, flaw, durable });
+        }
+        if end < wide(LOG_HEADER_BYTES) {
+            // Made, and torn before its header was durable.
+            fs::remove_file(&path).map_err(|source| StoreError::io(&path, "remove the torn segment", source))?;
+            break;
+        }
+        keep(disk, dir, number, end, &mut found)?;
+        if let Some(flaw) = flaw {
+            tracing::warn!(path = %path.display(), offset = end, %flaw, "cut off a torn end that was never promised");
+            break;
+        }
+    }
+    // What follows a torn end was never promised either.
+    for (_, path) in paths.rev() {
+        fs::remove_file(&path).map_err(|source| StoreError::io(&path, "remove the torn segment", source))?;
+    }
+    files::sync_dir(dir)?;
+    let end = found.tail.as_ref().map_or(Location::START, |(number, tail)| Location::at(*number, tail.end));
+    if end < from || end < durable {
+        return Err(LogError::Behind { dir: dir.to_owned(), from: from.max(durable) });
+    }
+    Ok(found)
+}
+
+/// Segments in order, without a hole below the mark.
+fn list(dir: &Path, durable: Location) -> Result<Vec<(u32, PathBuf)>, LogError> {
+    let mut listed: Vec<(u32, PathBuf)> = Vec::new();
+    for (number, path) in files::numbered(dir, 8, "fsl")? {
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let expected = listed.last().map_or(number, |(last, _)| last + 1);
+        if number != expected && Location::at(expected, 0) < durable {
+            return Err(LogError::Missing { dir: dir.to_owned(), number: expected });
+        }
+        if number != expected {
+            // The hole and what follows it were never promised.
+            fs::remove_file(&path).map_err(|source| StoreError::io(&path, "remove the torn segment", source))?;
+            continue;
+        }
+        listed.push((number, path));
+    }
+    Ok(listed)
+}
+
+/// Reads a segment from `start` on. Says where its valid part ends, and why there if that is not its end.
+fn scan(
+    pair: PairId,
+    number: u32,
+    path: &Path,
+    start: u64,
+    skip: bool,
+    records: &mut Vec<Logged>,
+) -> Result<(u64, Option<Flaw>), LogError> {
+    let failed = |source| StoreError::io(path, "open the segment", source);
+    let file = File::open(path).map_err(failed)?;
+    let len = file.metadata().map_err(failed)?.len();
+    let mut cursor = Cursor::new(path.to_owned(), Arc::new(file), len);
+    match decode_header(cursor.bytes(0, wide(LOG_HEADER_BYTES))?, number) {
+        None => return Ok((0, Some(Flaw::Segment))),
+        Some(Err(found)) => return Err(LogError::Version { path: path.to_owned(), found }),
+        Some(Ok(found)) if found != pair => {
+            return Err(LogError::OtherPair { path: path.to_owned(), expected: pair, found });
+        }
+        Some(Ok(_)) => {}
+    }
+    let mut at = start.max(wide(LOG_HEADER_BYTES));
+    while at < len {
+        match record_at(&mut cursor, at)? {
+            Ok((framed, digest)) => {
+                let header = framed.header;
+                if !skip {
+                    let location = Location::at(number, at);
+                    records.push(Logged { header, body_crc: framed.body_crc, digest, location });
+                }
+                at += wide(header.record_bytes());
+            }
+            Err(_) if cursor.blank_from(at)? => break,
+            Err(flaw) => return Ok((at, Some(flaw))),
+        }
+    }
+    Ok((at, None))
+}
+
+/// Takes a segment, cut at its valid end. A process that was killed leaves records that only the kernel's cache
+/// holds, so it is synced as well.
+fn keep(disk: &Arc<dyn Disk>, dir: &Path, number: u32, end: u64, found: &mut Found) -> Result<(), LogError> {
+    let tail = reopen(disk, dir, number)?;
+    if tail.end > end {
+        truncate_durably(disk.as_ref(), &tail.path, &tail.file, end)?;
+    } else {
+        disk.sync(&tail.file).map_err(|source| StoreError::SyncFailed { path: tail.path.clone(), source })?;
+    }
+    let tail = Tail::resume(Arc::clone(disk), tail.path, tail.file, end);
+    found.segments.insert(number, end);
+    found.tail = Some((number, tail));
+    Ok(())
+}

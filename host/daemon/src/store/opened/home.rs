@@ -1,0 +1,180 @@
+//! The opened volume as a home: reads open what is closed, writes overtake it.
+
+use super::{BlockSource, OpenedHome, SweepResult, regions};
+use crate::store::home::Home;
+use crate::store::{StoreError, locked, narrow, wide};
+
+impl<S: BlockSource + std::fmt::Debug> Home for OpenedHome<S> {
+    fn bytes(&self) -> u64 {
+        self.image.bytes()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), StoreError> {
+        let (first, end) = self.blocks_of(offset, wide(into.len()))?;
+        if self.bits.all(first, end) {
+            return self.image.read(offset, into);
+        }
+        for (first, end) in regions(first, end) {
+            let (from, to) = self.bytes_of(first, end, offset, wide(into.len()));
+            let piece = &mut into[narrow(from - offset)..narrow(to - offset)];
+            if self.bits.all(first, end) {
+                self.image.read(from, piece)?;
+            } else {
+                self.read_closed(first, end, from, piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        self.overtake(offset, wide(bytes.len()), &|from, to| {
+            self.image.write(from, &bytes[narrow(from - offset)..narrow(to - offset)])
+        })
+    }
+
+    fn zero(&self, offset: u64, len: u64, punch: bool) -> Result<(), StoreError> {
+        self.overtake(offset, len, &|from, to| self.image.zero(from, to - from, punch))
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let _one = locked(&self.syncing);
+        let copies = self.bits.take_dirty();
+        let mut done = self.image.sync();
+        if done.is_ok() && !copies.is_empty() {
+            done = self.bits.write(self.map.as_ref(), &copies);
+        }
+        if done.is_err() {
+            self.bits.put_back(&copies);
+        }
+        done
+    }
+
+    fn allocated(&self, offset: u64, len: u64) -> Result<Vec<(u64, bool)>, StoreError> {
+        let mut runs: Vec<(u64, bool)> = Vec::new();
+        let mut push = |len: u64, data: bool| match runs.last_mut() {
+            Some((last, same)) if *same == data => *last += len,
+            _ => runs.push((len, data)),
+        };
+        let (first, end) = self.blocks_of(offset, len)?;
+        for (from, to, opened) in self.bits.runs(first, end) {
+            let (from_byte, to_byte) = self.bytes_of(from, to, offset, len);
+            if opened {
+                for (len, data) in self.image.allocated(from_byte, to_byte - from_byte)? {
+                    push(len, data);
+                }
+                continue;
+            }
+            let mut at = from_byte;
+            for (data_from, data_to) in self.closed_data(from, to) {
+                let (data_from, data_to) = self.bytes_of(data_from, data_to, offset, len);
+                if data_from > at {
+                    push(data_from - at, false);
+                }
+                push(data_to - data_from, true);
+                at = data_to;
+            }
+            if to_byte > at {
+                push(to_byte - at, false);
+            }
+        }
+        Ok(runs)
+    }
+}
+
+impl<S: BlockSource> OpenedHome<S> {
+    /// Reads within one region, opening what is closed.
+    fn read_closed(&self, first: u64, end: u64, offset: u64, into: &mut [u8]) -> Result<(), StoreError> {
+        let _region = self.region(first);
+        let len = wide(into.len());
+        for (from, to, opened) in self.bits.runs(first, end) {
+            let (from_byte, to_byte) = self.bytes_of(from, to, offset, len);
+            let piece = &mut into[narrow(from_byte - offset)..narrow(to_byte - offset)];
+            if opened {
+                self.image.read(from_byte, piece)?;
+                continue;
+            }
+            piece.fill(0);
+            for (data_from, data_to) in self.closed_data(from, to) {
+                let opened = self.open_for_read(data_from, data_to)?;
+                let (at, until) = self.bytes_of(data_from, data_to, offset, len);
+                let skip = narrow(at - data_from * self.block.as_u64());
+                let wanted = narrow(until - at);
+                into[narrow(at - offset)..narrow(until - offset)].copy_from_slice(&opened[skip..skip + wanted]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens blocks and keeps them. Where the image has no room they are answered all the same.
+    fn open_for_read(&self, first: u64, end: u64) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = vec![0; self.len(end - first)];
+        match self.open_into(first, end, &mut bytes) {
+            Ok(()) => {
+                if let Err(error) = self.keep(first, end, &bytes) {
+                    tracing::warn!(%error, first, "an opened block is answered and not kept");
+                }
+                Ok(bytes)
+            }
+            Err(error) => {
+                // Keeps what can be opened, and counts what cannot.
+                let _ = self.open_run(first, end, &mut SweepResult::default());
+                Err(error)
+            }
+        }
+    }
+
+    /// Changes bytes in the image; the blocks that they lie in are in the image from then on.
+    fn overtake(
+        &self,
+        offset: u64,
+        len: u64,
+        change: &dyn Fn(u64, u64) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (first, end) = self.blocks_of(offset, len)?;
+        if self.bits.all(first, end) {
+            return if len == 0 { Ok(()) } else { change(offset, offset + len) };
+        }
+        for (first, end) in regions(first, end) {
+            let _region = self.region(first);
+            let (from, to) = self.bytes_of(first, end, offset, len);
+            self.open_edge(first, from, to)?;
+            self.open_edge(end - 1, from, to)?;
+            change(from, to)?;
+            self.mark(first, end);
+        }
+        Ok(())
+    }
+
+    /// A closed block that is changed in part is opened first.
+    fn open_edge(&self, lba: u64, from: u64, to: u64) -> Result<(), StoreError> {
+        let block = self.block.as_u64();
+        if (from <= lba * block && (lba + 1) * block <= to) || self.bits.all(lba, lba + 1) {
+            return Ok(());
+        }
+        let mut bytes = vec![0; self.len(1)];
+        if !self.closed_data(lba, lba + 1).is_empty() {
+            self.open_into(lba, lba + 1, &mut bytes)?;
+        }
+        self.keep(lba, lba + 1, &bytes)
+    }
+
+    /// The blocks that a range of bytes touches: first, and one past the last.
+    fn blocks_of(&self, offset: u64, len: u64) -> Result<(u64, u64), StoreError> {
+        let bytes = self.image.bytes();
+        let end = offset.checked_add(len).filter(|end| *end <= bytes).ok_or(StoreError::OutOfBounds {
+            path: "opened.image".into(),
+            offset,
+            len,
+            bytes,
+        })?;
+        let block = self.block.as_u64();
+        let first = offset / block;
+        Ok((first, end.div_ceil(block).max(first)))
+    }
+
+    /// The part of a range of bytes that lies in these blocks: from, to.
+    fn bytes_of(&self, first: u64, end: u64, offset: u64, len: u64) -> (u64, u64) {
+        let block = self.block.as_u64();
+        ((first * block).max(offset), (end * block).min(offset + len))
+    }
+}
