@@ -31,12 +31,13 @@ pub enum LedgerError {
     NotNewer { epoch: Epoch, newest: Epoch },
     #[error("epoch {epoch} would start at {start}, not after its own key record {key}")]
     StartsTooEarly { epoch: Epoch, key: Sequence, start: Sequence },
-    #[error("epoch {epoch} would start at {start}, before epoch {newest} at {newest_start}")]
-    Overlaps { epoch: Epoch, start: Sequence, newest: Epoch, newest_start: Sequence },
 }
 
 impl Ledger {
     /// Adds the epoch of a key record. Called in the order of the records.
+    ///
+    /// An epoch that has not begun at this key record, and would not begin before the new one, never seals: a restart
+    /// or a gap put a new key in its place.
     pub fn arm(&mut self, entry: Entry) -> Result<(), LedgerError> {
         if entry.start <= entry.key {
             return Err(LedgerError::StartsTooEarly { epoch: entry.epoch, key: entry.key, start: entry.start });
@@ -45,15 +46,9 @@ impl Ledger {
             if entry.epoch <= newest.epoch {
                 return Err(LedgerError::NotNewer { epoch: entry.epoch, newest: newest.epoch });
             }
-            if entry.start <= newest.start {
-                return Err(LedgerError::Overlaps {
-                    epoch: entry.epoch,
-                    start: entry.start,
-                    newest: newest.epoch,
-                    newest_start: newest.start,
-                });
-            }
         }
+        // Starts are after their keys, and keys come in order: what lies at or after this start has not begun.
+        self.by_start.split_off(&entry.start);
         self.by_start.insert(entry.start, entry);
         Ok(())
     }
@@ -127,8 +122,18 @@ mod tests {
         assert!(matches!(ledger.arm(entry(2, 10, 12)), Err(LedgerError::NotNewer { .. })));
         assert!(matches!(ledger.arm(entry(1, 10, 12)), Err(LedgerError::NotNewer { .. })));
         assert!(matches!(ledger.arm(entry(3, 10, 10)), Err(LedgerError::StartsTooEarly { .. })));
-        ledger.arm(entry(3, 10, 20)).unwrap();
-        assert!(matches!(ledger.arm(entry(4, 15, 18)), Err(LedgerError::Overlaps { .. })));
+    }
+
+    #[test]
+    fn a_key_before_the_start_of_the_last_epoch_takes_its_place() {
+        let mut ledger = Ledger::default();
+        ledger.arm(entry(1, 1, 2)).unwrap();
+        ledger.arm(entry(2, 10, 20)).unwrap();
+        ledger.arm(entry(3, 12, 13)).unwrap();
+        assert_eq!(ledger.epoch_of(Sequence(12)).unwrap().epoch, Epoch(1));
+        assert_eq!(ledger.epoch_of(Sequence(13)).unwrap().epoch, Epoch(3));
+        assert_eq!(ledger.epoch_of(Sequence(99)).unwrap().epoch, Epoch(3));
+        assert_eq!(ledger.get(Epoch(2)), None);
     }
 
     proptest! {
@@ -141,6 +146,7 @@ mod tests {
                 at += gap;
                 let armed = entry(index as u64 + 1, at, at + lead);
                 if ledger.arm(armed).is_ok() {
+                    model.retain(|earlier: &Entry| earlier.start < armed.start);
                     model.push(armed);
                 }
             }

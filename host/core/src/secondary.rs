@@ -173,8 +173,6 @@ pub enum LedgerErrorKind {
     NotNewer,
     #[error("the epoch would start before its own key record")]
     StartsTooEarly,
-    #[error("the epoch would start before the last one")]
-    Overlaps,
     #[error("a void names an epoch that is not waiting")]
     UnknownVoid,
 }
@@ -644,7 +642,6 @@ impl From<LedgerError> for LedgerErrorKind {
         match error {
             LedgerError::NotNewer { .. } => Self::NotNewer,
             LedgerError::StartsTooEarly { .. } => Self::StartsTooEarly,
-            LedgerError::Overlaps { .. } => Self::Overlaps,
         }
     }
 }
