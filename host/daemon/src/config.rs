@@ -21,7 +21,7 @@ use crate::keys::card::{NodeName, PeerCard};
 pub mod example;
 pub mod problem;
 mod read;
-mod sections;
+pub(crate) mod sections;
 pub mod units;
 pub mod write;
 

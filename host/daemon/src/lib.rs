@@ -1,7 +1,24 @@
 //! Farseal, the remote-copy storage controller: everything that knows sockets, disks and the clock.
+//!
+//! Decisions are made in `farseal-core`; components run in `farseal-plugin`; this crate carries out and connects.
+//! Reading order: [`node`] puts a configuration together; [`lane`] drives a primary, [`replica`] a secondary,
+//! [`recovery`] opens the copy; [`nbd`], [`link`], [`store`], [`keys`] and [`control`] each know one part of the
+//! world and none of the others.
 
+pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
+pub mod keyring;
 pub mod keys;
+pub mod lane;
+pub mod link;
 pub mod nbd;
+pub mod node;
 pub mod observe;
+pub mod plain;
+pub mod plugins;
+pub mod recovery;
+pub mod replica;
+pub mod store;
+pub mod volume;

@@ -249,7 +249,11 @@ fn join(path: &str, name: &str) -> String {
 
 /// `pair[3].name` as `pair[].name`.
 fn without_places(path: &str) -> String {
-    path.chars().filter(|c| !c.is_ascii_digit()).collect()
+    let pieces = path.split('[').map(|piece| match piece.split_once(']') {
+        Some((_, rest)) => format!("]{rest}"),
+        None => piece.to_owned(),
+    });
+    pieces.collect::<Vec<_>>().join("[")
 }
 
 /// May one be a slip of the other? The same letters but for case, joints and an ending, or the same beginning.

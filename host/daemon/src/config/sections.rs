@@ -17,6 +17,8 @@ use crate::keys::card::{NodeName, PeerCard};
 
 mod pair;
 
+pub(crate) use pair::{DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_POLICY, DEFAULT_RECOVERY, parse_id};
+
 /// Bytes of a path of a Unix socket, without the final zero (unix(7): `sun_path` has 108).
 const SOCKET_PATH_MAX: usize = 107;
 /// Peers, volumes, pairs: 1 024 pairs of a 256 MiB buffer each are more than a machine has memory for.
@@ -128,11 +130,16 @@ fn section<'s, 'a>(root: &mut Table<'s, 'a>, name: &'static str) -> Result<Optio
     root.take(name).map(|field| field.table(&format!("one [{name}] section"))).transpose()
 }
 
-fn name(field: &Field<'_, '_>) -> Result<String, ConfigError> {
-    let text = field.text(NAME_FORM)?;
+/// May a peer, a volume or a pair be called this?
+pub(crate) fn is_name(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let first = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
-    if first && text.len() <= NAME_MAX && text.chars().all(allowed) {
+    first && text.len() <= NAME_MAX && text.chars().all(allowed)
+}
+
+fn name(field: &Field<'_, '_>) -> Result<String, ConfigError> {
+    let text = field.text(NAME_FORM)?;
+    if is_name(text) {
         Ok(text.to_owned())
     } else {
         Err(field.wrong("this is no name", NAME_FORM, "choose another name"))
@@ -302,9 +309,9 @@ fn peer_address(field: &Field<'_, '_>) -> Result<PeerAddress, ConfigError> {
 /// Not `HOST:PORT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is no HOST:PORT")]
-pub(super) struct NoPeerAddress;
+pub(crate) struct NoPeerAddress;
 
-pub(super) fn parse_peer_address(text: &str) -> Result<PeerAddress, NoPeerAddress> {
+pub(crate) fn parse_peer_address(text: &str) -> Result<PeerAddress, NoPeerAddress> {
     let (host, port) = text.rsplit_once(':').ok_or(NoPeerAddress)?;
     let port: u16 = port.parse().map_err(|_| NoPeerAddress)?;
     let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -30,12 +31,16 @@ pub enum AppendError {
     },
 }
 
-/// Appends sections to a file, if the whole is then sound. Durable when it returns.
+/// Appends sections to a file, if the whole is then sound. Durable when it returns. `listen` goes into `[link]`, which
+/// must not have one.
 ///
 /// # Errors
 /// [`AppendError`]; the file is as it was.
-pub fn append(file: &Path, sections: &str) -> Result<Config, AppendError> {
+pub fn append(file: &Path, listen: Option<SocketAddr>, sections: &str) -> Result<Config, AppendError> {
     let mut text = read::whole(file)?;
+    if let Some(listen) = listen {
+        text = with_link(&text, listen);
+    }
     if !text.ends_with('\n') {
         text.push('\n');
     }
@@ -43,6 +48,17 @@ pub fn append(file: &Path, sections: &str) -> Result<Config, AppendError> {
     let config = Config::parse(file, &text)?;
     replace(file, &text).map_err(|source| AppendError::Io { file: file.to_owned(), source })?;
     Ok(config)
+}
+
+/// A table may stand once, so an existing `[link]` gets the line.
+fn with_link(text: &str, listen: SocketAddr) -> String {
+    let line = format!("listen = \"{listen}\"");
+    let mut lines: Vec<&str> = text.lines().collect();
+    match lines.iter().position(|line| line.split('#').next().is_some_and(|line| line.trim() == "[link]")) {
+        Some(at) => lines.insert(at + 1, &line),
+        None => lines.extend(["", "[link]", &line]),
+    }
+    lines.join("\n") + "\n"
 }
 
 /// Beside the file, durable, then in its place: a crash leaves the one or the other.

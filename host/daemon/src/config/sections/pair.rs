@@ -21,10 +21,10 @@ const PATHS_MAX: u16 = 16;
 const ID_FORM: &str = "32 hexadecimal digits, as `farseal pair create` draws them; the same at both sites";
 
 /// The shipped component for each slot.
-pub(in super::super) const DEFAULT_CIPHER: &str = "aes-256-gcm";
-pub(in super::super) const DEFAULT_POLICY: &str = "interval";
-pub(in super::super) const DEFAULT_DISGUISE: &str = "cover";
-pub(in super::super) const DEFAULT_RECOVERY: &str = "on-access";
+pub(crate) const DEFAULT_CIPHER: &str = "aes-256-gcm";
+pub(crate) const DEFAULT_POLICY: &str = "interval";
+pub(crate) const DEFAULT_DISGUISE: &str = "cover";
+pub(crate) const DEFAULT_RECOVERY: &str = "on-access";
 
 /// What was read before, and what must stay unique.
 #[derive(Debug)]
@@ -111,9 +111,9 @@ fn id(table: &mut Table<'_, '_>, key: &'static str, unique: &mut Unique) -> Resu
 /// Not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is no id")]
-pub(in super::super) struct NoId;
+pub(crate) struct NoId;
 
-pub(in super::super) fn parse_id(text: &str) -> Result<[u8; 16], NoId> {
+pub(crate) fn parse_id(text: &str) -> Result<[u8; 16], NoId> {
     let number = u128::from_str_radix(text, 16).map_err(|_| NoId)?;
     let sound = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) && number != 0;
     if sound { Ok(number.to_be_bytes()) } else { Err(NoId) }

@@ -1,0 +1,101 @@
+//! What the main site gives to the remote when a pair is made. Nothing in it is secret; that it is the main site's is
+//! shown by the fingerprint, which two people compare.
+
+use std::fmt;
+use std::str::FromStr;
+
+use farseal_core::units::{BadBlockBytes, BlockBytes, ByteLen, PairId, VolumeId};
+use serde::{Deserialize, Serialize};
+
+use crate::config::sections;
+use crate::keys::card::{CardError, PeerCard};
+
+/// Bytes of an invitation at most; a hybrid card takes 2 500.
+pub(super) const INVITATION_BYTES_MAX: u64 = 16 << 10;
+const FORMAT: u32 = 1;
+
+/// A pair, as the primary offers it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Invitation {
+    pub(super) pair: String,
+    pub(super) id: PairId,
+    pub(super) volume_id: VolumeId,
+    pub(super) size: ByteLen,
+    pub(super) block_bytes: BlockBytes,
+    pub(super) encrypted: bool,
+    pub(super) scheduled: bool,
+    pub(super) paths: u16,
+    pub(super) card: PeerCard,
+}
+
+/// Why a text is no invitation.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvitationError {
+    #[error("this is no invitation: {0}")]
+    Toml(#[from] toml::de::Error),
+    #[error("invitation format {0} is not known to this version, which reads {FORMAT}")]
+    Format(u32),
+    #[error("field {field}: 32 hexadecimal digits are needed")]
+    Id { field: &'static str },
+    #[error("field block-bytes: {0}")]
+    Block(#[from] BadBlockBytes),
+    #[error("field card: {0}")]
+    Card(#[from] CardError),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Text {
+    format: u32,
+    pair: String,
+    id: String,
+    volume_id: String,
+    size_bytes: u64,
+    block_bytes: u32,
+    encrypted: bool,
+    scheduled: bool,
+    paths: u16,
+    card: String,
+}
+
+impl FromStr for Invitation {
+    type Err = InvitationError;
+
+    fn from_str(text: &str) -> Result<Self, InvitationError> {
+        let text: Text = toml::from_str(text)?;
+        if text.format != FORMAT {
+            return Err(InvitationError::Format(text.format));
+        }
+        let id = |field, text: &str| sections::parse_id(text).map_err(|_| InvitationError::Id { field });
+        Ok(Self {
+            id: PairId(id("id", &text.id)?),
+            volume_id: VolumeId(id("volume-id", &text.volume_id)?),
+            size: ByteLen(text.size_bytes),
+            block_bytes: BlockBytes::new(text.block_bytes)?,
+            encrypted: text.encrypted,
+            scheduled: text.scheduled,
+            paths: text.paths,
+            card: text.card.parse()?,
+            pair: text.pair,
+        })
+    }
+}
+
+impl fmt::Display for Invitation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = Text {
+            format: FORMAT,
+            pair: self.pair.clone(),
+            id: self.id.to_string(),
+            volume_id: self.volume_id.to_string(),
+            size_bytes: self.size.0,
+            block_bytes: self.block_bytes.get(),
+            encrypted: self.encrypted,
+            scheduled: self.scheduled,
+            paths: self.paths,
+            card: self.card.to_string(),
+        };
+        let text = toml::to_string(&text).map_err(|_| fmt::Error)?;
+        write!(f, "# An invitation to a farseal pair: `farseal pair accept THIS-FILE` at the remote site.\n{text}")
+    }
+}

@@ -1,0 +1,441 @@
+//! `farseal pair`: cards, invitations, new pairs. Works on the configuration; a running node takes it up at its next start.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use farseal_core::limits::{JOURNAL_BYTES_MAX, KEY_AGE_MAX, KEY_BYTES_MAX, ROTATION_INTERVAL_MIN};
+use farseal_core::rotation::{How, KeyLimits};
+use farseal_core::units::{BlockBytes, ByteLen, PairId, VolumeId};
+use farseal_plugin::Digest;
+
+use super::failure::{Exit, Failure};
+use super::invitation::{INVITATION_BYTES_MAX, Invitation};
+use super::{Place, agreed, identity, say, show};
+use crate::config::sections::{
+    DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_POLICY, DEFAULT_RECOVERY, is_name, parse_peer_address,
+};
+use crate::config::units::parse_size;
+use crate::config::write::{append, pair_section, peer_section, volume_section};
+use crate::config::{Config, Pair, PairSide, Peer, PeerAddress, PluginChoice, Transfer, Volume};
+use crate::keys::card::PeerCard;
+use crate::keys::fingerprint::ShownFingerprint;
+
+/// `farseal pair ..`.
+#[derive(Debug, Subcommand)]
+pub(super) enum PairCommand {
+    /// Print this node's card: its public keys, for the other site.
+    Card,
+    /// Main site: make a pair, and an invitation for the remote.
+    Create(Box<Create>),
+    /// Remote site: take an invitation up.
+    Accept(Accept),
+    /// List the configured pairs.
+    List,
+}
+
+/// `farseal pair create`.
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// What both sites call the pair, and the volume's export.
+    #[arg(value_parser = named)]
+    name: String,
+    /// A file or a block device.
+    #[arg(long, value_name = "PATH")]
+    volume: PathBuf,
+    /// Make the file, this large, when the node starts.
+    #[arg(long, value_parser = parse_size)]
+    size: Option<ByteLen>,
+    /// The remote node's card, from `farseal pair card` there.
+    #[arg(long, value_name = "FILE")]
+    peer_card: PathBuf,
+    /// Where the remote node listens for links; once for each path.
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_peer_address)]
+    peer_address: Vec<PeerAddress>,
+    /// Send records as they are.
+    #[arg(long)]
+    no_encrypt: bool,
+    /// How the key changes unless the policy says.
+    #[arg(long, value_enum, default_value = "in-band")]
+    rotate: Rotate,
+    /// Bytes of a seal unit: 512 to 65536, a power of two.
+    #[arg(long, default_value = "4096", value_parser = block_bytes)]
+    block_bytes: BlockBytes,
+    /// Connections of the link, 1 to 16; more than one sends in any order.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    paths: u16,
+    #[arg(long, default_value = DEFAULT_CIPHER)]
+    /// What seals the blocks.
+    cipher: String,
+    #[arg(long, default_value = DEFAULT_POLICY)]
+    /// When the key changes.
+    policy: String,
+    #[arg(long, default_value = DEFAULT_DISGUISE)]
+    /// How a key travels unseen.
+    disguise: String,
+    #[arg(long, default_value = DEFAULT_RECOVERY)]
+    /// How the copy is opened.
+    recovery: String,
+    /// Where the invitation is written; NAME.invitation unless given.
+    #[arg(long, value_name = "FILE")]
+    invitation: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Rotate {
+    InBand,
+    Pause,
+}
+
+/// `farseal pair accept`.
+#[derive(Debug, Args)]
+pub(super) struct Accept {
+    /// The file that `farseal pair create` wrote.
+    invitation: PathBuf,
+    /// Where primaries connect, if the configuration does not say yet.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// The main node's fingerprint, as its operator reads it out. Without it, you are asked.
+    #[arg(long, value_name = "XXXX-..")]
+    fingerprint: Option<ShownFingerprint>,
+    /// How the copy is opened.
+    #[arg(long, default_value = DEFAULT_RECOVERY)]
+    recovery: String,
+}
+
+pub(super) fn pair(place: &Place, command: PairCommand) -> Result<(), Failure> {
+    match command {
+        PairCommand::Card => {
+            let card = identity::card(&place.config()?).map_err(|error| Failure::of(&error))?;
+            say(&card.to_string())
+        }
+        PairCommand::Create(create) => self::create(place, &create),
+        PairCommand::Accept(accept) => self::accept(place, &accept),
+        PairCommand::List => list(&place.config()?),
+    }
+}
+
+fn create(place: &Place, create: &Create) -> Result<(), Failure> {
+    let config = place.config()?;
+    let own = identity::card(&config).map_err(|error| Failure::of(&error))?;
+    let card = read_card(&create.peer_card)?;
+    if card.fingerprint() == own.fingerprint() {
+        let next = "run `farseal pair card` on the remote node and give that file";
+        return Err(Failure::new(Exit::Failed, "this is this node's own card", next));
+    }
+    let volume = volume(&config, create)?;
+    let size = volume_size(&volume, create)?;
+    let (peer, new_peer) = peer(&config, create, card)?;
+    let pair = Pair {
+        name: create.name.clone(),
+        id: PairId(random_id()?),
+        volume_id: VolumeId(random_id()?),
+        peer: peer.name.clone(),
+        side: PairSide::Primary { volume: volume.name.clone() },
+        encrypted: !create.no_encrypt,
+        block_bytes: create.block_bytes,
+        paths: create.paths,
+        transfer: transfer(create.paths > 1),
+        rotate: match create.rotate {
+            Rotate::InBand => How::InBand,
+            Rotate::Pause => How::Pause,
+        },
+        ..defaults(&config, [&create.cipher, &create.policy, &create.disguise, &create.recovery])?
+    };
+    let invitation = Invitation {
+        pair: pair.name.clone(),
+        id: pair.id,
+        volume_id: pair.volume_id,
+        size,
+        block_bytes: pair.block_bytes,
+        encrypted: pair.encrypted,
+        scheduled: create.paths > 1,
+        paths: pair.paths,
+        card: own.clone(),
+    };
+    let mut sections = String::new();
+    if new_peer {
+        sections.push_str(&peer_section(&peer));
+    }
+    if config.volume(&volume.name).is_none() {
+        sections.push_str(&volume_section(&volume));
+    }
+    sections.push_str(&pair_section(&pair));
+
+    let file = create.invitation.clone().unwrap_or_else(|| PathBuf::from(format!("{}.invitation", pair.name)));
+    let mut written = File::create_new(&file).map_err(|error| Failure::file(&file, &error))?;
+    let config = append(&config.file, None, &sections).inspect_err(|_| drop(fs::remove_file(&file)))?;
+    let kept = written.write_all(invitation.to_string().as_bytes()).and_then(|()| written.sync_all());
+    kept.map_err(|error| Failure::file(&file, &error))?;
+
+    say(&format!(
+        "pair {} of {} ({}) with {} is in {}\n{}\
+         invitation for the remote site: {}\n\
+         next: there, `farseal pair accept {}`; read it this node's fingerprint: {}\n      \
+         then start both nodes, or restart them, with `farseal run`\n",
+        pair.name,
+        volume.path.display(),
+        show::size(size),
+        peer.name,
+        config.file.display(),
+        unpinned(&pair),
+        file.display(),
+        file.file_name().unwrap_or_default().to_string_lossy(),
+        own.fingerprint(),
+    ))
+}
+
+fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
+    let config = place.config()?;
+    let text = read_small(&accept.invitation)?;
+    let invitation: Invitation = text.parse().map_err(|error| of_file(&accept.invitation, &error))?;
+    if !is_name(&invitation.pair) {
+        return Err(Failure::new(Exit::Failed, "the invitation's pair name is unsound", "ask for another one"));
+    }
+    let fingerprint = invitation.card.fingerprint();
+    say(&format!(
+        "pair {} from {}: {}, {}\nfingerprint of {}: {fingerprint}\n",
+        invitation.pair,
+        invitation.card.node,
+        show::size(invitation.size),
+        if invitation.encrypted { "encrypted" } else { "NOT encrypted" },
+        invitation.card.node,
+    ))?;
+    let same = match &accept.fingerprint {
+        Some(shown) => Some(fingerprint.is_shown_as(shown)),
+        None => agreed("Does the main site's operator read out the same fingerprint?"),
+    };
+    match same {
+        Some(true) => {}
+        Some(false) => {
+            let next = "ask the main site for its fingerprint and a new invitation, over a way you trust";
+            return Err(Failure::new(
+                Exit::Refused,
+                "the fingerprint is not the main site's; nothing was changed",
+                next,
+            ));
+        }
+        None => {
+            let next = "give --fingerprint with what the main site's operator reads out";
+            return Err(Failure::new(Exit::Refused, "nobody is here to compare fingerprints", next));
+        }
+    }
+    let known = config.peers.iter().find(|peer| peer.card.fingerprint() == fingerprint);
+    let peer = match known {
+        Some(peer) => peer.clone(),
+        None => {
+            Peer { name: free_name(&config, invitation.card.node.as_str()), addresses: vec![], card: invitation.card }
+        }
+    };
+    let listen = match (config.link.listen, accept.listen) {
+        (None, None) => {
+            let next = "give --listen, as in --listen 0.0.0.0:7440";
+            return Err(Failure::new(
+                Exit::Failed,
+                "primaries cannot connect to this node: [link] has no listen",
+                next,
+            ));
+        }
+        (Some(has), Some(given)) if has != given => {
+            let next = "leave --listen out, or change the configuration";
+            return Err(Failure::new(Exit::Failed, format!("[link] listens on {has} already"), next));
+        }
+        (Some(_), _) => None,
+        (None, given) => given,
+    };
+    let pair = Pair {
+        name: invitation.pair.clone(),
+        id: invitation.id,
+        volume_id: invitation.volume_id,
+        peer: peer.name.clone(),
+        side: PairSide::Secondary { export: invitation.pair, size: invitation.size },
+        encrypted: invitation.encrypted,
+        block_bytes: invitation.block_bytes,
+        paths: invitation.paths,
+        transfer: transfer(invitation.scheduled),
+        ..defaults(&config, [DEFAULT_CIPHER, DEFAULT_POLICY, DEFAULT_DISGUISE, &accept.recovery])?
+    };
+    let mut sections = if known.is_none() { peer_section(&peer) } else { String::new() };
+    sections.push_str(&pair_section(&pair));
+    let config = append(&config.file, listen, &sections)?;
+    say(&format!(
+        "pair {} is in {}\n{}next: start the node, or restart it, with `farseal run --config {}`\n",
+        pair.name,
+        config.file.display(),
+        unpinned(&pair),
+        config.file.display(),
+    ))
+}
+
+fn list(config: &Config) -> Result<(), Failure> {
+    let mut text = String::new();
+    for pair in &config.pairs {
+        let role = if pair.is_primary() { "primary" } else { "secondary" };
+        let sealed = if pair.encrypted { "encrypted" } else { "not encrypted" };
+        text.push_str(&format!(
+            "{}  {role}  with {}  volume {}  {sealed}  {}\n",
+            pair.name,
+            pair.peer,
+            pair.volume_name(),
+            pair.id
+        ));
+    }
+    if text.is_empty() {
+        text.push_str("no pairs; `farseal pair create` makes one, `farseal pair accept` takes one up\n");
+    }
+    say(&text)
+}
+
+/// A pair of defaults, its plugins pinned to the bytes that lie in the plugins' folder.
+fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) -> Result<Pair, Failure> {
+    let limits = KeyLimits { interval_min: ROTATION_INTERVAL_MIN, age_max: KEY_AGE_MAX, bytes_max: KEY_BYTES_MAX };
+    let choose = |component: &str| choose(config, component);
+    Ok(Pair {
+        name: String::new(),
+        id: PairId::default(),
+        volume_id: VolumeId::default(),
+        peer: String::new(),
+        side: PairSide::Primary { volume: String::new() },
+        encrypted: true,
+        block_bytes: BlockBytes::DEFAULT,
+        paths: 1,
+        transfer: Transfer::Ordered,
+        rotate: How::InBand,
+        key_limits: limits,
+        journal_max: JOURNAL_BYTES_MAX,
+        cipher: choose(cipher)?,
+        policy: choose(policy)?,
+        disguise: choose(disguise)?,
+        recovery: choose(recovery)?,
+    })
+}
+
+fn choose(config: &Config, component: &str) -> Result<PluginChoice, Failure> {
+    let is_path = component.contains('/') || component.ends_with(".wasm");
+    let (component, path) = if is_path {
+        let path = fs::canonicalize(component).map_err(|error| Failure::file(Path::new(component), &error))?;
+        (path.to_string_lossy().into_owned(), path)
+    } else {
+        (component.to_owned(), config.plugins.dir.join(format!("{component}.wasm")))
+    };
+    let sha256 = match fs::read(&path) {
+        Ok(bytes) => Some(Digest::of(&bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Failure::file(&path, &error)),
+    };
+    Ok(PluginChoice { component, path, sha256, grants: vec![], config: serde_json::json!({}) })
+}
+
+/// Says which plugins are not there yet.
+fn unpinned(pair: &Pair) -> String {
+    let choices = [&pair.cipher, &pair.policy, &pair.disguise, &pair.recovery];
+    let lines = choices.into_iter().filter(|choice| choice.sha256.is_none()).map(|choice| {
+        let path = choice.path.display();
+        format!("missing: {path}; put it there and pin it with the sha256 that `farseal plugin inspect {path}` shows\n")
+    });
+    lines.collect()
+}
+
+/// The `[[volume]]` with this path, or a new one with the pair's name.
+fn volume(config: &Config, create: &Create) -> Result<Volume, Failure> {
+    let path = std::path::absolute(&create.volume).map_err(|error| Failure::file(&create.volume, &error))?;
+    let path = fs::canonicalize(&path).unwrap_or(path);
+    if let Some(volume) = config.volumes.iter().find(|volume| volume.path == path) {
+        return Ok(volume.clone());
+    }
+    Ok(Volume { name: create.name.clone(), path, size: create.size, description: String::new() })
+}
+
+fn volume_size(volume: &Volume, create: &Create) -> Result<ByteLen, Failure> {
+    let found = match File::open(&volume.path) {
+        // Seeking to the end also measures block devices, whose metadata say 0.
+        Ok(mut file) => Some(file.seek(SeekFrom::End(0)).map_err(|error| Failure::file(&volume.path, &error))?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Failure::file(&volume.path, &error)),
+    };
+    let path = volume.path.display();
+    let size = match (found.map(ByteLen), volume.size.or(create.size)) {
+        (None, None) => {
+            let next = "give --size, as in --size 10GiB, to have it made";
+            return Err(Failure::new(Exit::Failed, format!("{path} does not exist"), next));
+        }
+        (Some(has), Some(given)) if has != given => {
+            let message = format!("{path} has {} bytes already, not {}", has.0, given.0);
+            return Err(Failure::new(Exit::Failed, message, "leave --size out, or choose another path"));
+        }
+        (Some(size), _) | (None, Some(size)) => size,
+    };
+    if size.0 == 0 || !size.0.is_multiple_of(create.block_bytes.as_u64()) {
+        let block = create.block_bytes.get();
+        let message = format!("{path} has {} bytes: not whole blocks of {block}", size.0);
+        return Err(Failure::new(Exit::Failed, message, "round its size up, or give a smaller --block-bytes"));
+    }
+    Ok(size)
+}
+
+/// The `[[peer]]` with this card, or a new one; and whether it is new.
+fn peer(config: &Config, create: &Create, card: PeerCard) -> Result<(Peer, bool), Failure> {
+    let known = config.peers.iter().find(|peer| peer.card.fingerprint() == card.fingerprint());
+    if let Some(known) = known.filter(|known| !known.addresses.is_empty()) {
+        if !create.peer_address.is_empty() && create.peer_address != known.addresses {
+            let message = format!("peer {} is configured with other addresses", known.name);
+            return Err(Failure::new(Exit::Failed, message, "leave --peer-address out, or change the configuration"));
+        }
+        return Ok((known.clone(), false));
+    }
+    if create.peer_address.is_empty() {
+        let next = "give --peer-address HOST:PORT, where the remote listens for links";
+        return Err(Failure::new(Exit::Usage, format!("no address of {}", card.node), next));
+    }
+    if let Some(known) = known {
+        let addresses: Vec<String> = create.peer_address.iter().map(|address| format!("\"{address}\"")).collect();
+        let next = format!("add addresses = [{}] to its section", addresses.join(", "));
+        return Err(Failure::new(Exit::Failed, format!("peer {} is configured without addresses", known.name), next));
+    }
+    Ok((Peer { name: free_name(config, card.node.as_str()), addresses: create.peer_address.clone(), card }, true))
+}
+
+/// The node's own name, or with a number where another peer has it.
+fn free_name(config: &Config, node: &str) -> String {
+    let node: String = node.chars().take(58).collect();
+    let mut names = std::iter::once(node.clone()).chain((2..).map(|number: u32| format!("{node}-{number}")));
+    names.find(|name| config.peer(name).is_none()).unwrap_or(node)
+}
+
+const fn transfer(scheduled: bool) -> Transfer {
+    if scheduled { Transfer::Scheduled } else { Transfer::Ordered }
+}
+
+fn random_id() -> Result<[u8; 16], Failure> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| Failure::of(&error))?;
+    Ok(id)
+}
+
+fn read_card(path: &Path) -> Result<PeerCard, Failure> {
+    read_small(path)?.parse().map_err(|error| of_file(path, &error))
+}
+
+fn read_small(path: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| Failure::file(path, &error);
+    let mut text = String::new();
+    File::open(path).map_err(failed)?.take(INVITATION_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+fn of_file(path: &Path, error: &dyn std::error::Error) -> Failure {
+    let failure = Failure::of(error);
+    Failure { message: format!("{}: {}", path.display(), failure.message), ..failure }
+}
+
+fn named(text: &str) -> Result<String, String> {
+    let form = "1 to 63 characters of a-z, A-Z, 0-9, '.', '_' and '-', first a letter or digit";
+    if is_name(text) { Ok(text.to_owned()) } else { Err(form.to_owned()) }
+}
+
+fn block_bytes(text: &str) -> Result<BlockBytes, String> {
+    let number: u32 = text.parse().map_err(|_| "a whole number is needed".to_owned())?;
+    BlockBytes::new(number).map_err(|error| error.to_string())
+}

@@ -1,0 +1,174 @@
+//! `farseal plugin`: what runs, what a component is, whether it would be taken, and putting it in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use farseal_plugin::{
+    Cipher, Digest, Disguise, Facts, Grant, HostOptions, LoadRequest, Plugin, PluginHost, Recovery, RotationPolicy,
+};
+use serde_json::Value;
+
+use super::failure::{Exit, Failure};
+use super::{Place, operate, say, show, wait_for};
+use crate::control::api::{PairCommand, PluginSlot, Swap};
+
+/// `farseal plugin ..`.
+#[derive(Debug, Subcommand)]
+pub(super) enum PluginCommand {
+    /// What runs in the node.
+    List,
+    /// What a component is and asks for, and its digest.
+    Inspect {
+        /// The component.
+        file: PathBuf,
+    },
+    /// Would it be taken, with these settings?
+    Check(Check),
+    /// Put a component in the place of another, while the pair goes on.
+    Swap(SwapArgs),
+}
+
+/// `farseal plugin check`.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// The component.
+    file: PathBuf,
+    /// What it is to be.
+    #[arg(long, value_enum)]
+    kind: KindArg,
+    /// Its settings.
+    #[arg(long, value_name = "JSON", value_parser = settings)]
+    config: Option<Value>,
+    /// What it may beyond the ordinary.
+    #[arg(long, value_enum)]
+    grant: Vec<GrantArg>,
+}
+
+/// `farseal plugin swap`.
+#[derive(Debug, Args)]
+pub(super) struct SwapArgs {
+    /// The pair.
+    pair: String,
+    /// The place.
+    #[arg(value_enum)]
+    slot: PluginSlot,
+    /// The component.
+    file: PathBuf,
+    /// Its settings; those of the one before unless given.
+    #[arg(long, value_name = "JSON", value_parser = settings)]
+    config: Option<Value>,
+    /// What it may beyond the ordinary.
+    #[arg(long, value_enum)]
+    grant: Vec<GrantArg>,
+    /// Show where its decisions would differ, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KindArg {
+    #[value(alias = "policy")]
+    Rotation,
+    Disguise,
+    Recovery,
+    Cipher,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum GrantArg {
+    Raw,
+}
+
+pub(super) fn plugin(place: &Place, command: PluginCommand) -> Result<(), Failure> {
+    match command {
+        PluginCommand::List => {
+            let client = place.client()?;
+            let plugins = wait_for(async { Ok(client.plugins().await?) })?;
+            say(&show::plugins(&plugins))
+        }
+        PluginCommand::Inspect { file } => inspect(&file),
+        PluginCommand::Check(check) => self::check(&check),
+        PluginCommand::Swap(swap) => self::swap(place, swap),
+    }
+}
+
+fn inspect(file: &Path) -> Result<(), Failure> {
+    let bytes = read(file)?;
+    let host = host()?;
+    let found = host.inspect(&file.display().to_string(), &bytes).map_err(|error| Failure::of(&error))?;
+    let powers: Vec<String> = found.powers.iter().map(ToString::to_string).collect();
+    let line = |text: &str| -> String { text.chars().filter(|c| !c.is_control()).collect() };
+    say(&format!(
+        "name     {} {}\nkind     {}\ncontract farseal:plugin {}\nasks for {}\nexports  {}\nsize     {}\nsha256   {}\nsummary  {}\n",
+        line(&found.about.name),
+        line(&found.about.version),
+        found.kind,
+        found.abi,
+        powers.join(", "),
+        line(&found.exports.join(", ")),
+        show::size(farseal_core::units::ByteLen(u64::try_from(found.bytes).unwrap_or(u64::MAX))),
+        found.digest,
+        line(&found.about.summary),
+    ))
+}
+
+fn check(check: &Check) -> Result<(), Failure> {
+    let bytes = read(&check.file)?;
+    let facts = match check.kind {
+        KindArg::Rotation => load::<RotationPolicy>(check, &bytes)?,
+        KindArg::Disguise => load::<Disguise>(check, &bytes)?,
+        KindArg::Recovery => load::<Recovery>(check, &bytes)?,
+        KindArg::Cipher => load::<Cipher>(check, &bytes)?,
+    };
+    say(&format!(
+        "good: {} {} as {}\nsha256 = \"{}\"\n",
+        facts.about.name, facts.about.version, facts.kind, facts.digest
+    ))
+}
+
+fn load<P: Plugin>(check: &Check, bytes: &[u8]) -> Result<Facts, Failure> {
+    let subject = check.file.display().to_string();
+    let grants = grants(&check.grant);
+    let none = Value::Null;
+    let config = check.config.as_ref().unwrap_or(&none);
+    let request = LoadRequest { slot: &subject, bytes, pin: Some(Digest::of(bytes)), grants: &grants, config };
+    let plugin: P = host()?.load(&request).map_err(|error| Failure::of(&error))?;
+    Ok(plugin.facts().clone())
+}
+
+fn swap(place: &Place, swap: SwapArgs) -> Result<(), Failure> {
+    let component = fs::canonicalize(&swap.file).map_err(|error| Failure::file(&swap.file, &error))?;
+    let sha256 = Digest::of(&read(&component)?);
+    let SwapArgs { pair, slot, config, grant, dry_run, .. } = swap;
+    let command = PairCommand::Swap(Swap { slot, component, sha256, grants: grants(&grant), config, dry_run });
+    let client = place.client()?;
+    let reply = wait_for(async { Ok(client.command(&pair, &command).await?) })?;
+    operate::print(&reply)
+}
+
+fn host() -> Result<PluginHost, Failure> {
+    PluginHost::new(HostOptions::uncached()).map_err(|error| Failure::of(&error))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| Failure::file(file, &error);
+    let bytes = fs::metadata(file).map_err(failed)?.len();
+    if bytes > farseal_core::limits::COMPONENT_BYTES_MAX {
+        let message = format!("{} has {bytes} bytes, more than any component", file.display());
+        return Err(Failure::new(Exit::Failed, message, "give a .wasm component"));
+    }
+    fs::read(file).map_err(failed)
+}
+
+fn grants(given: &[GrantArg]) -> Vec<Grant> {
+    let one = |grant: &GrantArg| match grant {
+        GrantArg::Raw => Grant::Raw,
+    };
+    given.first().map(one).into_iter().collect()
+}
+
+fn settings(text: &str) -> Result<Value, String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if value.is_object() { Ok(value) } else { Err("a JSON object is needed, as in '{\"every\":\"1h\"}'".to_owned()) }
+}

@@ -1,0 +1,227 @@
+//! Status as one screen: am I protected, how far behind in seconds and bytes, and what do I do.
+
+use std::fmt::Write as _;
+
+use farseal_core::units::{ByteLen, Millis, WallTime};
+
+use crate::control::api::{
+    KeyStatus, LastError, NodeStatus, PairState, PairStatus, PluginStanding, PluginStatus, Role, RotationWord,
+};
+
+/// The whole node.
+pub(super) fn node(status: &NodeStatus) -> String {
+    let mut out = format!(
+        "node {}  farseal {}  up {}\nfingerprint {}\n",
+        line(&status.node),
+        line(&status.version),
+        span(status.uptime),
+        status.fingerprint
+    );
+    if status.pairs.is_empty() {
+        out.push_str("\nno pairs; `farseal pair create` makes one, `farseal pair accept` takes one up\n");
+    }
+    for each in &status.pairs {
+        out.push('\n');
+        pair(&mut out, each, status.now);
+    }
+    out
+}
+
+fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
+    let (here, there) = match pair.role {
+        Role::Primary => ("primary", "copied to"),
+        Role::Secondary => ("secondary", "copy of"),
+    };
+    let _ = writeln!(
+        out,
+        "pair {}  {here}, {there} {}  volume {}, {}",
+        line(&pair.name),
+        line(&pair.peer),
+        line(&pair.volume),
+        size(pair.size)
+    );
+    field(out, "state", &state(pair));
+    field(out, "behind", &behind(pair));
+    let sealed = if pair.encrypted { "encrypted" } else { "NOT encrypted" };
+    field(out, "mode", &format!("{}, {sealed}, generation {}", pair.mode, pair.generation));
+    field(out, "link", &format!("{} of {} paths up", pair.paths_up, pair.paths));
+    field(out, "records", &marks(pair));
+    if let Some(key) = &pair.key {
+        field(out, "key", &self::key(key, pair.role));
+    }
+    if let Some(journal) = pair.journal {
+        field(out, "journal", &format!("{} of {}", percent(journal.used.0, journal.max.0), size(journal.max)));
+    }
+    for (at, plugin) in pair.plugins.iter().enumerate() {
+        field(out, if at == 0 { "plugins" } else { "" }, &self::plugin(plugin));
+    }
+    if let Some(error) = &pair.last_error {
+        last_error(out, error, now);
+    }
+}
+
+/// The state in plain words. What is not protected says so first.
+fn state(pair: &PairStatus) -> String {
+    let peer = line(&pair.peer);
+    match (&pair.state, pair.role) {
+        (PairState::Starting, _) => "starting: replays what the last run left".to_owned(),
+        (PairState::Copying, Role::Primary) => "copying: every write goes to the other site as it comes".to_owned(),
+        (PairState::Copying, Role::Secondary) => format!("copying: every write of {peer} comes as it is made"),
+        (PairState::CatchingUp { owed }, _) => {
+            format!("UNPROTECTED in part: catching up, {} still owed to the copy", size(*owed))
+        }
+        (PairState::Behind { owed }, _) => {
+            format!("UNPROTECTED: behind, {} owed to the copy; new writes wait for it", size(*owed))
+        }
+        (PairState::Pausing, _) => "pausing: what came before the pause is still on its way".to_owned(),
+        (PairState::Paused, Role::Primary) => {
+            format!("paused: new writes stay here; `farseal resume {}` goes on", line(&pair.name))
+        }
+        (PairState::Paused, Role::Secondary) => "paused: the copy stays at the state of the pause".to_owned(),
+        (PairState::LinkDown { since }, _) => format!("UNPROTECTED: link to {peer} down for {}", span(*since)),
+        (PairState::Diverged { why }, _) => format!("STOPPED: the sites have diverged: {}", line(why)),
+        (PairState::Stopped { why }, _) => format!("STOPPED: {}", line(why)),
+        (PairState::TakingOver, _) => "taking over: the new generation is being made durable".to_owned(),
+        (PairState::TakenOver { opened, of }, _) if opened < of => {
+            format!("taken over: initiators work here; opening {}", percent(opened.0, of.0))
+        }
+        (PairState::TakenOver { .. }, _) => "taken over: initiators work here; everything is open".to_owned(),
+    }
+}
+
+fn behind(pair: &PairStatus) -> String {
+    let lag = &pair.lag;
+    if matches!(pair.state, PairState::TakingOver | PairState::TakenOver { .. }) {
+        return "no other site is copied to".to_owned();
+    }
+    match (pair.role, lag.time) {
+        (Role::Primary, _) if lag.records == 0 && lag.bytes.0 == 0 => "nothing: the copy has every write".to_owned(),
+        (Role::Primary, time) => {
+            let time = time.map_or_else(|| "unknown time".to_owned(), span);
+            format!("{time}, {}, {} records", size(lag.bytes), lag.records)
+        }
+        (Role::Secondary, Some(time)) => format!("the newest record was made {} ago", span(time)),
+        (Role::Secondary, None) => "no record has come yet".to_owned(),
+    }
+}
+
+fn marks(pair: &PairStatus) -> String {
+    let marks = &pair.marks;
+    match pair.role {
+        Role::Primary => format!(
+            "last {}, durable here {}, durable at the copy {}, in the volume {}",
+            marks.last, marks.durable, marks.safe, marks.homed
+        ),
+        Role::Secondary => format!("durable {}, a takeover would open {}", marks.durable, marks.safe),
+    }
+}
+
+fn key(key: &KeyStatus, role: Role) -> String {
+    let mut text = format!("epoch {}", key.epoch);
+    if let Some(age) = key.age {
+        let _ = write!(text, ", {} old", span(age));
+    }
+    if role == Role::Primary {
+        let _ = write!(text, ", {} sealed", size(key.sealed));
+    }
+    if let Some(next) = &key.next {
+        let word = match next.by {
+            RotationWord::Policy => "the policy",
+            RotationWord::HostLimit => "the host's limit",
+            RotationWord::Operator => "the operator",
+        };
+        match (&next.step, next.wait) {
+            (Some(step), _) => {
+                let _ = write!(text, "; rotating on the word of {word}: {}", line(step));
+            }
+            (None, Some(wait)) => {
+                let _ = write!(text, "; next on the word of {word}, in {}", span(wait));
+            }
+            (None, None) => {
+                let _ = write!(text, "; next on the word of {word}");
+            }
+        }
+    }
+    if let Some(held) = &key.held {
+        let _ = write!(text, "; SEALING HELD: {}", line(held));
+    }
+    text
+}
+
+fn plugin(plugin: &PluginStatus) -> String {
+    let mut text =
+        format!("{} {} {} {}", plugin.slot, line(&plugin.name), line(&plugin.version), plugin.digest.short());
+    if !plugin.grants.is_empty() {
+        text.push_str(", granted raw");
+    }
+    if plugin.standing == PluginStanding::Quarantined {
+        text.push_str(", QUARANTINED: the host answers in its place");
+    }
+    if plugin.faults > 0 {
+        let _ = write!(text, ", {} of {} calls failed", plugin.faults, plugin.calls);
+        if let Some(fault) = &plugin.last_fault {
+            let _ = write!(text, ", last: {}", line(fault));
+        }
+    }
+    text
+}
+
+fn last_error(out: &mut String, error: &LastError, now: WallTime) {
+    field(out, "error", &format!("{} ago: {}", span(now.since(error.at)), line(&error.message)));
+    if let Some(next) = &error.next {
+        field(out, "", &format!("next: {}", line(next)));
+    }
+}
+
+/// Every plugin of a node.
+pub(super) fn plugins(plugins: &[PluginStatus]) -> String {
+    if plugins.is_empty() {
+        return "no plugins: there are no pairs\n".to_owned();
+    }
+    let mut out = String::new();
+    for each in plugins {
+        let _ = writeln!(out, "{}  {}", line(&each.pair), plugin(each));
+        let _ = writeln!(out, "    sha256 {}", each.digest);
+    }
+    out
+}
+
+fn field(out: &mut String, name: &str, text: &str) {
+    let _ = writeln!(out, "  {name:<9}{text}");
+}
+
+/// Text from elsewhere as one line that cannot move a terminal's cursor.
+fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A size to one decimal.
+pub(super) fn size(size: ByteLen) -> String {
+    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, unit)| size.0 >= *unit) {
+        Some((name, unit)) => {
+            let tenths = u128::from(size.0) * 10 / u128::from(unit);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => format!("{} B", size.0),
+    }
+}
+
+/// A duration in its two largest units; below ten seconds to a tenth.
+pub(super) fn span(span: Millis) -> String {
+    let seconds = span.0 / 1_000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match () {
+        () if seconds < 10 => format!("{seconds}.{} s", span.0 % 1_000 / 100),
+        () if minutes == 0 => format!("{seconds} s"),
+        () if hours == 0 => format!("{minutes} m {} s", seconds % 60),
+        () if days == 0 => format!("{hours} h {} m", minutes % 60),
+        () => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// Never 100 % before it is all.
+fn percent(part: u64, whole: u64) -> String {
+    let percent = u128::from(part) * 100 / u128::from(whole.max(1));
+    format!("{percent} %")
+}
