@@ -1,1 +1,5 @@
-fn main() {}
+//! The `farseal` program: a node, and the client of one.
+
+fn main() -> std::process::ExitCode {
+    farseal::cli::main()
+}

@@ -1,0 +1,236 @@
+//! A lane's epoch keys: their packages on disk, the keys in memory, and opening what they sealed.
+//!
+//! On disk is only what a key record carries: the signed descriptor and the capsules. A key itself exists in
+//! zeroizing memory, unwrapped when the first record of its epoch is opened. The packages are kept beside the records
+//! that need them, because a journal is trimmed and a key record may be gone while its epoch still seals.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use farseal_core::ledger::{Entry, Ledger};
+use farseal_core::record::Header;
+use farseal_core::units::{Epoch, Generation, PairId, Sequence};
+use farseal_plugin::vault::epoch_key::EpochKey;
+use farseal_plugin::vault::guest::GuestLayer;
+use farseal_plugin::vault::provider::Provider;
+use farseal_plugin::vault::seal::{OpenError, Opener};
+use farseal_plugin::vault::stack::StackIndex;
+use farseal_plugin::vault::unit::Unit;
+
+use crate::keys::card::PeerCard;
+use crate::keys::descriptor::Terms;
+use crate::keys::identity::Identity;
+use crate::keys::package::{Expected, OpenEpochError, PackageError, RefusedEpoch, SealedEpoch, VerifiedEpoch};
+use crate::store::StoreError;
+use crate::store::files;
+
+/// The packages of one lane.
+pub struct Keyring {
+    directory: PathBuf,
+    pair: PairId,
+    identity: Arc<Identity>,
+    signer: PeerCard,
+    packages: Mutex<BTreeMap<Epoch, Arc<VerifiedEpoch>>>,
+}
+
+/// Why a package cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{path}: {error}; restore the file from a copy of the node's state directory")]
+    Unreadable { path: PathBuf, error: PackageError },
+    #[error("{path}: {error}")]
+    Refused { path: PathBuf, error: RefusedEpoch },
+}
+
+/// Why blocks do not open.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsealError {
+    #[error("record {sequence} falls in epoch {epoch}, whose key package is not here")]
+    NoPackage { sequence: Sequence, epoch: Epoch },
+    #[error("record {0} falls in no epoch: its key record is missing")]
+    NoEpoch(Sequence),
+    #[error(transparent)]
+    Key(#[from] OpenEpochError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyring").field("directory", &self.directory).field("pair", &self.pair).finish_non_exhaustive()
+    }
+}
+
+impl Keyring {
+    /// Reads every package in `directory`. Each must be signed by `signer`.
+    pub fn open(
+        directory: &Path,
+        pair: PairId,
+        identity: Arc<Identity>,
+        signer: PeerCard,
+    ) -> Result<Self, KeyringError> {
+        files::create_private_dir(directory)?;
+        let mut packages = BTreeMap::new();
+        for path in package_files(directory)? {
+            let Some(bytes) = files::read_if_there(&path, PACKAGE_BYTES_MAX)? else { continue };
+            let package = SealedEpoch::decode(&bytes)
+                .map_err(|error| KeyringError::Unreadable { path: path.clone(), error })?
+                .verify(&Expected { pair: pair.0, signer: &signer, newest: None })
+                .map_err(|error| KeyringError::Refused { path: path.clone(), error })?;
+            packages.insert(Epoch(package.descriptor().terms.epoch), Arc::new(package));
+        }
+        Ok(Self { directory: directory.to_owned(), pair, identity, signer, packages: Mutex::new(packages) })
+    }
+
+    /// Keeps a package, durably.
+    pub fn keep(&self, package: VerifiedEpoch) -> Result<(), KeyringError> {
+        let epoch = Epoch(package.descriptor().terms.epoch);
+        files::write_atomically(&self.path(epoch), &package.package().encode())?;
+        self.packages().insert(epoch, Arc::new(package));
+        Ok(())
+    }
+
+    /// Forgets an epoch that never came into force.
+    pub fn discard(&self, epoch: Epoch) -> Result<(), KeyringError> {
+        if self.packages().remove(&epoch).is_some() {
+            files::remove_durably(&self.path(epoch))?;
+        }
+        Ok(())
+    }
+
+    /// Checks a package that came from the peer, or that this node just made.
+    pub fn verify(&self, package: SealedEpoch, newest: Option<Epoch>) -> Result<VerifiedEpoch, RefusedEpoch> {
+        package.verify(&Expected { pair: self.pair.0, signer: &self.signer, newest: newest.map(|epoch| epoch.0) })
+    }
+
+    /// Unwraps a package's key for this node.
+    pub fn unwrap(&self, package: &VerifiedEpoch) -> Result<EpochKey, OpenEpochError> {
+        package.open(&self.identity)
+    }
+
+    /// The ledger that the packages describe, for opening the journal after a restart.
+    pub fn ledger(&self) -> Ledger {
+        let mut ledger = Ledger::default();
+        for package in self.packages().values() {
+            let terms = &package.descriptor().terms;
+            let entry = Entry {
+                epoch: Epoch(terms.epoch),
+                generation: Generation(terms.generation),
+                key: Sequence(terms.key_seq),
+                start: Sequence(terms.start_seq),
+            };
+            // A package whose epoch was given up in a crash overlaps its successor; the successor's start stands.
+            if ledger.arm(entry).is_err()
+                && let Some(older) = ledger.newest()
+                && ledger.void(older.epoch, older.start.previous())
+            {
+                let _ = ledger.arm(entry);
+            }
+        }
+        ledger
+    }
+
+    pub fn newest(&self) -> Epoch {
+        self.packages().last_key_value().map_or(Epoch::NONE, |(epoch, _)| *epoch)
+    }
+
+    /// The hash of the newest epoch's descriptor, for the next one to name.
+    pub fn newest_hash(&self) -> [u8; 32] {
+        self.packages().last_key_value().map_or([0; 32], |(_, package)| package.descriptor().hash())
+    }
+
+    pub fn terms(&self, epoch: Epoch) -> Option<Terms> {
+        self.packages().get(&epoch).map(|package| package.descriptor().terms.clone())
+    }
+
+    fn package(&self, epoch: Epoch) -> Option<Arc<VerifiedEpoch>> {
+        self.packages().get(&epoch).cloned()
+    }
+
+    fn packages(&self) -> std::sync::MutexGuard<'_, BTreeMap<Epoch, Arc<VerifiedEpoch>>> {
+        self.packages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, epoch: Epoch) -> PathBuf {
+        self.directory.join(format!("{:016x}.epoch", epoch.0))
+    }
+}
+
+/// A file that holds more is no package.
+const PACKAGE_BYTES_MAX: u64 = 64 << 10;
+
+fn package_files(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let failed = |source| StoreError::io(directory, "list the epochs", source);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "epoch") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Opens blocks of any epoch of a lane; one for each worker.
+pub struct Unsealer {
+    keyring: Arc<Keyring>,
+    ledger: Arc<Ledger>,
+    openers: BTreeMap<Epoch, Opener>,
+    guest: Option<Box<dyn GuestLayer + Send>>,
+}
+
+impl std::fmt::Debug for Unsealer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unsealer").field("epochs", &self.openers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Unsealer {
+    #[must_use]
+    pub fn new(keyring: Arc<Keyring>, ledger: Arc<Ledger>, guest: Option<Box<dyn GuestLayer + Send>>) -> Self {
+        Self { keyring, ledger, openers: BTreeMap::new(), guest }
+    }
+
+    /// Opens a run of a record's blocks in place, from its `first_block` on. Of a record that is not encrypted,
+    /// nothing is changed.
+    pub fn open(
+        &mut self,
+        header: &Header,
+        first_block: u32,
+        body: &mut [u8],
+        tags: &mut [u8],
+    ) -> Result<(), UnsealError> {
+        if !header.encrypted {
+            return Ok(());
+        }
+        let sequence = header.sequence;
+        let epoch = self.ledger.epoch_of(sequence).ok_or(UnsealError::NoEpoch(sequence))?.epoch;
+        if !self.openers.contains_key(&epoch) {
+            let opener = self.opener(sequence, epoch)?;
+            self.openers.insert(epoch, opener);
+        }
+        let Some(opener) = self.openers.get_mut(&epoch) else { return Err(UnsealError::NoEpoch(sequence)) };
+        let mut units = [Unit {
+            header: &header.encode(0),
+            seq: sequence.0,
+            stack: StackIndex(header.stack),
+            block_len: header.block_bytes.get(),
+            first_block,
+            body,
+            tags,
+        }];
+        let guest = self.guest.as_mut().map(|guest| &mut **guest as &mut dyn GuestLayer);
+        Ok(opener.open_batch(&mut units, guest)?)
+    }
+
+    fn opener(&self, sequence: Sequence, epoch: Epoch) -> Result<Opener, UnsealError> {
+        let package = self.keyring.package(epoch).ok_or(UnsealError::NoPackage { sequence, epoch })?;
+        let key = self.keyring.unwrap(&package)?;
+        let terms = &package.descriptor().terms;
+        Ok(Opener::new(&key, &terms.scope(), terms.stacks.clone(), Provider::AwsLc))
+    }
+}

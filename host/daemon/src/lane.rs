@@ -1,0 +1,722 @@
+//! The primary's driver: one thread owns a [`Primary`] and carries out what it decides.
+//!
+//! ```text
+//!  NBD connections ─┐                         ┌─▶ journal (append here, sync on its own thread)
+//!  link paths ──────┼─▶ inbox ─▶ lane thread ─┼─▶ home    (destage and sync on its own thread)
+//!  keys, policy ────┘        (seals batches)  └─▶ paths   (each a task that sends frames)
+//! ```
+//!
+//! The thread decides nothing. It turns what comes into inputs, a whole inbox at a time, and carries outputs out in
+//! their order. Initiators' writes are copied once, into the record that is sealed in place and then shared by journal
+//! and link.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farseal_core::frame::{Ack, KeyRefusal, Welcome};
+use farseal_core::owed::OwedMap;
+use farseal_core::primary::{
+    Command, Input, Output, Primary, ReplyError, Room, Settings, Status, StoreFault, What,
+};
+use farseal_core::rotation::{KeyLimits, KeyUse, Refused};
+use farseal_core::units::{BlockCount, Epoch, Extent, Incarnation, Lba, Path, Sequence, Ticket};
+use farseal_core::window::Range;
+
+use crate::clock::Clock;
+use crate::keyring::Keyring;
+use crate::keys::card::PeerCard;
+use crate::keys::descriptor::Role;
+use crate::keys::identity::Identity;
+use crate::link::dial::Send;
+use crate::nbd::completion::{Batch, Reply};
+use crate::nbd::export::{Answer, Errno};
+use crate::plugins::PairPlugins;
+use crate::store::StoreError;
+use crate::store::home::Home;
+use crate::store::journal::{Journal, JournalReader};
+
+pub mod buffer;
+pub mod commit;
+pub mod destage;
+pub mod keywork;
+pub mod outbox;
+pub mod recover;
+pub mod state;
+
+use buffer::Buffer;
+use commit::Committer;
+use keywork::{KeyWork, PolicyWork};
+use outbox::Outbox;
+use state::LaneState;
+
+/// How many events are taken from the inbox before what follows from them is done: a commit's worth.
+const INBOX_BATCH: usize = 1024;
+
+/// Something for the lane's thread.
+pub enum Event {
+    Write { offset: u64, data: Bytes, fua: bool, reply: Reply },
+    Zero { offset: u64, len: u64, fua: bool, trim: bool, reply: Reply },
+    Flush { reply: Reply },
+    Synced(Result<Sequence, StoreError>),
+    Destaged { through: Sequence, result: Result<(), StoreError> },
+    HomeSynced { through: Sequence, result: Result<(), StoreError> },
+    Welcomed { path: Path, welcome: Welcome, jobs: PathJobs },
+    PathLost { path: Path },
+    Acked { path: Path, ack: Ack },
+    KeyRefused { key: Sequence, why: KeyRefusal },
+    EpochPrepared(keywork::Prepared),
+    EpochFailed { epoch: Epoch },
+    PolicyDecided(Vec<farseal_core::primary::Decision>),
+    Operator { command: Command, done: Done },
+    Look { done: Box<dyn FnOnce(LaneView) + std::marker::Send> },
+    Stop,
+}
+
+/// Answers an operator.
+pub type Done = Box<dyn FnOnce(Result<(), Refused>) + std::marker::Send>;
+
+/// What the lane gives a path to do. Bounded by the window: what was sent and not acknowledged.
+pub type PathJobs = tokio::sync::mpsc::UnboundedSender<Send>;
+
+/// What a console shows of a lane.
+#[derive(Clone, Debug)]
+pub struct LaneView {
+    pub status: Status,
+    pub keys: Vec<KeyUse>,
+    pub limits: KeyLimits,
+    pub journal_bytes: u64,
+    pub last_seal_fault: Option<String>,
+    pub rotation_due: Option<farseal_core::units::WallTime>,
+}
+
+/// What a lane is made of.
+pub struct Parts {
+    pub name: String,
+    pub directory: PathBuf,
+    pub settings: Settings,
+    pub home: Arc<dyn Home>,
+    pub keyring: Arc<Keyring>,
+    pub keywork: KeyWork,
+    pub plugins: Arc<PairPlugins>,
+    pub clock: Clock,
+    pub incarnation: Incarnation,
+    pub identity: Arc<Identity>,
+    /// Who can open each epoch: this node, and the secondary where there is one.
+    pub recipients: Vec<(Role, PeerCard)>,
+}
+
+/// A running lane.
+pub struct Lane {
+    pub inbox: Sender<Event>,
+    pub buffer: Arc<Buffer>,
+    pub home: Arc<dyn Home>,
+    pub journal: JournalReader,
+    pub settings: Settings,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Lane {
+    /// Recovers what the directory holds, then starts the lane's threads.
+    pub fn start(parts: Parts) -> Result<Self, recover::RecoverError> {
+        let found = recover::recover(&parts)?;
+        let (inbox, events) = channel();
+        let buffer = Arc::new(Buffer::new(parts.settings.block_bytes));
+        let (home, settings) = (Arc::clone(&parts.home), parts.settings);
+        let journal = found.journal.reader();
+        let thread = {
+            let (inbox, buffer) = (inbox.clone(), Arc::clone(&buffer));
+            let name = format!("lane-{}", parts.name);
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || Runner::new(parts, found, inbox, buffer).run(&events))
+                .map_err(|source| StoreError::io(FilePath::new("."), "start the lane's thread", source))?
+        };
+        Ok(Self { inbox, buffer, home, journal, settings, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Stops the lane: what is accepted is committed and durable before this returns.
+    pub fn stop(&self) {
+        let _ = self.inbox.send(Event::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A commit on its way to the journal.
+enum Commit {
+    Planned(commit::Plan),
+    Sealed(commit::Sealed),
+}
+
+struct Runner {
+    clock: Clock,
+    settings: Settings,
+    primary: Primary,
+    journal: Journal,
+    journal_reader: JournalReader,
+    committer: Committer,
+    /// Commits under way, oldest first: one that cannot be sealed or appended holds those behind it back.
+    commits: VecDeque<Commit>,
+    stalled: bool,
+    buffer: Arc<Buffer>,
+    home: Arc<dyn Home>,
+    writes: BTreeMap<Ticket, Bytes>,
+    next_ticket: Ticket,
+    replies: BTreeMap<Ticket, Reply>,
+    /// Requests that wait for room.
+    backlog: VecDeque<Event>,
+    syncer: Sender<()>,
+    destager: Sender<destage::Job>,
+    destage_queue: VecDeque<destage::Write>,
+    outbox: Outbox,
+    paths: BTreeMap<Path, PathJobs>,
+    keyring: Arc<Keyring>,
+    keywork: KeyWork,
+    policy: PolicyWork,
+    operators: VecDeque<Done>,
+    state: LaneState,
+    directory: PathBuf,
+    inbox: Sender<Event>,
+    last_seal_fault: Option<String>,
+    name: String,
+}
+
+impl Runner {
+    fn new(parts: Parts, found: recover::Found, inbox: Sender<Event>, buffer: Arc<Buffer>) -> Self {
+        let recover::Found { mut journal, recovered, chain, state } = found;
+        journal.begin(parts.settings.generation, parts.incarnation);
+        let syncer = destage::start_syncer(journal.syncer(), inbox.clone());
+        let destager = destage::start(Arc::clone(&parts.home), Arc::clone(&buffer), inbox.clone());
+        let policy = PolicyWork::start(&parts, inbox.clone());
+        let keywork = parts.keywork.clone().with_inbox(inbox.clone());
+        let committer = Committer::new(&parts, chain);
+        let mut primary = Primary::new(parts.clock.now(), parts.settings, recovered);
+        primary.handle(parts.clock.now(), Input::JournalBytes { bytes: journal.bytes() });
+        Self {
+            clock: parts.clock,
+            settings: parts.settings,
+            primary,
+            journal_reader: journal.reader(),
+            journal,
+            committer,
+            commits: VecDeque::new(),
+            stalled: false,
+            buffer,
+            home: parts.home,
+            writes: BTreeMap::new(),
+            next_ticket: Ticket(1),
+            replies: BTreeMap::new(),
+            backlog: VecDeque::new(),
+            syncer,
+            destager,
+            destage_queue: VecDeque::new(),
+            outbox: Outbox::default(),
+            paths: BTreeMap::new(),
+            keyring: parts.keyring,
+            keywork,
+            policy,
+            operators: VecDeque::new(),
+            state,
+            directory: parts.directory,
+            inbox,
+            last_seal_fault: None,
+            name: parts.name,
+        }
+    }
+
+    fn run(mut self, events: &Receiver<Event>) {
+        self.carry_out();
+        loop {
+            let first = match self.wait(events) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let mut inputs = Vec::new();
+            let mut stop = false;
+            let mut next = first;
+            while let Some(event) = next.take() {
+                stop |= matches!(event, Event::Stop);
+                self.take_in(event, &mut inputs);
+                if inputs.len() < INBOX_BATCH {
+                    next = events.try_recv().ok();
+                }
+            }
+            inputs.push(Input::Tick);
+            self.primary.handle_all(self.clock.now(), inputs);
+            self.carry_out();
+            self.serve_backlog();
+            if stop {
+                break;
+            }
+        }
+        self.finish(events);
+    }
+
+    fn wait(&self, events: &Receiver<Event>) -> Result<Event, RecvTimeoutError> {
+        let now = self.clock.now();
+        let timeout = match self.primary.poll_timeout(now) {
+            Some((at, _)) => Duration::from_millis(at.since(now.instant).0.max(1)),
+            None => Duration::from_secs(3600),
+        };
+        events.recv_timeout(timeout)
+    }
+
+    /// What is accepted becomes durable, so that a clean stop leaves nothing to lose.
+    fn finish(mut self, events: &Receiver<Event>) {
+        let ticket = self.ticket();
+        let (sender, flushed) = channel();
+        self.replies.insert(ticket, Reply::calling(move |outcome| drop(sender.send(outcome.is_ok()))));
+        self.primary.handle(self.clock.now(), Input::Flush { ticket });
+        self.carry_out();
+        while flushed.try_recv().is_err() {
+            let Ok(event) = events.recv_timeout(Duration::from_secs(5)) else { break };
+            let mut inputs = Vec::new();
+            self.take_in(event, &mut inputs);
+            inputs.push(Input::Tick);
+            self.primary.handle_all(self.clock.now(), inputs);
+            self.carry_out();
+        }
+        for jobs in self.paths.values() {
+            let _ = jobs.send(Send::Close);
+        }
+    }
+
+    fn take_in(&mut self, event: Event, inputs: &mut Vec<Input>) {
+        match event {
+            Event::Write { .. } | Event::Zero { .. } => {
+                // Behind others that wait, so that the order of arrival stays.
+                if self.backlog.is_empty() && self.primary.room() == Room::Open {
+                    self.take_write(event, inputs);
+                } else {
+                    self.backlog.push_back(event);
+                }
+            }
+            Event::Flush { reply } => {
+                if self.backlog.is_empty() {
+                    let ticket = self.ticket();
+                    self.replies.insert(ticket, reply);
+                    inputs.push(Input::Flush { ticket });
+                } else {
+                    self.backlog.push_back(Event::Flush { reply });
+                }
+            }
+            Event::Synced(Ok(through)) => inputs.push(Input::JournalSynced { through }),
+            Event::Synced(Err(error)) => {
+                self.note_fault("sync the journal", &error);
+                inputs.push(Input::JournalSyncFailed);
+            }
+            Event::Destaged { through, result } => inputs.push(match result {
+                Ok(()) => Input::Destaged { through },
+                Err(error) => {
+                    self.note_fault("destage", &error);
+                    Input::DestageFailed { fault: error.fault() }
+                }
+            }),
+            Event::HomeSynced { through, result } => match result {
+                Ok(()) => {
+                    self.state.homed = through;
+                    self.save_state();
+                    inputs.push(Input::HomeSynced { through });
+                }
+                Err(error) => {
+                    self.note_fault("sync home", &error);
+                    inputs.push(Input::HomeSyncFailed);
+                }
+            },
+            Event::Welcomed { path, welcome, jobs } => {
+                self.paths.insert(path, jobs);
+                inputs.push(Input::Welcomed { path, welcome });
+            }
+            Event::PathLost { path } => {
+                self.paths.remove(&path);
+                inputs.push(Input::PathLost { path });
+            }
+            Event::Acked { path, ack } => {
+                self.outbox.acknowledged(ack.durable);
+                inputs.push(Input::Acked { path, ack });
+            }
+            Event::KeyRefused { key, why } => inputs.push(Input::KeyRefused { key, why }),
+            Event::EpochPrepared(prepared) => {
+                let (epoch, slot) = (prepared.epoch, prepared.slot);
+                self.committer.prepared(prepared);
+                inputs.push(Input::EpochPrepared { epoch, slot });
+            }
+            Event::EpochFailed { epoch } => inputs.push(Input::EpochFailed { epoch }),
+            Event::PolicyDecided(decisions) => inputs.push(Input::PolicyDecided { decisions }),
+            Event::Operator { command, done } => {
+                self.operators.push_back(done);
+                inputs.push(Input::Operator(command));
+            }
+            Event::Look { done } => done(self.view()),
+            Event::Stop => {}
+        }
+    }
+
+    /// Takes a write that there is room for, or refuses it.
+    fn take_write(&mut self, event: Event, inputs: &mut Vec<Input>) {
+        let ticket = self.ticket();
+        let (what, extent, fua, reply) = match event {
+            Event::Write { offset, data, fua, reply } => match self.whole_blocks(offset, data) {
+                Ok((extent, data)) => {
+                    self.buffer.write(ticket, extent.first(), &data);
+                    self.writes.insert(ticket, data);
+                    (What::Data, extent, fua, reply)
+                }
+                Err(error) => return reply.done(Err(errno_of(&error))),
+            },
+            Event::Zero { offset, len, fua, trim, reply } => match self.zero_extent(offset, len, trim, inputs) {
+                Ok(Some(extent)) => {
+                    self.buffer.zero(ticket, extent);
+                    (if trim { What::Trim } else { What::Zero }, extent, fua, reply)
+                }
+                Ok(None) => return reply.done(Ok(Answer::Done)),
+                Err(error) => return reply.done(Err(errno_of(&error))),
+            },
+            Event::Flush { .. }
+            | Event::Synced(_)
+            | Event::Destaged { .. }
+            | Event::HomeSynced { .. }
+            | Event::Welcomed { .. }
+            | Event::PathLost { .. }
+            | Event::Acked { .. }
+            | Event::KeyRefused { .. }
+            | Event::EpochPrepared(_)
+            | Event::EpochFailed { .. }
+            | Event::PolicyDecided(_)
+            | Event::Operator { .. }
+            | Event::Look { .. }
+            | Event::Stop => return,
+        };
+        self.replies.insert(ticket, reply);
+        inputs.push(Input::Write { ticket, what, extent, fua });
+    }
+
+    fn serve_backlog(&mut self) {
+        let mut inputs = Vec::new();
+        loop {
+            match (self.backlog.front(), self.primary.room()) {
+                (None, _) | (Some(Event::Write { .. } | Event::Zero { .. }), Room::Wait) => break,
+                (Some(Event::Write { .. } | Event::Zero { .. }), Room::Full | Room::Failed) => {
+                    let errno = if self.primary.room() == Room::Full { Errno::NoSpc } else { Errno::Io };
+                    if let Some(Event::Write { reply, .. } | Event::Zero { reply, .. }) = self.backlog.pop_front() {
+                        reply.done(Err(errno));
+                    }
+                    continue;
+                }
+                (Some(_), _) => {}
+            }
+            let Some(event) = self.backlog.pop_front() else { break };
+            if let Event::Flush { reply } = event {
+                let ticket = self.ticket();
+                self.replies.insert(ticket, reply);
+                inputs.push(Input::Flush { ticket });
+            } else {
+                self.take_write(event, &mut inputs);
+            }
+            self.primary.handle_all(self.clock.now(), std::mem::take(&mut inputs));
+            self.carry_out();
+        }
+    }
+
+    /// The write as whole blocks: the rest of its first and last block is read and put around it.
+    fn whole_blocks(&self, offset: u64, data: Bytes) -> Result<(Extent, Bytes), StoreError> {
+        let block = self.settings.block_bytes.as_u64();
+        let (first, end) = (offset / block, (offset + wide(data.len())).div_ceil(block));
+        let extent = self.extent(first, end)?;
+        if offset.is_multiple_of(block) && wide(data.len()).is_multiple_of(block) {
+            return Ok((extent, data));
+        }
+        let mut whole = self.read_blocks(extent)?;
+        let at = usize::try_from(offset - first * block).unwrap_or(usize::MAX);
+        if let Some(part) = whole.get_mut(at..at + data.len()) {
+            part.copy_from_slice(&data);
+        }
+        Ok((extent, Bytes::from(whole)))
+    }
+
+    /// The whole blocks of a run of zeroes. Its ragged ends become ordinary writes; a trim's are left alone, as it
+    /// promises nothing.
+    fn zero_extent(
+        &mut self,
+        offset: u64,
+        len: u64,
+        trim: bool,
+        inputs: &mut Vec<Input>,
+    ) -> Result<Option<Extent>, StoreError> {
+        let block = self.settings.block_bytes.as_u64();
+        let end = offset + len;
+        let (first_whole, end_whole) = (offset.div_ceil(block), end / block);
+        if !trim {
+            let ends = if first_whole > end_whole {
+                vec![(offset, len)]
+            } else {
+                vec![(offset, first_whole * block - offset), (end_whole * block, end - end_whole * block)]
+            };
+            for (at, len) in ends.into_iter().filter(|(_, len)| *len > 0) {
+                let zeroes = Bytes::from(vec![0; usize::try_from(len).unwrap_or(0)]);
+                let (extent, data) = self.whole_blocks(at, zeroes)?;
+                let ticket = self.ticket();
+                self.buffer.write(ticket, extent.first(), &data);
+                self.writes.insert(ticket, data);
+                inputs.push(Input::Write { ticket, what: What::Data, extent, fua: false });
+            }
+        }
+        Ok((first_whole < end_whole).then(|| self.extent(first_whole, end_whole)).transpose()?)
+    }
+
+    fn extent(&self, first: u64, end: u64) -> Result<Extent, StoreError> {
+        Extent::new(Lba(first), BlockCount(end - first)).ok_or_else(|| {
+            StoreError::io(&self.directory, "place a request", std::io::Error::from(std::io::ErrorKind::InvalidInput))
+        })
+    }
+
+    /// The blocks as an initiator would read them now.
+    fn read_blocks(&self, extent: Extent) -> Result<Vec<u8>, StoreError> {
+        let size = usize::try_from(extent.blocks().byte_len(self.settings.block_bytes).0).unwrap_or(usize::MAX);
+        let mut whole = vec![0; size];
+        crate::volume::read_through(&self.buffer, &*self.home, self.settings.block_bytes, extent, &mut whole)?;
+        Ok(whole)
+    }
+
+    fn carry_out(&mut self) {
+        let mut batch = Batch::default();
+        while let Some(output) = self.primary.poll_output() {
+            self.carry_out_one(output, &mut batch);
+        }
+    }
+
+    fn carry_out_one(&mut self, output: Output, batch: &mut Batch) {
+        match output {
+            Output::Reply { ticket, result } => {
+                if let Some(reply) = self.replies.remove(&ticket) {
+                    reply.done_in(
+                        batch,
+                        result.map(|()| Answer::Done).map_err(|error| match error {
+                            ReplyError::NoSpace => Errno::NoSpc,
+                            ReplyError::Io => Errno::Io,
+                        }),
+                    );
+                }
+            }
+            Output::Commit { records, durable, restart } => {
+                // Initiators that were answered need not wait for the sealing.
+                drop(std::mem::take(batch));
+                self.commits.push_back(Commit::Planned(commit::Plan { records, durable, restart }));
+                if !self.stalled {
+                    self.run_commits();
+                }
+            }
+            Output::RetryCommit => self.run_commits(),
+            Output::SyncJournal => drop(self.syncer.send(())),
+            Output::Destage { through } => {
+                let ready = self.destage_queue.partition_point(|write| write.sequence <= through);
+                let writes = self.destage_queue.drain(..ready).collect();
+                let _ = self.destager.send(destage::Job::Destage { writes, through });
+            }
+            Output::SyncHome => {
+                let through = self.primary.status().destaged;
+                let _ = self.destager.send(destage::Job::Sync { through });
+            }
+            Output::TrimJournal { through } => {
+                let trimmed = self.journal.trim(through);
+                if let Err(error) = trimmed {
+                    self.note_fault("trim the journal", &error);
+                }
+                let bytes = self.journal.bytes();
+                self.primary.handle(self.clock.now(), Input::JournalBytes { bytes });
+            }
+            Output::ReadForCopy { extent } => self.read_for_copy(extent),
+            Output::PersistOwed { stamp, acked, acked_chain } => {
+                self.state.acked = acked;
+                self.state.acked_chain = acked_chain;
+                let map = self.primary.owed_map().map(OwedMap::encode);
+                let saved = map.map_or(Ok(()), |bytes| state::save_owed(&self.directory, &bytes)).and_then(|()| self.state.save(&self.directory));
+                let input = match saved {
+                    Ok(()) => Input::OwedPersisted { stamp },
+                    Err(error) => {
+                        self.note_fault("save the dirty map", &error);
+                        Input::OwedPersistFailed { stamp }
+                    }
+                };
+                self.primary.handle(self.clock.now(), input);
+            }
+            Output::DropOwed => {
+                if let Err(error) = state::drop_owed(&self.directory) {
+                    self.note_fault("remove the dirty map", &error);
+                }
+            }
+            Output::Send { path, range } => {
+                self.send(path, range);
+            }
+            Output::ClosePath { path } => {
+                if let Some(jobs) = self.paths.remove(&path) {
+                    let _ = jobs.send(Send::Close);
+                }
+            }
+            Output::PrepareEpoch { epoch, how } => {
+                let recent = self.outbox.recent();
+                self.keywork.prepare(epoch, how, recent, self.clock.now().instant);
+            }
+            Output::DiscardEpoch { epoch } => {
+                self.committer.discard(epoch);
+                if let Err(error) = self.keyring.discard(epoch) {
+                    tracing::warn!(pair = self.name, %error, "an epoch's package could not be removed");
+                }
+            }
+            Output::EpochInForce { epoch } => {
+                self.committer.in_force(epoch);
+                tracing::info!(pair = self.name, "the key has changed");
+            }
+            Output::AskPolicy { event } => self.policy.ask(
+                self.clock.now(),
+                event,
+                self.primary.keys(),
+                self.primary.key_limits(),
+                self.primary.link_up(),
+            ),
+            Output::RotationRefused(refused) => {
+                if let Some(done) = self.operators.pop_front() {
+                    done(Err(refused));
+                }
+            }
+            Output::PersistPause { paused } => {
+                self.state.paused = paused;
+                self.save_state();
+            }
+            Output::Alarm(alarm) => tracing::warn!(pair = self.name, "{alarm}"),
+        }
+        // An operator's command that was not refused is under way.
+        if self.primary.is_drained() {
+            for done in self.operators.drain(..) {
+                done(Ok(()));
+            }
+        }
+    }
+
+    /// Seals and appends commits in their order; the first that fails holds the others back, and is tried again as it
+    /// is: what was sealed once is never sealed again.
+    fn run_commits(&mut self) {
+        while let Some(commit) = self.commits.pop_front() {
+            let sealed = match commit {
+                Commit::Sealed(sealed) => sealed,
+                Commit::Planned(plan) => match self.committer.seal(&self.clock, &plan, &self.writes) {
+                    Ok(sealed) => sealed,
+                    Err(fault) => {
+                        tracing::error!(pair = self.name, %fault, "nothing can be sealed");
+                        self.last_seal_fault = Some(fault.to_string());
+                        return self.stall(Commit::Planned(plan), StoreFault::Unsealed);
+                    }
+                },
+            };
+            let (chain, restart, wall) = (sealed.chain_before, sealed.restart, self.clock.now().wall);
+            if let Err(error) = self.journal.append(sealed.header, &sealed.records, chain, restart, wall) {
+                self.note_fault("append to the journal", &error);
+                return self.stall(Commit::Sealed(sealed), error.fault());
+            }
+            self.stalled = false;
+            self.last_seal_fault = None;
+            for (planned, record) in sealed.planned.iter().zip(&sealed.records) {
+                self.outbox.push(planned.sequence, record.clone(), self.clock.now().instant);
+                self.destage_queue.extend(destage::Write::of(planned, &self.writes, self.settings.block_bytes));
+            }
+            for ticket in sealed.finished {
+                self.writes.remove(&ticket);
+            }
+            self.primary.handle(self.clock.now(), Input::Committed { digests: sealed.digests });
+        }
+    }
+
+    fn stall(&mut self, commit: Commit, fault: StoreFault) {
+        self.stalled = true;
+        self.commits.push_front(commit);
+        self.primary.handle(self.clock.now(), Input::CommitFailed { fault });
+    }
+
+    /// From memory where the records are there still, else from the journal.
+    fn send(&mut self, path: Path, range: Range) {
+        let Some(jobs) = self.paths.get(&path) else { return };
+        let records = match self.outbox.records(range) {
+            Some(records) => Ok(records),
+            None => self.journal_reader.read(range),
+        };
+        match records {
+            Ok(records) => drop(jobs.send(Send::Records(records))),
+            Err(error) => {
+                self.note_fault("read the journal for the link", &error);
+                let _ = jobs.send(Send::Close);
+            }
+        }
+    }
+
+    fn read_for_copy(&mut self, extent: Extent) {
+        let input = match self.read_blocks(extent) {
+            Ok(bytes) => {
+                let ticket = self.ticket();
+                let data = Bytes::from(bytes);
+                self.buffer.write(ticket, extent.first(), &data);
+                self.writes.insert(ticket, data);
+                Input::CopyRead { ticket, extent }
+            }
+            Err(error) => {
+                self.note_fault("read for the copy", &error);
+                Input::CopyReadFailed { extent }
+            }
+        };
+        self.primary.handle(self.clock.now(), input);
+    }
+
+    fn save_state(&mut self) {
+        if let Err(error) = self.state.save(&self.directory) {
+            self.note_fault("save the lane's state", &error);
+        }
+    }
+
+    fn view(&self) -> LaneView {
+        let status = self.primary.status();
+        LaneView {
+            rotation_due: status.wake_at,
+            status,
+            keys: self.primary.keys(),
+            limits: self.primary.key_limits(),
+            journal_bytes: self.journal.bytes().0,
+            last_seal_fault: self.last_seal_fault.clone(),
+        }
+    }
+
+    fn note_fault(&self, doing: &str, error: &StoreError) {
+        tracing::error!(pair = self.name, %error, "could not {doing}");
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket = Ticket(ticket.0 + 1);
+        ticket
+    }
+}
+
+/// What an initiator is told of a store's failure.
+pub(crate) fn errno_of(error: &StoreError) -> Errno {
+    match (error, error.fault()) {
+        (StoreError::Refused, _) => Errno::Perm,
+        (_, StoreFault::Full) => Errno::NoSpc,
+        (_, StoreFault::Failed | StoreFault::Unsealed) => Errno::Io,
+    }
+}
+
+fn wide(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}

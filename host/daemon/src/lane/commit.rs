@@ -1,0 +1,397 @@
+//! Commits: the records that core planned, sealed once, in one allocation that journal and link share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use farseal_core::chain::{Chain, Digest};
+use farseal_core::journal::CommitHeader;
+use farseal_core::primary::{Planned, Settings, Source};
+use farseal_core::record::{HEADER_BYTES, Header, Kind};
+use farseal_core::rotation::How;
+use farseal_core::units::{Epoch, Incarnation, Sequence, Ticket};
+use farseal_plugin::vault::epoch_key::EpochKey;
+use farseal_plugin::vault::guest::GuestLayer;
+use farseal_plugin::vault::provider::Provider;
+use farseal_plugin::vault::seal::{SealError, Sealer};
+use farseal_plugin::vault::stack::{StackError, StackIndex};
+use farseal_plugin::vault::unit::Unit;
+use farseal_plugin::wit::cipher::{Batch, RecordKind, Shape};
+use farseal_plugin::{CipherUnavailable, CipherWorker};
+
+use super::Parts;
+use super::keywork::Prepared;
+use crate::clock::Clock;
+use crate::keyring::{Keyring, KeyringError};
+use crate::keys::card::PeerCard;
+use crate::keys::descriptor::{How as DescribedHow, Role, Terms};
+use crate::keys::identity::Identity;
+use crate::keys::package::{RefusedEpoch, SealEpochError, SealedEpoch};
+use crate::plugins::PairPlugins;
+
+/// What core asked for.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub records: Vec<Planned>,
+    pub durable: Sequence,
+    pub restart: Option<Chain>,
+}
+
+/// A commit that may be appended, and sent once it is durable.
+#[derive(Debug)]
+pub struct Sealed {
+    pub header: CommitHeader,
+    pub planned: Vec<Planned>,
+    pub records: Vec<Bytes>,
+    pub digests: Vec<Digest>,
+    pub chain_before: Chain,
+    pub restart: bool,
+    /// Writes whose last block is in this commit.
+    pub finished: Vec<Ticket>,
+}
+
+/// Why nothing could be sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum SealFault {
+    #[error(transparent)]
+    Cipher(#[from] CipherUnavailable),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Stacks(#[from] StackError),
+    #[error("the key of epoch {0} is not in memory")]
+    NoKey(Epoch),
+    #[error(transparent)]
+    Package(#[from] SealEpochError),
+    #[error("this node's own key package was refused: {0}")]
+    OwnPackage(#[from] RefusedEpoch),
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error("no disguise can carry the key of epoch {epoch} in {bytes} bytes")]
+    NoCarrier { epoch: Epoch, bytes: usize },
+    #[error("the random source failed")]
+    NoEntropy,
+    #[error("a record of {0} bytes does not fit the formats")]
+    TooLong(usize),
+}
+
+/// Seals for one lane.
+pub struct Committer {
+    settings: Settings,
+    chain: Chain,
+    plugins: Arc<PairPlugins>,
+    worker: Option<CipherWorker>,
+    guest: Option<Box<dyn GuestLayer + Send>>,
+    sealers: BTreeMap<Epoch, Sealer>,
+    prepared: BTreeMap<Epoch, Prepared>,
+    /// One stack for every record of an epoch below a sequence number: (epoch, stack, below).
+    standing: Option<(Epoch, StackIndex, Sequence)>,
+    keyring: Arc<Keyring>,
+    identity: Arc<Identity>,
+    recipients: Vec<(Role, PeerCard)>,
+    incarnation: Incarnation,
+}
+
+impl Committer {
+    #[must_use]
+    pub fn new(parts: &Parts, chain: Chain) -> Self {
+        Self {
+            settings: parts.settings,
+            chain,
+            plugins: Arc::clone(&parts.plugins),
+            worker: None,
+            guest: None,
+            sealers: BTreeMap::new(),
+            prepared: BTreeMap::new(),
+            standing: None,
+            keyring: Arc::clone(&parts.keyring),
+            identity: Arc::clone(&parts.identity),
+            recipients: parts.recipients.clone(),
+            incarnation: parts.incarnation,
+        }
+    }
+
+    /// A key that may be placed.
+    pub fn prepared(&mut self, prepared: Prepared) {
+        self.prepared.insert(prepared.epoch, prepared);
+    }
+
+    /// A key that never comes into force.
+    pub fn discard(&mut self, epoch: Epoch) {
+        self.prepared.remove(&epoch);
+        self.sealers.remove(&epoch);
+    }
+
+    /// Older keys seal nothing any more.
+    pub fn in_force(&mut self, epoch: Epoch) {
+        self.sealers.retain(|known, _| *known >= epoch);
+        self.worker = None;
+        self.guest = None;
+    }
+
+    /// Builds and seals every record of the plan.
+    ///
+    /// Nothing is changed by a failure but for a key record's package, which may be on disk already: the same key
+    /// record is built again under the same number.
+    pub fn seal(&mut self, clock: &Clock, plan: &Plan, writes: &BTreeMap<Ticket, Bytes>) -> Result<Sealed, SealFault> {
+        let stacks = self.choose_stacks(clock, plan)?;
+        let headers: Vec<Header> =
+            plan.records.iter().zip(&stacks).map(|(planned, stack)| self.header(planned, *stack)).collect();
+        let total: usize = headers.iter().map(Header::record_bytes).sum();
+        let mut buffer = BytesMut::with_capacity(total);
+        let mut finished = Vec::new();
+        for (planned, header) in plan.records.iter().zip(&headers) {
+            buffer.extend_from_slice(&[0; HEADER_BYTES]);
+            match planned.source {
+                Source::Buffer { ticket, skip } => {
+                    buffer.resize(buffer.len() + header.tag_bytes(), 0);
+                    let data = writes.get(&ticket).map_or(&[][..], |data| &data[..]);
+                    let from = usize::try_from(skip.byte_len(self.settings.block_bytes).0).unwrap_or(usize::MAX);
+                    if header.kind.has_blocks() {
+                        buffer.extend_from_slice(data.get(from..from + header.payload_bytes()).unwrap_or_default());
+                        if from + header.payload_bytes() >= data.len() {
+                            finished.push(ticket);
+                        }
+                    }
+                }
+                Source::Capsules { start, how } => {
+                    let carrier = self.key_carrier(clock, planned, start, how, header.body_bytes())?;
+                    buffer.extend_from_slice(&carrier);
+                }
+                Source::Header => buffer.resize(buffer.len() + header.body_bytes(), 0),
+                Source::Random => buffer.extend_from_slice(&random(header.body_bytes())?),
+            }
+        }
+        if buffer.len() != total {
+            return Err(SealFault::TooLong(total));
+        }
+        self.seal_in_place(&plan.records, &headers, &mut buffer)?;
+        self.frame(plan, &headers, buffer.freeze(), finished)
+    }
+
+    fn header(&self, planned: &Planned, stack: StackIndex) -> Header {
+        let blocks = planned.extent.map_or(0, |extent| u32::try_from(extent.blocks().0).unwrap_or(u32::MAX));
+        Header {
+            kind: planned.kind,
+            encrypted: self.settings.encrypted,
+            stack: stack.0,
+            pair: self.settings.pair,
+            volume: self.settings.volume,
+            generation: self.settings.generation,
+            sequence: planned.sequence,
+            lba: planned.extent.map_or(Default::default(), |extent| extent.first()),
+            blocks: if planned.extent.is_some() { blocks } else { planned.body_blocks },
+            block_bytes: self.settings.block_bytes,
+            wall: planned.wall,
+            aux: planned.aux,
+        }
+    }
+
+    /// Seals runs of one epoch, each in one batch.
+    fn seal_in_place(
+        &mut self,
+        planned: &[Planned],
+        headers: &[Header],
+        buffer: &mut BytesMut,
+    ) -> Result<(), SealFault> {
+        if !self.settings.encrypted {
+            return Ok(());
+        }
+        let bytes: Vec<[u8; HEADER_BYTES]> = headers.iter().map(|header| header.encode(0)).collect();
+        let mut runs: Vec<(Epoch, Vec<Unit<'_>>)> = Vec::new();
+        let mut rest = &mut buffer[..];
+        for ((planned, header), bytes) in planned.iter().zip(headers).zip(&bytes) {
+            let (record, after) = std::mem::take(&mut rest).split_at_mut(header.record_bytes());
+            rest = after;
+            if !header.kind.is_sealed() {
+                continue;
+            }
+            let (tags, body) = record[HEADER_BYTES..].split_at_mut(header.tag_bytes());
+            let unit = Unit {
+                header: bytes,
+                seq: header.sequence.0,
+                stack: StackIndex(header.stack),
+                block_len: header.block_bytes.get(),
+                first_block: 0,
+                body,
+                tags,
+            };
+            match runs.last_mut() {
+                Some((epoch, units)) if *epoch == planned.epoch => units.push(unit),
+                Some(_) | None => runs.push((planned.epoch, vec![unit])),
+            }
+        }
+        for (epoch, mut units) in runs {
+            let sealer = self.sealers.get_mut(&epoch).ok_or(SealFault::NoKey(epoch))?;
+            let guest = self.guest.as_mut().map(|guest| &mut **guest as &mut dyn GuestLayer);
+            sealer.seal_batch(&mut units, guest)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the final headers and cuts the commit into its records.
+    fn frame(
+        &mut self,
+        plan: &Plan,
+        headers: &[Header],
+        sealed: Bytes,
+        finished: Vec<Ticket>,
+    ) -> Result<Sealed, SealFault> {
+        // The one owner of the buffer until the records are cut, so that taking it back copies nothing.
+        let total = sealed.len();
+        let mut buffer = sealed.try_into_mut().map_err(|_| SealFault::TooLong(total))?;
+        let mut digests = Vec::with_capacity(headers.len());
+        let mut at = 0;
+        for header in headers {
+            let record = &mut buffer[at..at + header.record_bytes()];
+            let (head, body) = record.split_at_mut(HEADER_BYTES);
+            let bytes = header.encode(crc32c::crc32c(body));
+            head.copy_from_slice(&bytes);
+            digests.push(Digest::of(&bytes, &body[..header.tag_bytes()]));
+            at += header.record_bytes();
+        }
+        let mut rest = buffer.freeze();
+        let records: Vec<Bytes> = headers.iter().map(|header| rest.split_to(header.record_bytes())).collect();
+        let chain_before = plan.restart.unwrap_or(self.chain);
+        self.chain = digests.iter().fold(chain_before, |chain, digest| chain.after(*digest));
+        let header = CommitHeader {
+            first: plan.records.first().map_or(Sequence::NONE, |planned| planned.sequence),
+            records: u32::try_from(records.len()).map_err(|_| SealFault::TooLong(total))?,
+            bytes: u32::try_from(total).map_err(|_| SealFault::TooLong(total))?,
+            durable: plan.durable,
+        };
+        Ok(Sealed {
+            header,
+            planned: plan.records.clone(),
+            records,
+            digests,
+            chain_before,
+            restart: plan.restart.is_some(),
+            finished,
+        })
+    }
+
+    /// Asks the cipher once for the whole batch, unless its last answer still stands.
+    fn choose_stacks(&mut self, clock: &Clock, plan: &Plan) -> Result<Vec<StackIndex>, SealFault> {
+        let none = vec![StackIndex(0); plan.records.len()];
+        let Some(last) = plan.records.last().filter(|_| self.settings.encrypted) else { return Ok(none) };
+        // A key record's own epoch seals nothing in it; the plan is for what the others are sealed under.
+        let epoch = plan.records.iter().rfind(|planned| planned.kind != Kind::Key).map_or(Epoch::NONE, |planned| planned.epoch);
+        if epoch == Epoch::NONE {
+            return Ok(none);
+        }
+        if let Some((standing, stack, below)) = self.standing
+            && standing == epoch
+            && last.sequence < below
+            && plan.records.iter().all(|planned| planned.epoch == epoch || planned.kind == Kind::Key)
+        {
+            return Ok(vec![stack; plan.records.len()]);
+        }
+        let now = clock.now().wall.0;
+        if self.worker.is_none() {
+            let worker = self.plugins.cipher.worker()?;
+            self.guest = self.plugins.guest_layer()?;
+            self.worker = Some(worker);
+        }
+        let Some(worker) = self.worker.as_mut() else { return Ok(none) };
+        let batch = Batch {
+            epoch: epoch.0,
+            first_sequence: plan.records.first().map_or(0, |planned| planned.sequence.0),
+            block_bytes: self.settings.block_bytes.get(),
+            records: plan.records.iter().map(shape).collect(),
+        };
+        let answer = match self.plugins.cipher.plan_batch(now, worker, &batch) {
+            Ok(answer) => answer.value,
+            Err(unavailable) => {
+                self.worker = None;
+                return Err(unavailable.into());
+            }
+        };
+        match answer.choices.as_slice() {
+            [one] => {
+                self.standing = Some((epoch, StackIndex(*one), Sequence(answer.valid_below)));
+                Ok(vec![StackIndex(*one); plan.records.len()])
+            }
+            each => Ok(each.iter().map(|stack| StackIndex(*stack)).collect()),
+        }
+    }
+
+    /// The body of a key record: the signed package, durable here first, hidden in random bytes.
+    fn key_carrier(
+        &mut self,
+        clock: &Clock,
+        planned: &Planned,
+        start: Sequence,
+        how: How,
+        bytes: usize,
+    ) -> Result<Vec<u8>, SealFault> {
+        let epoch = planned.epoch;
+        let prepared = self.prepared.get(&epoch).ok_or(SealFault::NoKey(epoch))?;
+        let terms = self.terms(clock, planned, start, how)?;
+        let recipients: Vec<(Role, &PeerCard)> = self.recipients.iter().map(|(role, card)| (*role, card)).collect();
+        let package = SealedEpoch::seal(terms.clone(), &prepared.key, &self.identity, &recipients)?;
+        let payload = package.encode();
+        self.keyring.keep(self.keyring.verify(package, None)?)?;
+        self.sealers.insert(epoch, sealer(&prepared.key, &terms));
+        let (cover, seed) = (random(bytes)?, seed()?);
+        let now = clock.now().wall.0;
+        let carrier = self.plugins.disguise.embed(now, &cover, &payload, &seed).value;
+        let carrier = carrier.filter(|carrier| carrier.len() == bytes).ok_or(SealFault::NoCarrier { epoch, bytes })?;
+        self.prepared.remove(&epoch);
+        Ok(carrier)
+    }
+
+    fn terms(&self, clock: &Clock, planned: &Planned, start: Sequence, how: How) -> Result<Terms, SealFault> {
+        Ok(Terms {
+            pair: self.settings.pair.0,
+            generation: self.settings.generation.0,
+            epoch: planned.epoch.0,
+            key_seq: planned.sequence.0,
+            start_seq: start.0,
+            incarnation: self.incarnation.0,
+            how: match how {
+                How::InBand => DescribedHow::InBand,
+                How::Pause => DescribedHow::Pause,
+                How::AtOnce => DescribedHow::Start,
+            },
+            stacks: self.plugins.stacks()?,
+            component: self.plugins.cipher_digest(),
+            created_ms: clock.now().wall.0,
+            previous: self.keyring.newest_hash(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Committer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Committer").field("epochs", &self.sealers.len()).finish_non_exhaustive()
+    }
+}
+
+fn sealer(key: &EpochKey, terms: &Terms) -> Sealer {
+    Sealer::new(key, &terms.scope(), terms.stacks.clone(), Provider::AwsLc)
+}
+
+fn shape(planned: &Planned) -> Shape {
+    let kind = match planned.kind {
+        Kind::Data => RecordKind::Data,
+        Kind::Zero | Kind::Trim => RecordKind::Zeroes,
+        Kind::Key | Kind::Cover | Kind::Void | Kind::Cut | Kind::Gap => RecordKind::Cover,
+    };
+    let (first, blocks) = planned.extent.map_or((0, planned.body_blocks.max(1)), |extent| {
+        (extent.first().0, u32::try_from(extent.blocks().0).unwrap_or(u32::MAX))
+    });
+    Shape { kind, first, blocks }
+}
+
+fn random(len: usize) -> Result<Vec<u8>, SealFault> {
+    let mut bytes = vec![0; len];
+    getrandom::fill(&mut bytes).map_err(|_| SealFault::NoEntropy)?;
+    Ok(bytes)
+}
+
+fn seed() -> Result<[u8; 32], SealFault> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|_| SealFault::NoEntropy)?;
+    Ok(seed)
+}

@@ -1,0 +1,277 @@
+//! The slow part of a rotation, off the lane's thread: drawing keys, planning slots, asking the policy.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use farseal_core::limits::SLOT_BLOCKS_MAX;
+use farseal_core::primary::{Action, Decision, Outcome, PolicyEvent};
+use farseal_core::rotation::{How, KeyLimits, KeyState, KeyUse, Slot};
+use farseal_core::units::{BlockBytes, Epoch, Incarnation, Instant, Millis, Now, WallTime};
+use farseal_plugin::vault::epoch_key::EpochKey;
+use farseal_plugin::wit::disguise::Seen;
+use farseal_plugin::wit::rotation as wit;
+use serde::{Deserialize, Serialize};
+
+use super::{Event, Parts};
+use crate::keys::package::CARRIER_LEN;
+use crate::plugins::PairPlugins;
+use crate::store::{StoreError, files};
+
+/// A key that may be placed in the order.
+pub struct Prepared {
+    pub epoch: Epoch,
+    pub slot: Slot,
+    pub key: EpochKey,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("epoch", &self.epoch).field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
+
+/// Draws keys.
+#[derive(Clone, Debug)]
+pub struct KeyWork {
+    plugins: Arc<PairPlugins>,
+    block_bytes: BlockBytes,
+    incarnation: Incarnation,
+    inbox: Option<Sender<Event>>,
+}
+
+/// The longest that a key waits for its slot: a disguise that plans further ahead is cut short.
+const SLOT_WAIT_MAX: Millis = Millis(60_000);
+
+impl KeyWork {
+    #[must_use]
+    pub fn new(plugins: Arc<PairPlugins>, block_bytes: BlockBytes, incarnation: Incarnation) -> Self {
+        Self { plugins, block_bytes, incarnation, inbox: None }
+    }
+
+    pub(super) fn with_inbox(mut self, inbox: Sender<Event>) -> Self {
+        self.inbox = Some(inbox);
+        self
+    }
+
+    /// Draws the key of an epoch and fixes its slot, on a thread of its own.
+    pub fn prepare(&self, epoch: Epoch, how: How, recent: Vec<Seen>, now: Instant) {
+        let work = self.clone();
+        std::thread::spawn(move || {
+            let event = match work.draw(epoch, how, &recent, now) {
+                Ok(prepared) => Event::EpochPrepared(prepared),
+                Err(error) => {
+                    tracing::error!(%error, "a key could not be drawn");
+                    Event::EpochFailed { epoch }
+                }
+            };
+            if let Some(inbox) = work.inbox {
+                let _ = inbox.send(event);
+            }
+        });
+    }
+
+    fn draw(&self, epoch: Epoch, how: How, recent: &[Seen], now: Instant) -> Result<Prepared, getrandom::Error> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)?;
+        let transcript = [self.incarnation.0.as_slice(), &epoch.0.to_le_bytes(), &seed].concat();
+        let key = EpochKey::generate(&transcript).map_err(|_| getrandom::Error::UNEXPECTED)?;
+        let smallest = self.smallest_slot();
+        let planned = self.plugins.disguise.plan(crate::clock::wall_time().0, recent, smallest, &seed).value;
+        let first = planned.first().copied();
+        let wait = first.map_or(Millis(0), |slot| Millis(slot.gap.min(SLOT_WAIT_MAX.0)));
+        let blocks = first.map_or(smallest, |slot| slot.blocks).clamp(smallest, SLOT_BLOCKS_MAX.max(smallest));
+        let at = if how == How::AtOnce { now } else { now.plus(wait) };
+        Ok(Prepared { epoch, slot: Slot { at, blocks }, key })
+    }
+
+    /// The least blocks whose body holds a package and a disguise's own bytes.
+    fn smallest_slot(&self) -> u32 {
+        let body = u64::try_from(CARRIER_LEN).unwrap_or(u64::MAX);
+        u32::try_from(body.div_ceil(self.block_bytes.as_u64() + 16)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Asks the policy, one call at a time, and keeps its state.
+#[derive(Debug)]
+pub struct PolicyWork {
+    calls: Sender<Call>,
+}
+
+#[derive(Debug)]
+struct Call {
+    now: Now,
+    event: PolicyEvent,
+    keys: Vec<KeyUse>,
+    limits: KeyLimits,
+    link_up: bool,
+}
+
+/// A policy's state and the call that led to it, kept before its decisions are carried out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    format: u32,
+    state: String,
+    calls: u64,
+    last_now: u64,
+}
+
+/// A state text of 64 KiB, escaped, and what stands around it.
+const KEPT_BYTES_MAX: u64 = 512 << 10;
+
+struct PolicyThread {
+    name: String,
+    path: PathBuf,
+    plugins: Arc<PairPlugins>,
+    kept: Option<Kept>,
+}
+
+impl PolicyWork {
+    pub(super) fn start(parts: &Parts, inbox: Sender<Event>) -> Self {
+        let (calls, queue) = channel::<Call>();
+        let mut thread = PolicyThread {
+            name: parts.name.clone(),
+            path: parts.directory.join("policy.json"),
+            plugins: Arc::clone(&parts.plugins),
+            kept: None,
+        };
+        std::thread::spawn(move || {
+            thread.kept = load(&thread.path);
+            for call in queue {
+                let decisions = thread.answer(&call);
+                if inbox.send(Event::PolicyDecided(decisions)).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { calls }
+    }
+
+    pub fn ask(&self, now: Now, event: PolicyEvent, keys: Vec<KeyUse>, limits: KeyLimits, link_up: bool) {
+        let _ = self.calls.send(Call { now, event, keys, limits, link_up });
+    }
+}
+
+impl PolicyThread {
+    fn answer(&mut self, call: &Call) -> Vec<Decision> {
+        let mut entropy = [0; 8];
+        if getrandom::fill(&mut entropy).is_err() {
+            tracing::error!(pair = self.name, "the random source failed: the policy is not asked");
+            return Vec::new();
+        }
+        let context = self.context(call, u64::from_le_bytes(entropy));
+        let now = call.now.wall.0;
+        let mut decisions = Vec::new();
+        let state = match self.kept.take() {
+            Some(kept) => kept,
+            None => {
+                let outcome = self.plugins.policy.init(now, &context).value;
+                decisions.extend(outcome.decisions);
+                Kept { format: 1, state: outcome.state, calls: 0, last_now: now }
+            }
+        };
+        let outcome = self.plugins.policy.step(now, &state.state, &event(&call.event), &context).value;
+        decisions.extend(outcome.decisions);
+        let kept = Kept { format: 1, state: outcome.state, calls: state.calls + 1, last_now: now };
+        if let Err(error) = save(&self.path, &kept) {
+            tracing::error!(pair = self.name, %error, "the policy's state could not be kept: its decisions are not carried out");
+            self.kept = Some(state);
+            return Vec::new();
+        }
+        self.kept = Some(kept);
+        decisions.into_iter().filter_map(|decision| self.decision(decision)).collect()
+    }
+
+    fn context(&self, call: &Call, entropy: u64) -> wit::Context {
+        wit::Context {
+            now: call.now.wall.0,
+            pair: self.name.clone(),
+            entropy,
+            config: self.plugins.policy_config.clone(),
+            keys: call.keys.iter().map(key_info).collect(),
+            limits: wit::HostLimits {
+                min_interval: call.limits.interval_min.0,
+                max_age: call.limits.age_max.0,
+                max_bytes: call.limits.bytes_max.0,
+            },
+            link_up: call.link_up,
+        }
+    }
+
+    /// What core carries out. An alert is for the operator, and done here.
+    fn decision(&self, decision: wit::Decision) -> Option<Decision> {
+        let action = match decision.action {
+            wit::Action::Rotate(rotate) => {
+                tracing::info!(pair = self.name, why = %farseal_plugin::escaped(&decision.why), "the policy asks for a new key");
+                Action::Rotate(match rotate.how {
+                    wit::How::AsConfigured => None,
+                    wit::How::InBand => Some(How::InBand),
+                    wit::How::Pause => Some(How::Pause),
+                })
+            }
+            wit::Action::WakeAt(at) => Action::WakeAt(WallTime(at)),
+            wit::Action::Watch(watch) => Action::Watch { bytes: watch.bytes, blocks: watch.blocks },
+            wit::Action::Alert(text) => {
+                tracing::warn!(pair = self.name, "the policy says: {}", farseal_plugin::escaped(&text));
+                return None;
+            }
+            wit::Action::Ext(_) => Action::Unknown,
+        };
+        Some(Decision { id: decision.id, action })
+    }
+}
+
+fn event(event: &PolicyEvent) -> wit::Event {
+    match event {
+        PolicyEvent::Started => wit::Event::Started,
+        PolicyEvent::Timer => wit::Event::Timer,
+        PolicyEvent::Usage => wit::Event::Usage,
+        PolicyEvent::Requested => wit::Event::Requested("operator".into()),
+        PolicyEvent::Suspect(epoch) => wit::Event::Suspect(epoch.0),
+        PolicyEvent::Rotated(epoch) => wit::Event::Rotated(epoch.0),
+        PolicyEvent::Decided { id, outcome } => {
+            wit::Event::Decided(wit::Decided { id: *id, outcome: outcome_of(*outcome) })
+        }
+    }
+}
+
+fn outcome_of(outcome: Outcome) -> wit::OutcomeOfDecision {
+    match outcome {
+        Outcome::Applied => wit::OutcomeOfDecision::Applied,
+        Outcome::Refused(refused) => wit::OutcomeOfDecision::Refused(refused.to_string()),
+        Outcome::NotDelivered => wit::OutcomeOfDecision::Refused("the key was not delivered in time".into()),
+        Outcome::NotPrepared => wit::OutcomeOfDecision::Refused("the key could not be prepared".into()),
+        Outcome::Unknown => wit::OutcomeOfDecision::Refused("unknown extension".into()),
+    }
+}
+
+fn key_info(key: &KeyUse) -> wit::KeyInfo {
+    wit::KeyInfo {
+        epoch: key.epoch.0,
+        state: match key.state {
+            KeyState::Delivering => wit::KeyState::Delivering,
+            KeyState::Active => wit::KeyState::Active,
+            KeyState::Retired => wit::KeyState::Retired,
+            KeyState::Suspect => wit::KeyState::Suspect,
+        },
+        since: key.since.0,
+        bytes_sealed: key.bytes.0,
+        blocks_sealed: key.blocks,
+        records_sealed: key.records,
+    }
+}
+
+fn load(path: &Path) -> Option<Kept> {
+    let bytes = files::read_if_there(path, KEPT_BYTES_MAX).ok().flatten()?;
+    match serde_json::from_slice::<Kept>(&bytes) {
+        Ok(kept) if kept.format == 1 => Some(kept),
+        Ok(_) | Err(_) => {
+            tracing::warn!(path = %path.display(), "the policy's state cannot be read: it begins afresh");
+            None
+        }
+    }
+}
+
+fn save(path: &Path, kept: &Kept) -> Result<(), StoreError> {
+    files::write_atomically(path, &serde_json::to_vec_pretty(kept).unwrap_or_default())
+}

@@ -1,0 +1,76 @@
+//! What a lane remembers across restarts beside its journal: one small file, replaced as a whole.
+
+use std::path::{Path, PathBuf};
+
+use farseal_core::chain::Chain;
+use farseal_core::units::Sequence;
+use serde::{Deserialize, Serialize};
+
+use crate::store::{StoreError, files};
+
+/// Marks that are allowed to be old: each is a lower bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaneState {
+    pub format: u32,
+    /// The secondary is known to hold everything up to here.
+    pub acked: Sequence,
+    pub acked_chain: Chain,
+    /// Home holds everything up to here, durably.
+    pub homed: Sequence,
+    /// The operator paused the transfer.
+    pub paused: bool,
+}
+
+/// A file that holds more is not ours.
+const STATE_BYTES_MAX: u64 = 64 << 10;
+/// A bit for each 64 KiB of the largest volume.
+const OWED_BYTES_MAX: u64 = 1 << 33;
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{path}: {source}; restore it, or remove it to replay the whole journal")]
+    Unreadable { path: PathBuf, source: serde_json::Error },
+    #[error("{path}: format {found}; this version reads format 1")]
+    Format { path: PathBuf, found: u32 },
+}
+
+impl Default for LaneState {
+    fn default() -> Self {
+        Self { format: 1, acked: Sequence::NONE, acked_chain: Chain::START, homed: Sequence::NONE, paused: false }
+    }
+}
+
+impl LaneState {
+    pub fn load(directory: &Path) -> Result<Self, StateError> {
+        let path = directory.join("lane.json");
+        let Some(bytes) = files::read_if_there(&path, STATE_BYTES_MAX)? else { return Ok(Self::default()) };
+        let state: Self =
+            serde_json::from_slice(&bytes).map_err(|source| StateError::Unreadable { path: path.clone(), source })?;
+        if state.format == 1 { Ok(state) } else { Err(StateError::Format { path, found: state.format }) }
+    }
+
+    pub fn save(&self, directory: &Path) -> Result<(), StoreError> {
+        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        files::write_atomically(&directory.join("lane.json"), &text)
+    }
+}
+
+pub fn save_owed(directory: &Path, map: &[u8]) -> Result<(), StoreError> {
+    files::write_atomically(&owed_path(directory), map)
+}
+
+pub fn load_owed(directory: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    files::read_if_there(&owed_path(directory), OWED_BYTES_MAX)
+}
+
+pub fn drop_owed(directory: &Path) -> Result<(), StoreError> {
+    files::remove_durably(&owed_path(directory))
+}
+
+fn owed_path(directory: &Path) -> PathBuf {
+    directory.join("owed.map")
+}

@@ -1,0 +1,187 @@
+//! The primary's end: one task a path, dialling for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farseal_core::frame::{Attach, Frame, Refusal};
+use farseal_core::units::Path;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, split};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsConnector;
+
+use super::session::{
+    HANDSHAKE_MAX, PING_EVERY, SessionError, challenge, kind, read_frame, write_frame, write_records,
+};
+
+/// What a path brings to its lane.
+#[derive(Debug)]
+pub enum Came {
+    Welcomed(farseal_core::frame::Welcome, UnboundedSender<Send>),
+    Acked(farseal_core::frame::Ack),
+    KeyRefused { key: farseal_core::units::Sequence, why: farseal_core::frame::KeyRefusal },
+    Lost,
+}
+
+/// What a lane has a path send.
+#[derive(Debug)]
+pub enum Send {
+    Records(Vec<bytes::Bytes>),
+    Close,
+}
+
+/// One path of one pair.
+pub struct Dialler {
+    pub pair: String,
+    pub path: Path,
+    pub address: String,
+    pub peer: ServerName<'static>,
+    pub tls: Arc<ClientConfig>,
+    pub attach: Attach,
+    /// Takes in what comes; never blocks.
+    pub came: Box<dyn Fn(Path, Came) + std::marker::Send + Sync>,
+    /// Why the path is not up, for the console.
+    pub trouble: Arc<std::sync::Mutex<Option<String>>>,
+    pub stop: watch::Receiver<bool>,
+}
+
+/// First and longest wait between two attempts.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// Why a path did not come up, or ended.
+#[derive(Debug, thiserror::Error)]
+enum PathError {
+    #[error("cannot reach {address}: {source}")]
+    Unreachable { address: String, source: std::io::Error },
+    #[error("{0}")]
+    Tls(String),
+    #[error("the peer refused the pair: {0}")]
+    Refused(Refusal),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("the peer did not finish the handshake in {} s", HANDSHAKE_MAX.as_secs())]
+    Slow,
+    #[error("the pair closed this path")]
+    Closed,
+}
+
+impl std::fmt::Debug for Dialler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialler").field("pair", &self.pair).field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Dialler {
+    /// Dials until it is told to stop.
+    pub async fn run(self) {
+        let mut wait = RETRY_FIRST;
+        let mut stop = self.stop.clone();
+        loop {
+            let mut welcomed = false;
+            let ended = tokio::select! {
+                ended = self.connect(&mut welcomed) => ended,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            if welcomed {
+                (self.came)(self.path, Came::Lost);
+                wait = RETRY_FIRST;
+            }
+            let Err(error) = ended else { return };
+            self.note(&error);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            wait = (wait * 2).min(RETRY_LONGEST);
+        }
+    }
+
+    async fn connect(&self, welcomed: &mut bool) -> Result<(), PathError> {
+        let handshake = timeout(HANDSHAKE_MAX, self.handshake()).await.map_err(|_| PathError::Slow)?;
+        let (stream, welcome) = handshake?;
+        let (jobs, queue) = unbounded_channel();
+        *welcomed = true;
+        if let Ok(mut trouble) = self.trouble.lock() {
+            *trouble = None;
+        }
+        tracing::info!(pair = self.pair, path = self.path.0, address = self.address, "the path is up");
+        (self.came)(self.path, Came::Welcomed(welcome, jobs));
+        let (reader, writer) = split(stream);
+        tokio::select! {
+            ended = self.receive(reader) => ended,
+            ended = transmit(writer, queue) => ended,
+        }
+    }
+
+    async fn handshake(
+        &self,
+    ) -> Result<(tokio_rustls::client::TlsStream<TcpStream>, farseal_core::frame::Welcome), PathError> {
+        let unreachable = |source| PathError::Unreachable { address: self.address.clone(), source };
+        let socket = TcpStream::connect(&self.address).await.map_err(unreachable)?;
+        socket.set_nodelay(true).map_err(unreachable)?;
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let mut stream = connector.connect(self.peer.clone(), socket).await.map_err(|error| {
+            PathError::Tls(crate::keys::tls::wrong_peer(&error).map_or_else(|| error.to_string(), ToString::to_string))
+        })?;
+        write_frame(&mut stream, &Frame::Hello { challenge: challenge()? }).await?;
+        match read_frame(&mut stream).await? {
+            Frame::Hello { .. } => {}
+            other => return Err(SessionError::Unexpected { wanted: "a hello", found: kind(&other) }.into()),
+        }
+        write_frame(&mut stream, &Frame::Attach(self.attach)).await?;
+        match read_frame(&mut stream).await? {
+            Frame::Welcome(welcome) => Ok((stream, welcome)),
+            Frame::Refuse(refusal) => Err(PathError::Refused(refusal)),
+            other => Err(SessionError::Unexpected { wanted: "a welcome", found: kind(&other) }.into()),
+        }
+    }
+
+    async fn receive(&self, mut reader: impl AsyncRead + Unpin) -> Result<(), PathError> {
+        loop {
+            match read_frame(&mut reader).await? {
+                Frame::Ack(ack) => (self.came)(self.path, Came::Acked(ack)),
+                Frame::KeyRefused { key, why } => (self.came)(self.path, Came::KeyRefused { key, why }),
+                Frame::Pong { .. } => {}
+                other => {
+                    let found = kind(&other);
+                    return Err(SessionError::Unexpected { wanted: "an acknowledgement", found }.into());
+                }
+            }
+        }
+    }
+
+    fn note(&self, error: &PathError) {
+        let text = error.to_string();
+        let Ok(mut trouble) = self.trouble.lock() else { return };
+        if trouble.as_ref() != Some(&text) {
+            tracing::warn!(pair = self.pair, path = self.path.0, address = self.address, "{text}");
+            *trouble = Some(text);
+        }
+    }
+}
+
+/// Sends what the lane hands over; pings when it hands over nothing.
+async fn transmit(writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceiver<Send>) -> Result<(), PathError> {
+    let mut writer = BufWriter::with_capacity(64 << 10, writer);
+    let mut ping = interval(PING_EVERY);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            job = queue.recv() => match job {
+                Some(Send::Records(records)) => {
+                    write_records(&mut writer, &records).await?;
+                    if queue.is_empty() {
+                        writer.flush().await.map_err(SessionError::from)?;
+                    }
+                }
+                Some(Send::Close) | None => return Err(PathError::Closed),
+            },
+            _ = ping.tick() => write_frame(&mut writer, &Frame::Ping { token: 0 }).await?,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The secondary's end: accepts paths from pinned primaries and hands what they send to the pair that they attach to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+use farseal_core::frame::{Attach, Frame, Refusal};
+use farseal_core::units::Path;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, split};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::session::{HANDSHAKE_MAX, SessionError, challenge, kind, read_frame, write_frame};
+use crate::keys::fingerprint::Fingerprint;
+
+/// What a path brings to its pair.
+#[derive(Debug)]
+pub enum Came {
+    Attach(Attach, UnboundedSender<Answer>),
+    /// One frame of records. The permit bounds what waits to be stored.
+    Records(Vec<u8>, tokio::sync::OwnedSemaphorePermit),
+    Lost,
+}
+
+/// What a pair sends back.
+#[derive(Debug)]
+pub enum Answer {
+    Frame(Frame),
+    /// The last one.
+    Refuse(Refusal),
+    Close,
+}
+
+/// Where a path's attach goes: the pair's inbox, if the peer is the pair's.
+pub type Route = Arc<dyn Fn(&Attach, Fingerprint) -> Option<Inbox> + Send + Sync>;
+/// Takes in what comes; never blocks.
+pub type Inbox = Arc<dyn Fn(Path, Came) + Send + Sync>;
+
+/// Connections at once, handshakes included: a peer that opens more waits.
+const CONNECTIONS_MAX: usize = 256;
+/// Bytes of records that a path may have waiting to be stored; the path is not read meanwhile.
+const WAITING_BYTES_MAX: u32 = 64 << 20;
+
+/// What was dropped, for the metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub accepted: AtomicU64,
+    pub refused: AtomicU64,
+    pub dropped: AtomicU64,
+}
+
+/// Accepts until told to stop.
+pub async fn run(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    route: Route,
+    counters: Arc<Counters>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let paths = Arc::new(AtomicU16::new(0));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let Ok((socket, from)) = accepted else {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            continue;
+        };
+        counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let (acceptor, route, counters) = (acceptor.clone(), Arc::clone(&route), Arc::clone(&counters));
+        let path = Path(paths.fetch_add(1, Ordering::Relaxed));
+        let mut stop = stop.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let ended = tokio::select! {
+                ended = serve(socket, from, acceptor, &route, path) => ended,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            if let Err(error) = ended {
+                counters.dropped.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%from, "a path ended: {error}");
+            }
+        });
+    }
+}
+
+/// Why a connection was dropped.
+#[derive(Debug, thiserror::Error)]
+enum Dropped {
+    #[error("it did not finish the handshake in {} s", HANDSHAKE_MAX.as_secs())]
+    Slow,
+    #[error("TLS: {0}")]
+    Tls(String),
+    #[error("no pair {0} with that peer is configured here; run `farseal pair accept`")]
+    NoPair(farseal_core::units::PairId),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("the pair refused it: {0}")]
+    Refused(Refusal),
+    #[error("the pair closed it")]
+    Closed,
+}
+
+async fn serve(
+    socket: TcpStream,
+    from: SocketAddr,
+    acceptor: TlsAcceptor,
+    route: &Route,
+    path: Path,
+) -> Result<(), Dropped> {
+    socket.set_nodelay(true).map_err(SessionError::from)?;
+    let handshake = async {
+        let mut stream = acceptor.accept(socket).await.map_err(|error| {
+            Dropped::Tls(crate::keys::tls::wrong_peer(&error).map_or_else(|| error.to_string(), ToString::to_string))
+        })?;
+        let peer =
+            crate::keys::tls::peer_key(stream.get_ref().1).map_err(|error| Dropped::Tls(error.to_string()))?;
+        match read_frame(&mut stream).await? {
+            Frame::Hello { .. } => {}
+            other => return Err(SessionError::Unexpected { wanted: "a hello", found: kind(&other) }.into()),
+        }
+        write_frame(&mut stream, &Frame::Hello { challenge: challenge()? }).await?;
+        match read_frame(&mut stream).await? {
+            Frame::Attach(attach) => Ok::<_, Dropped>((stream, peer, attach)),
+            other => Err(SessionError::Unexpected { wanted: "an attach", found: kind(&other) }.into()),
+        }
+    };
+    let (mut stream, peer, attach) = timeout(HANDSHAKE_MAX, handshake).await.map_err(|_| Dropped::Slow)??;
+    let Some(inbox) = route(&attach, peer) else {
+        write_frame(&mut stream, &Frame::Refuse(Refusal::UnknownPair)).await?;
+        return Err(Dropped::NoPair(attach.pair));
+    };
+    tracing::info!(%from, pair = %attach.pair, path = path.0, "a primary attaches");
+    let (answers, queue) = unbounded_channel();
+    inbox(path, Came::Attach(attach, answers.clone()));
+    let (reader, writer) = split(stream);
+    let ended = tokio::select! {
+        ended = receive(reader, path, &inbox, &answers) => ended,
+        ended = answer(writer, queue) => ended,
+    };
+    inbox(path, Came::Lost);
+    ended
+}
+
+async fn receive(
+    mut reader: impl AsyncRead + Unpin,
+    path: Path,
+    inbox: &Inbox,
+    answers: &UnboundedSender<Answer>,
+) -> Result<(), Dropped> {
+    let waiting = Arc::new(Semaphore::new(usize::try_from(WAITING_BYTES_MAX).unwrap_or(usize::MAX)));
+    loop {
+        match read_frame(&mut reader).await? {
+            Frame::Records(bytes) => {
+                let size = u32::try_from(bytes.len()).unwrap_or(WAITING_BYTES_MAX).min(WAITING_BYTES_MAX);
+                let Ok(permit) = Arc::clone(&waiting).acquire_many_owned(size).await else { return Err(Dropped::Closed) };
+                inbox(path, Came::Records(bytes, permit));
+            }
+            Frame::Ping { token } => {
+                let _ = answers.send(Answer::Frame(Frame::Pong { token }));
+            }
+            other => return Err(SessionError::Unexpected { wanted: "records", found: kind(&other) }.into()),
+        }
+    }
+}
+
+async fn answer(mut writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceiver<Answer>) -> Result<(), Dropped> {
+    while let Some(answer) = queue.recv().await {
+        match answer {
+            Answer::Frame(frame) => write_frame(&mut writer, &frame).await?,
+            Answer::Refuse(refusal) => {
+                write_frame(&mut writer, &Frame::Refuse(refusal)).await?;
+                return Err(Dropped::Refused(refusal));
+            }
+            Answer::Close => return Err(Dropped::Closed),
+        }
+    }
+    Err(Dropped::Closed)
+}

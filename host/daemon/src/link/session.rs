@@ -1,0 +1,107 @@
+//! One connection: whole frames in, whole frames out, within limits.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farseal_core::frame::{Frame, FrameError, PREFIX_BYTES, Prefix};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+/// How long a peer may take for its part of the handshake.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// A ping goes out when nothing else has for this long.
+pub const PING_EVERY: Duration = Duration::from_secs(2);
+/// A path on which nothing came for this long is lost: five pings.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Bytes gathered before they are given to TLS, so that records of TLS are full.
+const GATHER_BYTES: usize = 256 << 10;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    #[error("the peer sent no frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error("the peer said nothing for {} s", SILENCE_MAX.as_secs())]
+    Silent,
+    #[error("the peer sent {found} where {wanted} belongs")]
+    Unexpected { wanted: &'static str, found: &'static str },
+}
+
+/// Reads one frame.
+pub async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Result<Frame, SessionError> {
+    let mut prefix = [0; PREFIX_BYTES];
+    match timeout(SILENCE_MAX, from.read_exact(&mut prefix)).await {
+        Ok(read) => read?,
+        Err(_) => return Err(SessionError::Silent),
+    };
+    let prefix = Prefix::decode(prefix)?;
+    let len = usize::try_from(prefix.body_bytes).unwrap_or(usize::MAX);
+    // Grows as bytes come: a peer that announces much and sends nothing costs nothing.
+    let mut body = Vec::with_capacity(len.min(GATHER_BYTES));
+    let mut part = from.take(u64::from(prefix.body_bytes));
+    match timeout(SILENCE_MAX, part.read_to_end(&mut body)).await {
+        Ok(read) => read?,
+        Err(_) => return Err(SessionError::Silent),
+    };
+    if body.len() < len {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(Frame::decode(prefix, body)?)
+}
+
+pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> Result<(), SessionError> {
+    to.write_all(&frame.encode()).await?;
+    to.flush().await?;
+    Ok(())
+}
+
+/// Sends records in as few frames as their sizes allow. The caller flushes.
+pub async fn write_records(to: &mut (impl AsyncWrite + Unpin), records: &[Bytes]) -> Result<(), SessionError> {
+    let mut gathered: Vec<u8> = Vec::with_capacity(GATHER_BYTES);
+    let mut rest = records;
+    while !rest.is_empty() {
+        let mut body = 0;
+        let count = rest
+            .iter()
+            .take_while(|record| {
+                body += record.len();
+                body <= GATHER_BYTES || body == record.len()
+            })
+            .count();
+        let (now, later) = rest.split_at(count.max(1));
+        let body: usize = now.iter().map(Bytes::len).sum();
+        gathered.clear();
+        gathered.extend(Prefix::records(u32::try_from(body).unwrap_or(u32::MAX)));
+        now.iter().for_each(|record| gathered.extend_from_slice(record));
+        to.write_all(&gathered).await?;
+        rest = later;
+    }
+    Ok(())
+}
+
+/// The name of a frame's kind, for errors.
+#[must_use]
+pub fn kind(frame: &Frame) -> &'static str {
+    match frame {
+        Frame::Hello { .. } => "a hello",
+        Frame::Attach(_) => "an attach",
+        Frame::Welcome(_) => "a welcome",
+        Frame::Refuse(_) => "a refusal",
+        Frame::Records(_) => "records",
+        Frame::Ack(_) => "an acknowledgement",
+        Frame::KeyRefused { .. } => "a refused key",
+        Frame::Component { .. } => "a component",
+        Frame::Ping { .. } => "a ping",
+        Frame::Pong { .. } => "a pong",
+    }
+}
+
+/// 32 random bytes that the peer has not seen.
+pub fn challenge() -> Result<[u8; 32], SessionError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|_| io::Error::other("the random source failed"))?;
+    Ok(bytes)
+}

@@ -1,0 +1,249 @@
+//! A running node: what the configuration names, put together and taken apart again.
+//!
+//! Each pair has its folder below the state folder: `pairs/<name>/`. A primary keeps its lane there, a secondary its log
+//! and index; after a takeover the secondary keeps the lane of the new generation in a folder of its own beside them.
+
+use std::path::Path as FilePath;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use farseal_core::units::{Incarnation, Instant};
+use farseal_plugin::PluginHost;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::config::{Config, NbdListen, NbdTls, NbdTlsFiles, PairSide, Secrets, Volume as VolumeConfig};
+use crate::control::operator::Operator;
+use crate::control::server as control;
+use crate::keys::identity::Identity;
+use crate::keys::seal_file::{Cost, CredentialsDirectory, KeyProvider, Passphrase, PassphraseFile};
+use crate::link::listen;
+use crate::nbd::pool::Pool;
+use crate::nbd::registry::Registry;
+use crate::nbd::server::{Config as NbdConfig, Endpoint, Listen, Server};
+use crate::nbd::tls::TlsMode;
+use crate::plain::PlainVolume;
+use crate::plugins::{FileCache, host_options};
+use crate::store::files::{self, DirLock};
+use crate::store::home::RawHome;
+
+pub mod operate;
+pub mod pair;
+pub mod status;
+
+use pair::PairNode;
+
+/// Everything that a node's parts share.
+#[derive(Debug)]
+pub struct Shared {
+    pub config: Config,
+    pub clock: Clock,
+    pub identity: Arc<Identity>,
+    pub incarnation: Incarnation,
+    pub plugins: PluginHost,
+    pub exports: Registry,
+    pub stop: watch::Sender<bool>,
+    pub started: Instant,
+    pub ready: AtomicBool,
+}
+
+/// A node that runs until it is told to stop.
+#[derive(Debug)]
+pub struct Node {
+    shared: Arc<Shared>,
+    pairs: Vec<Arc<PairNode>>,
+    nbd: Mutex<Option<Server>>,
+    link: Arc<listen::Counters>,
+    _lock: DirLock,
+}
+
+/// Runs the node that a configuration file describes, until SIGTERM, SIGINT or an operator's stop.
+pub fn run(file: &FilePath) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    crate::observe::start_log(config.node.log, &config.node.log_filter)?;
+    if let Err(error) = crate::keys::memory::keep_out_of_core_dumps() {
+        tracing::warn!(%error, "a core file of this process could hold keys");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("farseal-io").build()?;
+    let ended = runtime.block_on(serve(config));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    ended
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let socket = config.node.control_socket.clone();
+    let metrics = config.metrics.listen;
+    let node = Arc::new(tokio::task::spawn_blocking(move || Node::start(config)).await??);
+    node.listen_link().await?;
+    node.pairs.iter().for_each(PairNode::dial);
+    node.start_nbd()?;
+    let operator: Arc<dyn Operator> = Arc::clone(&node) as Arc<dyn Operator>;
+    let listener = control::bind(&socket)?;
+    let stopped = |mut stop: watch::Receiver<bool>| async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    let serving = tokio::spawn(control::serve(listener, Arc::clone(&operator), stopped(node.shared.stop.subscribe())));
+    if let Some(address) = metrics {
+        let listener = TcpListener::bind(address).await?;
+        tokio::spawn(control::serve_metrics(listener, operator, stopped(node.shared.stop.subscribe())));
+    }
+    node.shared.ready.store(true, Ordering::Release);
+    tracing::info!(node = %node.shared.config.node.name, control = %socket.display(), "the node is up");
+    wait_for_signal(node.shared.stop.subscribe()).await?;
+    tracing::info!("stopping");
+    node.shared.stop.send_replace(true);
+    let server = node.nbd.lock().ok().and_then(|mut nbd| nbd.take());
+    if let Some(server) = server {
+        server.stop().await;
+    }
+    let _ = serving.await;
+    tokio::task::spawn_blocking(move || node.pairs.iter().for_each(|pair| pair.stop())).await?;
+    Ok(())
+}
+
+async fn wait_for_signal(mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    Ok(())
+}
+
+impl Node {
+    /// Opens everything on disk and starts every lane and replica. Nothing listens yet.
+    fn start(config: Config) -> anyhow::Result<Self> {
+        files::create_private_dir(&config.node.state_dir)?;
+        let lock = DirLock::take(&config.node.state_dir)?;
+        let identity = Arc::new(load_identity(&config)?);
+        let cache = FileCache::open(&config.node.state_dir.join("code-cache"))?;
+        let mac_key = Zeroizing::new(blake3::derive_key("farseal v1 code cache", &identity.to_stored()));
+        let mut incarnation = [0; 16];
+        getrandom::fill(&mut incarnation).map_err(|error| anyhow::anyhow!("the random source failed: {error}"))?;
+        let clock = Clock::start();
+        let shared = Arc::new(Shared {
+            clock,
+            identity,
+            incarnation: Incarnation(incarnation),
+            plugins: PluginHost::new(host_options(cache, mac_key))?,
+            exports: Registry::default(),
+            stop: watch::Sender::new(false),
+            started: clock.now().instant,
+            ready: AtomicBool::new(false),
+            config,
+        });
+        let mut pairs = Vec::new();
+        for pair in &shared.config.pairs {
+            pairs.push(PairNode::start(Arc::clone(&shared), pair.clone())?);
+        }
+        for volume in &shared.config.volumes {
+            shared.export_unpaired(volume)?;
+        }
+        let link = Arc::new(listen::Counters::default());
+        Ok(Self { shared, pairs, nbd: Mutex::new(None), link, _lock: lock })
+    }
+
+    fn start_nbd(&self) -> anyhow::Result<()> {
+        let nbd = &self.shared.config.nbd;
+        let tls = match &nbd.tls {
+            NbdTls::Off => TlsMode::Off,
+            NbdTls::Allowed(files) => TlsMode::Allowed(nbd_tls(files)?),
+            NbdTls::Required(files) => TlsMode::Required(nbd_tls(files)?),
+        };
+        let listen = nbd
+            .listen
+            .iter()
+            .map(|listen| match listen {
+                NbdListen::Unix(path) => Listen { endpoint: Endpoint::Unix(path.clone()), tls: TlsMode::Off },
+                NbdListen::Tcp(address) => Listen { endpoint: Endpoint::Tcp(*address), tls: tls.clone() },
+            })
+            .collect();
+        let config = NbdConfig { listen, ..NbdConfig::default() };
+        let server = Server::start(&config, self.shared.exports.clone(), Pool::default())?;
+        for endpoint in server.endpoints() {
+            tracing::info!(%endpoint, "NBD listens");
+        }
+        if let Ok(mut place) = self.nbd.lock() {
+            *place = Some(server);
+        }
+        Ok(())
+    }
+
+    /// Accepts primaries, if this node has secondaries.
+    async fn listen_link(&self) -> anyhow::Result<()> {
+        let Some(address) = self.shared.config.link.listen else { return Ok(()) };
+        let cards: Vec<_> = self.shared.config.peers.iter().map(|peer| &peer.card).collect();
+        if cards.is_empty() {
+            return Ok(());
+        }
+        let tls = crate::keys::tls::server_config(&self.shared.identity, &cards)?;
+        let listener =
+            TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("[link] listen {address}: {error}"))?;
+        tracing::info!(address = %listener.local_addr()?, "the link listens");
+        let pairs = self.pairs.clone();
+        let route: listen::Route =
+            Arc::new(move |attach, peer| pairs.iter().find_map(|pair| pair.route(attach, peer)));
+        tokio::spawn(listen::run(listener, tls, route, Arc::clone(&self.link), self.shared.stop.subscribe()));
+        Ok(())
+    }
+
+    fn pair(&self, name: &str) -> Option<&Arc<PairNode>> {
+        self.pairs.iter().find(|pair| pair.config.name == name)
+    }
+}
+
+impl Shared {
+    /// A volume that no pair copies is served as it is.
+    fn export_unpaired(&self, volume: &VolumeConfig) -> anyhow::Result<()> {
+        let paired = self.config.pairs.iter().any(
+            |pair| matches!(&pair.side, PairSide::Primary { volume: name } if *name == volume.name),
+        );
+        if !paired {
+            let home = RawHome::open(&volume.path, volume.size.map(|size| size.0))?;
+            let export = PlainVolume::new(Arc::new(home), volume.description.clone());
+            self.exports.add(&volume.name, Arc::new(export))?;
+        }
+        Ok(())
+    }
+}
+
+/// The node's identity, by the way that the configuration says.
+pub fn load_identity(config: &Config) -> anyhow::Result<Identity> {
+    let provider: Box<dyn KeyProvider> = match &config.secrets {
+        Secrets::PassphraseFile(path) => {
+            let passphrase = Passphrase::new(read_passphrase(path)?);
+            Box::new(PassphraseFile::new(config.node.identity_file(), passphrase, Cost::RECOMMENDED))
+        }
+        Secrets::Credential => Box::new(CredentialsDirectory::from_environment().ok_or_else(|| {
+            anyhow::anyhow!("[secrets] credential: systemd handed none over; add LoadCredentialEncrypted=farseal to the unit")
+        })?),
+    };
+    Ok(Identity::from_stored(&provider.load()?)?)
+}
+
+/// The passphrase in a file, without the line's end.
+pub fn read_passphrase(path: &FilePath) -> anyhow::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(
+        std::fs::read_to_string(path)
+            .map_err(|error| anyhow::anyhow!("[secrets] passphrase-file {}: {error}", path.display()))?,
+    );
+    while text.ends_with(['\n', '\r']) {
+        text.pop();
+    }
+    anyhow::ensure!(!text.is_empty(), "[secrets] passphrase-file {}: it is empty", path.display());
+    Ok(text)
+}
+
+fn nbd_tls(files: &NbdTlsFiles) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let read = |path: &FilePath| {
+        std::fs::read(path).map_err(|error| anyhow::anyhow!("[nbd] TLS file {}: {error}", path.display()))
+    };
+    let (cert, key) = (read(&files.cert)?, Zeroizing::new(read(&files.key)?));
+    let authorities = files.client_ca.as_deref().map(read).transpose()?;
+    Ok(crate::nbd::tls::server_config(&cert, &key, authorities.as_deref())?)
+}

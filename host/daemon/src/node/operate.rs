@@ -1,0 +1,264 @@
+//! What an operator can have this node do.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use farseal_core::primary::{Command, PauseState};
+use farseal_core::rotation::How;
+use farseal_plugin::Plugin;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use super::Node;
+use super::pair::{PairNode, Side};
+use crate::config::PluginChoice;
+use crate::control::api::{CommandReply, NodeStatus, PairCommand, PluginSlot, PluginStatus, Role, Rotate, Swap};
+use crate::control::operator::{BoxFuture, CommandError, Operator};
+use crate::lane::Event as LaneEvent;
+use crate::replica::Event as ReplicaEvent;
+
+/// How long a command waits for what it started.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a wait looks again.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+impl Operator for Node {
+    fn status(&self) -> NodeStatus {
+        self.shared.node_status(&self.pairs)
+    }
+
+    fn command(&self, pair: &str, command: PairCommand) -> BoxFuture<'_, Result<CommandReply, CommandError>> {
+        let found = self.pair(pair).cloned();
+        let name = pair.to_owned();
+        Box::pin(async move {
+            let pair = found.ok_or(CommandError::NoSuchPair { pair: name })?;
+            pair.carry_out(command).await
+        })
+    }
+
+    fn plugins(&self) -> Vec<PluginStatus> {
+        self.pairs.iter().flat_map(|pair| pair.plugin_status()).collect()
+    }
+
+    fn metrics(&self, out: &mut String) {
+        let counters = [
+            ("farseal_link_connections_total", &self.link.accepted),
+            ("farseal_link_dropped_total", &self.link.dropped),
+        ];
+        for (name, counter) in counters {
+            let _ = writeln!(out, "# TYPE {name} counter\n{name} {}", counter.load(Ordering::Relaxed));
+        }
+        if let Ok(nbd) = self.nbd.lock()
+            && let Some(server) = nbd.as_ref()
+        {
+            for (name, value) in server.counters().snapshot() {
+                let _ = writeln!(out, "# TYPE farseal_nbd_{name} counter\nfarseal_nbd_{name} {value}");
+            }
+        }
+    }
+}
+
+impl PairNode {
+    async fn carry_out(self: Arc<Self>, command: PairCommand) -> Result<CommandReply, CommandError> {
+        match command {
+            PairCommand::Rotate(rotate) => self.rotate(rotate).await,
+            PairCommand::Suspect(suspect) => {
+                self.tell(Command::Suspect(suspect.epoch), "suspect").await?;
+                Ok(CommandReply::new("the policy was told that the key may be known to others"))
+            }
+            PairCommand::Pause(pause) => self.pause(pause.wait).await,
+            PairCommand::Resume => {
+                if self.look().await?.status.pause == PauseState::Running {
+                    return Err(self.wrong_state("resume", "not paused", Some(format!("farseal pause {}", self.config.name))));
+                }
+                self.tell(Command::Resume, "resume").await?;
+                Ok(CommandReply::new("the transfer goes on"))
+            }
+            PairCommand::TakeOver => self.take_over().await,
+            PairCommand::Scrub => self.scrub().await,
+            PairCommand::CopyAll => {
+                self.tell(Command::CopyAll, "copy-all").await?;
+                Ok(CommandReply::new("the whole volume is owed and is copied afresh"))
+            }
+            PairCommand::Swap(swap) => self.swap(swap).await,
+        }
+    }
+
+    async fn rotate(&self, rotate: Rotate) -> Result<CommandReply, CommandError> {
+        let before = self.look().await?.status.key.map(|key| key.epoch);
+        if let Some(reason) = &rotate.reason {
+            tracing::info!(pair = self.config.name, reason = %farseal_plugin::escaped(reason), "an operator asks for a new key");
+        }
+        let command = match (rotate.force, rotate.how) {
+            (false, None) => Command::RequestRotation,
+            (_, Some(How::Pause)) => Command::Rotate(How::Pause),
+            (_, Some(How::InBand)) => Command::Rotate(How::InBand),
+            (true, None) => Command::Rotate(self.config.rotate),
+            (_, Some(How::AtOnce)) => {
+                return Err(CommandError::BadParameter {
+                    parameter: "how",
+                    reason: "`in-band` or `pause`; a key at once is the host's own business".into(),
+                });
+            }
+        };
+        self.tell(command, "rotate").await?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.look().await?.status;
+            if status.key.map(|key| key.epoch) != before {
+                return Ok(CommandReply::new("the key has changed"));
+            }
+            if Instant::now() >= deadline {
+                return Err(CommandError::NotYet { what: "the rotation".into() });
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn pause(&self, wait: bool) -> Result<CommandReply, CommandError> {
+        if self.look().await?.status.pause != PauseState::Running {
+            return Err(self.wrong_state("pause", "paused already", Some(format!("farseal resume {}", self.config.name))));
+        }
+        self.tell(Command::Pause, "pause").await?;
+        let deadline = Instant::now() + PATIENCE;
+        while wait {
+            if self.look().await?.status.pause == PauseState::Paused {
+                return Ok(CommandReply::new("both sites hold the same state, and keep it until resume"));
+            }
+            if Instant::now() >= deadline {
+                return Err(CommandError::NotYet { what: "the pause".into() });
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(CommandReply::new("what came before is still sent; then both sites hold the same state until resume"))
+    }
+
+    async fn take_over(&self) -> Result<CommandReply, CommandError> {
+        let Side::Secondary { replica, taken } = &self.side else { return Err(self.other_side("takeover", Role::Secondary)) };
+        let up = || taken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if up().is_some() {
+            return Err(self.wrong_state("takeover", "taken over already", None));
+        }
+        let _ = replica.inbox.send(ReplicaEvent::TakeOver);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(taken) = up() {
+                let export = self.config.volume_name();
+                return Ok(CommandReply {
+                    message: format!("this site writes now, as generation {}; NBD export {export:?} is up", taken.generation),
+                    details: Vec::new(),
+                    next: Some(format!("connect initiators to export {export:?}; `farseal status` shows how much is open")),
+                });
+            }
+            if Instant::now() >= deadline {
+                return Err(CommandError::NotYet { what: "the takeover".into() });
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn scrub(&self) -> Result<CommandReply, CommandError> {
+        let Side::Secondary { replica, .. } = &self.side else { return Err(self.other_side("scrub", Role::Secondary)) };
+        let reader = replica.reader.clone();
+        let report = tokio::task::spawn_blocking(move || crate::store::scrub::scrub(&reader, &mut |_| {}))
+            .await
+            .map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
+        let details: Vec<String> = report.damaged.iter().map(|record| format!("{} at byte {}: {}", record.path.display(), record.location.offset, record.flaw)).collect();
+        if details.is_empty() {
+            return Ok(CommandReply::new(format!("{} records checked without a key; none is damaged", report.records)));
+        }
+        Ok(CommandReply {
+            message: format!("{} of {} records are damaged", details.len(), report.records),
+            details,
+            next: Some("while the main site is there: `farseal copy-all` on it copies the volume afresh".into()),
+        })
+    }
+
+    async fn swap(&self, swap: Swap) -> Result<CommandReply, CommandError> {
+        let config = swap.config.clone().unwrap_or_else(|| match swap.slot {
+            PluginSlot::Cipher => self.config.cipher.config.clone(),
+            PluginSlot::Policy => self.config.policy.config.clone(),
+            PluginSlot::Disguise => self.config.disguise.config.clone(),
+            PluginSlot::Recovery => self.config.recovery.config.clone(),
+        });
+        let choice = PluginChoice {
+            component: swap.component.display().to_string(),
+            path: swap.component.clone(),
+            sha256: Some(swap.sha256),
+            grants: swap.grants.clone(),
+            config,
+        };
+        let name = format!("{}.{}", self.config.name, swap.slot);
+        let (plugins, shared) = (Arc::clone(&self.plugins), Arc::clone(&self.shared));
+        let slot = swap.slot;
+        let dry_run = swap.dry_run;
+        let put = tokio::task::spawn_blocking(move || -> Result<&'static str, crate::plugins::PluginsError> {
+            let host = &shared.plugins;
+            match slot {
+                PluginSlot::Cipher => put(host, &name, &choice, &plugins.cipher, dry_run)?,
+                PluginSlot::Policy => put(host, &name, &choice, &plugins.policy, dry_run)?,
+                PluginSlot::Disguise => put(host, &name, &choice, &plugins.disguise, dry_run)?,
+                PluginSlot::Recovery => put(host, &name, &choice, &plugins.recovery, dry_run)?,
+            }
+            Ok(if slot == PluginSlot::Cipher { "from the next epoch on" } else { "from the next call on" })
+        });
+        let put = put.await.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
+        let since = put.map_err(|error| CommandError::Refused { reason: error.to_string(), next: None })?;
+        let message = if dry_run { "it would be taken; nothing was changed".to_owned() } else { format!("it is in force {since}") };
+        Ok(CommandReply {
+            message,
+            details: Vec::new(),
+            next: Some("write the component and its digest into the configuration, or the next start brings the old one back".into()),
+        })
+    }
+
+    /// Has the lane carry out a command; answers how it began.
+    async fn tell(&self, command: Command, name: &'static str) -> Result<(), CommandError> {
+        let Side::Primary(lane) = &self.side else { return Err(self.other_side(name, Role::Primary)) };
+        let (sender, done) = oneshot::channel();
+        let event = LaneEvent::Operator { command, done: Box::new(move |result| drop(sender.send(result))) };
+        let gone = || CommandError::Failed { reason: "the lane has stopped".into(), next: Some("see the node's log".into()) };
+        lane.inbox.send(event).map_err(|_| gone())?;
+        done.await.map_err(|_| gone())?.map_err(|refused| CommandError::Refused {
+            reason: refused.to_string(),
+            next: None,
+        })
+    }
+
+    /// The lane's numbers.
+    pub(super) async fn look(&self) -> Result<crate::lane::LaneView, CommandError> {
+        let Side::Primary(lane) = &self.side else { return Err(self.other_side("this", Role::Primary)) };
+        let (sender, view) = oneshot::channel();
+        let _ = lane.inbox.send(LaneEvent::Look { done: Box::new(move |view| drop(sender.send(view))) });
+        view.await.map_err(|_| CommandError::Failed {
+            reason: "the lane has stopped".into(),
+            next: Some("see the node's log, mend the cause and restart the node".into()),
+        })
+    }
+
+    fn other_side(&self, command: &'static str, needs: Role) -> CommandError {
+        let is = if needs == Role::Primary { Role::Secondary } else { Role::Primary };
+        CommandError::OtherSide { pair: self.config.name.clone(), command, needs, is }
+    }
+
+    fn wrong_state(&self, command: &'static str, state: &str, would: Option<String>) -> CommandError {
+        CommandError::WrongState { pair: self.config.name.clone(), command, state: state.into(), would }
+    }
+}
+
+/// Loads and checks a component; puts it in force unless this is a rehearsal.
+fn put<P: Plugin>(
+    host: &farseal_plugin::PluginHost,
+    name: &str,
+    choice: &PluginChoice,
+    slot: &farseal_plugin::Slot<P>,
+    dry_run: bool,
+) -> Result<(), crate::plugins::PluginsError> {
+    let plugin: P = crate::plugins::load(host, name, choice)?;
+    if !dry_run {
+        slot.install(Some(Arc::new(plugin)));
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! What this node tells its console: core's numbers in the operator's words.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use farseal_core::primary::{CopyState, PauseState};
+use farseal_core::rotation::State as RotationState;
+use farseal_core::units::{BlockCount, ByteLen, Generation, Millis, Sequence};
+
+use super::Shared;
+use super::pair::{PairNode, Side};
+use crate::control::api::{
+    JournalUse, KeyStatus, Lag, LastError, Marks, Mode, NextRotation, NodeStatus, PairState, PairStatus, PluginSlot,
+    PluginStanding, PluginStatus, Role, RotationWord,
+};
+use crate::lane::{Event as LaneEvent, LaneView};
+use crate::replica::Event as ReplicaEvent;
+
+/// How long a console waits for a busy lane.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Shared {
+    pub(super) fn node_status(&self, pairs: &[Arc<PairNode>]) -> NodeStatus {
+        let now = self.clock.now();
+        NodeStatus {
+            node: self.config.node.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            fingerprint: self.identity.card().fingerprint().to_string(),
+            now: now.wall,
+            uptime: now.instant.since(self.started),
+            pairs: pairs.iter().map(|pair| pair.status()).collect(),
+        }
+    }
+}
+
+impl PairNode {
+    pub(super) fn status(&self) -> PairStatus {
+        match &self.side {
+            Side::Primary(lane) => {
+                let (sender, view) = std::sync::mpsc::channel();
+                let _ = lane.inbox.send(LaneEvent::Look { done: Box::new(move |view| drop(sender.send(view))) });
+                match view.recv_timeout(PATIENCE) {
+                    Ok(view) => self.primary_status(&view),
+                    Err(_) => self.blank(Role::Primary, PairState::Stopped { why: "the lane does not answer".into() }),
+                }
+            }
+            Side::Secondary { replica, taken } => {
+                if let Some(taken) = taken.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+                    let progress = taken.home.progress();
+                    let state = PairState::TakenOver { opened: progress.opened, of: progress.present };
+                    return PairStatus { generation: taken.generation, ..self.blank(Role::Secondary, state) };
+                }
+                let (sender, status) = std::sync::mpsc::channel();
+                let _ = replica.inbox.send(ReplicaEvent::Look { done: Box::new(move |status| drop(sender.send(status))) });
+                match status.recv_timeout(PATIENCE) {
+                    Ok(status) => self.secondary_status(&status),
+                    Err(_) => self.blank(Role::Secondary, PairState::Stopped { why: "the log does not answer".into() }),
+                }
+            }
+        }
+    }
+
+    fn primary_status(&self, view: &LaneView) -> PairStatus {
+        let status = &view.status;
+        let now = self.shared.clock.now();
+        let owed = status.owed_blocks.byte_len(self.config.block_bytes);
+        let time = status.lag_since.map(|since| now.wall.since(since));
+        let trouble = self.link.trouble.iter().find_map(|trouble| trouble.lock().ok()?.clone());
+        PairStatus {
+            generation: Generation(1),
+            paths_up: u16::try_from(status.link_paths).unwrap_or(u16::MAX),
+            marks: Marks { last: status.last, durable: status.durable, safe: status.acked, homed: status.homed },
+            lag: Lag {
+                records: status.lag_records,
+                bytes: ByteLen(status.lag_bytes.0.saturating_add(owed.0)),
+                time: Some(time.unwrap_or(Millis(0))),
+            },
+            journal: Some(JournalUse { used: ByteLen(view.journal_bytes), max: self.config.journal_max }),
+            key: self.key_status(view),
+            last_error: self.last_error(view, trouble),
+            ..self.blank(Role::Primary, self.primary_state(view))
+        }
+    }
+
+    fn primary_state(&self, view: &LaneView) -> PairState {
+        let status = &view.status;
+        if let Some(divergence) = &status.diverged {
+            return PairState::Diverged { why: divergence.to_string() };
+        }
+        if let Some(why) = &view.last_seal_fault {
+            return PairState::Stopped { why: why.clone() };
+        }
+        let owed = status.owed_blocks.byte_len(self.config.block_bytes);
+        if status.link_paths == 0 {
+            let lost = *self.link.lost_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = lost.map_or(Millis(0), |at| self.shared.clock.now().instant.since(at));
+            return PairState::LinkDown { since };
+        }
+        match (status.pause, status.copy) {
+            (PauseState::Paused, _) => PairState::Paused,
+            (PauseState::Pausing, _) => PairState::Pausing,
+            (PauseState::Running, CopyState::Behind) => PairState::Behind { owed },
+            (PauseState::Running, CopyState::Resync) => PairState::CatchingUp { owed },
+            (PauseState::Running, CopyState::InOrder | CopyState::Unpaired) => PairState::Copying,
+        }
+    }
+
+    fn key_status(&self, view: &LaneView) -> Option<KeyStatus> {
+        let key = view.status.key.filter(|_| self.config.encrypted)?;
+        let now = self.shared.clock.now();
+        let step = match &view.status.rotation {
+            RotationState::Idle => None,
+            RotationState::Preparing { .. } => Some("the key is being drawn"),
+            RotationState::Waiting { .. } => Some("the key waits for its slot"),
+            RotationState::Draining { .. } => Some("sealing is held until the remote has everything"),
+            RotationState::Delivering { .. } => Some("the remote has not acknowledged the key yet"),
+            RotationState::Armed { .. } => Some("the key is delivered and comes into force"),
+        };
+        let wait = view.rotation_due.map(|at| at.since(now.wall));
+        let next = NextRotation { by: RotationWord::Policy, wait: wait.filter(|_| step.is_none()), step: step.map(Into::into) };
+        Some(KeyStatus {
+            epoch: key.epoch,
+            age: Some(now.wall.since(key.since)),
+            sealed: key.bytes,
+            next: (next.wait.is_some() || next.step.is_some()).then_some(next),
+            held: view.status.held.map(|held| format!("{held:?}")),
+        })
+    }
+
+    fn last_error(&self, view: &LaneView, trouble: Option<String>) -> Option<LastError> {
+        if view.status.link_paths == 0
+            && let Some(message) = trouble
+        {
+            let next = Some("it is tried again by itself; see that the remote node runs and is reachable".into());
+            return Some(LastError { at: self.shared.clock.now().wall, message, next });
+        }
+        view.status.alarms.last().map(|(at, alarm)| LastError { at: *at, message: alarm.to_string(), next: None })
+    }
+
+    fn secondary_status(&self, status: &farseal_core::secondary::Status) -> PairStatus {
+        let now = self.shared.clock.now().wall;
+        let state = if status.taken_over {
+            PairState::TakingOver
+        } else if status.full {
+            PairState::Stopped { why: "the log's disk is full".into() }
+        } else if status.paths == 0 {
+            let lost = *self.link.lost_at.lock().unwrap_or_else(PoisonError::into_inner);
+            PairState::LinkDown { since: lost.map_or(Millis(0), |at| self.shared.clock.now().instant.since(at)) }
+        } else if status.gap_open {
+            PairState::CatchingUp { owed: ByteLen(0) }
+        } else {
+            PairState::Copying
+        };
+        PairStatus {
+            generation: status.generation,
+            paths_up: u16::try_from(status.paths).unwrap_or(u16::MAX),
+            marks: Marks { last: status.durable, durable: status.durable, safe: status.offered, homed: Sequence::NONE },
+            lag: Lag { records: 0, bytes: ByteLen(0), time: status.durable_wall.map(|wall| now.since(wall)) },
+            key: status.epoch.filter(|_| self.config.encrypted).map(|epoch| KeyStatus {
+                epoch,
+                age: None,
+                sealed: ByteLen(0),
+                next: None,
+                held: None,
+            }),
+            last_error: status.alarms.last().map(|(at, alarm)| LastError {
+                at: *at,
+                message: alarm.to_string(),
+                next: None,
+            }),
+            ..self.blank(Role::Secondary, state)
+        }
+    }
+
+    fn blank(&self, role: Role, state: PairState) -> PairStatus {
+        PairStatus {
+            name: self.config.name.clone(),
+            id: self.config.id.to_string(),
+            role,
+            peer: self.config.peer.clone(),
+            volume: self.config.volume_name().to_owned(),
+            size: BlockCount(self.blocks.0).byte_len(self.config.block_bytes),
+            state,
+            mode: Mode::Async,
+            encrypted: self.config.encrypted,
+            generation: Generation(0),
+            paths_up: 0,
+            paths: self.config.paths,
+            marks: Marks::default(),
+            lag: Lag::default(),
+            journal: None,
+            key: None,
+            plugins: self.plugin_status(),
+            last_error: None::<LastError>,
+        }
+    }
+
+    pub(super) fn plugin_status(&self) -> Vec<PluginStatus> {
+        let choices = [&self.config.cipher, &self.config.policy, &self.config.disguise, &self.config.recovery];
+        self.plugins
+            .facts()
+            .into_iter()
+            .zip(PluginSlot::ALL)
+            .zip(choices)
+            .map(|((facts, slot), choice)| {
+                let standing = self.plugins.breaker.standing(&facts.digest);
+                PluginStatus {
+                    pair: self.config.name.clone(),
+                    slot,
+                    name: facts.about.name,
+                    version: facts.about.version,
+                    digest: facts.digest,
+                    grants: choice.grants.clone(),
+                    standing: if standing.quarantined_since.is_some() { PluginStanding::Quarantined } else { PluginStanding::InForce },
+                    calls: 0,
+                    faults: u64::try_from(standing.strikes.len()).unwrap_or(u64::MAX),
+                    last_fault: standing.strikes.last().map(|strike| format!("{:?}", strike.class)),
+                }
+            })
+            .collect()
+    }
+}

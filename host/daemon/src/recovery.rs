@@ -1,0 +1,376 @@
+//! Opening the copy: blocks from the log when they are first needed, the rest in the background as the strategy plans.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use farseal_core::record::{Header, Kind};
+use farseal_core::units::{BlockBytes, BlockCount, Extent, Lba, Sequence};
+use farseal_plugin::wit::recovery as wit;
+use serde::{Deserialize, Serialize};
+
+use crate::keyring::{Keyring, UnsealError, Unsealer};
+use crate::plugins::PairPlugins;
+use crate::replica::HandOver;
+use crate::store::files;
+use crate::store::index::{Index, Place};
+use crate::store::log::{LogReader, ReadError};
+use crate::store::opened::{BlockSource, OpenedHome, Unopened};
+
+/// The copy as a source of opened blocks.
+pub struct CopySource {
+    index: Arc<Index>,
+    reader: LogReader,
+    ledger: Arc<farseal_core::ledger::Ledger>,
+    keyring: Arc<Keyring>,
+    plugins: Arc<PairPlugins>,
+    block: BlockBytes,
+    /// The strategy's rule for accesses: refuse instead of open.
+    refuse: Arc<AtomicBool>,
+    /// One for each thread that opens at once.
+    unsealers: Mutex<Vec<Unsealer>>,
+    accessed: Sender<Sweep>,
+    /// What this thread opens is the strategy's plan, not an initiator's access.
+    sweeper_thread: OnceLock<ThreadId>,
+}
+
+impl std::fmt::Debug for CopySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CopySource").field("block", &self.block).finish_non_exhaustive()
+    }
+}
+
+/// A run of blocks that one record holds.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    place: Place,
+    first: Lba,
+    blocks: u64,
+}
+
+impl CopySource {
+    /// The source, and what its sweeper listens to.
+    #[must_use]
+    pub fn new(
+        hand_over: &HandOver,
+        keyring: Arc<Keyring>,
+        plugins: Arc<PairPlugins>,
+        block: BlockBytes,
+    ) -> (Self, Receiver<Sweep>) {
+        let (accessed, events) = channel();
+        let source = Self {
+            index: Arc::clone(&hand_over.index),
+            reader: hand_over.reader.clone(),
+            ledger: Arc::clone(&hand_over.ledger),
+            keyring,
+            plugins,
+            block,
+            refuse: Arc::new(AtomicBool::new(false)),
+            unsealers: Mutex::new(Vec::new()),
+            accessed,
+            sweeper_thread: OnceLock::new(),
+        };
+        (source, events)
+    }
+
+    /// What sweeping listens to.
+    #[must_use]
+    pub fn sweeper(&self) -> Sender<Sweep> {
+        self.accessed.clone()
+    }
+
+    /// The switch for accesses.
+    #[must_use]
+    pub fn refuse(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.refuse)
+    }
+
+    fn open_run(&self, unsealer: &mut Unsealer, run: &Run, into: &mut [u8]) -> Result<(), Unopened> {
+        let sequence = run.place.sequence;
+        let lba = run.first;
+        let (framed, body) = self.reader.read(run.place.location).map_err(|error| {
+            tracing::error!(%lba, %sequence, %error, "a record of the copy cannot be read");
+            match error {
+                ReadError::Store(error) => Unopened::Store(error),
+                ReadError::NotThere(_) | ReadError::Damaged { .. } | ReadError::NoSuchBlock { .. } => {
+                    Unopened::NotAuthentic { lba, sequence }
+                }
+            }
+        })?;
+        let mut body = body.to_vec();
+        let header = framed.header;
+        let skip = expected(&header, run).ok_or(Unopened::NotAuthentic { lba, sequence })?;
+        if header.kind != Kind::Data {
+            // Zeroes are believed only when their tag is right: a forged one would hide data.
+            let (tags, rest) = body.split_at_mut(header.tag_bytes());
+            unsealer.open(&header, 0, rest, tags).map_err(|error| unopened(lba, sequence, &error))?;
+            into.fill(0);
+            return Ok(());
+        }
+        let size = self.block.as_usize();
+        let count = usize::try_from(run.blocks).unwrap_or(usize::MAX);
+        let from = usize::try_from(skip).unwrap_or(usize::MAX);
+        let (tags, blocks) = body.split_at_mut(header.tag_bytes());
+        let tags = tags.get_mut(from * 16..(from + count) * 16).ok_or(Unopened::NotAuthentic { lba, sequence })?;
+        let blocks =
+            blocks.get_mut(from * size..(from + count) * size).ok_or(Unopened::NotAuthentic { lba, sequence })?;
+        unsealer.open(&header, skip, blocks, tags).map_err(|error| unopened(lba, sequence, &error))?;
+        into.copy_from_slice(blocks);
+        Ok(())
+    }
+
+    fn unsealer(&self, lba: Lba) -> Result<Unsealer, Unopened> {
+        if let Some(unsealer) = self.unsealers.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(unsealer);
+        }
+        let guest = self.plugins.guest_layer().map_err(|error| {
+            tracing::error!(%error, "the cipher's own layer is not to be had");
+            Unopened::NotAuthentic { lba, sequence: Sequence::NONE }
+        })?;
+        Ok(Unsealer::new(Arc::clone(&self.keyring), Arc::clone(&self.ledger), guest))
+    }
+
+    /// The blocks of an extent as runs of one record each; absent blocks make no run.
+    fn runs_of(&self, extent: Extent) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for lba in (extent.first().0..extent.end().0).map(Lba) {
+            let Some(place) = self.index.lookup(lba) else { continue };
+            match runs.last_mut() {
+                Some(run) if run.place.location == place.location && run.first.0 + run.blocks == lba.0 => run.blocks += 1,
+                Some(_) | None => runs.push(Run { place, first: lba, blocks: 1 }),
+            }
+        }
+        runs
+    }
+}
+
+impl BlockSource for CopySource {
+    fn open(&self, extent: Extent, into: &mut [u8]) -> Result<(), Unopened> {
+        let sweeps = self.sweeper_thread.get() == Some(&std::thread::current().id());
+        if !sweeps {
+            if self.refuse.load(Ordering::Acquire) {
+                return Err(Unopened::Refused);
+            }
+            let _ = self.accessed.send(Sweep::Accessed(extent));
+        }
+        into.fill(0);
+        let mut unsealer = self.unsealer(extent.first())?;
+        let size = self.block.as_usize();
+        let mut result = Ok(());
+        for run in self.runs_of(extent) {
+            let at = usize::try_from(run.first.0 - extent.first().0).unwrap_or(usize::MAX) * size;
+            let len = usize::try_from(run.blocks).unwrap_or(usize::MAX) * size;
+            let part = into.get_mut(at..at + len).unwrap_or_default();
+            result = self.open_run(&mut unsealer, &run, part);
+            if result.is_err() {
+                break;
+            }
+        }
+        self.unsealers.lock().unwrap_or_else(PoisonError::into_inner).push(unsealer);
+        result
+    }
+
+    fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)> {
+        self.index.runs(within)
+    }
+}
+
+/// Where in its record the run begins, if the record is the one that the index meant.
+fn expected(header: &Header, run: &Run) -> Option<u32> {
+    let extent = header.extent()?;
+    let last = Lba(run.first.0 + run.blocks - 1);
+    if header.sequence != run.place.sequence || !extent.contains(run.first) || !extent.contains(last) {
+        return None;
+    }
+    u32::try_from(run.first.0 - extent.first().0).ok()
+}
+
+fn unopened(lba: Lba, sequence: Sequence, error: &UnsealError) -> Unopened {
+    tracing::error!(%lba, %sequence, %error, "a block does not open");
+    match error {
+        UnsealError::NoPackage { epoch, .. } => Unopened::NoKey { epoch: *epoch },
+        UnsealError::NoEpoch(_) | UnsealError::Key(_) | UnsealError::Open(_) => Unopened::NotAuthentic { lba, sequence },
+    }
+}
+
+/// Something for the sweeper.
+#[derive(Debug)]
+pub enum Sweep {
+    Accessed(Extent),
+    Requested(String),
+    Stop,
+}
+
+/// The background part of a recovery, on a thread of its own.
+pub struct Sweeper {
+    pub name: String,
+    pub home: Arc<OpenedHome<CopySource>>,
+    pub plugins: Arc<PairPlugins>,
+    pub blocks: BlockCount,
+    pub refuse: Arc<AtomicBool>,
+    pub path: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    format: u32,
+    state: String,
+    finished: bool,
+}
+
+impl std::fmt::Debug for Sweeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sweeper").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A state text of 64 KiB, escaped, and what stands around it.
+const KEPT_BYTES_MAX: u64 = 512 << 10;
+
+/// Hints that are given to the strategy at once.
+const ACCESSED_MAX: usize = 64;
+
+impl Sweeper {
+    /// Runs until the strategy has finished and nothing more is asked, or until stopped.
+    pub fn start(self, events: Receiver<Sweep>) {
+        let name = format!("sweep-{}", self.name);
+        let spawned = std::thread::Builder::new().name(name).spawn(move || self.run(&events));
+        if let Err(error) = spawned {
+            tracing::error!(%error, "the sweep could not be started: blocks are opened on access only");
+        }
+    }
+
+    fn run(self, events: &Receiver<Sweep>) {
+        let _ = self.home.source().sweeper_thread.set(std::thread::current().id());
+        let kept = files::read_if_there(&self.path, KEPT_BYTES_MAX).ok().flatten();
+        let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+        let mut state = kept.map(|kept| kept.state);
+        let mut wake: Option<u64> = None;
+        let mut work = vec![wit::Event::Begin];
+        loop {
+            for event in std::mem::take(&mut work) {
+                let Some(outcome) = self.ask(&mut state, &event) else { return };
+                for decision in outcome {
+                    match decision.action {
+                        wit::Action::Access(rule) => {
+                            self.refuse.store(rule == wit::OnAccess::Refuse, Ordering::Release);
+                        }
+                        wit::Action::Open(extent) => work.extend(self.open(extent)),
+                        wit::Action::WakeAt(at) => wake = Some(at),
+                        wit::Action::Finished => tracing::info!(pair = self.name, "the whole copy is open"),
+                        wit::Action::Alert(text) => {
+                            tracing::warn!(pair = self.name, "the strategy says: {}", farseal_plugin::escaped(&text));
+                        }
+                        wit::Action::Ext(_) => {}
+                    }
+                }
+                if self.pending_stop(events, &mut work) {
+                    return;
+                }
+            }
+            if work.is_empty() {
+                match self.wait(events, wake) {
+                    Waited::Event(event) => work.push(event),
+                    Waited::Timer => {
+                        wake = None;
+                        work.push(wit::Event::Timer);
+                    }
+                    Waited::Stop => return,
+                }
+            }
+        }
+    }
+
+    /// Takes what has come meanwhile. Says whether to stop.
+    fn pending_stop(&self, events: &Receiver<Sweep>, work: &mut Vec<wit::Event>) -> bool {
+        let mut accessed = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            match event {
+                Sweep::Accessed(extent) if accessed.len() < ACCESSED_MAX => accessed.push(wit_extent(extent)),
+                Sweep::Accessed(_) => {}
+                Sweep::Requested(text) => work.push(wit::Event::Requested(text)),
+                Sweep::Stop => return true,
+            }
+        }
+        if !accessed.is_empty() {
+            work.push(wit::Event::Accessed(accessed));
+        }
+        false
+    }
+
+    fn wait(&self, events: &Receiver<Sweep>, wake: Option<u64>) -> Waited {
+        let now = crate::clock::wall_time().0;
+        let span = wake.map_or(Duration::from_secs(3600), |at| Duration::from_millis(at.saturating_sub(now).max(1)));
+        match events.recv_timeout(span) {
+            Ok(Sweep::Accessed(extent)) => Waited::Event(wit::Event::Accessed(vec![wit_extent(extent)])),
+            Ok(Sweep::Requested(text)) => Waited::Event(wit::Event::Requested(text)),
+            Ok(Sweep::Stop) | Err(RecvTimeoutError::Disconnected) => Waited::Stop,
+            Err(RecvTimeoutError::Timeout) => Waited::Timer,
+        }
+    }
+
+    /// Asks the strategy; its state is kept before its plan is carried out.
+    fn ask(&self, state: &mut Option<String>, event: &wit::Event) -> Option<Vec<wit::Decision>> {
+        let context = self.context()?;
+        let now = context.now;
+        let mut decisions = Vec::new();
+        let current = match state.take() {
+            Some(state) => state,
+            None => {
+                let outcome = self.plugins.recovery.init(now, &context).value;
+                decisions.extend(outcome.decisions);
+                outcome.state
+            }
+        };
+        let outcome = self.plugins.recovery.step(now, &current, event, &context).value;
+        decisions.extend(outcome.decisions);
+        let finished = decisions.iter().any(|decision| matches!(decision.action, wit::Action::Finished));
+        let kept = Kept { format: 1, state: outcome.state.clone(), finished };
+        if let Err(error) = files::write_atomically(&self.path, &serde_json::to_vec(&kept).unwrap_or_default()) {
+            tracing::warn!(pair = self.name, %error, "the strategy's state could not be kept: a restart sweeps again");
+        }
+        *state = Some(outcome.state);
+        Some(decisions)
+    }
+
+    fn context(&self) -> Option<wit::Context> {
+        let mut entropy = [0; 8];
+        getrandom::fill(&mut entropy).ok()?;
+        let progress = self.home.progress();
+        Some(wit::Context {
+            now: crate::clock::wall_time().0,
+            volume: self.name.clone(),
+            config: self.plugins.recovery_config.clone(),
+            volume_blocks: self.blocks.0,
+            progress: wit::Progress {
+                present: progress.present.0,
+                opened: progress.opened.0,
+                failed: progress.failed.0,
+            },
+            entropy: u64::from_le_bytes(entropy),
+        })
+    }
+
+    fn open(&self, extent: wit::Extent) -> Option<wit::Event> {
+        let inside = self.blocks.0.saturating_sub(extent.first).min(extent.blocks);
+        let whole = Extent::new(Lba(extent.first), BlockCount(inside))?;
+        let swept = self.home.sweep(whole);
+        for lba in &swept.first_failed {
+            tracing::error!(pair = self.name, %lba, "a block of the copy does not open");
+        }
+        Some(wit::Event::Swept(wit::Swept { extent, opened: swept.opened.0, failed: swept.failed.0 }))
+    }
+}
+
+enum Waited {
+    Event(wit::Event),
+    Timer,
+    Stop,
+}
+
+fn wit_extent(extent: Extent) -> wit::Extent {
+    wit::Extent { first: extent.first().0, blocks: extent.blocks().0 }
+}

@@ -1,0 +1,527 @@
+//! The secondary's driver: one thread owns a [`Secondary`], its log and its index, and carries out what it decides.
+//!
+//! Records are appended as they come and acknowledged when the log is durable; the index follows in their order. Keys
+//! are checked on a thread of their own. Nothing here opens a block: that begins with a takeover, when log, index and
+//! ledger are handed over as they are and nothing is added to them any more.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use farseal_core::chain::{Chain, Digest};
+use farseal_core::frame::{Frame, KeyRefusal};
+use farseal_core::ledger::Ledger;
+use farseal_core::primary::StoreFault;
+use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind};
+use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings, Status};
+use farseal_core::units::{Epoch, Generation, Path, Sequence};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::clock::Clock;
+use crate::keyring::Keyring;
+use crate::keys::package::SealedEpoch;
+use crate::link::listen::{Answer, Came};
+use crate::plugins::PairPlugins;
+use crate::store::index::{Index, IndexError};
+use crate::store::log::{Location, Log, LogError, LogReader, Logged};
+use crate::store::{StoreError, files};
+
+/// How many events are taken from the inbox before the log is written out.
+const INBOX_BATCH: usize = 256;
+/// Bytes of log between two checkpoints of the index: what a restart reads again.
+const CHECKPOINT_BYTES: u64 = 256 << 20;
+
+/// The control information is a line of text.
+const CONTROL_BYTES_MAX: u64 = 4096;
+
+/// Something for the replica's thread.
+pub enum Event {
+    Came { path: Path, came: Came },
+    Synced(Result<u64, StoreError>),
+    KeyChecked { key: Sequence, result: Result<KeyFacts, KeyRefusal> },
+    TakeOver,
+    Look { done: Box<dyn FnOnce(Status) + Send> },
+    Stop,
+}
+
+/// What opening the copy needs. Complete: the log gets no more records.
+#[derive(Debug)]
+pub struct HandOver {
+    pub generation: Generation,
+    pub through: Sequence,
+    pub index: Arc<Index>,
+    pub reader: LogReader,
+    pub ledger: Arc<Ledger>,
+}
+
+/// What a replica is made of.
+pub struct Parts {
+    pub name: String,
+    pub directory: PathBuf,
+    pub settings: Settings,
+    pub keyring: Arc<Keyring>,
+    pub plugins: Arc<PairPlugins>,
+    pub clock: Clock,
+    /// Called once, when this site has become the one that writes, also after a restart.
+    pub taken_over: Box<dyn FnOnce(HandOver) + Send>,
+}
+
+/// A running replica.
+pub struct Replica {
+    pub inbox: Sender<Event>,
+    pub reader: LogReader,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Why a replica cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error("{path}: {source}; restore the file from a copy of the node's state directory")]
+    Control { path: PathBuf, source: serde_json::Error },
+}
+
+/// The pair's control information at this site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    pub generation: Generation,
+    /// Where this site took over, if it did.
+    pub taken_over_at: Option<Sequence>,
+}
+
+/// What the index's checkpoint says of the order.
+#[derive(Debug, Serialize, Deserialize)]
+struct Checkpoint {
+    contiguous: Sequence,
+    chain: Chain,
+    /// Everything up to here is in the index.
+    indexed: Sequence,
+    ledger: Ledger,
+    gap_open_after: Option<Sequence>,
+    /// Every record that is not in the index lies here or later; packed.
+    scan_from: u64,
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica").finish_non_exhaustive()
+    }
+}
+
+impl Replica {
+    pub fn start(parts: Parts) -> Result<Self, StartError> {
+        let (inbox, events) = channel();
+        let name = format!("replica-{}", parts.name);
+        let runner = Runner::recover(parts, inbox.clone())?;
+        let reader = runner.log.reader();
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || runner.run(&events))
+            .map_err(|source| StoreError::io(std::path::Path::new("."), "start the replica's thread", source))?;
+        Ok(Self { inbox, reader, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub fn stop(&self) {
+        let _ = self.inbox.send(Event::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads the pair's control information; a new pair has none.
+pub fn load_control(directory: &std::path::Path) -> Result<Control, StartError> {
+    let path = directory.join("control.json");
+    match files::read_if_there(&path, CONTROL_BYTES_MAX)? {
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(|source| StartError::Control { path, source }),
+        None => Ok(Control::default()),
+    }
+}
+
+struct Runner {
+    name: String,
+    directory: PathBuf,
+    clock: Clock,
+    secondary: Secondary,
+    control: Control,
+    log: Log,
+    index: Option<Index>,
+    /// Stored and not in the index yet.
+    pending: BTreeMap<Sequence, (Header, Location)>,
+    indexed: Sequence,
+    bytes_since_checkpoint: u64,
+    paths: BTreeMap<Path, UnboundedSender<Answer>>,
+    syncer: Sender<()>,
+    checker: Sender<(Sequence, Header, Location)>,
+    taken_over: Option<Box<dyn FnOnce(HandOver) + Send>>,
+}
+
+impl Runner {
+    fn recover(parts: Parts, inbox: Sender<Event>) -> Result<Self, StartError> {
+        let directory = parts.directory;
+        files::create_private_dir(&directory)?;
+        let control = load_control(&directory)?;
+        let settings = parts.settings;
+        let (index, blob) = open_index(&directory, &parts.name, settings)?;
+        let checkpoint = blob.and_then(|blob| serde_json::from_slice::<Checkpoint>(&blob).ok()).unwrap_or(Checkpoint {
+            contiguous: Sequence::NONE,
+            chain: Chain::START,
+            indexed: Sequence::NONE,
+            ledger: Ledger::default(),
+            gap_open_after: None,
+            scan_from: Location::START.pack(),
+        });
+        let (log, scanned) = Log::open(&directory.join("log"), settings.pair, Location::unpack(checkpoint.scan_from))?;
+        let last = control.taken_over_at.unwrap_or(Sequence(u64::MAX));
+        let kept = |logged: &&Logged| logged.header.sequence <= last;
+        let pending = scanned
+            .iter()
+            .filter(kept)
+            .filter(|logged| logged.header.sequence > checkpoint.indexed)
+            .map(|logged| (logged.header.sequence, (logged.header, logged.location)))
+            .collect();
+        let above = scanned
+            .iter()
+            .filter(kept)
+            .filter(|logged| logged.header.sequence > checkpoint.contiguous)
+            .map(|logged| (logged.header, logged.digest))
+            .collect();
+        let recovered = Recovered {
+            generation: control.generation,
+            taken_over: control.taken_over_at.is_some(),
+            contiguous: checkpoint.contiguous,
+            chain: checkpoint.chain,
+            above,
+            ledger: checkpoint.ledger,
+            gap_open_after: checkpoint.gap_open_after,
+        };
+        let syncer = start_syncer(&log, inbox.clone());
+        let checker = start_checker(parts.name.clone(), log.reader(), parts.keyring, parts.plugins, inbox);
+        Ok(Self {
+            name: parts.name,
+            directory,
+            secondary: Secondary::new(parts.clock.now(), settings, recovered),
+            clock: parts.clock,
+            control,
+            log,
+            index: Some(index),
+            pending,
+            indexed: checkpoint.indexed,
+            bytes_since_checkpoint: 0,
+            paths: BTreeMap::new(),
+            syncer,
+            checker,
+            taken_over: Some(parts.taken_over),
+        })
+    }
+
+    fn run(mut self, events: &Receiver<Event>) {
+        self.carry_out(&[]);
+        self.hand_over_when_recovered();
+        loop {
+            let timeout = self.secondary.poll_timeout().map_or(Duration::from_secs(3600), |(at, _)| {
+                Duration::from_millis(at.since(self.clock.now().instant).0.max(1))
+            });
+            let mut next = match events.recv_timeout(timeout) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.give(Input::Tick);
+                    None
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let mut taken = 0;
+            while let Some(event) = next.take() {
+                if matches!(event, Event::Stop) {
+                    self.checkpoint();
+                    return;
+                }
+                self.take_in(event);
+                taken += 1;
+                if taken < INBOX_BATCH {
+                    next = events.try_recv().ok();
+                }
+            }
+            self.write_out();
+            self.hand_over_when_recovered();
+            if self.bytes_since_checkpoint >= CHECKPOINT_BYTES {
+                self.checkpoint();
+            }
+        }
+    }
+
+    fn take_in(&mut self, event: Event) {
+        match event {
+            Event::Came { path, came: Came::Attach(attach, answers) } => {
+                self.paths.insert(path, answers);
+                self.give(Input::Attach { path, attach });
+            }
+            Event::Came { path, came: Came::Records(bytes, permit) } => {
+                self.take_records(path, &bytes);
+                drop(permit);
+            }
+            Event::Came { path, came: Came::Lost } => {
+                self.paths.remove(&path);
+                self.give(Input::PathLost { path });
+            }
+            Event::Synced(Ok(stored)) => self.give(Input::LogSynced { stored }),
+            Event::Synced(Err(error)) => self.log_failed("sync the log", &error),
+            Event::KeyChecked { key, result } => self.give(Input::KeyChecked { key, result }),
+            Event::TakeOver => self.give(Input::TakeOver),
+            Event::Look { done } => done(self.secondary.status()),
+            Event::Stop => {}
+        }
+    }
+
+    /// Cuts a frame into its records. What is no record ends the path; what came before it counts.
+    fn take_records(&mut self, path: Path, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let Ok(framed) = Framed::decode(bytes) else { return self.give(Input::Nonsense { path }) };
+            let header = framed.header;
+            let Some((record, rest)) = bytes.split_at_checked(header.record_bytes()) else {
+                return self.give(Input::Nonsense { path });
+            };
+            let body = &record[HEADER_BYTES..];
+            if !framed.body_matches(body) {
+                return self.give(Input::Nonsense { path });
+            }
+            let digest = Digest::of(&header.encode(framed.body_crc), &body[..header.tag_bytes()]);
+            self.secondary.handle(self.clock.now(), Input::Record { path, header, digest });
+            self.carry_out(&[(&header, record)]);
+            bytes = rest;
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        self.secondary.handle(self.clock.now(), input);
+        self.carry_out(&[]);
+    }
+
+    /// Carries outputs out in order. `came` is the record that a [`Output::Store`] speaks of.
+    fn carry_out(&mut self, came: &[(&Header, &[u8])]) {
+        while let Some(output) = self.secondary.poll_output() {
+            match output {
+                Output::Welcome { path, welcome } => self.answer(path, Answer::Frame(Frame::Welcome(welcome))),
+                Output::Refuse { path, refusal } => self.answer(path, Answer::Refuse(refusal)),
+                Output::ClosePath { path } => self.answer(path, Answer::Close),
+                Output::Ack { path, ack } => self.answer(path, Answer::Frame(Frame::Ack(ack))),
+                Output::KeyRefused { path, key, why } => {
+                    self.answer(path, Answer::Frame(Frame::KeyRefused { key, why }));
+                }
+                Output::Store { sequence } => {
+                    if let Some((header, record)) = came.iter().find(|(header, _)| header.sequence == sequence) {
+                        self.store(header, record);
+                    }
+                }
+                Output::SyncLog => {
+                    self.write_out();
+                    let _ = self.syncer.send(());
+                }
+                Output::CheckKey { key } => {
+                    if let Some((header, location)) = self.pending.get(&key) {
+                        let _ = self.checker.send((key, *header, *location));
+                    }
+                }
+                Output::Offer { through } => self.offer(through),
+                Output::PersistGeneration { generation, taken_over } => self.persist(generation, taken_over),
+                Output::TakenOver { .. } => {}
+                Output::Alarm(alarm) => tracing::warn!(pair = self.name, "{alarm}"),
+            }
+        }
+    }
+
+    fn store(&mut self, header: &Header, record: &[u8]) {
+        match self.log.append(record, header) {
+            Ok(location) => {
+                self.pending.insert(header.sequence, (*header, location));
+                self.bytes_since_checkpoint += u64::try_from(record.len()).unwrap_or(0);
+            }
+            Err(error) => self.log_failed("append to the log", &error),
+        }
+    }
+
+    fn write_out(&mut self) {
+        if let Err(error) = self.log.flush() {
+            self.log_failed("write the log", &error);
+        }
+    }
+
+    fn log_failed(&mut self, doing: &str, error: &StoreError) {
+        tracing::error!(pair = self.name, %error, "could not {doing}");
+        let fault = match self.log.discard_unsynced() {
+            Ok(()) => error.fault(),
+            Err(_) => StoreFault::Failed,
+        };
+        let end = self.log.end();
+        self.pending.retain(|_, (_, location)| *location < end);
+        self.secondary.handle(self.clock.now(), Input::LogFailed { fault });
+        self.carry_out(&[]);
+    }
+
+    /// The index takes in what may be offered, in order.
+    fn offer(&mut self, through: Sequence) {
+        let later = self.pending.split_off(&through.next());
+        let ready = std::mem::replace(&mut self.pending, later);
+        let Some(index) = &mut self.index else { return };
+        for (header, location) in ready.values() {
+            index.apply(header, *location);
+        }
+        self.indexed = through;
+    }
+
+    fn persist(&mut self, generation: Generation, taken_over: bool) {
+        let taken_over_at = taken_over.then(|| self.secondary.offered());
+        let control = Control { generation, taken_over_at };
+        let text = serde_json::to_vec_pretty(&control).unwrap_or_default();
+        match files::write_atomically(&self.directory.join("control.json"), &text) {
+            Ok(()) => {
+                self.control = control;
+                self.secondary.handle(self.clock.now(), Input::GenerationPersisted { generation });
+            }
+            Err(error) => tracing::error!(pair = self.name, %error, "the generation could not be kept"),
+        }
+    }
+
+    /// After a takeover, once every key that was on its way is checked and everything offered is indexed.
+    fn hand_over_when_recovered(&mut self) {
+        let Some(through) = self.control.taken_over_at else { return };
+        if self.indexed < through || self.taken_over.is_none() {
+            return;
+        }
+        self.checkpoint();
+        let (Some(index), Some(taken_over)) = (self.index.take(), self.taken_over.take()) else { return };
+        taken_over(HandOver {
+            generation: self.control.generation,
+            through,
+            index: Arc::new(index),
+            reader: self.log.reader(),
+            ledger: Arc::new(self.secondary.ledger().clone()),
+        });
+    }
+
+    fn checkpoint(&mut self) {
+        self.write_out();
+        let (contiguous, chain) = self.secondary.durable();
+        let checkpoint = Checkpoint {
+            contiguous,
+            chain,
+            indexed: self.indexed,
+            ledger: self.secondary.ledger().clone(),
+            gap_open_after: self.secondary.gap_open_after(),
+            scan_from: self.pending.values().map(|(_, location)| *location).min().unwrap_or_else(|| self.log.end()).pack(),
+        };
+        let Some(index) = &mut self.index else { return };
+        let blob = serde_json::to_vec(&checkpoint).unwrap_or_default();
+        match index.checkpoint(&blob) {
+            Ok(()) => self.bytes_since_checkpoint = 0,
+            Err(error) => tracing::error!(pair = self.name, %error, "the index could not be kept: a restart reads more of the log"),
+        }
+    }
+
+    fn answer(&mut self, path: Path, answer: Answer) {
+        let last = matches!(answer, Answer::Refuse(_) | Answer::Close);
+        if let Some(answers) = self.paths.get(&path) {
+            let _ = answers.send(answer);
+        }
+        if last {
+            self.paths.remove(&path);
+        }
+    }
+}
+
+/// A damaged index is built again from the log.
+fn open_index(
+    directory: &std::path::Path,
+    name: &str,
+    settings: Settings,
+) -> Result<(Index, Option<Vec<u8>>), StartError> {
+    let place = directory.join("index");
+    match Index::open(&place, settings.blocks) {
+        Ok(opened) => Ok(opened),
+        Err(error) if error.rebuild() => {
+            tracing::warn!(pair = name, %error, "the index is built again from the log");
+            Ok((Index::anew(&place, settings.blocks)?, None))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn start_syncer(log: &Log, inbox: Sender<Event>) -> Sender<()> {
+    let (requests, queue) = channel::<()>();
+    let syncer = log.syncer();
+    std::thread::spawn(move || {
+        while queue.recv().is_ok() {
+            if inbox.send(Event::Synced(syncer.sync())).is_err() {
+                break;
+            }
+        }
+    });
+    requests
+}
+
+/// Starts the thread that checks keys: extract, verify, unwrap, keep.
+fn start_checker(
+    name: String,
+    reader: LogReader,
+    keyring: Arc<Keyring>,
+    plugins: Arc<PairPlugins>,
+    inbox: Sender<Event>,
+) -> Sender<(Sequence, Header, Location)> {
+    let (requests, queue) = channel::<(Sequence, Header, Location)>();
+    std::thread::spawn(move || {
+        for (key, header, location) in queue {
+            let result = check_key(&reader, &keyring, &plugins, &header, location);
+            if let Err(why) = &result {
+                tracing::warn!(pair = name, "the key in record {key} is refused: {why}");
+            }
+            if inbox.send(Event::KeyChecked { key, result }).is_err() {
+                break;
+            }
+        }
+    });
+    requests
+}
+
+fn check_key(
+    reader: &LogReader,
+    keyring: &Keyring,
+    plugins: &PairPlugins,
+    header: &Header,
+    location: Location,
+) -> Result<KeyFacts, KeyRefusal> {
+    let (_, carrier) = reader.read(location).map_err(|_| KeyRefusal::NoCapsule)?;
+    let now = crate::clock::wall_time().0;
+    let payload = plugins.disguise.extract(now, &carrier).ok().and_then(|answer| answer.value);
+    let payload = payload.ok_or(KeyRefusal::NoCapsule)?;
+    let package = SealedEpoch::decode(&payload).map_err(|_| KeyRefusal::NoCapsule)?;
+    let verified = keyring.verify(package, None).map_err(|refused| match refused {
+        crate::keys::package::RefusedEpoch::OtherPair { .. } => KeyRefusal::Misplaced,
+        crate::keys::package::RefusedEpoch::Forged { .. }
+        | crate::keys::package::RefusedEpoch::Replayed { .. }
+        | crate::keys::package::RefusedEpoch::CapsuleChanged { .. } => KeyRefusal::Forged,
+    })?;
+    let terms = &verified.descriptor().terms;
+    let facts = KeyFacts { epoch: Epoch(terms.epoch), start: Sequence(terms.start_seq) };
+    if terms.key_seq != header.sequence.0 || terms.generation != header.generation.0 || header.kind != Kind::Key {
+        return Err(KeyRefusal::Misplaced);
+    }
+    keyring.unwrap(&verified).map_err(|error| match error {
+        crate::keys::package::OpenEpochError::OtherRecipient { .. } => KeyRefusal::OtherRecipient,
+        crate::keys::package::OpenEpochError::Capsule { .. }
+        | crate::keys::package::OpenEpochError::OtherKey { .. } => KeyRefusal::Unopenable,
+    })?;
+    // Without its package on disk the key could not be had again: the record is not acknowledged then.
+    keyring.keep(verified).map_err(|_| KeyRefusal::Unopenable)?;
+    Ok(facts)
+}
