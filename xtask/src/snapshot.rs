@@ -2,6 +2,7 @@
 //! ones; `--review` asks about each difference.
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Write as _, stdin, stdout};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::diff::diff;
 use crate::plugins;
-use crate::workspace::{Workspace, run as run_program};
+use crate::workspace::Workspace;
 
 /// What to do with transcripts that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,29 +50,52 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
         }
         Some(name) => {
             plugins::build_quietly(workspace, &[name])?;
-            Some(name.into())
+            Some(OsString::from(name))
         }
     };
     for leftover in pending(&snapshots)? {
         fs::remove_file(leftover)?;
     }
 
-    let mut test = workspace.cargo();
-    test.args(["test", "--quiet", "--package", "farseal-plugin", "--test", "snapshots"]);
-    test.env("INSTA_UPDATE", "new").env("INSTA_WORKSPACE_ROOT", &workspace.root).env("INSTA_FORCE_PASS", "0");
-    test.env("FARSEAL_PLUGINS", workspace.components());
-    if let Some(plugin) = &plugin {
-        test.env("FARSEAL_PLUGIN", plugin);
-    }
-    if let Some(scenario) = &wish.scenario {
-        test.env("FARSEAL_SCENARIO", scenario);
-    }
-    let outcome = run_program(&mut test);
+    let scenario = wish.scenario.as_deref();
+    let played = play(workspace, plugin.as_deref(), scenario)?;
     let pending = pending(&snapshots)?;
     if pending.is_empty() {
-        return outcome.map(|()| println!("every transcript is as accepted"));
+        return played.settle().map(|()| println!("every transcript is as accepted"));
     }
-    settle(workspace, &pending, wish.mode)
+    settle(workspace, &pending, wish.mode)?;
+    // What the scenarios expect holds whatever was accepted.
+    play(workspace, plugin.as_deref(), scenario)?.settle()
+}
+
+/// What the test that plays the scenarios said, and whether it passed.
+struct Played {
+    passed: bool,
+    said: String,
+}
+
+impl Played {
+    /// A failure that is no difference between transcripts is shown as it came.
+    fn settle(self) -> Result<()> {
+        if !self.passed {
+            println!("{}", self.said);
+            bail!("a scenario failed: see above");
+        }
+        Ok(())
+    }
+}
+
+/// Plays the scenarios; every transcript that differs is left as `.snap.new`.
+fn play(workspace: &Workspace, plugin: Option<&OsStr>, scenario: Option<&str>) -> Result<Played> {
+    let mut test = workspace.cargo();
+    test.args(["test", "--quiet", "--package", "farseal-plugin", "--test", "snapshots"]);
+    test.env("INSTA_UPDATE", "new").env("INSTA_OUTPUT", "none").env("INSTA_WORKSPACE_ROOT", &workspace.root);
+    test.env("FARSEAL_PLUGINS", workspace.components()).env("RUST_BACKTRACE", "0");
+    test.envs(plugin.map(|plugin| ("FARSEAL_PLUGIN", plugin)));
+    test.envs(scenario.map(|scenario| ("FARSEAL_SCENARIO", scenario)));
+    let output = test.output().context("cannot start cargo test")?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Played { passed: output.status.success(), said: text(&output.stderr) + &text(&output.stdout) })
 }
 
 /// What becomes of each differing transcript.
@@ -97,9 +121,6 @@ fn settle(workspace: &Workspace, pending: &[PathBuf], mode: Mode) -> Result<()> 
     println!("{} of {} transcripts accepted", pending.len() - left, pending.len());
     if left > 0 {
         bail!("{left} transcripts differ: read them, then cargo xtask snapshot --review");
-    }
-    if mode == Mode::Accept || mode == Mode::Review {
-        println!("run cargo xtask snapshot --check to see that nothing else differs");
     }
     Ok(())
 }

@@ -36,6 +36,8 @@ const CHECK: usize = 16;
 const LENGTH: usize = 4;
 /// What a carrier holds besides the payload.
 const OVERHEAD: usize = SEED + CHECK + LENGTH;
+/// The longest payload: sixteen times what a key needs, and what the fuel of a call is enough for by far.
+const LONGEST_PAYLOAD: usize = 64 << 10;
 
 /// The disguise.
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl Disguise for Cover {
     }
 
     fn capacity(cover_bytes: usize, _settings: &Settings) -> usize {
-        cover_bytes.saturating_sub(OVERHEAD)
+        cover_bytes.saturating_sub(OVERHEAD).min(LONGEST_PAYLOAD)
     }
 
     fn embed(cover: &mut [u8], payload: &[u8], seed: &Seed, _settings: &Settings) {
@@ -91,7 +93,11 @@ impl Disguise for Cover {
         stream.mask(&mut head);
         let (checked, length) = head.split_first_chunk::<CHECK>()?;
         let length: [u8; LENGTH] = length.try_into().ok()?;
-        let mut payload = body.get(..usize::try_from(u32::from_le_bytes(length)).ok()?)?.to_vec();
+        let length_of_payload = usize::try_from(u32::from_le_bytes(length)).ok()?;
+        if length_of_payload > LONGEST_PAYLOAD {
+            return None;
+        }
+        let mut payload = body.get(..length_of_payload)?.to_vec();
         stream.mask(&mut payload);
         (check(seed, &[&length, &payload]) == *checked).then_some(payload)
     }
@@ -116,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_goes_in_comes_out_up_to_capacity() {
-        for cover in [52, 53, 100, 4096, 65_536] {
+        for cover in [52, 53, 100, 4096, 65_536, 1 << 20] {
             let most = usize::try_from(capacity::<Cover>(cover, "{}").unwrap()).unwrap();
             let cover = noise(usize::try_from(cover).unwrap(), 1);
             for length in [0, 1, most / 2, most] {

@@ -78,14 +78,14 @@ pub(crate) fn check(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 16] {
 fn block(start: &[u32; 16]) -> [u8; 64] {
     let mut state = *start;
     for _ in 0..10 {
-        quarter_round(&mut state, [0, 4, 8, 12]);
-        quarter_round(&mut state, [1, 5, 9, 13]);
-        quarter_round(&mut state, [2, 6, 10, 14]);
-        quarter_round(&mut state, [3, 7, 11, 15]);
-        quarter_round(&mut state, [0, 5, 10, 15]);
-        quarter_round(&mut state, [1, 6, 11, 12]);
-        quarter_round(&mut state, [2, 7, 8, 13]);
-        quarter_round(&mut state, [3, 4, 9, 14]);
+        quarter_round(&mut state, 0, 4, 8, 12);
+        quarter_round(&mut state, 1, 5, 9, 13);
+        quarter_round(&mut state, 2, 6, 10, 14);
+        quarter_round(&mut state, 3, 7, 11, 15);
+        quarter_round(&mut state, 0, 5, 10, 15);
+        quarter_round(&mut state, 1, 6, 11, 12);
+        quarter_round(&mut state, 2, 7, 8, 13);
+        quarter_round(&mut state, 3, 4, 9, 14);
     }
     let mut bytes = [0; 64];
     for (out, (word, start)) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(state.iter().zip(start)) {
@@ -95,11 +95,16 @@ fn block(start: &[u32; 16]) -> [u8; 64] {
 }
 
 /// RFC 8439, section 2.1.
-fn quarter_round(state: &mut [u32; 16], [a, b, c, d]: [usize; 4]) {
-    for (sum, add, turn, left) in [(a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)] {
-        state[sum] = state[sum].wrapping_add(state[add]);
-        state[turn] = (state[turn] ^ state[sum]).rotate_left(left);
-    }
+#[inline]
+fn quarter_round(state: &mut [u32; 16], a: usize, b: usize, c: usize, d: usize) {
+    state[a] = state[a].wrapping_add(state[b]);
+    state[d] = (state[d] ^ state[a]).rotate_left(16);
+    state[c] = state[c].wrapping_add(state[d]);
+    state[b] = (state[b] ^ state[c]).rotate_left(12);
+    state[a] = state[a].wrapping_add(state[b]);
+    state[d] = (state[d] ^ state[a]).rotate_left(8);
+    state[c] = state[c].wrapping_add(state[d]);
+    state[b] = (state[b] ^ state[c]).rotate_left(7);
 }
 
 #[cfg(test)]

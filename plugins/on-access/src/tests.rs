@@ -36,6 +36,7 @@ impl Volume {
         };
         let outcome = init::<OnAccessFirst>(&volume.host()).unwrap();
         volume.take(outcome);
+        volume.event(&Event::Begin);
         volume
     }
 

@@ -107,10 +107,13 @@ impl Asking {
     /// When to be woken: when asking needs it, otherwise at `due`, and never so near that the host would clamp it.
     #[must_use]
     pub fn wake_at<S>(&self, due: Instant, cx: &Context<'_, S>) -> Instant {
+        if cx.delivering().is_some() {
+            // Its coming into force is told; this is for a telling that was lost.
+            return cx.now + LAST_RETRY;
+        }
         let next = match (&self.asked, &self.retry) {
             (Some(asked), _) => asked.at + PATIENCE,
             (None, Some(retry)) if self.want.is_some() => retry.at,
-            (None, _) if cx.delivering().is_some() => cx.now + PATIENCE,
             (None, _) => due,
         };
         if next < cx.now + NEAREST_WAKE { cx.now + PATIENCE } else { next }

@@ -17,14 +17,12 @@ pub trait Strategy: Plugin {
     /// Kept between calls as JSON, at most 64 KiB. `Default` is the state of a strategy that has seen nothing.
     type State: Default + Serialize + DeserializeOwned;
 
-    /// Something happened. [`Event::Begin`] comes again after every restart of the node.
+    /// Something happened. [`Event::Begin`] comes first, and again after every restart of the node.
     fn step(state: &mut Self::State, event: &Event, cx: &Context<'_, Self::Settings>, decisions: &mut Decisions);
 
-    /// The first call on a volume. As [`Event::Begin`] unless written otherwise.
-    fn init(cx: &Context<'_, Self::Settings>, decisions: &mut Decisions) -> Self::State {
-        let mut state = Self::State::default();
-        Self::step(&mut state, &Event::Begin, cx, decisions);
-        state
+    /// The first call on a volume. [`Event::Begin`] follows, so that nothing is decided here unless written otherwise.
+    fn init(_cx: &Context<'_, Self::Settings>, _decisions: &mut Decisions) -> Self::State {
+        Self::State::default()
     }
 }
 
@@ -69,10 +67,10 @@ impl Decisions {
 
     /// Tell the operator.
     pub fn alert(&mut self, text: &str) {
-        self.make(text, Action::Alert(text.to_owned()));
+        self.make("", Action::Alert(text.to_owned()));
     }
 
-    /// Anything else.
+    /// Anything else; `why` may be empty where the action says it.
     pub fn make(&mut self, why: &str, action: Action) {
         self.made.push(Decision { why: why.to_owned(), action });
     }

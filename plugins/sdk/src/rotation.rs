@@ -111,7 +111,7 @@ impl Decisions {
     /// Ask for a new key, as the pair is configured to change it. The reason is shown to the operator. Returns the
     /// id under which the outcome comes back as [`Event::Decided`].
     pub fn rotate(&mut self, reason: &str) -> u64 {
-        self.make(reason, Action::Rotate(wit::Rotate { how: How::AsConfigured, reason: reason.to_owned() }))
+        self.make("", Action::Rotate(wit::Rotate { how: How::AsConfigured, reason: reason.to_owned() }))
     }
 
     /// Have [`Event::Timer`] sent at this time, instead of any time asked for before.
@@ -126,10 +126,10 @@ impl Decisions {
 
     /// Tell the operator.
     pub fn alert(&mut self, text: &str) {
-        self.make(text, Action::Alert(text.to_owned()));
+        self.make("", Action::Alert(text.to_owned()));
     }
 
-    /// Anything else.
+    /// Anything else; `why` may be empty where the action says it.
     pub fn make(&mut self, why: &str, action: Action) -> u64 {
         let id = self.next;
         self.next += 1;
