@@ -1,11 +1,5 @@
 //! The contract of `wit/v0.1` as Rust types, one module for each world; `types` and `log` are shared by all.
-#![expect(
-    unreachable_pub,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    clippy::use_self,
-    reason = "generated code"
-)]
+#![expect(unreachable_pub, reason = "generated code")]
 
 /// When to change the key.
 pub mod rotation_policy {

@@ -8,7 +8,7 @@ use wasmtime::Store;
 use zeroize::Zeroizing;
 
 use crate::bindings::cipher_plan::CipherPlan;
-use crate::bindings::cipher_plan::exports::farseal::plugin::cipher::{Batch, Description, Plan, Stack, Suite};
+use crate::bindings::cipher_plan::exports::farseal::plugin::cipher::{Batch, Description, Layer, Plan, Stack, Suite};
 use crate::bindings::cipher_raw::CipherRaw;
 use crate::bindings::cipher_raw::exports::farseal::plugin::raw_cipher::Unit;
 use crate::bindings::rotation_policy::farseal::plugin::types::PluginError;
@@ -20,6 +20,7 @@ use crate::limits;
 use crate::load_error::Problem;
 use crate::store::{HostState, begin_call, fault, finish, store};
 use crate::vault::guest::{GuestFault, GuestLayer, GuestUnit};
+use crate::vault::stack::{self, KeyLabel, StackError, StackList};
 use crate::world::{CipherPlanWorld, CipherRawWorld, Facts, Guest, World, died};
 
 /// Bytes of a nonce in a raw unit (`cipher.wit`).
@@ -32,6 +33,7 @@ pub struct Cipher {
     raw: Option<Guest<CipherRawWorld>>,
     facts: Facts,
     description: Description,
+    stacks: StackList,
 }
 
 impl Plugin for Cipher {
@@ -54,10 +56,8 @@ impl Assemble for Cipher {
             })
             .map_err(died("cipher.describe-stacks"))?
             .value;
-        if let Some(reason) = broken_stacks(&description.stacks, raw.is_some()) {
-            return Err(Problem::BadStacks { reason });
-        }
-        Ok(Self { plan, raw, facts, description })
+        let stacks = stack_list(&description.stacks, raw.is_some()).map_err(|reason| Problem::BadStacks { reason })?;
+        Ok(Self { plan, raw, facts, description, stacks })
     }
 }
 
@@ -66,6 +66,12 @@ impl Cipher {
     #[must_use]
     pub const fn description(&self) -> &Description {
         &self.description
+    }
+
+    /// The same as the vault takes them.
+    #[must_use]
+    pub const fn stacks(&self) -> &StackList {
+        &self.stacks
     }
 
     /// Whether it has an algorithm of its own.
@@ -287,45 +293,33 @@ fn check_units(function: &'static str, units: &[Unit]) -> Result<(), CallError> 
     Ok(())
 }
 
-fn broken_stacks(stacks: &[Stack], raw: bool) -> Option<String> {
-    if !(1..=limits::STACKS).contains(&stacks.len()) {
-        return Some(format!("{} stacks; 1 to {} are allowed", stacks.len(), limits::STACKS));
+/// The described stacks as the vault's own, which checks R-30.
+fn stack_list(stacks: &[Stack], raw: bool) -> Result<StackList, String> {
+    let native = |stack: &Stack| {
+        let layer =
+            |layer: &Layer| Ok(stack::Layer { suite: suite(layer.suite), label: KeyLabel::new(&layer.key_label)? });
+        let layers = stack.layers.iter().map(layer).collect::<Result<Vec<_>, StackError>>()?;
+        stack::Stack::new(&layers)
+    };
+    let numbered = stacks
+        .iter()
+        .enumerate()
+        .map(|(index, stack)| native(stack).map_err(|error| format!("stack {index}: {error}")));
+    let native = numbered.collect::<Result<Vec<_>, String>>()?;
+    if !raw && native.iter().any(stack::Stack::needs_guest) {
+        return Err("a stack uses an own algorithm outside the raw world".into());
     }
-    stacks.iter().enumerate().find_map(|(index, stack)| {
-        let wrong = |what: &str| Some(format!("stack {index} {what} (R-30)"));
-        let Some((outer, inner)) = stack.layers.split_last() else { return wrong("has no layer") };
-        if stack.layers.len() > limits::LAYERS {
-            return wrong("has more than two layers");
-        }
-        if !authenticating(outer.suite) {
-            return wrong("does not end in an authenticating layer");
-        }
-        if inner.iter().any(|layer| authenticating(layer.suite)) {
-            return wrong("has an authenticating layer inside");
-        }
-        if inner.iter().any(|layer| layer.suite == Suite::Own) && !raw {
-            return wrong("uses an own algorithm outside the raw world");
-        }
-        if !stack.layers.iter().all(|layer| is_label(&layer.key_label)) {
-            return wrong("has a key label that is not 1 to 32 of a-z, 0-9 and -");
-        }
-        if inner.iter().any(|layer| layer.key_label == outer.key_label) {
-            return wrong("uses one key label twice");
-        }
-        None
-    })
+    StackList::new(&native).map_err(|error| error.to_string())
 }
 
-const fn authenticating(suite: Suite) -> bool {
+const fn suite(suite: Suite) -> stack::Suite {
     match suite {
-        Suite::Aes256Gcm | Suite::Aes256GcmSiv | Suite::Chacha20Poly1305 => true,
-        Suite::Chacha20 | Suite::Own => false,
+        Suite::Aes256Gcm => stack::Suite::Aes256Gcm,
+        Suite::Aes256GcmSiv => stack::Suite::Aes256GcmSiv,
+        Suite::Chacha20Poly1305 => stack::Suite::ChaCha20Poly1305,
+        Suite::Chacha20 => stack::Suite::ChaCha20,
+        Suite::Own => stack::Suite::Guest,
     }
-}
-
-fn is_label(label: &str) -> bool {
-    (1..=limits::LABEL_BYTES).contains(&label.len())
-        && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn broken_plan(plan: &Plan, batch: &Batch, stacks: usize) -> Option<String> {

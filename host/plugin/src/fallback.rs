@@ -138,7 +138,10 @@ mod tests {
                         event = recovery::Event::Swept(recovery::Swept { extent, opened: 0, failed: 0 });
                     }
                     recovery::Action::Finished => assert_eq!(opened, 40_000),
-                    _ => {}
+                    recovery::Action::Access(_)
+                    | recovery::Action::WakeAt(_)
+                    | recovery::Action::Alert(_)
+                    | recovery::Action::Ext(_) => {}
                 }
             }
         }

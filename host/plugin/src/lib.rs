@@ -1,4 +1,39 @@
-//! Runs components: the only crate that knows WebAssembly.
+//! Runs components: the only crate that knows WebAssembly, and the native sealing that a cipher plans.
+//!
+//! # What a plugin may do
+//! Answer questions. It is a WebAssembly component of one of four kinds ([`Kind`]); its imports are its whole request for
+//! power, compared with its kind's world and the operator's grants before any of its code runs ([`PluginHost::load`]).
+//! Every kind may log, within limits. A cipher may ask for raw key material, which needs [`Grant::Raw`] and always has an
+//! authenticating layer of the host's around what it makes. There is nothing else to import: no clock, no randomness, no
+//! file, no socket.
+//!
+//! # What a plugin sees
+//! | kind | sees | never sees |
+//! |---|---|---|
+//! | rotation | times, counts, the pair's name, 64 bits of entropy | keys, data |
+//! | disguise | lengths and times of transfers, a payload that is sealed already | keys, data, whether a key is due (in `plan`) |
+//! | recovery | addresses and counts of blocks | keys, data |
+//! | cipher, by plan | the shape of records | keys, data |
+//! | cipher, raw | a subkey derived for it alone, the bytes of a batch | epoch keys, other volumes' bytes in the same instance |
+//!
+//! # What a plugin costs
+//! Rotation, recovery and disguise get a fresh instance for each call (some tens of microseconds) and pay in fuel, which is
+//! exact and the same on every machine; wall time is the backstop. A cipher's instance is kept by its worker
+//! ([`CipherWorker`]), replaced after ten thousand calls, and is limited by wall time alone, because counting costs on the
+//! data path. All sizes are in [`limits`]. Compiling takes half a second for a Rust component; [`CodeCache`] keeps the
+//! result under a MAC.
+//!
+//! # How a plugin dies
+//! A trap, a limit, an answer outside the contract's bounds or against its promises ends the call: the store is dropped
+//! with everything in it, and the fault has a class and a sentence ([`CallError`]). Three faults in ten minutes put the
+//! component's digest in quarantine ([`Breaker`]) until an operator releases it. A [`Slot`] answers all the same from
+//! [`fallback`] and says so; only a cipher fails closed ([`CipherUnavailable`]).
+//!
+//! # How to test one
+//! [`scenario`] plays stories from `fixtures/<kind>` to a component and writes transcripts for review.
+//!
+//! No sockets, no disks, no clock in here: storage is behind [`CodeCache`], time is an argument. The one thread is the
+//! deadline clock of the two engines.
 
 mod about;
 mod anatomy;

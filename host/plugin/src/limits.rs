@@ -30,12 +30,6 @@ pub const SLOT_GAP_MS: u64 = 3_600_000;
 pub const SEEN: usize = 256;
 /// Largest cover: 256 blocks of 64 KiB (`disguise.wit`, largest seal unit).
 pub const COVER_BYTES: usize = 256 * (64 << 10);
-/// Most stacks a cipher describes, and most layers in each (`cipher.wit`).
-pub const STACKS: usize = 16;
-/// See [`STACKS`].
-pub const LAYERS: usize = 2;
-/// Longest key label (`cipher.wit`).
-pub const LABEL_BYTES: usize = 32;
 /// Most records in one planned batch (`cipher.wit`).
 pub const BATCH_RECORDS: usize = 1_024;
 /// How far ahead one plan may be valid, in sequence numbers (`cipher.wit`).

@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/components.rs"]
+#[path = "support/hostile.rs"]
 mod components;
+#[path = "support/host.rs"]
+mod environment;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
-use components::{host, hostile, load, text};
+use components::{hostile, load, text};
+use environment::{host, root};
 use farseal_plugin::vault::guest::{GuestLayer, GuestUnit};
 use farseal_plugin::wit::cipher::{Batch, RecordKind, Shape, Unit};
 use farseal_plugin::wit::{recovery, rotation};
@@ -21,7 +24,7 @@ use serde_json::json;
 
 fn settings() -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(components::root().join("fixtures/snapshots/hostile"));
+    settings.set_snapshot_path(root().join("fixtures/snapshots/hostile"));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings

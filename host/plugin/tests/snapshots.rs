@@ -4,13 +4,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/components.rs"]
+#[path = "support/shipped.rs"]
 mod components;
+#[path = "support/host.rs"]
+mod environment;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use components::{host, root, shipped};
+use components::shipped;
+use environment::{host, root};
 use farseal_plugin::Kind;
 use farseal_plugin::scenario::Scenario;
 

@@ -77,6 +77,8 @@ pub(super) fn play(cipher: Cipher, story: &Story, script: &mut Script) {
     for (index, stack) in stacks.iter().enumerate() {
         script.line(&format!("stack {index}   {}", stack_words(stack)));
     }
+    // There is nothing to ask for of a cipher that only plans.
+    script.round_trip = !cipher.is_raw();
     let mut worker = Arc::clone(&cipher).worker();
     for form in &story.batches {
         let batch = form.batch();

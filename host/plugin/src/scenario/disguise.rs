@@ -132,8 +132,7 @@ fn round_trips(
         let carrier = disguise.embed(&cover, &vec![0xa5; bytes], &[7; 32])?;
         let changed = carrier.value.iter().zip(&cover).filter(|(a, b)| a != b).count();
         let share = changed.saturating_mul(100).checked_div(cover_bytes).unwrap_or(0);
-        script
-            .line(&format!("  {bytes:>9} bytes in and out again; about {}0 % of the cover changed", (share + 5) / 10));
+        script.line(&format!("  {bytes:>9} bytes in and out again; {share} % of the cover changed"));
         script.logs(&carrier.logs);
         script.fuel(carrier.fuel);
     }

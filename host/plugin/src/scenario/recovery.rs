@@ -173,6 +173,19 @@ impl Node<'_> {
         (opened, failed)
     }
 
+    /// Milliseconds that an open takes: only what is closed costs time.
+    fn cost(&self, extent: &Extent) -> u64 {
+        let closed = self.part(extent).filter(|block| matches!(block, Block::Sealed | Block::Damaged)).count();
+        let closed = u64::try_from(closed).unwrap_or(u64::MAX);
+        closed.saturating_mul(1_000).div_ceil(self.story.speed.max(1)).max(1)
+    }
+
+    fn part(&self, extent: &Extent) -> impl Iterator<Item = &Block> {
+        let from = usize::try_from(extent.first).unwrap_or(usize::MAX);
+        let count = usize::try_from(extent.blocks).unwrap_or(usize::MAX);
+        self.blocks.iter().skip(from).take(count)
+    }
+
     fn enter(&mut self, entry: &Entry) {
         self.chain = 0;
         match entry {
@@ -196,8 +209,7 @@ impl Node<'_> {
             if until_finished && self.script.finished && self.work.is_empty() {
                 return;
             }
-            let cost = |extent: &Extent| extent.blocks.saturating_mul(1_000).div_ceil(self.story.speed.max(1)).max(1);
-            let done = self.work.front().map(|extent| started.saturating_add(cost(extent)));
+            let done = self.work.front().map(|extent| started.saturating_add(self.cost(extent)));
             let wake = self.wake_at.map(|at| at.saturating_sub(self.story.start.0).max(self.now));
             let next = done.into_iter().chain(wake).min().unwrap_or(u64::MAX);
             if next > end {
@@ -220,10 +232,7 @@ impl Node<'_> {
     }
 
     fn read(&mut self, extent: &Extent) {
-        let from = usize::try_from(extent.first).unwrap_or(usize::MAX);
-        let count = usize::try_from(extent.blocks).unwrap_or(usize::MAX);
-        let closed =
-            self.blocks.iter().skip(from).take(count).any(|block| matches!(block, Block::Sealed | Block::Damaged));
+        let closed = self.part(extent).any(|block| matches!(block, Block::Sealed | Block::Damaged));
         self.head(&format!("an initiator reads {}", extent_words(extent)));
         if !closed {
             return self.script.line("  host      answered: nothing to open");
@@ -235,7 +244,7 @@ impl Node<'_> {
         let (opened, failed) = self.open(extent);
         let error = if failed > 0 { format!(", {failed} blocks fail verification: an error") } else { String::new() };
         self.script.line(&format!("  host      {opened} blocks opened and kept{error}"));
-        self.call(Some(Event::Accessed(vec![extent.clone()])));
+        self.call(Some(Event::Accessed(vec![*extent])));
     }
 
     fn call(&mut self, event: Option<Event>) {
@@ -261,7 +270,7 @@ impl Node<'_> {
         };
         let title = event.as_ref().map_or_else(|| "first call".into(), event_words);
         self.script.blank();
-        self.script.line(&format!("{:<14}{title:<52}open {opened} of {present}", story_time(self.now)));
+        self.script.line(&format!("{:<18}{title:<48}open {opened} of {present}", story_time(self.now)));
         let answer = match &event {
             None => self.strategy.init(&context),
             Some(event) => self.strategy.step(self.state.as_deref().unwrap_or_default(), event, &context),
@@ -308,7 +317,7 @@ impl Node<'_> {
                 "accesses to closed blocks are refused".into()
             }
             Action::Open(extent) => {
-                self.work.push_back(extent.clone());
+                self.work.push_back(*extent);
                 format!("open {}", extent_words(extent))
             }
             Action::WakeAt(at) => {
@@ -329,7 +338,7 @@ impl Node<'_> {
 
     fn head(&mut self, what: &str) {
         self.script.blank();
-        let line = format!("{:<14}{what}", story_time(self.now));
+        let line = format!("{:<18}{what}", story_time(self.now));
         self.script.line(&line);
     }
 

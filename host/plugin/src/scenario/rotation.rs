@@ -390,7 +390,7 @@ impl Node<'_> {
         bytes_at: impl Fn(u64) -> Option<u64>,
         blocks_at: impl Fn(u64) -> Option<u64>,
     ) -> (u64, Next) {
-        let (now, marks, limits) = (self.now, self.marks.clone(), self.story.host.clone());
+        let (now, marks, limits) = (self.now, self.marks, self.story.host.clone());
         let reach = |mark: u64, have: u64, at: &dyn Fn(u64) -> Option<u64>| {
             if have >= mark { Some(now) } else { at(mark - have) }
         };
@@ -434,12 +434,13 @@ impl Node<'_> {
         let age = span(self.now - from);
         self.head(&format!("the host's ceiling: key {epoch} is {age} old and has sealed {}", size(bytes)));
         if self.delivering().is_some() {
-            self.script.line("  host      sealing waits for the key that is on its way");
+            self.script.line("  host      sealing stops until the key that is on its way is here");
             return;
         }
         self.script.count("by-host", 1);
         let epoch = self.begin();
-        self.script.line(&format!("  host      key {epoch} is drawn, unasked"));
+        let way = if self.link == Link::Up { "on its way" } else { "waiting for the link" };
+        self.script.line(&format!("  host      sealing stops; key {epoch} is drawn unasked and {way}"));
     }
 
     /// Draws the next key and sends it if the link is up.
@@ -463,13 +464,9 @@ impl Node<'_> {
 
     fn arrive(&mut self) {
         let (now, clock) = (self.now, self.clock());
+        self.note_age();
         if let Some(old) = self.active() {
-            let age = now - old.from;
-            if old.state == KeyState::Active {
-                old.state = KeyState::Retired;
-            }
-            let oldest = self.script.counts.entry("max-age").or_default();
-            *oldest = age.max(*oldest);
+            old.state = KeyState::Retired;
         }
         let Some(key) = self.keys.iter_mut().find(|key| key.state == KeyState::Delivering) else { return };
         key.state = KeyState::Active;
@@ -481,8 +478,10 @@ impl Node<'_> {
         self.happens(Some(Event::Rotated(epoch)));
     }
 
+    /// The active key seals, unless it has met the host's ceiling: then nothing is sealed until the next is in force.
     fn seal(&mut self, bytes: u64, blocks: u64, records: u64) {
-        if let Some(key) = self.active() {
+        let stopped_at = self.ceiling_met;
+        if let Some(key) = self.active().filter(|key| key.epoch != stopped_at) {
             key.bytes = key.bytes.saturating_add(bytes);
             key.blocks = key.blocks.saturating_add(blocks);
             key.records = key.records.saturating_add(records);
@@ -516,7 +515,7 @@ impl Node<'_> {
         let context = self.context();
         let title = event.as_ref().map_or_else(|| "first call".into(), |event| self.event_words(event));
         self.script.blank();
-        self.script.line(&format!("{:<14}{:<44}entropy {}", story_time(self.now), title, context.entropy));
+        self.script.line(&format!("{:<18}{:<44}entropy {}", story_time(self.now), title, context.entropy));
         let call = match event {
             None => RotationCall::Init { context },
             Some(event) => RotationCall::Step { state: self.state.clone().unwrap_or_default(), event, context },
@@ -668,19 +667,28 @@ impl Node<'_> {
         }
     }
 
+    /// How long the active key sealed: to now, or to its ceiling.
+    fn note_age(&mut self) {
+        let (now, stopped_at, limit) = (self.now, self.ceiling_met, self.story.host.max_age.0);
+        let age = self.active().map_or(0, |key| {
+            let age = now - key.from;
+            if key.epoch == stopped_at { age.min(limit) } else { age }
+        });
+        let oldest = self.script.counts.entry("max-age").or_default();
+        *oldest = age.max(*oldest);
+    }
+
     fn close(&mut self) {
         let now = self.now;
-        let active = self.active().map(|key| (key.epoch, now - key.from));
-        if let Some((epoch, age)) = active {
+        self.note_age();
+        if let Some(epoch) = self.active().map(|key| key.epoch) {
             self.script.counts.insert("final-epoch", epoch);
-            let oldest = self.script.counts.entry("max-age").or_default();
-            *oldest = age.max(*oldest);
         }
         let count = |what| self.script.counts.get(what).copied().unwrap_or(0);
         let (rotations, by_host, oldest) = (count("rotations"), count("by-host"), count("max-age"));
         self.script.blank();
         self.script.line(&format!(
-            "{:<14}end: {rotations} new keys, {by_host} of them by the host's ceiling; the longest was active for {}",
+            "{:<18}end: {rotations} new keys, {by_host} of them by the host's ceiling; the longest sealed for {}",
             story_time(now),
             span(oldest)
         ));
@@ -688,7 +696,7 @@ impl Node<'_> {
 
     fn head(&mut self, what: &str) {
         self.script.blank();
-        let line = format!("{:<14}{what}", story_time(self.now));
+        let line = format!("{:<18}{what}", story_time(self.now));
         self.script.line(&line);
     }
 
