@@ -71,16 +71,18 @@ fn state(pair: &PairStatus) -> String {
             format!("UNPROTECTED in part: catching up, {} still owed to the copy", size(*owed))
         }
         (PairState::Behind { owed }, _) => {
-            format!("UNPROTECTED: behind, {} owed to the copy; new writes wait for it", size(*owed))
+            format!("UNPROTECTED: behind, {} owed to the copy; new writes are remembered by place", size(*owed))
         }
-        (PairState::Pausing, _) => "pausing: what came before the pause is still on its way".to_owned(),
+        (PairState::Pausing, _) => {
+            "pausing: what came before the pause is still on its way, new writes stay here".to_owned()
+        }
         (PairState::Paused, Role::Primary) => {
-            format!("paused: new writes stay here; `farseal resume {}` goes on", line(&pair.name))
+            format!("paused, new writes UNPROTECTED: they stay here; `farseal resume {}` goes on", line(&pair.name))
         }
         (PairState::Paused, Role::Secondary) => "paused: the copy stays at the state of the pause".to_owned(),
         (PairState::LinkDown { since }, _) => format!("UNPROTECTED: link to {peer} down for {}", span(*since)),
-        (PairState::Diverged { why }, _) => format!("STOPPED: the sites have diverged: {}", line(why)),
-        (PairState::Stopped { why }, _) => format!("STOPPED: {}", line(why)),
+        (PairState::Diverged { why }, _) => format!("STOPPED, UNPROTECTED: the sites have diverged: {}", line(why)),
+        (PairState::Stopped { why }, _) => format!("STOPPED, UNPROTECTED: {}", line(why)),
         (PairState::TakingOver, _) => "taking over: the new generation is being made durable".to_owned(),
         (PairState::TakenOver { opened, of }, _) if opened < of => {
             format!("taken over: initiators work here; opening {}", percent(opened.0, of.0))

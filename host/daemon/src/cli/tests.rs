@@ -163,3 +163,5 @@ fn sizes_and_spans_read_well() {
     let spans = [0, 240, 9_999, 12_000, 754_000, 3_723_000, 273_600_000].map(|ms| show::span(Millis(ms)));
     assert_eq!(spans, ["0.0 s", "0.2 s", "9.9 s", "12 s", "12 m 34 s", "1 h 2 m", "3 d 4 h"]);
 }
+
+mod journey;

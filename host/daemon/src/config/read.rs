@@ -122,7 +122,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// The tables of `[[name]]`, in order.
-    pub(super) fn tables(&mut self, name: &'static str) -> Result<Vec<Table<'s, 'a>>, ConfigError> {
+    pub(super) fn tables(&mut self, name: &'static str) -> Result<Vec<Self>, ConfigError> {
         let Some(field) = self.take(name) else { return Ok(Vec::new()) };
         let form = format!("any number of [[{name}]] sections");
         field.list(&form)?.into_iter().map(|each| each.table(&form)).collect()
@@ -182,7 +182,9 @@ impl<'s, 'a> Field<'s, 'a> {
         read: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<T, ConfigError> {
         let text = self.text(form)?;
-        read(text).map_err(|error| self.wrong(&error.to_string(), form, &format!("write {form}")))
+        // Some parsers say it in several lines.
+        let said = |error: E| error.to_string().trim_end().replace('\n', "\n    ");
+        read(text).map_err(|error| self.wrong(&said(error), form, &format!("write {form}")))
     }
 
     /// One of some words.

@@ -1,6 +1,6 @@
 //! The file's sections, and what must hold between them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -87,23 +87,17 @@ fn socket_fits(field: &Field<'_, '_>, path: PathBuf) -> Result<PathBuf, ConfigEr
     ))
 }
 
-/// Values that may occur once, each with the field that had it first.
+/// Values that may occur once.
 #[derive(Debug, Default)]
-struct Unique(BTreeMap<String, ()>);
+struct Unique(BTreeSet<String>);
 
 impl Unique {
     fn add(&mut self, field: &Field<'_, '_>, value: &str, what: &str) -> Result<(), ConfigError> {
-        match self.0.insert(value.to_owned(), ()) {
-            None => Ok(()),
-            Some(()) => {
-                let allowed = format!("a {what} that no other section has");
-                Err(field.wrong(
-                    "another section has it already",
-                    &allowed,
-                    "change one of them, or remove one section",
-                ))
-            }
+        if self.0.insert(value.to_owned()) {
+            return Ok(());
         }
+        let allowed = format!("a {what} that stands once in the file");
+        Err(field.wrong("it stands in the file already", &allowed, "change one of the two, or remove one"))
     }
 }
 
@@ -382,7 +376,7 @@ fn bytes(field: &Field<'_, '_>) -> Result<ByteLen, ConfigError> {
 
 /// Every field that the reader knows, with `[]` for a place in a list.
 #[cfg(test)]
-pub(super) fn known_fields(text: &str) -> std::collections::BTreeSet<String> {
+pub(super) fn known_fields(text: &str) -> BTreeSet<String> {
     let source = Source::new(Path::new("known.toml"), text);
     assert!(read(&source).is_ok(), "only a sound file is read to its end");
     source.asked()

@@ -67,7 +67,11 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
     let mode = fs::metadata(&file)?.permissions().mode();
     let mut beside = file.clone().into_os_string();
     beside.push(".new");
-    let mut new = File::options().write(true).create(true).truncate(true).mode(mode & 0o777).open(&beside)?;
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut new = File::options().write(true).create_new(true).mode(mode & 0o777).open(&beside)?;
     new.write_all(text.as_bytes())?;
     new.sync_all()?;
     fs::rename(&beside, &file)?;

@@ -123,9 +123,13 @@ impl Client {
 
     /// Was it a success, and the reply.
     async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(bool, Bytes), ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|source| match source.kind() {
-            io::ErrorKind::PermissionDenied => ClientError::NotAllowed { socket: self.socket.clone() },
-            _ => ClientError::NotRunning { socket: self.socket.clone(), source },
+        let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
+            let socket = self.socket.clone();
+            if source.kind() == io::ErrorKind::PermissionDenied {
+                ClientError::NotAllowed { socket }
+            } else {
+                ClientError::NotRunning { socket, source }
+            }
         })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let request = Request::builder()

@@ -199,20 +199,17 @@ fn bad_request(message: String) -> ErrorReply {
     ErrorReply { code: ErrorCode::BadRequest, message, next }
 }
 
-#[expect(clippy::unused_async, reason = "axum calls it")]
 async fn metrics(State(node): Node) -> Response {
     let mut text = observe::metrics(&node.status());
     node.metrics(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-#[expect(clippy::unused_async, reason = "axum calls it")]
 async fn no_page() -> Response {
     let next = Some("GET /v1/status, /v1/plugins, /metrics; POST /v1/pairs/NAME/COMMAND".to_owned());
     error(ErrorReply { code: ErrorCode::NotFound, message: "there is nothing at this path".to_owned(), next })
 }
 
-#[expect(clippy::unused_async, reason = "axum calls it")]
 async fn other_method() -> Response {
     error(bad_request("commands are POST, everything else is GET".to_owned()))
 }
