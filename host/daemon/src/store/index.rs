@@ -270,9 +270,10 @@ impl Index {
         while at < end {
             let until = ((at / CHUNK_BLOCKS + 1) * CHUNK_BLOCKS).min(end);
             let number = at / CHUNK_BLOCKS;
-            let base = self.zeroes.get(number).unwrap_or_default();
-            let chunk =
-                self.group(number)[narrow(number % GROUP_CHUNKS)].get_or_insert_with(|| Box::new(Chunk::filled(base)));
+            let zeroes = &self.zeroes;
+            let chunk = self.groups[narrow(number / GROUP_CHUNKS)].get_or_insert_with(empty_group)
+                [narrow(number % GROUP_CHUNKS)]
+            .get_or_insert_with(|| Box::new(Chunk::filled(zeroes.get(number).unwrap_or_default())));
             let before = chunk.data;
             for lba in at..until {
                 chunk.put(narrow(lba % CHUNK_BLOCKS), slot);
@@ -359,11 +360,15 @@ impl Index {
     }
 
     fn group(&mut self, number: u64) -> &mut Group {
-        self.groups[narrow(number / GROUP_CHUNKS)].get_or_insert_with(|| Box::new([const { None }; 1024]))
+        self.groups[narrow(number / GROUP_CHUNKS)].get_or_insert_with(empty_group)
     }
 
     /// Chunk numbers fit 32 bits: a volume has at most 2^40 blocks.
     fn touch(&mut self, number: u64) {
         self.touched.extend(u32::try_from(number));
     }
+}
+
+fn empty_group() -> Box<Group> {
+    Box::new([const { None }; 1024])
 }

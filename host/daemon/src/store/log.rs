@@ -246,7 +246,7 @@ impl Log {
         let mut unsynced = locked(&shared.unsynced);
         let durable = unsynced.durable_end;
         let mut segments = exclusive(&shared.segments);
-        while let Some(newest) = segments.last_entry().filter(|newest| Location::at(*newest.key(), 0) > durable) {
+        while let Some(newest) = segments.last_entry().filter(|newest| Location::at(*newest.key(), 0) >= durable) {
             let path = segment_path(&shared.dir, *newest.key());
             fs::remove_file(&path).map_err(|source| StoreError::io(&path, "remove the segment", source))?;
             newest.remove();

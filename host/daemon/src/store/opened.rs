@@ -8,6 +8,7 @@ mod bits;
 mod home;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -84,7 +85,6 @@ pub struct SweepResult {
 }
 
 /// The image, the map, and the source behind them.
-#[derive(Debug)]
 pub struct OpenedHome<S: BlockSource> {
     image: Box<dyn Home>,
     map: Box<dyn Home>,
@@ -258,6 +258,16 @@ fn regions(first: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
 
 fn whole(blocks: u64) -> Option<Extent> {
     Extent::new(Lba(0), BlockCount(blocks))
+}
+
+/// Without the source, which may hold keys.
+impl<S: BlockSource> fmt::Debug for OpenedHome<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenedHome")
+            .field("image", &self.image)
+            .field("progress", &self.progress())
+            .finish_non_exhaustive()
+    }
 }
 
 impl From<Unopened> for StoreError {

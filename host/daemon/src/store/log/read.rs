@@ -102,6 +102,9 @@ impl LogReader {
     fn begin(&self, location: Location) -> Result<(Framed, Vec<u8>), ReadError> {
         let end = self.end_of(location)?;
         let left = end.saturating_sub(u64::from(location.offset));
+        if left < wide(HEADER_BYTES) {
+            return Err(ReadError::NotThere(location));
+        }
         let mut bytes = vec![0; narrow(left.min(FIRST_READ_BYTES))];
         self.fill(location, 0, &mut bytes)?;
         let framed = Framed::decode(&bytes).map_err(|error| header_flaw(location, error))?;

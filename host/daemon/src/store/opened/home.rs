@@ -4,7 +4,7 @@ use super::{BlockSource, OpenedHome, SweepResult, regions};
 use crate::store::home::Home;
 use crate::store::{StoreError, locked, narrow, wide};
 
-impl<S: BlockSource + std::fmt::Debug> Home for OpenedHome<S> {
+impl<S: BlockSource> Home for OpenedHome<S> {
     fn bytes(&self) -> u64 {
         self.image.bytes()
     }
