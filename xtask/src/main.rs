@@ -3,9 +3,12 @@
 mod build;
 mod ci;
 mod component;
+mod demo;
 mod diff;
+mod nbd_client;
 mod new_plugin;
 mod plugins;
+mod site;
 mod snapshot;
 mod test;
 mod tidy;
@@ -24,7 +27,8 @@ struct Command {
     run: fn(&Workspace, &[String]) -> anyhow::Result<()>,
 }
 
-const COMMANDS: [Command; 6] = [
+const COMMANDS: [Command; 7] = [
+    Command { name: "demo", usage: "[--keep]", purpose: "copies a real file system between two sites, loses one, and reads it back", run: demo::run },
     Command {
         name: "plugins",
         usage: "[NAME..] [--check]",

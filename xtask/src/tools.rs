@@ -39,7 +39,12 @@ impl Tool {
 
 /// Installs what is missing, where that is possible, and says so. Returns what is missing still.
 pub(crate) fn install() -> Vec<Tool> {
-    let missing = missing();
+    install_for(&TOOLS.map(|tool| tool.program))
+}
+
+/// The same for some of the programs.
+pub(crate) fn install_for(programs: &[&str]) -> Vec<Tool> {
+    let missing = missing(programs);
     if missing.is_empty() {
         return missing;
     }
@@ -62,11 +67,11 @@ pub(crate) fn install() -> Vec<Tool> {
             Err(error) => println!("{package} could not be installed: {error:#}"),
         }
     }
-    self::missing()
+    self::missing(programs)
 }
 
-fn missing() -> Vec<Tool> {
-    TOOLS.into_iter().filter(|tool| !tool.is_there()).collect()
+fn missing(programs: &[&str]) -> Vec<Tool> {
+    TOOLS.into_iter().filter(|tool| programs.contains(&tool.program) && !tool.is_there()).collect()
 }
 
 fn is_root() -> bool {

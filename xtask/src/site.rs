@@ -1,0 +1,294 @@
+//! Nodes as processes of their own: made with `farseal init`, started, asked, and killed with SIGKILL.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A folder for one run and the processes in it. However this program ends, by Ctrl-C too, nothing is left running:
+/// a shell of its own process group waits for the end of a pipe that only this program holds.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) dir: PathBuf,
+    warden: RefCell<Child>,
+}
+
+/// Reads `start PID`, `end PID` and `keep`; at the end of its input it kills and clears up.
+const WARDEN: &str = r#"pids=" "; keep=
+while read -r word pid; do case "$word" in
+  start) pids="$pids$pid " ;;
+  end) pids="${pids%% $pid *} ${pids#* $pid }" ;;
+  keep) keep=yes ;;
+esac; done
+for pid in $pids; do kill -KILL "$pid" 2>/dev/null; done
+[ -n "$keep" ] || rm -rf -- "$1"
+"#;
+
+impl Stage {
+    /// Below `TMPDIR`; the name is short, as a Unix socket's path is at most 107 bytes long.
+    pub(crate) fn new(purpose: &str) -> Result<Rc<Self>> {
+        let dir = std::env::temp_dir().join(format!("farseal-{purpose}-{}", std::process::id()));
+        fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let mut warden = Command::new("sh");
+        warden.args(["-c", WARDEN, "warden"]).arg(&dir).process_group(0);
+        let warden = warden.stdin(Stdio::piped()).spawn().context("cannot start sh")?;
+        Ok(Rc::new(Self { dir, warden: RefCell::new(warden) }))
+    }
+
+    /// Leaves the folder where it is.
+    pub(crate) fn keep(&self) {
+        self.tell("keep -");
+    }
+
+    pub(crate) fn started(&self, child: &Child) {
+        self.tell(&format!("start {}", child.id()));
+    }
+
+    pub(crate) fn ended(&self, child: &Child) {
+        self.tell(&format!("end {}", child.id()));
+    }
+
+    fn tell(&self, words: &str) {
+        if let Some(pipe) = &mut self.warden.borrow_mut().stdin {
+            // A warden that is gone can be told nothing; the run itself does not depend on it.
+            let _ = writeln!(pipe, "{words}");
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let warden = self.warden.get_mut();
+        drop(warden.stdin.take());
+        let _ = warden.wait();
+    }
+}
+
+/// A TCP port of this machine that nobody listens on.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("no free TCP port")?.local_addr()?.port())
+}
+
+/// Asks until there is an answer.
+pub(crate) fn wait_for<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask().with_context(|| format!("waiting for {what}"))? {
+            return Ok(answer);
+        }
+        if begun.elapsed() > patience {
+            bail!("{what} did not come within {} s", patience.as_secs());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Two nodes that copy one volume: what `pair create` and `pair accept` are told.
+#[derive(Debug, Clone)]
+pub(crate) struct PairTerms<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) volume: &'a Path,
+    pub(crate) mebibytes: u64,
+    /// Further words of `pair create`.
+    pub(crate) options: &'a [&'a str],
+}
+
+/// One node: its folder, its configuration and, while it runs, its process.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    binary: PathBuf,
+    stage: Rc<Stage>,
+    process: Option<Child>,
+}
+
+impl Site {
+    /// `farseal init`; its components are those in `plugins`.
+    pub(crate) fn init(stage: &Rc<Stage>, binary: &Path, plugins: &Path, name: &str) -> Result<Self> {
+        let dir = stage.dir.join(name);
+        let site = Self { name: name.into(), dir, binary: binary.into(), stage: Rc::clone(stage), process: None };
+        let dir = site.dir.display().to_string();
+        site.run(Command::new(binary).args(["init", "--dir", &dir, "--name", name]))?;
+        site.edit("#dir = \"plugins\"", &format!("dir = {}", Value::from(plugins.display().to_string())))?;
+        Ok(site)
+    }
+
+    /// Makes a pair whose primary is here. The card and the invitation go through files, as between two operators.
+    pub(crate) fn pair_with(&self, remote: &Self, terms: &PairTerms<'_>) -> Result<()> {
+        let port = free_port()?;
+        let card = remote.dir.join("card");
+        fs::write(&card, remote.farseal(&["pair", "card"])?)?;
+        let invitation = self.stage.dir.join(format!("{}.invitation", terms.name));
+        let (size, address) = (format!("{}MiB", terms.mebibytes), format!("127.0.0.1:{port}"));
+        let paths = [terms.volume, &card, &invitation].map(|path| path.display().to_string());
+        let mut words = vec!["pair", "create", terms.name, "--volume", &paths[0], "--size", &size];
+        words.extend(["--peer-card", &paths[1], "--peer-address", &address, "--invitation", &paths[2]]);
+        words.extend(terms.options);
+        let said = self.farseal(&words)?;
+        let fingerprint = said.lines().find_map(|line| line.rsplit_once("fingerprint: ")).context("no fingerprint")?.1;
+        let words = ["pair", "accept", &paths[2], "--listen", &address, "--fingerprint", fingerprint];
+        remote.farseal(&words).map(drop)
+    }
+
+    /// Changes the configuration; the text must be there.
+    pub(crate) fn edit(&self, from: &str, to: &str) -> Result<()> {
+        let file = self.config();
+        let text = fs::read_to_string(&file)?;
+        if !text.contains(from) {
+            bail!("{} has no {from}", file.display());
+        }
+        Ok(fs::write(&file, text.replacen(from, to, 1))?)
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.join("farseal.toml")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("nbd.sock")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// An export, as libnbd, QEMU and fio name it.
+    pub(crate) fn uri(&self, export: &str) -> String {
+        format!("nbd+unix:///{export}?socket={}", self.socket().display())
+    }
+
+    /// Starts the node and waits until it answers. Says how long that took.
+    pub(crate) fn start(&mut self) -> Result<Duration> {
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let mut command = Command::new(&self.binary);
+        command.arg("--config").arg(self.config()).arg("run");
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let begun = Instant::now();
+        let child = command.spawn().with_context(|| format!("cannot start {}", self.binary.display()))?;
+        self.stage.started(&child);
+        let child = self.process.insert(child);
+        let control = self.dir.join("state/control.sock");
+        wait_for(&format!("the start of {}", self.name), Duration::from_secs(30), || {
+            if let Some(status) = child.try_wait()? {
+                bail!("it ended at once ({status})");
+            }
+            // The control socket is bound last, when everything else is up.
+            Ok(std::os::unix::net::UnixStream::connect(&control).ok())
+        })?;
+        Ok(begun.elapsed())
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// SIGKILL, as far as software can cut the power.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+            process.wait()?;
+            self.stage.ended(&process);
+        }
+        Ok(())
+    }
+
+    /// A command of the node's own program; what it says.
+    pub(crate) fn farseal(&self, words: &[&str]) -> Result<String> {
+        self.run(Command::new(&self.binary).arg("--config").arg(self.config()).args(words))
+    }
+
+    fn run(&self, command: &mut Command) -> Result<String> {
+        let output = command.stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+            bail!("{}: farseal {}: {}{said}", self.name, words.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(said)
+    }
+
+    /// The status of its only pair.
+    pub(crate) fn status(&self) -> Result<Status> {
+        let text = self.farseal(&["status", "--json"])?;
+        let node: Value = serde_json::from_str(&text)?;
+        Ok(Status(node["pairs"][0].clone()))
+    }
+
+    /// Asks for the status until it is as wanted.
+    pub(crate) fn wait_until(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Result<Status> {
+        wait_for(&format!("{}: {what}", self.name), Duration::from_secs(120), || {
+            Ok(Some(self.status()?).filter(|status| wanted(status)))
+        })
+    }
+
+    /// The end of its log.
+    pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
+        let text = fs::read(self.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines[lines.len().saturating_sub(count)..].to_vec()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// A pair, as `farseal status --json` shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Status(Value);
+
+impl Status {
+    pub(crate) fn state(&self) -> &str {
+        self.0["state"]["is"].as_str().unwrap_or("?")
+    }
+
+    /// Sequence numbers; `last`, `durable`, `safe` or `homed`.
+    pub(crate) fn mark(&self, name: &str) -> u64 {
+        self.0["marks"][name].as_u64().unwrap_or(0)
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.0["key"]["epoch"].as_u64().unwrap_or(0)
+    }
+
+    pub(crate) fn lag_records(&self) -> u64 {
+        self.0["lag"]["records"].as_u64().unwrap_or(0)
+    }
+
+    pub(crate) fn lag_bytes(&self) -> u64 {
+        self.0["lag"]["bytes"].as_u64().unwrap_or(0)
+    }
+
+    pub(crate) fn lag_millis(&self) -> u64 {
+        self.0["lag"]["time"].as_u64().unwrap_or(0)
+    }
+
+    /// Of a volume that was taken over: blocks open, blocks with data.
+    pub(crate) fn opened(&self) -> (u64, u64) {
+        let part = |name: &str| self.0["state"][name].as_u64().unwrap_or(0);
+        (part("opened"), part("of"))
+    }
+
+    /// Copying, and nothing owed.
+    pub(crate) fn is_safe(&self) -> bool {
+        self.state() == "copying" && self.lag_bytes() == 0 && self.mark("safe") == self.mark("last")
+    }
+}
