@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use farseal_core::chain::Digest;
@@ -119,6 +120,8 @@ struct Shared {
     unsynced: Mutex<Unsynced>,
     /// One sync at a time.
     mark: Mutex<Mark>,
+    /// How often segments were taken back: files that were opened before are not what their names say.
+    discards: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -180,6 +183,7 @@ impl Log {
             segments: RwLock::new(found.segments),
             unsynced: Mutex::new(unsynced),
             mark: Mutex::new(mark),
+            discards: AtomicU64::new(0),
         };
         let log = Self {
             pair,
@@ -251,6 +255,7 @@ impl Log {
             fs::remove_file(&path).map_err(|source| StoreError::io(&path, "remove the segment", source))?;
             newest.remove();
         }
+        shared.discards.fetch_add(1, Ordering::AcqRel);
         unsynced.flushed = unsynced.synced;
         unsynced.flushed_end = durable;
         self.tail = match (self.tail.take(), segments.last_entry()) {

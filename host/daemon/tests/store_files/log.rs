@@ -85,6 +85,8 @@ fn records_come_back_in_the_order_in_which_they_came() {
     assert!(open(dir.path(), end).unwrap().1.is_empty());
     let past = Location { segment: end.segment + 1, offset: 64 };
     assert!(matches!(open(dir.path(), past), Err(LogError::Behind { .. })));
+    let past = Location { offset: end.offset + 1, ..end };
+    assert!(matches!(open(dir.path(), past), Err(LogError::Behind { .. })));
 }
 
 #[test]
@@ -212,6 +214,23 @@ fn a_full_disk_takes_nothing_half_and_gives_back_what_was_not_synced() {
         let (_, logged) = open(dir.path(), Location::START).unwrap();
         let found: Vec<u64> = logged.iter().map(|logged| logged.header.sequence.0).collect();
         assert_eq!(found, [1].into_iter().chain(20..=30).collect::<Vec<u64>>(), "room for {room}");
+    }
+}
+
+#[test]
+fn a_segment_that_was_taken_back_is_not_read_again() {
+    let dir = crate::records::dir();
+    let (mut log, _) = filled(dir.path(), [1]);
+    let reader = log.reader();
+    for round in 1..4 {
+        let places: Vec<Location> =
+            (1..=20).map(|at| append(&mut log, round * 100 + at, Kind::Data).unwrap()).collect();
+        log.flush().unwrap();
+        for (at, place) in (1..).zip(places) {
+            assert!(place.segment < 4);
+            assert_eq!(reader.read(place).unwrap().0.header.sequence.0, round * 100 + at);
+        }
+        log.discard_unsynced().unwrap();
     }
 }
 

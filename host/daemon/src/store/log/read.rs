@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -41,7 +42,12 @@ pub struct LogReader {
     open: Arc<Mutex<OpenFiles>>,
 }
 
-type OpenFiles = VecDeque<(u32, Arc<File>)>;
+#[derive(Debug, Default)]
+struct OpenFiles {
+    files: VecDeque<(u32, Arc<File>)>,
+    /// [`Shared::discards`] when they were opened.
+    discards: u64,
+}
 
 impl LogReader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
@@ -131,17 +137,22 @@ impl LogReader {
 
     fn file(&self, number: u32) -> Result<Arc<File>, StoreError> {
         let mut open = locked(&self.open);
-        if let Some(at) = open.iter().position(|(known, _)| *known == number)
-            && let Some(found) = open.remove(at)
+        let discards = self.shared.discards.load(Ordering::Acquire);
+        if open.discards != discards {
+            *open = OpenFiles { files: VecDeque::new(), discards };
+        }
+        let files = &mut open.files;
+        if let Some(at) = files.iter().position(|(known, _)| *known == number)
+            && let Some(found) = files.remove(at)
         {
             let file = Arc::clone(&found.1);
-            open.push_front(found);
+            files.push_front(found);
             return Ok(file);
         }
         let path = segment_path(&self.shared.dir, number);
         let file = Arc::new(File::open(&path).map_err(|source| StoreError::io(&path, "open the segment", source))?);
-        open.push_front((number, Arc::clone(&file)));
-        open.truncate(OPEN_MAX);
+        files.push_front((number, Arc::clone(&file)));
+        files.truncate(OPEN_MAX);
         Ok(file)
     }
 }

@@ -35,7 +35,8 @@ pub(super) fn recover(
         let start = if number == from.segment { u64::from(from.offset) } else { 0 };
         // Where the checkpoint is ahead of the mark, what lies between is checked and not given again.
         let skip = number < from.segment;
-        let (end, flaw) = scan(pair, number, &path, start, skip, &mut found.records)?;
+        let missing = || LogError::Behind { dir: dir.to_owned(), from: from.max(durable) };
+        let (end, flaw) = scan(pair, number, &path, start, skip, &mut found.records)?.ok_or_else(missing)?;
         let place = Location::at(number, end);
         if let Some(flaw) = flaw
             && place < durable
@@ -84,7 +85,8 @@ fn list(dir: &Path, durable: Location) -> Result<Vec<(u32, PathBuf)>, LogError> 
     Ok(listed)
 }
 
-/// Reads a segment from `start` on. Says where its valid part ends, and why there if that is not its end.
+/// Reads a segment from `start` on. Says where its valid part ends, and why there if that is not its end; `None` where
+/// the file does not reach `start`.
 fn scan(
     pair: PairId,
     number: u32,
@@ -92,13 +94,13 @@ fn scan(
     start: u64,
     skip: bool,
     records: &mut Vec<Logged>,
-) -> Result<(u64, Option<Flaw>), LogError> {
+) -> Result<Option<(u64, Option<Flaw>)>, LogError> {
     let failed = |source| StoreError::io(path, "open the segment", source);
     let file = File::open(path).map_err(failed)?;
     let len = file.metadata().map_err(failed)?.len();
     let mut cursor = Cursor::new(path.to_owned(), Arc::new(file), len);
     match decode_header(cursor.bytes(0, wide(LOG_HEADER_BYTES))?, number) {
-        None => return Ok((0, Some(Flaw::Segment))),
+        None => return Ok(Some((0, Some(Flaw::Segment)))),
         Some(Err(found)) => return Err(LogError::Version { path: path.to_owned(), found }),
         Some(Ok(found)) if found != pair => {
             return Err(LogError::OtherPair { path: path.to_owned(), expected: pair, found });
@@ -106,6 +108,9 @@ fn scan(
         Some(Ok(_)) => {}
     }
     let mut at = start.max(wide(LOG_HEADER_BYTES));
+    if at > len {
+        return Ok(None);
+    }
     while at < len {
         match record_at(&mut cursor, at)? {
             Ok((framed, digest)) => {
@@ -117,10 +122,10 @@ fn scan(
                 at += wide(header.record_bytes());
             }
             Err(_) if cursor.blank_from(at)? => break,
-            Err(flaw) => return Ok((at, Some(flaw))),
+            Err(flaw) => return Ok(Some((at, Some(flaw)))),
         }
     }
-    Ok((at, None))
+    Ok(Some((at, None)))
 }
 
 /// Takes a segment, cut at its valid end. A process that was killed leaves records that only the kernel's cache
