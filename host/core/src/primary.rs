@@ -10,7 +10,7 @@
 //! - Only what is durable in the journal is destaged. So home never holds what the journal lost.
 //! - A record leaves the journal when home holds it durably *and* the secondary does, or the durable dirty map owes it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::Serialize;
 
@@ -26,8 +26,8 @@ use crate::owed::OwedMap;
 use crate::record::{HEADER_BYTES, Kind, TAG_BYTES};
 use crate::rotation::{Due, Ended, Held, How, KeyLimits, KeyUse, Refused, Rotation, Slot, State as RotationState};
 use crate::units::{
-    BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Now, PairId, Path, Sequence, Ticket, VolumeId,
-    WallTime,
+    BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Now, PairId, Path, Sequence, Ticket,
+    VolumeId, WallTime,
 };
 use crate::window::Range;
 
@@ -76,6 +76,8 @@ pub struct Recovered {
     pub owed: Option<OwedMap>,
     /// A pause by the operator was in force.
     pub paused: bool,
+    /// The other site has taken over, as this generation.
+    pub fenced: Option<Generation>,
     /// The number of the last cut.
     pub cuts: u64,
 }
@@ -145,6 +147,10 @@ pub enum Input {
     OwedPersistFailed {
         stamp: u64,
     },
+    /// The driver asks the secondary to attach on this path; a welcome follows, or [`Input::PathLost`].
+    Attaching {
+        path: Path,
+    },
     Welcomed {
         path: Path,
         welcome: Welcome,
@@ -159,6 +165,10 @@ pub enum Input {
     KeyRefused {
         key: Sequence,
         why: KeyRefusal,
+    },
+    /// The secondary refused to attach: its generation is newer, it was taken over to.
+    Fenced {
+        generation: Generation,
     },
     EpochPrepared {
         epoch: Epoch,
@@ -283,6 +293,10 @@ pub enum Output {
     ReadForCopy {
         extent: Extent,
     },
+    /// Forget what was read under this ticket: it is not what the blocks hold any more, or no longer wanted.
+    DiscardCopy {
+        ticket: Ticket,
+    },
     /// Make the dirty map durable, with how far the secondary is known to be.
     PersistOwed {
         stamp: u64,
@@ -318,6 +332,10 @@ pub enum Output {
     },
     /// Tell the operator that the rotation asked for does not begin.
     RotationRefused(Refused),
+    /// Remember, durably, that this site was taken over from.
+    PersistFence {
+        generation: Generation,
+    },
     /// Remember, durably, that the operator paused or resumed.
     PersistPause {
         paused: bool,
@@ -332,6 +350,8 @@ pub enum ReplyError {
     NoSpace,
     #[error("the journal or the volume's home failed")]
     Io,
+    #[error("the other site has taken over")]
+    Fenced,
 }
 
 /// A record that a commit places.
@@ -401,6 +421,8 @@ pub enum Room {
     Full,
     /// The journal failed: everything is refused with EIO.
     Failed,
+    /// The other site has taken over: nothing is written here any more.
+    Fenced,
 }
 
 /// The numbers that a console shows.
@@ -471,6 +493,8 @@ struct Pause {
 struct Commit {
     records: Vec<Planned>,
     bytes: ByteLen,
+    /// For a commit that begins with a gap: the running hash before it.
+    restart: Option<Chain>,
     /// Every write up to here is in this commit or an earlier one.
     order: Order,
 }
@@ -519,6 +543,10 @@ pub struct Primary {
     transfer: transfer::Transfer,
     copying: copy::Copying,
     cuts: u64,
+    /// Key records above the acknowledged mark whose epochs were voided.
+    voided: BTreeSet<Sequence>,
+    /// Epochs whose void is in the commit that is being planned.
+    discard_after_commit: Vec<Epoch>,
     // Policy and operator.
     pause: Option<Pause>,
     policy_busy: bool,
@@ -527,6 +555,7 @@ pub struct Primary {
     wake_at: Option<WallTime>,
     watch: Option<(Option<u64>, Option<u64>)>,
     held: Option<Held>,
+    fenced: Option<Generation>,
     alarms: VecDeque<(WallTime, Alarm)>,
 }
 
@@ -542,6 +571,7 @@ impl Recovered {
             newest_epoch: Epoch::NONE,
             owed: None,
             paused: false,
+            fenced: None,
             cuts: 0,
         }
     }
@@ -554,7 +584,8 @@ impl Primary {
         let rotation = Rotation::new(settings.key_limits, recovered.newest_epoch);
         let last = recovered.last;
         let copying = copy::Copying::new(&settings, recovered.owed, &recovered.unacked);
-        let transfer = transfer::Transfer::new(recovered.acked, recovered.acked_chain, recovered.unacked);
+        let unacked = if copying.sends() { recovered.unacked } else { Vec::new() };
+        let transfer = transfer::Transfer::new(recovered.acked, recovered.acked_chain, unacked);
         let mut primary = Self {
             settings,
             rotation,
@@ -592,6 +623,8 @@ impl Primary {
             transfer,
             copying,
             cuts: recovered.cuts,
+            voided: BTreeSet::new(),
+            discard_after_commit: Vec::new(),
             pause: recovered.paused.then_some(Pause { after: Order(0), cut: Some(recovered.acked) }),
             policy_busy: false,
             policy_events: VecDeque::from([PolicyEvent::Started]),
@@ -599,8 +632,12 @@ impl Primary {
             wake_at: None,
             watch: None,
             held: None,
+            fenced: None,
             alarms: VecDeque::new(),
         };
+        if let Some(generation) = recovered.fenced {
+            primary.fence(now, generation);
+        }
         primary.proceed(now);
         primary
     }
@@ -640,18 +677,25 @@ impl Primary {
             self.commit_stalled_until.map(|at| (at, "append again")),
             self.home_stalled_until.map(|at| (at, "destage again")),
         ];
-        [wall, lazy, home, self.rotation.timeout()].into_iter().chain(retries).flatten().min_by_key(|(at, _)| *at)
+        let resync = self.copying.timeout().map(|at| (at, "begin the resync again"));
+        [wall, lazy, home, resync, self.rotation.timeout()]
+            .into_iter()
+            .chain(retries)
+            .flatten()
+            .min_by_key(|(at, _)| *at)
     }
 
     /// Asked by the driver before it takes another write from an initiator.
     pub fn room(&self) -> Room {
-        if self.journal_failed {
+        if self.fenced.is_some() {
+            Room::Fenced
+        } else if self.journal_failed {
             Room::Failed
         } else if self.journal_full {
             Room::Full
         } else if self.queued_bytes + self.buffered_bytes < BUFFER_BYTES_MAX.0 {
             Room::Open
-        } else if self.home_stalled_until.is_some() {
+        } else if self.home_stalled_until.is_some() || self.home_failed {
             Room::Full
         } else {
             Room::Wait
@@ -714,7 +758,7 @@ impl Primary {
         match input {
             Input::Write { ticket, what, extent, fua } => self.on_write(ticket, what, extent, fua),
             Input::Flush { ticket } => self.on_flush(ticket),
-            Input::CopyRead { ticket, extent } => self.accept(ticket, Content::Copied, extent),
+            Input::CopyRead { ticket, extent } => self.on_copy_read(ticket, extent),
             Input::CopyReadFailed { extent } => self.copying.read_failed(extent),
             Input::Committed { digests } => self.on_committed(&digests),
             Input::CommitFailed { fault } => self.on_commit_failed(now, fault),
@@ -730,21 +774,23 @@ impl Primary {
             }
             Input::JournalBytes { bytes } => self.journal_bytes = bytes,
             Input::OwedPersisted { stamp } => self.copying.persisted(stamp),
-            Input::OwedPersistFailed { stamp } => self.copying.persist_failed(stamp),
+            Input::OwedPersistFailed { stamp } => self.copying.persist_failed(now, stamp),
+            Input::Attaching { path } => self.transfer.attaching(path),
             Input::Welcomed { path, welcome } => self.on_welcomed(now, path, &welcome),
             Input::PathLost { path } => self.transfer.path_lost(path),
             Input::Acked { path, ack } => self.on_acked(now, path, &ack),
             Input::KeyRefused { key, why } => {
-                self.rotation.refused(key);
+                self.on_key_refused(now, key);
                 self.alarm(now, Alarm::KeyRefused { key, why });
             }
+            Input::Fenced { generation } => self.fence(now, generation),
             Input::EpochPrepared { epoch, slot } => {
                 if !self.rotation.prepared(epoch, slot) {
                     self.outputs.push_back(Output::DiscardEpoch { epoch });
                 }
             }
             Input::EpochFailed { epoch } => {
-                if self.rotation.failed(epoch) {
+                if self.rotation.failed(now, epoch) {
                     self.alarm(now, Alarm::EpochNotPrepared(epoch));
                     self.answer_decision(Outcome::NotPrepared);
                 }
@@ -759,6 +805,7 @@ impl Primary {
     fn proceed(&mut self, now: Now) {
         self.run_host_rotation(now);
         self.run_policy(now);
+        self.run_resync(now);
         self.run_copy();
         self.plan_commits(now);
         self.retry_stalled(now);
@@ -770,6 +817,10 @@ impl Primary {
     }
 
     fn on_write(&mut self, ticket: Ticket, what: What, extent: Extent, fua: bool) {
+        if self.journal_failed {
+            self.outputs.push_back(Output::Reply { ticket, result: Err(ReplyError::Io) });
+            return;
+        }
         self.copying.written(extent);
         self.accept(ticket, Content::Written(what), extent);
         if fua {
@@ -802,7 +853,9 @@ impl Primary {
     /// Answers what waits for durability, in order.
     fn answer_durable(&mut self) {
         while let Some((order, ticket)) = self.waiting.front().copied() {
-            let result = if self.journal_failed {
+            let result = if self.fenced.is_some() {
+                Err(ReplyError::Fenced)
+            } else if self.journal_failed {
                 Err(ReplyError::Io)
             } else if order <= self.durable_order {
                 Ok(())
@@ -818,11 +871,17 @@ impl Primary {
         while self.commits.len() < COMMITS_IN_FLIGHT_MAX && !self.journal_failed && self.commit_stalled_until.is_none()
         {
             let records = self.plan_records(now);
-            let Some(first) = records.first() else { return };
+            let discarded = std::mem::take(&mut self.discard_after_commit);
+            let discarded = discarded.into_iter().map(|epoch| Output::DiscardEpoch { epoch });
+            let Some(first) = records.first() else {
+                self.outputs.extend(discarded);
+                return;
+            };
             let restart = (first.kind == Kind::Gap).then_some(self.transfer.acked_chain());
             let bytes = records.iter().map(|record| self.record_bytes(record)).sum();
             self.outputs.push_back(Output::Commit { records: records.clone(), durable: self.synced, restart });
-            self.commits.push_back(Commit { records, bytes: ByteLen(bytes), order: self.planned });
+            self.outputs.extend(discarded);
+            self.commits.push_back(Commit { records, bytes: ByteLen(bytes), restart, order: self.planned });
         }
     }
 
@@ -831,7 +890,9 @@ impl Primary {
         let (mut records, mut bytes) = (Vec::new(), 0);
         self.held = None;
         while records.len() < COMMIT_RECORDS_MAX && bytes < COMMIT_BYTES_MAX {
-            if !records.is_empty() && self.copying.gap_due() {
+            // A commit has one key to seal it, and a gap begins a segment.
+            let boundary = self.copying.gap_due() || self.rotation.starts(self.next);
+            if self.copying.awaits_map() || (boundary && !records.is_empty()) {
                 break;
             }
             if self.next.0 > SEQUENCE_MAX {
@@ -844,7 +905,16 @@ impl Primary {
                 self.tell_policy(PolicyEvent::Rotated(epoch));
                 self.answer_decision(Outcome::Applied);
             }
+            if self.copying.gap_due() {
+                self.copying.gap_placed(self.next);
+                records.push(self.plan_marker(now, Epoch::NONE, Kind::Gap));
+                continue;
+            }
             let due = self.rotation.due(now, self.next, self.transfer.acked());
+            if let Due::Drop { epoch } = due {
+                self.give_up_key(now, epoch);
+                continue;
+            }
             let Some(planned) = self.plan_due(now, due) else {
                 break;
             };
@@ -875,12 +945,19 @@ impl Primary {
                     ..self.place(now, Kind::Key, epoch, Source::Capsules { start, how })
                 })
             }
-            Due::Void { epoch: void } => {
+            Due::LastPlace { .. } if !self.ordinary_waits() => None,
+            Due::Drop { .. } => None,
+            Due::Void { epoch: void } | Due::LastPlace { epoch: void } => {
+                if let RotationState::Delivering { key, .. } = self.rotation.state() {
+                    self.voided.insert(*key);
+                }
                 self.rotation.voided();
-                self.alarm(now, Alarm::EpochVoid(void));
-                self.answer_decision(Outcome::NotDelivered);
-                self.outputs.push_back(Output::DiscardEpoch { epoch: void });
+                self.give_up_key(now, void);
                 Some(Planned { aux: void.0, ..self.place(now, Kind::Void, epoch, Source::Header) })
+            }
+            // A cut would close the gap that is open; what stands between key and start need only be something.
+            Due::PauseCut if self.copying.gap_open() => {
+                Some(Planned { body_blocks: 1, ..self.place(now, Kind::Cover, epoch, Source::Random) })
             }
             Due::PauseCut => {
                 self.cuts += 1;
@@ -897,11 +974,16 @@ impl Primary {
     }
 
     fn plan_ordinary(&mut self, now: Now, epoch: Epoch) -> Option<Planned> {
-        if self.copying.awaits_map() {
-            return None;
+        if self.copying.cut_due(self.next) {
+            return Some(self.plan_marker(now, epoch, Kind::Cut));
         }
-        if let Some(kind) = self.copying.marker_due(self.next) {
-            return Some(self.plan_marker(now, epoch, kind));
+        if let Some(pause) = &mut self.pause
+            && pause.cut.is_none()
+            && self.planned >= pause.after
+            && self.copying.gap_open()
+        {
+            // No cut may stand in an open gap: the secondary keeps the state before it.
+            pause.cut = Some(self.next.previous());
         }
         if let Some(pause) = &mut self.pause
             && pause.cut.is_none()
@@ -993,11 +1075,10 @@ impl Primary {
         self.commit_stalled_until = None;
         self.journal_full = false;
         for (record, digest) in commit.records.iter().zip(digests) {
-            let at_gap = self.transfer.acked_chain();
-            self.chain = if record.kind == Kind::Gap { at_gap.after(*digest) } else { self.chain.after(*digest) };
-            if record.kind == Kind::Gap {
+            let before = commit.restart.filter(|_| record.kind == Kind::Gap).unwrap_or(self.chain);
+            self.chain = before.after(*digest);
+            if record.kind == Kind::Gap && self.copying.gap_opened(record.sequence) {
                 self.transfer.give_up();
-                self.copying.gap_opened();
             }
             if self.copying.sends() {
                 let bytes = ByteLen(self.record_bytes(record));
@@ -1120,7 +1201,9 @@ impl Primary {
     fn on_destage_failed(&mut self, now: Now, fault: StoreFault) {
         self.destage_under_way = false;
         match fault {
-            StoreFault::Full | StoreFault::Unsealed => self.home_stalled_until = Some(now.instant.plus(STORE_RETRY_INTERVAL)),
+            StoreFault::Full | StoreFault::Unsealed => {
+                self.home_stalled_until = Some(now.instant.plus(STORE_RETRY_INTERVAL))
+            }
             StoreFault::Failed => self.home_failed = true,
         }
         self.alarm(now, Alarm::Home(fault));
@@ -1168,11 +1251,29 @@ impl Primary {
             }
             Command::CopyAll => {
                 if self.settings.paired {
-                    self.copying.owe_everything(&self.settings);
-                    self.transfer.stop_sending();
+                    self.owe_everything();
                 }
             }
         }
+    }
+
+    fn on_key_refused(&mut self, now: Now, key: Sequence) {
+        let waits = self.rotation.refused(key);
+        if !waits && key > self.transfer.acked() && !self.voided.contains(&key) {
+            self.key_in_force_refused(now);
+        }
+    }
+
+    /// This epoch never comes into force.
+    fn give_up_key(&mut self, now: Now, epoch: Epoch) {
+        self.alarm(now, Alarm::EpochVoid(epoch));
+        self.answer_decision(Outcome::NotDelivered);
+        self.discard_after_commit.push(epoch);
+    }
+
+    fn ordinary_waits(&self) -> bool {
+        let pausing = self.pause.is_some_and(|pause| pause.cut.is_none() && self.planned >= pause.after);
+        !self.queue.is_empty() || pausing || self.copying.closes()
     }
 
     fn on_policy(&mut self, now: Now, decisions: &[Decision]) {

@@ -138,10 +138,11 @@ impl Kind {
         }
     }
 
-    /// Its body is sealed by a data key (where the pair is encrypted). A key cannot be: it opens nothing yet. Cover
-    /// is random bytes.
+    /// Its body is sealed by a data key (where the pair is encrypted). A key cannot be: it opens nothing yet. Nor can a
+    /// gap: the secondary lacks the keys of what was given up, and the signed key that must follow a gap stands for
+    /// it. Cover is random bytes.
     pub fn is_sealed(self) -> bool {
-        !matches!(self, Self::Key | Self::Cover)
+        !matches!(self, Self::Key | Self::Cover | Self::Gap)
     }
 }
 

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     KEY_AGE_MAX, KEY_BYTES_MAX, KEY_LEAD_MAX, KEY_LEAD_MIN, PAUSE_ROTATION_MAX, POLICY_KEYS_MAX, ROTATION_INTERVAL_MIN,
+    STORE_RETRY_INTERVAL,
 };
 use crate::units::{ByteLen, Epoch, Instant, Millis, Now, Sequence, WallTime};
 
@@ -124,6 +125,10 @@ pub enum Due {
     Key { epoch: Epoch, blocks: u32, how: How },
     /// The void of `epoch`, under the key that goes on; [`Rotation::voided`] follows.
     Void { epoch: Epoch },
+    /// As `Void`, but only if some record must be placed: this is the last place before the start.
+    LastPlace { epoch: Epoch },
+    /// Nothing: a key that has no place yet was given up. Ask again.
+    Drop { epoch: Epoch },
     /// A cut under the old key: the state that both sites hold in the pause.
     PauseCut,
     /// Nothing: sealing is held.
@@ -167,6 +172,8 @@ pub struct Rotation {
     active: Option<Active>,
     past: VecDeque<KeyUse>,
     last_begun: Option<Instant>,
+    /// The driver could not prepare a key: it is not asked again before this.
+    retry_at: Option<Instant>,
     /// Each void doubles the next key's lead, up to its limit.
     lead_scale: u64,
 }
@@ -198,6 +205,7 @@ impl Rotation {
             active: None,
             past: VecDeque::new(),
             last_begun: None,
+            retry_at: None,
             lead_scale: 1,
         }
     }
@@ -222,6 +230,7 @@ impl Rotation {
         let epoch = self.next;
         self.next = epoch.next();
         self.last_begun = Some(now.instant);
+        self.retry_at = None;
         self.state = State::Preparing { epoch, how };
         Ok(epoch)
     }
@@ -236,12 +245,47 @@ impl Rotation {
     }
 
     /// The driver could not prepare the key.
-    pub fn failed(&mut self, epoch: Epoch) -> bool {
+    pub fn failed(&mut self, now: Now, epoch: Epoch) -> bool {
         let awaited = matches!(self.state, State::Preparing { epoch: awaited, .. } if awaited == epoch);
         if awaited {
             self.state = State::Idle;
+            self.retry_at = Some(now.instant.plus(STORE_RETRY_INTERVAL));
         }
         awaited
+    }
+
+    /// A gap is to be placed, and a fresh key right behind it: the secondary lacks the keys of what is given up. Turns
+    /// what is under way to that end; called until [`Rotation::is_ready_at_once`]. Says which epoch the driver must prepare.
+    pub fn renew(&mut self, now: Now) -> Option<Epoch> {
+        match &mut self.state {
+            State::Idle if self.retry_at.is_some_and(|at| now.instant < at) => None,
+            State::Idle => self.begin(now, How::AtOnce, false).ok(),
+            State::Preparing { how, .. } | State::Waiting { how, .. } => {
+                *how = How::AtOnce;
+                None
+            }
+            State::Draining { epoch, slot, .. } => {
+                self.state = State::Waiting { epoch: *epoch, how: How::AtOnce, slot: *slot };
+                None
+            }
+            State::Delivering { epoch, how, key, start, .. } | State::Armed { epoch, how, key, start } => {
+                if *how != How::AtOnce {
+                    self.state = State::Delivering {
+                        epoch: *epoch,
+                        how: *how,
+                        key: *key,
+                        start: *start,
+                        deadline: Some(Instant(0)),
+                    };
+                }
+                None
+            }
+        }
+    }
+
+    /// The next record may be a key that seals from the one after on.
+    pub fn is_ready_at_once(&self) -> bool {
+        matches!(self.state, State::Waiting { how: How::AtOnce, .. })
     }
 
     /// What must stand at `next`. Called before each record is placed; moves through time-driven states.
@@ -265,14 +309,15 @@ impl Rotation {
                 Due::Key { epoch, blocks: slot.blocks, how: How::Pause }
             }
             State::Draining { deadline, .. } if now.instant < deadline => Due::Hold(Held::PauseRotation),
-            State::Draining { .. } => {
+            State::Draining { epoch, .. } => {
                 self.state = State::Idle;
-                self.ordinary(now)
+                Due::Drop { epoch }
             }
-            State::Delivering { epoch, how, start, deadline, .. }
-                if deadline.is_some_and(|at| now.instant >= at) || (how == How::InBand && next.next() >= start) =>
-            {
+            State::Delivering { epoch, deadline, .. } if deadline.is_some_and(|at| now.instant >= at) => {
                 Due::Void { epoch }
+            }
+            State::Delivering { epoch, how: How::InBand, start, .. } if next.next() >= start => {
+                Due::LastPlace { epoch }
             }
             State::Delivering { how: How::Pause, .. } => Due::Hold(Held::PauseRotation),
             State::Armed { how: How::Pause, start, .. } if next.next() == start => Due::PauseCut,
@@ -344,6 +389,11 @@ impl Rotation {
         Some(Ended::Void(epoch))
     }
 
+    /// A delivered key's start is this.
+    pub fn starts(&self, sequence: Sequence) -> bool {
+        matches!(self.state, State::Armed { start, .. } if start <= sequence)
+    }
+
     /// A record is about to stand at `sequence`: a key whose start that is comes into force.
     pub fn reached(&mut self, now: Now, sequence: Sequence) -> Option<Ended> {
         let State::Armed { epoch, start, .. } = self.state else {
@@ -383,6 +433,7 @@ impl Rotation {
     /// The host must change the key now, whatever the policy says: none yet, or a sixteenth before a hard limit.
     pub fn host_demands(&self, now: Now) -> bool {
         self.under_way().is_none()
+            && self.retry_at.is_none_or(|at| now.instant >= at)
             && self.active.is_none_or(|active| {
                 now.instant.since(active.since).0 >= self.limits.age_max.0 - self.limits.age_max.0 / 16
                     || active.uses.bytes.0 >= self.limits.bytes_max.0 - self.limits.bytes_max.0 / 16
@@ -400,7 +451,8 @@ impl Rotation {
         let age = self.active.filter(|_| self.under_way().is_none()).map(|active| {
             (active.since.plus(Millis(self.limits.age_max.0 - self.limits.age_max.0 / 16)), "the key's greatest age")
         });
-        own.into_iter().chain(age).min_by_key(|(at, _)| *at)
+        let retry = self.retry_at.filter(|_| self.under_way().is_none()).map(|at| (at, "prepare a key again"));
+        own.into_iter().chain(age).chain(retry).min_by_key(|(at, _)| *at)
     }
 
     pub fn state(&self) -> &State {

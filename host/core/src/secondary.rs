@@ -69,7 +69,7 @@ pub enum Input {
     Nonsense {
         path: Path,
     },
-    /// Records up to the n-th stored are durable.
+    /// Records up to the n-th [`Output::Store`] of this machine's life, failed ones counted, are durable.
     LogSynced {
         stored: u64,
     },
@@ -200,6 +200,8 @@ pub struct Status {
 struct Stored {
     header: Header,
     digest: Digest,
+    /// A gap that came later says that this does not count.
+    given_up: bool,
 }
 
 #[derive(Debug)]
@@ -210,6 +212,10 @@ pub struct Secondary {
     taken_over: bool,
     outputs: VecDeque<Output>,
     paths: BTreeSet<Path>,
+    /// Keys that a restart found and that are being checked again. Until then no path is welcomed: the mark that it
+    /// would be told might be below what was acknowledged before.
+    rechecked: BTreeSet<Sequence>,
+    attaches: BTreeMap<Path, Attach>,
     /// Every number that is stored, durable or not.
     seen: Window<()>,
     /// Stored, not yet durable, in the order of storing.
@@ -218,6 +224,8 @@ pub struct Secondary {
     synced: u64,
     sync_under_way: bool,
     retry_at: Option<Instant>,
+    /// Something came while there was no room: the primary must send it again.
+    missed: bool,
     failed: bool,
     durable: Window<Stored>,
     chain: Chain,
@@ -229,6 +237,12 @@ pub struct Secondary {
     gaps: BTreeMap<Sequence, Stored>,
     gap_open_after: Option<Sequence>,
     offered: Sequence,
+    /// A takeover has fixed what is offered.
+    fixed: bool,
+    /// The refused key that the primary was last told of.
+    refused_told: Option<Sequence>,
+    /// The void of a refused key is next.
+    void_expected: bool,
     ack_due: bool,
     alarms: VecDeque<(WallTime, Alarm)>,
 }
@@ -256,12 +270,15 @@ impl Secondary {
             taken_over: recovered.taken_over,
             outputs: VecDeque::new(),
             paths: BTreeSet::new(),
+            rechecked: BTreeSet::new(),
+            attaches: BTreeMap::new(),
             seen: Window::from(recovered.contiguous),
             unsynced: VecDeque::new(),
             stored: 0,
             synced: 0,
             sync_under_way: false,
             retry_at: None,
+            missed: false,
             failed: false,
             durable: Window::from(recovered.contiguous),
             chain: recovered.chain,
@@ -271,13 +288,20 @@ impl Secondary {
             gaps: BTreeMap::new(),
             gap_open_after: recovered.gap_open_after,
             offered: recovered.gap_open_after.unwrap_or(recovered.contiguous),
+            fixed: false,
+            refused_told: None,
+            void_expected: false,
             ack_due: false,
             alarms: VecDeque::new(),
         };
-        for (header, digest) in recovered.above {
-            secondary.seen.insert(header.sequence, ());
-            secondary.make_durable(now, Stored { header, digest });
+        // Gaps first: what a gap gave up may be in the log too, and does not count.
+        let (gaps, records): (Vec<_>, Vec<_>) =
+            recovered.above.into_iter().partition(|(header, _)| header.kind == Kind::Gap);
+        for (header, digest) in gaps.into_iter().chain(records) {
+            secondary.make_durable(Stored { header, digest, given_up: false });
         }
+        secondary.see_what_is_durable();
+        secondary.rechecked = secondary.keys.keys().copied().collect();
         secondary.proceed(now);
         secondary
     }
@@ -338,15 +362,19 @@ impl Secondary {
 
     fn take(&mut self, now: Now, input: Input) {
         match input {
-            Input::Attach { path, attach } => self.on_attach(now, path, &attach),
+            Input::Attach { path, attach } => {
+                self.attaches.insert(path, attach);
+            }
             Input::PathLost { path } => {
+                self.attaches.remove(&path);
                 self.paths.remove(&path);
             }
             Input::Record { path, header, digest } => self.on_record(now, path, header, digest),
             Input::Nonsense { path } => self.drop_path(now, path, Alarm::Nonsense),
-            Input::LogSynced { stored } => self.on_synced(now, stored),
+            Input::LogSynced { stored } => self.on_synced(stored),
             Input::LogFailed { fault } => self.on_failed(now, fault),
             Input::KeyChecked { key, result } => {
+                self.rechecked.remove(&key);
                 if let Some(slot) = self.keys.get_mut(&key) {
                     *slot = Some(result);
                 }
@@ -362,8 +390,10 @@ impl Secondary {
             Input::Tick => {
                 if self.retry_at.is_some_and(|at| now.instant >= at) {
                     self.retry_at = None;
-                    self.sync_under_way = false;
                     self.ack_due = true;
+                    if std::mem::take(&mut self.missed) {
+                        self.close_paths();
+                    }
                 }
             }
         }
@@ -371,6 +401,11 @@ impl Secondary {
 
     fn proceed(&mut self, now: Now) {
         self.advance(now);
+        if self.rechecked.is_empty() {
+            for (path, attach) in std::mem::take(&mut self.attaches) {
+                self.on_attach(now, path, &attach);
+            }
+        }
         self.run_sync();
         self.run_ack();
     }
@@ -391,6 +426,10 @@ impl Secondary {
             self.outputs.push_back(Output::PersistGeneration { generation: self.generation, taken_over: false });
         }
         self.paths.insert(path);
+        // Before the welcome: its mark must not be taken for a key's delivery.
+        if let Some((key, why)) = self.key_refused() {
+            self.outputs.push_back(Output::KeyRefused { path, key, why });
+        }
         let welcome = Welcome { generation: self.generation, ack: self.ack() };
         self.outputs.push_back(Output::Welcome { path, welcome });
     }
@@ -418,7 +457,11 @@ impl Secondary {
     }
 
     fn on_record(&mut self, now: Now, path: Path, header: Header, digest: Digest) {
-        if !self.paths.contains(&path) || self.failed || self.retry_at.is_some() {
+        if !self.paths.contains(&path) || self.failed {
+            return;
+        }
+        if self.retry_at.is_some() {
+            self.missed = true;
             return;
         }
         let settings = &self.settings;
@@ -439,40 +482,67 @@ impl Secondary {
             Arrival::New => {
                 while self.seen.advance().is_some() {}
                 self.stored += 1;
-                self.unsynced.push_back(Stored { header, digest });
+                self.unsynced.push_back(Stored { header, digest, given_up: false });
                 self.outputs.push_back(Output::Store { sequence: header.sequence });
             }
             Arrival::Duplicate => self.ack_due = true,
+            // The primary learns from the next welcome where a gap joins.
+            Arrival::TooFar if header.kind == Kind::Gap => {
+                if self.paths.remove(&path) {
+                    self.outputs.push_back(Output::ClosePath { path });
+                }
+            }
             Arrival::TooFar => self.drop_path(now, path, Alarm::Nonsense),
         }
     }
 
-    /// A gap stands for all that it gives up; it counts only if it joins what is here.
+    /// A gap stands for all that it gives up; it counts only if it joins what is durable here.
     fn judge_gap(&mut self, header: &Header) -> Arrival {
-        if header.sequence <= self.seen.contiguous() {
+        let (first, end) = (Sequence(header.aux), header.sequence);
+        if end <= self.durable.contiguous() || self.gaps.get(&first).is_some_and(|gap| gap.header.sequence == end) {
             return Arrival::Duplicate;
         }
-        if header.aux != self.seen.contiguous().next().0 {
+        if self.gap_stored().is_some_and(|stored| stored >= end) {
+            return Arrival::Duplicate;
+        }
+        if first != self.durable.contiguous().next() {
             return Arrival::TooFar;
         }
-        self.seen.skip_to(header.sequence);
+        // What was given up may have come all the same, and must not count once the primary counts on the gap.
+        self.unsynced
+            .iter_mut()
+            .filter(|record| record.header.sequence < end)
+            .for_each(|record| record.given_up = true);
+        self.durable.forget(first, end);
+        self.keys.retain(|key, _| *key < first || *key >= end);
+        self.seen.forget(first, end);
+        self.seen.skip_to(end);
         Arrival::New
     }
 
-    fn on_synced(&mut self, now: Now, stored: u64) {
+    /// The last gap that is stored and not yet durable.
+    fn gap_stored(&self) -> Option<Sequence> {
+        let gaps = self.unsynced.iter().filter(|record| record.header.kind == Kind::Gap && !record.given_up);
+        gaps.map(|record| record.header.sequence).last()
+    }
+
+    fn on_synced(&mut self, stored: u64) {
         self.sync_under_way = false;
         while self.synced < stored.min(self.stored) {
             let Some(record) = self.unsynced.pop_front() else {
                 break;
             };
             self.synced += 1;
-            self.make_durable(now, record);
+            self.make_durable(record);
         }
         self.ack_due = true;
     }
 
-    fn make_durable(&mut self, _now: Now, record: Stored) {
+    fn make_durable(&mut self, record: Stored) {
         let header = &record.header;
+        if record.given_up || header.sequence <= self.durable.contiguous() {
+            return;
+        }
         if header.kind == Kind::Gap {
             self.gaps.insert(Sequence(header.aux), record);
             return;
@@ -481,7 +551,7 @@ impl Secondary {
             self.keys.insert(header.sequence, None);
             self.outputs.push_back(Output::CheckKey { key: header.sequence });
         }
-        self.durable.insert(header.sequence, record);
+        self.durable.restore(header.sequence, record);
     }
 
     /// Moves the contiguous mark; stops at a key that is being checked.
@@ -491,7 +561,8 @@ impl Secondary {
             if let Some(gap) = self.gaps.remove(&next) {
                 next = gap.header.sequence;
                 self.durable.skip_to(next.previous());
-                self.durable.insert(next, gap);
+                self.durable.restore(next, gap);
+                self.keys.retain(|key, _| *key > next);
             }
             let Some(record) = self.durable.peek(next).copied() else {
                 break;
@@ -505,7 +576,8 @@ impl Secondary {
             self.ack_due = true;
             match record.header.kind {
                 Kind::Void => {
-                    if !self.ledger.void(Epoch(record.header.aux), next) {
+                    let known = self.ledger.void(Epoch(record.header.aux), next);
+                    if !std::mem::take(&mut self.void_expected) && !known {
                         self.alarm(now, Alarm::Ledger { key: next, error: LedgerErrorKind::UnknownVoid });
                     }
                 }
@@ -518,39 +590,69 @@ impl Secondary {
             }
         }
         let offered = self.gap_open_after.unwrap_or(self.durable.contiguous()).max(self.offered);
-        if offered > self.offered {
+        if offered > self.offered && !self.fixed {
             self.offered = offered;
             self.outputs.push_back(Output::Offer { through: offered });
         }
     }
 
-    /// The key's turn in the order has come. Says whether it was checked.
+    /// The key's turn in the order has come. Says whether the order may go on past it.
+    ///
+    /// A refused key stops the order: what follows may be sealed by it. The order goes on past the void that answers
+    /// the refusal, if that comes before any other key, or by a gap.
     fn settle_key(&mut self, now: Now, header: &Header) -> bool {
         let key = header.sequence;
-        let result = match self.keys.get(&key) {
-            Some(None) => return false,
-            Some(Some(result)) => *result,
-            None => return true,
-        };
-        self.keys.remove(&key);
-        let why = match result {
-            Ok(facts) => {
+        let why = match self.keys.get(&key).copied().flatten() {
+            None => return false,
+            Some(Err(why)) => why,
+            Some(Ok(facts)) => {
                 let entry = LedgerEntry { epoch: facts.epoch, generation: header.generation, key, start: facts.start };
                 match self.ledger.arm(entry) {
-                    Ok(()) => return true,
+                    Ok(()) => {
+                        self.keys.remove(&key);
+                        return true;
+                    }
                     Err(error) => {
                         self.alarm(now, Alarm::Ledger { key, error: LedgerErrorKind::from(error) });
+                        self.keys.insert(key, Some(Err(KeyRefusal::Misplaced)));
                         KeyRefusal::Misplaced
                     }
                 }
             }
-            Err(why) => why,
         };
-        self.alarm(now, Alarm::KeyRefused { key, why });
-        if let Some(path) = self.paths.first().copied() {
-            self.outputs.push_back(Output::KeyRefused { path, key, why });
+        if self.refused_told != Some(key) {
+            self.refused_told = Some(key);
+            self.alarm(now, Alarm::KeyRefused { key, why });
+            if let Some(path) = self.paths.first().copied() {
+                self.outputs.push_back(Output::KeyRefused { path, key, why });
+            }
         }
-        true
+        let voided = self.is_voided(key);
+        if voided {
+            self.keys.remove(&key);
+            self.void_expected = true;
+        }
+        voided
+    }
+
+    /// Does a void stand behind this key, with no hole and no other key between?
+    fn is_voided(&self, key: Sequence) -> bool {
+        let mut at = key.next();
+        while let Some(record) = self.durable.peek(at) {
+            match record.header.kind {
+                Kind::Void => return true,
+                Kind::Key | Kind::Gap => return false,
+                Kind::Data | Kind::Zero | Kind::Trim | Kind::Cover | Kind::Cut => at = at.next(),
+            }
+        }
+        false
+    }
+
+    /// The key that stops the order, if it was refused.
+    fn key_refused(&self) -> Option<(Sequence, KeyRefusal)> {
+        let key = self.durable.contiguous().next();
+        let why = self.keys.get(&key).copied().flatten()?.err()?;
+        Some((key, why))
     }
 
     fn run_sync(&mut self) {
@@ -584,16 +686,10 @@ impl Secondary {
     fn on_failed(&mut self, now: Now, fault: StoreFault) {
         self.sync_under_way = false;
         self.unsynced.clear();
-        self.stored = self.synced;
-        self.seen = Window::from(self.durable.contiguous());
-        for range in self.durable.ranges() {
-            (range.first.0..=range.last.0).for_each(|sequence| {
-                self.seen.insert(Sequence(sequence), ());
-            });
-        }
-        for path in std::mem::take(&mut self.paths) {
-            self.outputs.push_back(Output::ClosePath { path });
-        }
+        // Their numbers are not given again: a sync that is under way must not count for what comes next.
+        self.synced = self.stored;
+        self.see_what_is_durable();
+        self.close_paths();
         match fault {
             StoreFault::Full | StoreFault::Unsealed => {
                 self.retry_at = Some(now.instant.plus(STORE_RETRY_INTERVAL));
@@ -606,15 +702,28 @@ impl Secondary {
         }
     }
 
+    fn see_what_is_durable(&mut self) {
+        let contiguous = self.durable.contiguous();
+        let skipped = self.gaps.get(&contiguous.next()).map_or(contiguous, |gap| gap.header.sequence);
+        self.seen = Window::from(skipped);
+        self.durable.above().for_each(|sequence| self.seen.restore(sequence, ()));
+        while self.seen.advance().is_some() {}
+    }
+
+    fn close_paths(&mut self) {
+        for path in std::mem::take(&mut self.paths) {
+            self.outputs.push_back(Output::ClosePath { path });
+        }
+    }
+
     fn take_over(&mut self) {
         if self.taking_over || self.taken_over {
             return;
         }
         self.taking_over = true;
+        self.fixed = true;
         self.generation = self.generation.next();
-        for path in std::mem::take(&mut self.paths) {
-            self.outputs.push_back(Output::ClosePath { path });
-        }
+        self.close_paths();
         self.outputs.push_back(Output::PersistGeneration { generation: self.generation, taken_over: true });
     }
 

@@ -60,6 +60,13 @@ impl<T> Window<T> {
         arrival
     }
 
+    /// Keeps `value` for a number above the run however far it is: what is durable already was let in once.
+    pub fn restore(&mut self, sequence: Sequence, value: T) {
+        if sequence > self.contiguous {
+            self.above.insert(sequence, value);
+        }
+    }
+
     /// Takes the number that the run needs next, if it has come.
     pub fn advance(&mut self) -> Option<(Sequence, T)> {
         let next = self.contiguous.next();
@@ -74,6 +81,16 @@ impl<T> Window<T> {
             self.contiguous = sequence;
             self.above = self.above.split_off(&sequence.next());
         }
+    }
+
+    /// Numbers above the run from `first` up to but not including `end` are as if they had not come.
+    pub fn forget(&mut self, first: Sequence, end: Sequence) {
+        self.above.retain(|sequence, _| *sequence < first || *sequence >= end);
+    }
+
+    /// The numbers above the run that have come.
+    pub fn above(&self) -> impl Iterator<Item = Sequence> {
+        self.above.keys().copied()
     }
 
     /// The value kept for a number above the run.

@@ -122,12 +122,9 @@ impl Keyring {
                 key: Sequence(terms.key_seq),
                 start: Sequence(terms.start_seq),
             };
-            // A package whose epoch was given up in a crash overlaps its successor; the successor's start stands.
-            if ledger.arm(entry).is_err()
-                && let Some(older) = ledger.newest()
-                && ledger.void(older.epoch, older.start.previous())
-            {
-                let _ = ledger.arm(entry);
+            // In the order of the epochs; one that had not begun when its successor was placed gives way to it.
+            if let Err(error) = ledger.arm(entry) {
+                tracing::warn!(pair = %self.pair, %error, "an epoch's package does not fit the others");
             }
         }
         ledger

@@ -10,7 +10,7 @@
 //! their order. Initiators' writes are copied once, into the record that is sealed in place and then shared by journal
 //! and link.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,10 +21,10 @@ use bytes::Bytes;
 use farseal_core::frame::{Ack, KeyRefusal, Welcome};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
-    Command, Input, Output, Primary, ReplyError, Room, Settings, Status, StoreFault, What,
+    Command, Input, Output, Primary, ReplyError, Room, Settings, Source, Status, StoreFault, What,
 };
 use farseal_core::rotation::{KeyLimits, KeyUse, Refused};
-use farseal_core::units::{BlockCount, Epoch, Extent, Incarnation, Lba, Path, Sequence, Ticket};
+use farseal_core::units::{BlockCount, Epoch, Extent, Generation, Incarnation, Lba, Path, Sequence, Ticket};
 use farseal_core::window::Range;
 
 use crate::clock::Clock;
@@ -69,6 +69,8 @@ pub enum Event {
     PathLost { path: Path },
     Acked { path: Path, ack: Ack },
     KeyRefused { key: Sequence, why: KeyRefusal },
+    /// The secondary was taken over to.
+    Fenced { generation: Generation },
     EpochPrepared(keywork::Prepared),
     EpochFailed { epoch: Epoch },
     PolicyDecided(Vec<farseal_core::primary::Decision>),
@@ -110,6 +112,18 @@ pub struct Parts {
     pub recipients: Vec<(Role, PeerCard)>,
 }
 
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Event")
+    }
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("name", &self.name).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
 /// A running lane.
 pub struct Lane {
     pub inbox: Sender<Event>,
@@ -139,7 +153,7 @@ impl Lane {
             let name = format!("lane-{}", parts.name);
             std::thread::Builder::new()
                 .name(name)
-                .spawn(move || Runner::new(parts, found, inbox, buffer).run(&events))
+                .spawn(move || Runner::new(parts, found, &inbox, buffer).run(&events))
                 .map_err(|source| StoreError::io(FilePath::new("."), "start the lane's thread", source))?
         };
         Ok(Self { inbox, buffer, home, journal, settings, thread: Mutex::new(Some(thread)) })
@@ -174,6 +188,8 @@ struct Runner {
     buffer: Arc<Buffer>,
     home: Arc<dyn Home>,
     writes: BTreeMap<Ticket, Bytes>,
+    /// Writes that are copies of what home holds already, or gets from an earlier write.
+    copies: BTreeSet<Ticket>,
     next_ticket: Ticket,
     replies: BTreeMap<Ticket, Reply>,
     /// Requests that wait for room.
@@ -189,13 +205,12 @@ struct Runner {
     operators: VecDeque<Done>,
     state: LaneState,
     directory: PathBuf,
-    inbox: Sender<Event>,
     last_seal_fault: Option<String>,
     name: String,
 }
 
 impl Runner {
-    fn new(parts: Parts, found: recover::Found, inbox: Sender<Event>, buffer: Arc<Buffer>) -> Self {
+    fn new(parts: Parts, found: recover::Found, inbox: &Sender<Event>, buffer: Arc<Buffer>) -> Self {
         let recover::Found { mut journal, recovered, chain, state } = found;
         journal.begin(parts.settings.generation, parts.incarnation);
         let syncer = destage::start_syncer(journal.syncer(), inbox.clone());
@@ -217,6 +232,7 @@ impl Runner {
             buffer,
             home: parts.home,
             writes: BTreeMap::new(),
+            copies: BTreeSet::new(),
             next_ticket: Ticket(1),
             replies: BTreeMap::new(),
             backlog: VecDeque::new(),
@@ -231,7 +247,6 @@ impl Runner {
             operators: VecDeque::new(),
             state,
             directory: parts.directory,
-            inbox,
             last_seal_fault: None,
             name: parts.name,
         }
@@ -279,7 +294,9 @@ impl Runner {
     fn finish(mut self, events: &Receiver<Event>) {
         let ticket = self.ticket();
         let (sender, flushed) = channel();
-        self.replies.insert(ticket, Reply::calling(move |outcome| drop(sender.send(outcome.is_ok()))));
+        self.replies.insert(ticket, Reply::calling(move |outcome| {
+            let _ = sender.send(outcome.is_ok());
+        }));
         self.primary.handle(self.clock.now(), Input::Flush { ticket });
         self.carry_out();
         while flushed.try_recv().is_err() {
@@ -350,6 +367,7 @@ impl Runner {
                 inputs.push(Input::Acked { path, ack });
             }
             Event::KeyRefused { key, why } => inputs.push(Input::KeyRefused { key, why }),
+            Event::Fenced { generation } => inputs.push(Input::Fenced { generation }),
             Event::EpochPrepared(prepared) => {
                 let (epoch, slot) = (prepared.epoch, prepared.slot);
                 self.committer.prepared(prepared);
@@ -394,6 +412,7 @@ impl Runner {
             | Event::PathLost { .. }
             | Event::Acked { .. }
             | Event::KeyRefused { .. }
+            | Event::Fenced { .. }
             | Event::EpochPrepared(_)
             | Event::EpochFailed { .. }
             | Event::PolicyDecided(_)
@@ -410,8 +429,12 @@ impl Runner {
         loop {
             match (self.backlog.front(), self.primary.room()) {
                 (None, _) | (Some(Event::Write { .. } | Event::Zero { .. }), Room::Wait) => break,
-                (Some(Event::Write { .. } | Event::Zero { .. }), Room::Full | Room::Failed) => {
-                    let errno = if self.primary.room() == Room::Full { Errno::NoSpc } else { Errno::Io };
+                (Some(Event::Write { .. } | Event::Zero { .. }), room @ (Room::Full | Room::Failed | Room::Fenced)) => {
+                    let errno = match room {
+                        Room::Full => Errno::NoSpc,
+                        Room::Fenced => Errno::Shutdown,
+                        Room::Open | Room::Wait | Room::Failed => Errno::Io,
+                    };
                     if let Some(Event::Write { reply, .. } | Event::Zero { reply, .. }) = self.backlog.pop_front() {
                         reply.done(Err(errno));
                     }
@@ -508,6 +531,7 @@ impl Runner {
                         result.map(|()| Answer::Done).map_err(|error| match error {
                             ReplyError::NoSpace => Errno::NoSpc,
                             ReplyError::Io => Errno::Io,
+                            ReplyError::Fenced => Errno::Shutdown,
                         }),
                     );
                 }
@@ -540,6 +564,10 @@ impl Runner {
                 self.primary.handle(self.clock.now(), Input::JournalBytes { bytes });
             }
             Output::ReadForCopy { extent } => self.read_for_copy(extent),
+            Output::DiscardCopy { ticket } => {
+                self.copies.remove(&ticket);
+                self.writes.remove(&ticket);
+            }
             Output::PersistOwed { stamp, acked, acked_chain } => {
                 self.state.acked = acked;
                 self.state.acked_chain = acked_chain;
@@ -593,6 +621,10 @@ impl Runner {
                     done(Err(refused));
                 }
             }
+            Output::PersistFence { generation } => {
+                self.state.fenced = Some(generation);
+                self.save_state();
+            }
             Output::PersistPause { paused } => {
                 self.state.paused = paused;
                 self.save_state();
@@ -631,10 +663,14 @@ impl Runner {
             self.last_seal_fault = None;
             for (planned, record) in sealed.planned.iter().zip(&sealed.records) {
                 self.outbox.push(planned.sequence, record.clone(), self.clock.now().instant);
-                self.destage_queue.extend(destage::Write::of(planned, &self.writes, self.settings.block_bytes));
+                let copied = matches!(planned.source, Source::Buffer { ticket, .. } if self.copies.contains(&ticket));
+                if !copied {
+                    self.destage_queue.extend(destage::Write::of(planned, &self.writes, self.settings.block_bytes));
+                }
             }
             for ticket in sealed.finished {
                 self.writes.remove(&ticket);
+                self.copies.remove(&ticket);
             }
             self.primary.handle(self.clock.now(), Input::Committed { digests: sealed.digests });
         }
@@ -666,9 +702,8 @@ impl Runner {
         let input = match self.read_blocks(extent) {
             Ok(bytes) => {
                 let ticket = self.ticket();
-                let data = Bytes::from(bytes);
-                self.buffer.write(ticket, extent.first(), &data);
-                self.writes.insert(ticket, data);
+                self.writes.insert(ticket, Bytes::from(bytes));
+                self.copies.insert(ticket);
                 Input::CopyRead { ticket, extent }
             }
             Err(error) => {

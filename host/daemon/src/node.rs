@@ -15,11 +15,10 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::config::{Config, NbdListen, NbdTls, NbdTlsFiles, PairSide, Secrets, Volume as VolumeConfig};
+use crate::config::{Config, NbdListen, NbdTls, NbdTlsFiles, PairSide, Volume as VolumeConfig};
 use crate::control::operator::Operator;
 use crate::control::server as control;
 use crate::keys::identity::Identity;
-use crate::keys::seal_file::{Cost, CredentialsDirectory, KeyProvider, Passphrase, PassphraseFile};
 use crate::link::listen;
 use crate::nbd::pool::Pool;
 use crate::nbd::registry::Registry;
@@ -60,9 +59,8 @@ pub struct Node {
     _lock: DirLock,
 }
 
-/// Runs the node that a configuration file describes, until SIGTERM, SIGINT or an operator's stop.
-pub fn run(file: &FilePath) -> anyhow::Result<()> {
-    let config = Config::load(file)?;
+/// Runs the node that a configuration describes, until SIGTERM or SIGINT.
+pub fn run(config: Config) -> anyhow::Result<()> {
     crate::observe::start_log(config.node.log, &config.node.log_filter)?;
     if let Err(error) = crate::keys::memory::keep_out_of_core_dumps() {
         tracing::warn!(%error, "a core file of this process could hold keys");
@@ -120,7 +118,7 @@ impl Node {
     fn start(config: Config) -> anyhow::Result<Self> {
         files::create_private_dir(&config.node.state_dir)?;
         let lock = DirLock::take(&config.node.state_dir)?;
-        let identity = Arc::new(load_identity(&config)?);
+        let identity = Arc::new(crate::cli::identity::load(&config)?);
         let cache = FileCache::open(&config.node.state_dir.join("code-cache"))?;
         let mac_key = Zeroizing::new(blake3::derive_key("farseal v1 code cache", &identity.to_stored()));
         let mut incarnation = [0; 16];
@@ -210,33 +208,6 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-/// The node's identity, by the way that the configuration says.
-pub fn load_identity(config: &Config) -> anyhow::Result<Identity> {
-    let provider: Box<dyn KeyProvider> = match &config.secrets {
-        Secrets::PassphraseFile(path) => {
-            let passphrase = Passphrase::new(read_passphrase(path)?);
-            Box::new(PassphraseFile::new(config.node.identity_file(), passphrase, Cost::RECOMMENDED))
-        }
-        Secrets::Credential => Box::new(CredentialsDirectory::from_environment().ok_or_else(|| {
-            anyhow::anyhow!("[secrets] credential: systemd handed none over; add LoadCredentialEncrypted=farseal to the unit")
-        })?),
-    };
-    Ok(Identity::from_stored(&provider.load()?)?)
-}
-
-/// The passphrase in a file, without the line's end.
-pub fn read_passphrase(path: &FilePath) -> anyhow::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(
-        std::fs::read_to_string(path)
-            .map_err(|error| anyhow::anyhow!("[secrets] passphrase-file {}: {error}", path.display()))?,
-    );
-    while text.ends_with(['\n', '\r']) {
-        text.pop();
-    }
-    anyhow::ensure!(!text.is_empty(), "[secrets] passphrase-file {}: it is empty", path.display());
-    Ok(text)
 }
 
 fn nbd_tls(files: &NbdTlsFiles) -> anyhow::Result<Arc<rustls::ServerConfig>> {

@@ -16,6 +16,7 @@ use crate::keyring::{Keyring, UnsealError, Unsealer};
 use crate::plugins::PairPlugins;
 use crate::replica::HandOver;
 use crate::store::files;
+use crate::store::home::Home as _;
 use crate::store::index::{Index, Place};
 use crate::store::log::{LogReader, ReadError};
 use crate::store::opened::{BlockSource, OpenedHome, Unopened};
@@ -218,7 +219,6 @@ pub struct Sweeper {
 struct Kept {
     format: u32,
     state: String,
-    finished: bool,
 }
 
 impl std::fmt::Debug for Sweeper {
@@ -230,6 +230,8 @@ impl std::fmt::Debug for Sweeper {
 /// A state text of 64 KiB, escaped, and what stands around it.
 const KEPT_BYTES_MAX: u64 = 512 << 10;
 
+/// Blocks opened between two syncs of the image: 256 MiB of 4 KiB blocks.
+const SYNC_BLOCKS: u64 = 65_536;
 /// Hints that are given to the strategy at once.
 const ACCESSED_MAX: usize = 64;
 
@@ -249,8 +251,10 @@ impl Sweeper {
         let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
         let mut state = kept.map(|kept| kept.state);
         let mut wake: Option<u64> = None;
+        let mut opened_since_sync = 0;
         let mut work = vec![wit::Event::Begin];
         loop {
+            let mut finished = false;
             for event in std::mem::take(&mut work) {
                 let Some(outcome) = self.ask(&mut state, &event) else { return };
                 for decision in outcome {
@@ -258,9 +262,13 @@ impl Sweeper {
                         wit::Action::Access(rule) => {
                             self.refuse.store(rule == wit::OnAccess::Refuse, Ordering::Release);
                         }
-                        wit::Action::Open(extent) => work.extend(self.open(extent)),
+                        wit::Action::Open(extent) => {
+                            let swept = self.open(extent);
+                            opened_since_sync += swept.map_or(0, |swept| swept.opened);
+                            work.extend(swept.map(wit::Event::Swept));
+                        }
                         wit::Action::WakeAt(at) => wake = Some(at),
-                        wit::Action::Finished => tracing::info!(pair = self.name, "the whole copy is open"),
+                        wit::Action::Finished => finished = true,
                         wit::Action::Alert(text) => {
                             tracing::warn!(pair = self.name, "the strategy says: {}", farseal_plugin::escaped(&text));
                         }
@@ -269,6 +277,18 @@ impl Sweeper {
                 }
                 if self.pending_stop(events, &mut work) {
                     return;
+                }
+            }
+            // What the strategy believes to be open must be so after a crash: the image first, then the state.
+            if opened_since_sync >= SYNC_BLOCKS || work.is_empty() {
+                if let Err(error) = self.home.sync() {
+                    tracing::error!(pair = self.name, %error, "the opened image could not be synced: the sweep stops");
+                    return;
+                }
+                opened_since_sync = 0;
+                self.keep(state.as_deref());
+                if finished {
+                    tracing::info!(pair = self.name, "the whole copy is open");
                 }
             }
             if work.is_empty() {
@@ -312,7 +332,7 @@ impl Sweeper {
         }
     }
 
-    /// Asks the strategy; its state is kept before its plan is carried out.
+    /// Asks the strategy. Its plans only open what can be opened again, so its state is kept after them.
     fn ask(&self, state: &mut Option<String>, event: &wit::Event) -> Option<Vec<wit::Decision>> {
         let context = self.context()?;
         let now = context.now;
@@ -327,13 +347,16 @@ impl Sweeper {
         };
         let outcome = self.plugins.recovery.step(now, &current, event, &context).value;
         decisions.extend(outcome.decisions);
-        let finished = decisions.iter().any(|decision| matches!(decision.action, wit::Action::Finished));
-        let kept = Kept { format: 1, state: outcome.state.clone(), finished };
+        *state = Some(outcome.state);
+        Some(decisions)
+    }
+
+    fn keep(&self, state: Option<&str>) {
+        let Some(state) = state else { return };
+        let kept = Kept { format: 1, state: state.to_owned() };
         if let Err(error) = files::write_atomically(&self.path, &serde_json::to_vec(&kept).unwrap_or_default()) {
             tracing::warn!(pair = self.name, %error, "the strategy's state could not be kept: a restart sweeps again");
         }
-        *state = Some(outcome.state);
-        Some(decisions)
     }
 
     fn context(&self) -> Option<wit::Context> {
@@ -354,14 +377,14 @@ impl Sweeper {
         })
     }
 
-    fn open(&self, extent: wit::Extent) -> Option<wit::Event> {
+    fn open(&self, extent: wit::Extent) -> Option<wit::Swept> {
         let inside = self.blocks.0.saturating_sub(extent.first).min(extent.blocks);
         let whole = Extent::new(Lba(extent.first), BlockCount(inside))?;
         let swept = self.home.sweep(whole);
         for lba in &swept.first_failed {
             tracing::error!(pair = self.name, %lba, "a block of the copy does not open");
         }
-        Some(wit::Event::Swept(wit::Swept { extent, opened: swept.opened.0, failed: swept.failed.0 }))
+        Some(wit::Swept { extent, opened: swept.opened.0, failed: swept.failed.0 })
     }
 }
 

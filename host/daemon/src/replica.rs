@@ -70,6 +70,18 @@ pub struct Parts {
     pub taken_over: Box<dyn FnOnce(HandOver) + Send>,
 }
 
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Event")
+    }
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("name", &self.name).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
 /// A running replica.
 pub struct Replica {
     pub inbox: Sender<Event>,

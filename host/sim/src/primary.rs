@@ -94,6 +94,7 @@ pub struct PrimarySite {
     /// Every key that was ever prepared, by epoch; written before the key is used.
     keys: BTreeMap<Epoch, KeyId>,
     pub paused: bool,
+    pub fenced: Option<Generation>,
     /// What the journal's disk really holds, durably.
     pub durable_on_disk: Sequence,
     // Until the next crash.
@@ -143,6 +144,7 @@ impl PrimarySite {
             map: None,
             keys: BTreeMap::new(),
             paused: false,
+            fenced: None,
             durable_on_disk: Sequence::NONE,
             chain: Chain::START,
             commits: VecDeque::new(),
@@ -235,6 +237,7 @@ impl World {
             newest_epoch: site.keys.last_key_value().map_or(Epoch::NONE, |(epoch, _)| *epoch),
             owed,
             paused: site.paused,
+            fenced: site.fenced,
         };
         let found = match Recovered::from_journal(&scans, kept) {
             Ok(found) => found,
@@ -486,6 +489,16 @@ impl World {
                 self.after(delay, soon(PrimaryEvent::CopyRead { extent, stamps }));
                 Ok(())
             }
+            Output::DiscardCopy { ticket } => {
+                self.stats.see(Sometimes::CopyDiscarded);
+                let site = &mut self.primary;
+                if let Some(place) = site.buffer.iter().position(|entry| entry.ticket == ticket)
+                    && let Some(entry) = site.buffer.remove(place)
+                {
+                    site.buffered_bytes -= wide(entry.stamps.len()) * block_bytes().as_u64();
+                }
+                Ok(())
+            }
             Output::PersistOwed { stamp, acked, acked_chain } => {
                 let bytes = self.primary.machine.as_ref().and_then(Primary::owed_map).map(OwedMap::encode);
                 let bytes = bytes.unwrap_or_default();
@@ -516,6 +529,10 @@ impl World {
             Output::AskPolicy { event: _ } => {
                 let delay = self.dice_life.between(10, 50_000);
                 self.after(delay, soon(PrimaryEvent::PolicyDecides));
+                Ok(())
+            }
+            Output::PersistFence { generation } => {
+                self.primary.fenced = Some(generation);
                 Ok(())
             }
             Output::PersistPause { paused } => {
@@ -672,9 +689,11 @@ impl World {
             Source::Capsules { start, how: _ } => {
                 let key = self.primary.keys.get(&planned.epoch).copied().unwrap_or_default();
                 facts = Some(Facts { epoch: planned.epoch, start, key });
-                self.stats.see(Sometimes::Resync);
             }
             Source::Header | Source::Random => {}
+        }
+        if planned.kind == Kind::Gap {
+            self.stats.see(Sometimes::Resync);
         }
         let blocks = match planned.kind {
             Kind::Key | Kind::Cover => planned.body_blocks,
@@ -852,7 +871,7 @@ impl World {
             paths: u16::try_from(self.link.lines.len()).unwrap_or(1),
         };
         self.send(path, Side::Secondary, Message::Attach(attach));
-        Ok(())
+        self.tell_primary(Input::Attaching { path })
     }
 
     fn send_records(&mut self, path: Path, first: Sequence, last: Sequence) -> Outcome {

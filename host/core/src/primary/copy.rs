@@ -1,13 +1,19 @@
 //! Copying beside the order: initial copy, falling behind, and resync from the dirty map.
 //!
 //! ```text
-//!   InOrder ──overflow──▶ Behind ──link up──▶ Resync: map durable ─▶ gap placed ─▶ open ──nothing owed, cut──▶ InOrder
+//!   InOrder ──overflow──▶ Behind ──link up──▶ Resync: key ready ─▶ map durable ─▶ gap placed ─▶ open ──cut──▶ InOrder
+//!                           ▲                                                              │
+//!                           └─ overflow, key refused, gap cannot join, map not written ────┘
 //! ```
 //!
 //! While behind, records stay local and the dirty map remembers what they touch. A gap record tells the secondary that
 //! the numbers below it were given up; from there on everything is an ordinary record again. The map is durable before
 //! the gap is placed: otherwise a crash could leave a secondary that has the gap and nobody who knows what it lacks.
+//! A fresh key follows the gap at once, because the secondary lacks the keys among what was given up; it is prepared
+//! beforehand, so that nothing is held for longer than the map's write takes.
 //! The secondary offers its last consistent state until the cut.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -33,8 +39,18 @@ pub(super) struct Copying {
     stamp: u64,
     /// Trimming may lean on the durable map up to here.
     covered: Sequence,
+    /// A resync failed: the next begins not before this.
+    retry_at: Option<Instant>,
+    /// Reads for copies that the driver has under way, by their first block. Stale once an initiator wrote there.
+    reads: BTreeMap<Lba, Read>,
     /// What each map that is being made durable covers.
     persisting: VecDeque<(u64, Sequence)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Read {
+    extent: Extent,
+    stale: bool,
 }
 
 #[derive(Debug)]
@@ -48,12 +64,14 @@ enum Phase {
 /// How far a resync is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
+    /// The key that follows the gap is being prepared; records go on here meanwhile.
+    KeyPending,
     /// The map is being made durable, under this stamp; nothing is placed meanwhile.
     MapPending(u64),
     /// The gap record is the next to be placed.
     GapDue,
-    /// The gap record has its place.
-    GapPlaced,
+    /// The gap record has its place, this one.
+    GapPlaced(Sequence),
     /// Records are sent, copies beside writes.
     Open,
     /// Nothing is owed; the cut that says so has its place.
@@ -70,7 +88,14 @@ impl Copying {
                 Phase::Behind { map }
             }
         };
-        Self { phase, stamp: 0, covered: Sequence::NONE, persisting: VecDeque::new() }
+        Self {
+            phase,
+            stamp: 0,
+            covered: Sequence::NONE,
+            retry_at: None,
+            reads: BTreeMap::new(),
+            persisting: VecDeque::new(),
+        }
     }
 
     pub(super) fn state(&self) -> CopyState {
@@ -101,21 +126,28 @@ impl Copying {
         }
     }
 
-    pub(super) fn behind(&self) -> bool {
-        matches!(self.phase, Phase::Behind { .. })
+    /// Records only go to the map, and may leave the journal once that is durable.
+    fn only_remembers(&self) -> bool {
+        matches!(self.phase, Phase::Behind { .. } | Phase::Resync { stage: Stage::KeyPending, .. })
+    }
+
+    /// What the secondary gets next is no consistent state before the closing cut.
+    pub(super) fn gap_open(&self) -> bool {
+        matches!(self.phase, Phase::Resync { stage: Stage::GapPlaced(_) | Stage::Open | Stage::CutPlaced(_), .. })
+    }
+
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.retry_at.filter(|_| matches!(self.phase, Phase::Behind { .. }))
     }
 
     /// An initiator wrote here. Until the gap is open its record will not be sent.
     pub(super) fn written(&mut self, extent: Extent) {
+        self.reads.values_mut().filter(|read| read.extent.overlaps(extent)).for_each(|read| read.stale = true);
         if !self.sends()
             && let Phase::Behind { map } | Phase::Resync { map, .. } = &mut self.phase
         {
             map.mark(extent);
         }
-    }
-
-    pub(super) fn owe_everything(&mut self, settings: &Settings) {
-        self.phase = Phase::Behind { map: OwedMap::full(settings.blocks, settings.block_bytes) };
     }
 
     /// Nothing may be placed before the map is durable.
@@ -127,28 +159,38 @@ impl Copying {
         matches!(self.phase, Phase::Resync { stage: Stage::GapDue, .. })
     }
 
-    /// The gap that opens a resync, the cut that closes it.
-    pub(super) fn marker_due(&mut self, next: Sequence) -> Option<Kind> {
-        let Phase::Resync { map, stage } = &mut self.phase else {
-            return None;
-        };
-        match stage {
-            Stage::GapDue => {
-                *stage = Stage::GapPlaced;
-                Some(Kind::Gap)
-            }
-            Stage::Open if map.is_empty() => {
-                *stage = Stage::CutPlaced(next);
-                Some(Kind::Cut)
-            }
-            Stage::MapPending(_) | Stage::GapPlaced | Stage::Open | Stage::CutPlaced(_) => None,
+    pub(super) fn gap_placed(&mut self, gap: Sequence) {
+        if let Phase::Resync { stage, .. } = &mut self.phase {
+            *stage = Stage::GapPlaced(gap);
         }
     }
 
-    pub(super) fn gap_opened(&mut self) {
-        if let Phase::Resync { stage, .. } = &mut self.phase {
+    /// Nothing is owed: the cut that closes the resync is next.
+    pub(super) fn closes(&self) -> bool {
+        matches!(&self.phase, Phase::Resync { map, stage: Stage::Open } if map.is_empty())
+    }
+
+    /// The cut that closes a resync.
+    pub(super) fn cut_due(&mut self, next: Sequence) -> bool {
+        let Phase::Resync { map, stage: stage @ Stage::Open } = &mut self.phase else {
+            return false;
+        };
+        if map.is_empty() {
+            *stage = Stage::CutPlaced(next);
+        }
+        map.is_empty()
+    }
+
+    /// The gap is in the journal. Says whether it is the one that counts: another resync may have begun since.
+    pub(super) fn gap_opened(&mut self, gap: Sequence) -> bool {
+        let Phase::Resync { stage, .. } = &mut self.phase else {
+            return false;
+        };
+        let counts = *stage == Stage::GapPlaced(gap);
+        if counts {
             *stage = Stage::Open;
         }
+        counts
     }
 
     pub(super) fn copied_in(&mut self, extent: Extent, sequence: Sequence) {
@@ -157,7 +199,21 @@ impl Copying {
         }
     }
 
+    /// A read came back, and its content has no place yet. Says whether it may have one: a write that was accepted since
+    /// the read began stands before the copy in the order, and the copy would undo it.
+    pub(super) fn take_read(&mut self, extent: Extent) -> bool {
+        let Some(read) = self.reads.remove(&extent.first()) else {
+            return false;
+        };
+        let good = !read.stale && matches!(self.phase, Phase::Resync { stage: Stage::Open, .. });
+        if !good {
+            self.read_failed(extent);
+        }
+        good
+    }
+
     pub(super) fn read_failed(&mut self, extent: Extent) {
+        self.reads.remove(&extent.first());
         if let Phase::Resync { map, .. } = &mut self.phase {
             map.copy_failed(extent);
         }
@@ -198,11 +254,16 @@ impl Copying {
     }
 
     /// The map stays as it was on disk: what leans on it waits, and the resync begins again with the next path.
-    pub(super) fn persist_failed(&mut self, stamp: u64) {
+    pub(super) fn persist_failed(&mut self, now: Now, stamp: u64) {
         self.persisting.retain(|(persisting, _)| *persisting != stamp);
-        if self.awaits_map() {
+        if matches!(self.phase, Phase::Resync { stage: Stage::MapPending(awaited), .. } if awaited == stamp) {
+            self.wait_and_retry(now);
             self.fall_behind();
         }
+    }
+
+    fn wait_and_retry(&mut self, now: Now) {
+        self.retry_at = Some(now.instant.plus(STORE_RETRY_INTERVAL));
     }
 
     /// Back to remembering only; copies under way count for nothing.
@@ -216,14 +277,30 @@ impl Copying {
 }
 
 impl Primary {
-    /// A path is up: what the map owes can be worked off, once the map is durable.
-    pub(super) fn link_came_up(&mut self) {
-        if let Phase::Behind { .. } = self.copying.phase {
+    /// A path is up: what the map owes can be worked off, once the key that follows the gap is there and the map is durable.
+    pub(super) fn run_resync(&mut self, now: Now) {
+        if !self.link_up() || self.pause.is_some() || self.journal_failed {
+            return;
+        }
+        let waits = self.copying.retry_at.is_some_and(|at| now.instant < at);
+        if !waits && let Phase::Behind { .. } = self.copying.phase {
+            self.copying.retry_at = None;
             let Phase::Behind { map } = std::mem::replace(&mut self.copying.phase, Phase::InOrder) else {
                 return;
             };
+            self.copying.phase = Phase::Resync { map, stage: Stage::KeyPending };
+        }
+        if !matches!(self.copying.phase, Phase::Resync { stage: Stage::KeyPending, .. }) {
+            return;
+        }
+        if let Some(epoch) = self.rotation.renew(now) {
+            self.prepare(epoch, How::AtOnce);
+        }
+        if self.rotation.is_ready_at_once() {
             let stamp = self.next_stamp(self.homed);
-            self.copying.phase = Phase::Resync { map, stage: Stage::MapPending(stamp) };
+            if let Phase::Resync { stage, .. } = &mut self.copying.phase {
+                *stage = Stage::MapPending(stamp);
+            }
         }
     }
 
@@ -236,37 +313,93 @@ impl Primary {
         let Phase::Resync { map, stage: Stage::Open } = &mut self.copying.phase else {
             return;
         };
+        let mut busy = Vec::new();
         while map.copies_under_way() < most {
             let Some(extent) = map.next_copy() else {
-                return;
+                break;
             };
+            if self.copying.reads.contains_key(&extent.first()) {
+                // A read of an earlier resync is under way still: its content may be old. This one waits for its end.
+                busy.push(extent);
+                continue;
+            }
+            self.copying.reads.insert(extent.first(), Read { extent, stale: false });
             self.outputs.push_back(Output::ReadForCopy { extent });
+        }
+        busy.into_iter().for_each(|extent| map.copy_failed(extent));
+    }
+
+    pub(super) fn on_copy_read(&mut self, ticket: Ticket, extent: Extent) {
+        if self.copying.take_read(extent) && !self.journal_failed {
+            self.accept(ticket, Content::Copied, extent);
+        } else {
+            self.outputs.push_back(Output::DiscardCopy { ticket });
+        }
+    }
+
+    pub(super) fn owe_everything(&mut self) {
+        let map = OwedMap::full(self.settings.blocks, self.settings.block_bytes);
+        self.copying.phase = Phase::Behind { map };
+        self.transfer.stop_sending();
+        // Asked for is done, whatever crashes.
+        self.next_stamp(self.homed);
+    }
+
+    /// What the secondary holds is not where this site thought that a gap would join it.
+    pub(super) fn rebase(&mut self, ack: &Ack) -> bool {
+        if ack.durable <= self.transfer.acked() || ack.durable > self.synced {
+            return false;
+        }
+        match &self.copying.phase {
+            Phase::Unpaired | Phase::InOrder => return false,
+            Phase::Behind { .. }
+            | Phase::Resync { stage: Stage::KeyPending | Stage::MapPending(_) | Stage::GapDue, .. } => {}
+            Phase::Resync { stage: Stage::GapPlaced(_), .. } => self.start_over(),
+            Phase::Resync { stage: Stage::Open | Stage::CutPlaced(_), .. } => {
+                let gap = self.transfer.unacked().next().filter(|record| record.kind == Kind::Gap);
+                if gap.is_none_or(|gap| gap.sequence <= ack.durable) {
+                    return false;
+                }
+                self.start_over();
+            }
+        }
+        self.transfer.adopt(ack);
+        true
+    }
+
+    /// The rest of the order is given up: the map owes what is under way.
+    fn start_over(&mut self) {
+        match self.copying.phase {
+            Phase::Unpaired | Phase::Behind { .. } => return,
+            Phase::InOrder => {
+                let map = OwedMap::empty(self.settings.blocks, self.settings.block_bytes);
+                self.copying.phase = Phase::Behind { map };
+            }
+            Phase::Resync { .. } => self.copying.fall_behind(),
+        }
+        self.owe_what_is_in_flight();
+        self.transfer.stop_sending();
+    }
+
+    /// The secondary refuses a key that seals already: what it sealed comes again, behind a gap and another key.
+    pub(super) fn key_in_force_refused(&mut self, now: Now) {
+        if self.copying.sends() || self.copying.gap_open() {
+            self.copying.wait_and_retry(now);
+            self.start_over();
         }
     }
 
     /// When the journal has grown past its limit for the secondary's sake, what it holds for it goes to the dirty map.
     pub(super) fn run_overflow(&mut self, now: Now) {
-        if !self.settings.paired || self.journal_bytes <= self.settings.journal_bytes_max || self.home_lags() {
+        let over = self.journal_bytes > self.settings.journal_bytes_max || self.journal_full;
+        if !self.settings.paired || !over || self.home_lags() {
             return;
         }
-        match self.copying.phase {
-            Phase::InOrder => {
-                let map = OwedMap::empty(self.settings.blocks, self.settings.block_bytes);
-                self.copying.phase = Phase::Behind { map };
-            }
-            Phase::Resync { stage: Stage::Open | Stage::CutPlaced(_), .. } => self.copying.fall_behind(),
-            Phase::Unpaired | Phase::Behind { .. } | Phase::Resync { .. } => {
-                return self.persist_owed();
-            }
+        if self.copying.sends() {
+            self.alarm(now, Alarm::Behind);
+            self.start_over();
         }
-        self.alarm(now, Alarm::Behind);
-        self.owe_what_is_in_flight();
-        self.transfer.stop_sending();
         self.persist_owed();
-        // A path that is up begins the resync at once: the rest of the order was given up.
-        if self.link_up() {
-            self.link_came_up();
-        }
     }
 
     /// Home is the reason that the journal is long, not the secondary.
@@ -286,7 +419,7 @@ impl Primary {
 
     /// Makes the map durable, so that the journal below what it covers can go.
     fn persist_owed(&mut self) {
-        if self.copying.behind() && self.copying.persisting.is_empty() && self.homed > self.copying.covered {
+        if self.copying.only_remembers() && self.copying.persisting.is_empty() && self.homed > self.copying.covered {
             self.next_stamp(self.homed);
         }
     }

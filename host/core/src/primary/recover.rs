@@ -6,7 +6,7 @@ use crate::chain::Chain;
 use crate::journal::{Damage, Entry, Scan, Tear, chain_after, damage};
 use crate::owed::OwedMap;
 use crate::record::Kind;
-use crate::units::{ByteLen, Epoch, Sequence};
+use crate::units::{ByteLen, Epoch, Generation, Sequence};
 
 use super::{Recovered, Unacked};
 
@@ -21,6 +21,8 @@ pub struct Kept {
     pub owed: Option<KeptMap>,
     /// A pause by the operator was in force.
     pub paused: bool,
+    /// The other site has taken over, as this generation.
+    pub fenced: Option<Generation>,
 }
 
 /// What [`super::Output::PersistOwed`] made durable.
@@ -48,7 +50,12 @@ impl Recovered {
     pub fn from_journal(scans: &[Scan], kept: Kept) -> Result<Found, Damage> {
         let mut found = Found { recovered: Self::fresh(), segment: 0, valid_bytes: 0, replay: Vec::new() };
         let Some(first) = scans.first() else {
-            found.recovered = Self { newest_epoch: kept.newest_epoch, paused: kept.paused, ..found.recovered };
+            found.recovered = Self {
+                newest_epoch: kept.newest_epoch,
+                paused: kept.paused,
+                fenced: kept.fenced,
+                ..found.recovered
+            };
             return Ok(found);
         };
         let before = first.header.first.previous();
@@ -111,6 +118,7 @@ impl Recovered {
             newest_epoch: kept.newest_epoch,
             owed,
             paused: kept.paused,
+            fenced: kept.fenced,
             cuts,
         };
         Ok(found)

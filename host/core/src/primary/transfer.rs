@@ -1,6 +1,6 @@
 //! Transfer: what is sent over which path, what has been acknowledged, and do the sites still agree.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
@@ -22,6 +22,8 @@ pub enum Divergence {
 #[derive(Debug)]
 pub(super) struct Transfer {
     paths: BTreeSet<Path>,
+    /// How far the secondary was known to be when each path asked to attach.
+    attaching: BTreeMap<Path, Sequence>,
     next_path: usize,
     /// Above the acknowledged mark, in order; gaps leave holes.
     unacked: VecDeque<Unacked>,
@@ -41,6 +43,7 @@ impl Transfer {
         let unacked_bytes = unacked.iter().map(|record| record.bytes.0).sum();
         Self {
             paths: BTreeSet::new(),
+            attaching: BTreeMap::new(),
             next_path: 0,
             unacked: unacked.into(),
             unacked_bytes,
@@ -107,16 +110,26 @@ impl Transfer {
         }
     }
 
+    pub(super) fn attaching(&mut self, path: Path) {
+        self.attaching.insert(path, self.acked);
+    }
+
+    /// Takes over where the secondary is without a check: the records between are given up and the map owes them.
+    pub(super) fn adopt(&mut self, ack: &Ack) {
+        (self.acked, self.acked_chain) = (ack.durable, ack.chain);
+        self.sent = self.sent.max(ack.durable);
+    }
+
     fn rewind(&mut self) {
-        self.sent = self.unacked.front().map_or(self.sent, |record| record.sequence.previous());
+        self.sent = self.acked;
         self.in_flight_bytes = 0;
     }
 
-    /// Takes in how far the secondary is. Says by how far the mark moved, or how the sites disagree.
-    fn advance(&mut self, ack: &Ack, last: Sequence) -> Result<bool, Divergence> {
+    /// Takes in how far the secondary is, or says how the sites disagree.
+    fn advance(&mut self, ack: &Ack, last: Sequence) -> Result<(), Divergence> {
         if ack.durable < self.acked {
             // An older acknowledgement of another path says nothing new.
-            return Ok(false);
+            return Ok(());
         }
         if ack.durable > last {
             return Err(Divergence::Ahead { ours: last, theirs: ack.durable });
@@ -130,7 +143,6 @@ impl Transfer {
         if chain != Some(ack.chain) {
             return Err(Divergence::Chain(ack.durable));
         }
-        let moved = ack.durable > self.acked;
         self.acked = ack.durable;
         self.acked_chain = ack.chain;
         while self.unacked.front().is_some_and(|record| record.sequence <= ack.durable) {
@@ -143,7 +155,7 @@ impl Transfer {
         }
         self.sent = self.sent.max(ack.durable);
         self.held.clone_from(&ack.ranges);
-        Ok(moved)
+        Ok(())
     }
 
     fn holds(&self, sequence: Sequence) -> bool {
@@ -195,24 +207,21 @@ impl Primary {
             return;
         }
         if welcome.generation > self.settings.generation {
-            return self.diverge(now, Divergence::Fenced(welcome.generation));
+            return self.fence(now, welcome.generation);
         }
-        if welcome.ack.durable < self.transfer.acked {
-            let (ours, theirs) = (self.transfer.acked, welcome.ack.durable);
+        // A mark below the one that is known now is only old; below what was known when the path asked, it is a loss.
+        let ours = self.transfer.attaching.remove(&path).unwrap_or(Sequence::NONE);
+        if welcome.ack.durable < ours {
+            let theirs = welcome.ack.durable;
             return self.diverge(now, Divergence::RolledBack { ours, theirs });
         }
-        // While behind, the journal may no longer know the running hash at the secondary's mark: the map owes all
-        // that lies above the mark that was known.
-        if self.copying.behind() && welcome.ack.durable > self.transfer.acked && welcome.ack.durable <= self.synced {
-            self.transfer.acked = welcome.ack.durable;
-            self.transfer.acked_chain = welcome.ack.chain;
-        }
-        if let Err(divergence) = self.transfer.advance(&welcome.ack, self.synced) {
+        if !self.rebase(&welcome.ack)
+            && let Err(divergence) = self.transfer.advance(&welcome.ack, self.synced)
+        {
             return self.diverge(now, divergence);
         }
         self.transfer.paths.insert(path);
         self.transfer.rewind();
-        self.link_came_up();
         self.note_acknowledged();
     }
 
@@ -220,10 +229,12 @@ impl Primary {
         if !self.transfer.paths.contains(&path) {
             return;
         }
-        match self.transfer.advance(ack, self.synced) {
-            Ok(_) => self.note_acknowledged(),
-            Err(divergence) => self.diverge(now, divergence),
+        if !self.rebase(ack)
+            && let Err(divergence) = self.transfer.advance(ack, self.synced)
+        {
+            return self.diverge(now, divergence);
         }
+        self.note_acknowledged();
         if ack.full {
             self.alarm(now, Alarm::SecondaryFull);
         }
@@ -232,8 +243,20 @@ impl Primary {
     fn note_acknowledged(&mut self) {
         let acked = self.transfer.acked;
         self.rotation.acknowledged(acked);
+        self.voided = self.voided.split_off(&acked.next());
         if self.copying.acknowledged(acked) {
             self.outputs.push_back(Output::DropOwed);
+        }
+    }
+
+    /// The other site writes now. What is here is kept; nothing is added to it, and no FLUSH is answered well: what it
+    /// would cover is not what initiators will find at the other site.
+    pub(super) fn fence(&mut self, now: Now, generation: Generation) {
+        if self.fenced.is_none() {
+            self.fenced = Some(generation);
+            self.outputs.push_back(Output::PersistFence { generation });
+            self.diverge(now, Divergence::Fenced(generation));
+            self.answer_durable();
         }
     }
 

@@ -202,7 +202,7 @@ impl PolicyThread {
     fn decision(&self, decision: wit::Decision) -> Option<Decision> {
         let action = match decision.action {
             wit::Action::Rotate(rotate) => {
-                tracing::info!(pair = self.name, why = %farseal_plugin::escaped(&decision.why), "the policy asks for a new key");
+                tracing::info!(pair = self.name, reason = %farseal_plugin::escaped(&rotate.reason), "the policy asks for a new key");
                 Action::Rotate(match rotate.how {
                     wit::How::AsConfigured => None,
                     wit::How::InBand => Some(How::InBand),

@@ -78,9 +78,18 @@ fn gather(
     } else {
         (state.acked, state.acked_chain)
     };
+    // A gap without a map is one whose resync has ended: what it gave up was copied since.
+    let (acked, given_up) = recovery
+        .records
+        .iter()
+        .filter(|record| record.header.kind == Kind::Gap && owed.is_none())
+        .map(|record| (Sequence(record.header.aux).previous().max(acked), record.header.sequence))
+        .next_back()
+        .unwrap_or((acked, Sequence::NONE));
     let unacked = recovery
         .records
         .iter()
+        .filter(|record| record.header.sequence >= given_up)
         .filter(|record| record.header.sequence > acked)
         .map(|record| Unacked {
             sequence: record.header.sequence,
@@ -109,6 +118,7 @@ fn gather(
         newest_epoch: parts.keyring.newest(),
         owed,
         paused: state.paused,
+        fenced: state.fenced,
         cuts,
     }
 }

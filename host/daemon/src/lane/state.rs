@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use farseal_core::chain::Chain;
-use farseal_core::units::Sequence;
+use farseal_core::units::{Generation, Sequence};
 use serde::{Deserialize, Serialize};
 
 use crate::store::{StoreError, files};
@@ -20,6 +20,9 @@ pub struct LaneState {
     pub homed: Sequence,
     /// The operator paused the transfer.
     pub paused: bool,
+    /// The other site has taken over, as this generation: nothing is written here any more.
+    #[serde(default)]
+    pub fenced: Option<Generation>,
 }
 
 /// A file that holds more is not ours.
@@ -40,7 +43,7 @@ pub enum StateError {
 
 impl Default for LaneState {
     fn default() -> Self {
-        Self { format: 1, acked: Sequence::NONE, acked_chain: Chain::START, homed: Sequence::NONE, paused: false }
+        Self { format: 1, acked: Sequence::NONE, acked_chain: Chain::START, homed: Sequence::NONE, paused: false, fenced: None }
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Came {
     Welcomed(farseal_core::frame::Welcome, UnboundedSender<Send>),
     Acked(farseal_core::frame::Ack),
     KeyRefused { key: farseal_core::units::Sequence, why: farseal_core::frame::KeyRefusal },
+    /// The secondary was taken over to, as this generation.
+    Fenced(farseal_core::units::Generation),
     Lost,
 }
 
@@ -92,6 +94,9 @@ impl Dialler {
                 wait = RETRY_FIRST;
             }
             let Err(error) = ended else { return };
+            if let PathError::Refused(Refusal::Fenced(generation)) = &error {
+                (self.came)(self.path, Came::Fenced(*generation));
+            }
             self.note(&error);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

@@ -218,7 +218,7 @@ impl PairNode {
     async fn tell(&self, command: Command, name: &'static str) -> Result<(), CommandError> {
         let Side::Primary(lane) = &self.side else { return Err(self.other_side(name, Role::Primary)) };
         let (sender, done) = oneshot::channel();
-        let event = LaneEvent::Operator { command, done: Box::new(move |result| drop(sender.send(result))) };
+        let event = LaneEvent::Operator { command, done: Box::new(move |result| _ = sender.send(result)) };
         let gone = || CommandError::Failed { reason: "the lane has stopped".into(), next: Some("see the node's log".into()) };
         lane.inbox.send(event).map_err(|_| gone())?;
         done.await.map_err(|_| gone())?.map_err(|refused| CommandError::Refused {

@@ -159,6 +159,7 @@ impl PairNode {
                 }
                 dial::Came::Acked(ack) => LaneEvent::Acked { path, ack },
                 dial::Came::KeyRefused { key, why } => LaneEvent::KeyRefused { key, why },
+                dial::Came::Fenced(generation) => LaneEvent::Fenced { generation },
                 dial::Came::Lost => {
                     set(&lost_at, Some(clock.now().instant));
                     LaneEvent::PathLost { path }

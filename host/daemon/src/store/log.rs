@@ -32,8 +32,10 @@ use super::{StoreError, exclusive, files, locked, narrow, shared, wide};
 /// Bytes of a segment: 128 MiB, a hundred of the largest records.
 pub const LOG_SEGMENT_BYTES: ByteLen = ByteLen(128 << 20);
 
-/// Bytes that are buffered at most before they are written.
-const BUFFER_BYTES: usize = 4 << 20;
+/// Bytes that are buffered at most before they are written: what stays in a core's cache.
+const BUFFER_BYTES: usize = 512 << 10;
+/// A record of this size is written at once, with what is buffered before it: copying costs more than the call.
+const DIRECT_BYTES: usize = 64 << 10;
 /// Room is reserved in steps of this, so that a log never takes much more than it holds.
 const RESERVE_BYTES: u64 = 16 << 20;
 
@@ -197,7 +199,7 @@ impl Log {
         Ok((log, found.records))
     }
 
-    /// Gives a record its place. Buffered: nobody can read it before [`Self::flush`]. After an error the record has
+    /// Gives a record its place. Buffered: nobody may count on reading it before [`Self::flush`]. After an error the record has
     /// no place, and what was buffered before it is still there.
     pub fn append(&mut self, record: &[u8], header: &Header) -> Result<Location, StoreError> {
         if record.len() != header.record_bytes() {
@@ -214,26 +216,18 @@ impl Log {
             self.flush()?;
         }
         let location = self.end();
-        self.buffer.extend_from_slice(record);
-        self.buffered += 1;
+        if record.len() >= DIRECT_BYTES {
+            self.write_out(record, 1)?;
+        } else {
+            self.buffer.extend_from_slice(record);
+            self.buffered += 1;
+        }
         Ok(location)
     }
 
     /// Writes the buffer out: readers see it, and a sync covers it.
     pub fn flush(&mut self) -> Result<(), StoreError> {
-        let Some((number, tail)) = self.tail.as_mut().filter(|_| !self.buffer.is_empty()) else {
-            return Ok(());
-        };
-        let goal = tail.end + wide(self.buffer.len());
-        let reserve = goal.next_multiple_of(RESERVE_BYTES).min(self.segment_bytes);
-        tail.append(&mut [IoSlice::new(&self.buffer)], reserve)?;
-        self.buffer.clear();
-        exclusive(&self.shared.segments).insert(*number, tail.end);
-        let mut unsynced = locked(&self.shared.unsynced);
-        unsynced.flushed += std::mem::take(&mut self.buffered);
-        unsynced.flushed_end = Location::at(*number, tail.end);
-        unsynced.touch(tail);
-        Ok(())
+        if self.buffer.is_empty() { Ok(()) } else { self.write_out(&[], 0) }
     }
 
     pub fn syncer(&self) -> LogSyncer {
@@ -292,6 +286,23 @@ impl Log {
     /// Bytes of all segments, as far as they are written.
     pub fn bytes(&self) -> ByteLen {
         ByteLen(shared(&self.shared.segments).values().sum())
+    }
+
+    /// Writes the buffer and what follows it; after an error, neither.
+    fn write_out(&mut self, more: &[u8], records: u64) -> Result<(), StoreError> {
+        let Some((number, tail)) = &mut self.tail else {
+            return Ok(());
+        };
+        let goal = tail.end + wide(self.buffer.len() + more.len());
+        let reserve = goal.next_multiple_of(RESERVE_BYTES).min(self.segment_bytes);
+        tail.append(&mut [IoSlice::new(&self.buffer), IoSlice::new(more)], reserve)?;
+        self.buffer.clear();
+        exclusive(&self.shared.segments).insert(*number, tail.end);
+        let mut unsynced = locked(&self.shared.unsynced);
+        unsynced.flushed += std::mem::take(&mut self.buffered) + records;
+        unsynced.flushed_end = Location::at(*number, tail.end);
+        unsynced.touch(tail);
+        Ok(())
     }
 
     /// Begins the next segment.
