@@ -1,6 +1,7 @@
 //! The repository's commands: `cargo xtask <command>`. Each is a file of its name.
 
 mod build;
+mod chaos;
 mod ci;
 mod component;
 mod demo;
@@ -27,8 +28,13 @@ struct Command {
     run: fn(&Workspace, &[String]) -> anyhow::Result<()>,
 }
 
-const COMMANDS: [Command; 7] = [
-    Command { name: "demo", usage: "[--keep]", purpose: "copies a real file system between two sites, loses one, and reads it back", run: demo::run },
+const COMMANDS: [Command; 8] = [
+    Command {
+        name: "demo",
+        usage: "[--keep]",
+        purpose: "copies a real file system between two sites, loses one, and reads it back",
+        run: demo::run,
+    },
     Command {
         name: "plugins",
         usage: "[NAME..] [--check]",
@@ -46,6 +52,12 @@ const COMMANDS: [Command; 7] = [
         usage: "[NAME|FILE.wasm] [--scenario GLOB] [--check|--review|--accept]",
         purpose: "plays the scenarios to plugins and compares the transcripts with the accepted ones",
         run: snapshot::run,
+    },
+    Command {
+        name: "chaos",
+        usage: "[--kills N] [--power-cuts N] [--seed N]",
+        purpose: "kills two sites and cuts their power under load, and judges every image",
+        run: chaos::run,
     },
     Command { name: "tidy", usage: "", purpose: "checks the repository's structure", run: tidy::run },
     Command {

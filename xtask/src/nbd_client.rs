@@ -90,6 +90,11 @@ impl Client {
         }
     }
 
+    /// The connection itself, for whoever keeps many requests under way.
+    pub(crate) fn stream(&self) -> Result<UnixStream> {
+        Ok(self.stream.try_clone()?)
+    }
+
     pub(crate) fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         self.request(Command::Write, offset, u32::try_from(data.len())?, data, &mut [])
     }

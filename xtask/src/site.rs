@@ -125,6 +125,24 @@ impl Site {
         Ok(site)
     }
 
+    /// A second node with everything that this one has on disk. This one must not run.
+    pub(crate) fn copy(&self, name: &str) -> Result<Self> {
+        let dir = self.stage.dir.join(name);
+        let status = Command::new("cp").arg("-a").arg(&self.dir).arg(&dir).status()?;
+        if !status.success() {
+            bail!("cp -a {} {}: {status}", self.dir.display(), dir.display());
+        }
+        let (binary, stage) = (self.binary.clone(), Rc::clone(&self.stage));
+        Ok(Self { name: name.into(), dir, binary, stage, process: None })
+    }
+
+    /// Starts a command of the node's own program and does not wait for it.
+    pub(crate) fn begin(&self, words: &[&str]) -> Result<Child> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--config").arg(self.config()).args(words).stdin(Stdio::null());
+        Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+    }
+
     /// Makes a pair whose primary is here. The card and the invitation go through files, as between two operators.
     pub(crate) fn pair_with(&self, remote: &Self, terms: &PairTerms<'_>) -> Result<()> {
         let port = free_port()?;
@@ -285,6 +303,10 @@ impl Status {
     pub(crate) fn opened(&self) -> (u64, u64) {
         let part = |name: &str| self.0["state"][name].as_u64().unwrap_or(0);
         (part("opened"), part("of"))
+    }
+
+    pub(crate) fn last_error(&self) -> Option<&str> {
+        self.0["last-error"]["message"].as_str()
     }
 
     /// Copying, and nothing owed.

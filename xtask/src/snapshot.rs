@@ -35,7 +35,7 @@ struct Wish {
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let wish = parse(words)?;
-    let snapshots = workspace.root.join("fixtures/snapshots");
+    let snapshots = workspace.fixtures().join("snapshots");
     let plugin = match &wish.plugin {
         None => {
             plugins::build_quietly(workspace, &[])?;

@@ -38,6 +38,11 @@ impl Workspace {
         self.target.join("plugins")
     }
 
+    /// Scenarios and accepted transcripts. The test that plays them obeys the same variable.
+    pub(crate) fn fixtures(&self) -> PathBuf {
+        env::var_os("FARSEAL_FIXTURES").map_or_else(|| self.root.join("fixtures"), PathBuf::from)
+    }
+
     /// Cargo, to be run at the root.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -1,6 +1,7 @@
 //! Every plugin in every scenario of its kind: the transcript is as accepted, and the scenario's expectations hold.
 //!
 //! `FARSEAL_PLUGIN` (a name, or the path of a component) and `FARSEAL_SCENARIO` (a name with `*` for any text) narrow it.
+//! `FARSEAL_FIXTURES` is where scenarios and transcripts are, if not in this repository.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,7 +11,7 @@ mod components;
 mod environment;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use components::shipped;
 use environment::{host, root};
@@ -47,7 +48,7 @@ fn play(kind: Kind, name: &str, scenario: &Scenario, plugin: &str, bytes: &[u8])
         Err(error) => return vec![format!("{plugin}@{name}: {error}")],
     };
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(root().join("fixtures/snapshots").join(kind.name()));
+    settings.set_snapshot_path(fixtures().join("snapshots").join(kind.name()));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     let mut failures: Vec<String> = run.failures.iter().map(|failure| format!("{plugin}@{name}: {failure}")).collect();
@@ -60,8 +61,12 @@ fn play(kind: Kind, name: &str, scenario: &Scenario, plugin: &str, bytes: &[u8])
     failures
 }
 
+fn fixtures() -> PathBuf {
+    std::env::var_os("FARSEAL_FIXTURES").map_or_else(|| root().join("fixtures"), PathBuf::from)
+}
+
 fn scenarios(kind: Kind) -> BTreeMap<String, Scenario> {
-    let place = root().join("fixtures").join(kind.name());
+    let place = fixtures().join(kind.name());
     let Ok(files) = std::fs::read_dir(place) else { return BTreeMap::new() };
     files
         .map(|entry| entry.unwrap().path())
