@@ -218,6 +218,26 @@ fn a_full_disk_takes_nothing_half_and_gives_back_what_was_not_synced() {
 }
 
 #[test]
+fn large_and_small_records_keep_their_order() {
+    let dir = crate::records::dir();
+    let (mut log, _) = Log::open(dir.path(), PAIR, Location::START).unwrap();
+    let blocks = |sequence: u64| if sequence.is_multiple_of(3) { 1000 } else { 1 };
+    for sequence in 1..=50 {
+        let header = header(Kind::Data, sequence, 5, blocks(sequence));
+        log.append(&record(&header), &header).unwrap();
+    }
+    log.flush().unwrap();
+    assert_eq!(log.syncer().sync().unwrap(), 50);
+    drop(log);
+    let (log, logged) = Log::open(dir.path(), PAIR, Location::START).unwrap();
+    assert_eq!(logged.len(), 50);
+    for (sequence, logged) in (1..).zip(logged) {
+        assert_eq!(logged.header, header(Kind::Data, sequence, 5, blocks(sequence)));
+        log.reader().read(logged.location).unwrap();
+    }
+}
+
+#[test]
 fn a_segment_that_was_taken_back_is_not_read_again() {
     let dir = crate::records::dir();
     let (mut log, _) = filled(dir.path(), [1]);
