@@ -42,10 +42,8 @@ impl Ledger {
         if entry.start <= entry.key {
             return Err(LedgerError::StartsTooEarly { epoch: entry.epoch, key: entry.key, start: entry.start });
         }
-        if let Some(newest) = self.newest() {
-            if entry.epoch <= newest.epoch {
-                return Err(LedgerError::NotNewer { epoch: entry.epoch, newest: newest.epoch });
-            }
+        if let Some(newest) = self.newest().filter(|newest| entry.epoch <= newest.epoch) {
+            return Err(LedgerError::NotNewer { epoch: entry.epoch, newest: newest.epoch });
         }
         // Starts are after their keys, and keys come in order: what lies at or after this start has not begun.
         self.by_start.split_off(&entry.start);

@@ -216,6 +216,8 @@ pub struct Secondary {
     /// would be told might be below what was acknowledged before.
     rechecked: BTreeSet<Sequence>,
     attaches: BTreeMap<Path, Attach>,
+    /// An operator takes over as soon as it is known again what may be offered.
+    takeover_wanted: bool,
     /// Every number that is stored, durable or not.
     seen: Window<()>,
     /// Stored, not yet durable, in the order of storing.
@@ -272,6 +274,7 @@ impl Secondary {
             paths: BTreeSet::new(),
             rechecked: BTreeSet::new(),
             attaches: BTreeMap::new(),
+            takeover_wanted: false,
             seen: Window::from(recovered.contiguous),
             unsynced: VecDeque::new(),
             stored: 0,
@@ -379,7 +382,7 @@ impl Secondary {
                     *slot = Some(result);
                 }
             }
-            Input::TakeOver => self.take_over(),
+            Input::TakeOver => self.takeover_wanted = true,
             Input::GenerationPersisted { generation } => {
                 if self.taking_over && generation == self.generation {
                     self.taking_over = false;
@@ -402,6 +405,9 @@ impl Secondary {
     fn proceed(&mut self, now: Now) {
         self.advance(now);
         if self.rechecked.is_empty() {
+            if std::mem::take(&mut self.takeover_wanted) {
+                self.take_over();
+            }
             for (path, attach) in std::mem::take(&mut self.attaches) {
                 self.on_attach(now, path, &attach);
             }
@@ -523,7 +529,7 @@ impl Secondary {
     /// The last gap that is stored and not yet durable.
     fn gap_stored(&self) -> Option<Sequence> {
         let gaps = self.unsynced.iter().filter(|record| record.header.kind == Kind::Gap && !record.given_up);
-        gaps.map(|record| record.header.sequence).last()
+        gaps.map(|record| record.header.sequence).next_back()
     }
 
     fn on_synced(&mut self, stored: u64) {

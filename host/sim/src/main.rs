@@ -16,6 +16,7 @@ const USAGE: &str = "farseal-sim [--seed N] [--seeds N] [--seconds S] [--first N
   --seconds S     as many seeds as fit
   --first N       the first seed (1 unless told)
   --operations N  operations before everything heals
+  --brief 1       names failures, tells none (50 at most)
   --without F     leaves a kind of fault out";
 
 #[derive(Debug, Default)]
@@ -25,6 +26,7 @@ struct Wanted {
     seconds: Option<u64>,
     first: Option<u64>,
     operations: Option<u64>,
+    brief: Option<u64>,
     without: BTreeSet<Fault>,
 }
 
@@ -53,10 +55,16 @@ fn main() -> ExitCode {
             Settings { operations: wanted.operations, without: wanted.without.clone(), ..Settings::new(seed) };
         let report = run(&settings);
         stats.add(&report.stats);
-        if report.failure.is_some() {
+        if let Some(failure) = &report.failure {
             failed += 1;
-            eprintln!("{}", trace::tell(&report));
-            if failed == 5 {
+            let most = if wanted.brief.is_some() {
+                eprintln!("seed {seed} fails: {failure}");
+                50
+            } else {
+                eprintln!("{}", trace::tell(&report));
+                5
+            };
+            if failed == most {
                 break;
             }
         }
@@ -80,6 +88,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Wanted> {
             "--seconds" => wanted.seconds = Some(value.parse().ok()?),
             "--first" => wanted.first = Some(value.parse().ok()?),
             "--operations" => wanted.operations = Some(value.parse().ok()?),
+            "--brief" => wanted.brief = Some(value.parse().ok()?),
             "--without" => {
                 let fault = Fault::ALL.into_iter().find(|fault| fault.to_string() == value)?;
                 wanted.without.insert(fault);

@@ -95,7 +95,8 @@ impl SecondarySite {
         if header.kind == Kind::Gap {
             self.gaps.insert(Sequence(header.aux), header.sequence);
         }
-        self.records.insert(header.sequence, place);
+        // A record that comes twice is the same both times: the first may be durable already.
+        self.records.entry(header.sequence).or_insert(place);
     }
 
     /// The records after `from` up to `through` that count: what a gap gave up does not.
@@ -155,8 +156,7 @@ impl World {
         }
         let recovered =
             Recovered { generation: site.generation, taken_over: site.taken_over, above, ..Recovered::fresh() };
-        let blocks = site.live.len();
-        (site.live, site.live_through) = (vec![0; blocks], Sequence::NONE);
+        let blocks = site.index.len();
         (site.index, site.indexed) = (vec![0; blocks], Sequence::NONE);
         (site.stored, site.incoming, site.broken, site.tick_at) = (0, None, false, None);
         let machine = Secondary::new(self.clock(), self.secondary.settings, recovered);
@@ -211,6 +211,7 @@ impl World {
         let life = self.secondary.life;
         match output {
             Output::Welcome { path, welcome } => {
+                check::durability::secondary_restarted(self, welcome.ack.durable)?;
                 self.note_acknowledged(welcome.ack.durable)?;
                 self.send(path, Side::Primary, Message::Welcome(welcome));
                 Ok(())

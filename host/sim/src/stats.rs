@@ -35,6 +35,7 @@ pub enum Sometimes {
     PathRefused,
     HomeReplayed,
     DamageNamed,
+    RotInLastCommit,
     TakeOver,
     TakeOverWithGapOpen,
 }
@@ -52,7 +53,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -80,6 +81,7 @@ impl Sometimes {
         Self::PathRefused,
         Self::HomeReplayed,
         Self::DamageNamed,
+        Self::RotInLastCommit,
         Self::TakeOver,
         Self::TakeOverWithGapOpen,
     ];

@@ -438,6 +438,7 @@ impl World {
         }
         if self.ends_in_takeover && self.secondary.machine.is_some() {
             self.stats.see(Sometimes::TakeOver);
+            self.ends_in_takeover = false;
             self.tell_secondary(secondary::Input::TakeOver)?;
             return self.judge_takeover();
         }
@@ -461,6 +462,9 @@ impl World {
     }
 
     fn look(&mut self) -> Outcome {
+        if self.healed_at.is_none() {
+            return self.judge_takeover();
+        }
         if liveness::recovered(self) {
             self.over = true;
             let found = self.primary.read_all();
@@ -481,8 +485,11 @@ impl World {
     /// What a takeover opens is what was offered, and the old primary is not believed any more.
     fn judge_takeover(&mut self) -> Outcome {
         let through = self.secondary.offered;
-        check::write_order::offered(self, through)?;
-        self.over = true;
+        if self.secondary.machine.as_ref().is_some_and(|machine| machine.status().taken_over) {
+            self.over = true;
+            return check::write_order::offered(self, through);
+        }
+        self.after(1000, Event::Look);
         Ok(())
     }
 

@@ -309,7 +309,9 @@ impl Primary {
         if !self.link_up() || self.pause.is_some() {
             return;
         }
-        let most = usize::try_from(COPY_BYTES_IN_FLIGHT_MAX.0 / OWED_GRANULE_BYTES.0).unwrap_or(usize::MAX);
+        // Copies pass through the journal: they must not be what makes it overflow.
+        let bytes = COPY_BYTES_IN_FLIGHT_MAX.0.min(self.settings.journal_bytes_max.0 / 8);
+        let most = usize::try_from(bytes / OWED_GRANULE_BYTES.0).unwrap_or(usize::MAX).max(1);
         let Phase::Resync { map, stage: Stage::Open } = &mut self.copying.phase else {
             return;
         };
@@ -396,6 +398,10 @@ impl Primary {
             return;
         }
         if self.copying.sends() {
+            if self.copying.gap_open() {
+                // The resync itself is too much for the journal now: not at once again.
+                self.copying.wait_and_retry(now);
+            }
             self.alarm(now, Alarm::Behind);
             self.start_over();
         }

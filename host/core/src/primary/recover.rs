@@ -50,12 +50,8 @@ impl Recovered {
     pub fn from_journal(scans: &[Scan], kept: Kept) -> Result<Found, Damage> {
         let mut found = Found { recovered: Self::fresh(), segment: 0, valid_bytes: 0, replay: Vec::new() };
         let Some(first) = scans.first() else {
-            found.recovered = Self {
-                newest_epoch: kept.newest_epoch,
-                paused: kept.paused,
-                fenced: kept.fenced,
-                ..found.recovered
-            };
+            found.recovered =
+                Self { newest_epoch: kept.newest_epoch, paused: kept.paused, fenced: kept.fenced, ..found.recovered };
             return Ok(found);
         };
         let before = first.header.first.previous();

@@ -42,7 +42,7 @@ pub fn primary_restarted(world: &World, last: Sequence, appended: Sequence, whol
     Ok(())
 }
 
-/// The secondary came back with everything up to `contiguous`.
+/// The secondary welcomes a path with everything up to `contiguous`, perhaps after a crash.
 pub fn secondary_restarted(world: &World, contiguous: Sequence) -> Result<(), Failure> {
     let acked = world.secondary.acknowledged;
     if contiguous < acked {
