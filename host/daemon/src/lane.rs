@@ -498,7 +498,7 @@ impl Runner {
                 inputs.push(Input::Write { ticket, what: What::Data, extent, fua: false });
             }
         }
-        Ok((first_whole < end_whole).then(|| self.extent(first_whole, end_whole)).transpose()?)
+        (first_whole < end_whole).then(|| self.extent(first_whole, end_whole)).transpose()
     }
 
     fn extent(&self, first: u64, end: u64) -> Result<Extent, StoreError> {

@@ -128,7 +128,7 @@ impl Copying {
 
     /// Records only go to the map, and may leave the journal once that is durable.
     fn only_remembers(&self) -> bool {
-        matches!(self.phase, Phase::Behind { .. } | Phase::Resync { stage: Stage::KeyPending, .. })
+        matches!(self.phase, Phase::Behind { .. } | Phase::Resync { .. }) && !self.sends()
     }
 
     /// What the secondary gets next is no consistent state before the closing cut.

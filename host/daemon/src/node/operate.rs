@@ -123,7 +123,11 @@ impl PairNode {
         }
         self.tell(Command::Pause, "pause").await?;
         let deadline = Instant::now() + PATIENCE;
-        while wait {
+        if !wait {
+            let message = "what came before is still sent; then both sites hold the same state until resume";
+            return Ok(CommandReply::new(message));
+        }
+        loop {
             if self.look().await?.status.pause == PauseState::Paused {
                 return Ok(CommandReply::new("both sites hold the same state, and keep it until resume"));
             }
@@ -132,7 +136,6 @@ impl PairNode {
             }
             sleep(LOOK_EVERY).await;
         }
-        Ok(CommandReply::new("what came before is still sent; then both sites hold the same state until resume"))
     }
 
     async fn take_over(&self) -> Result<CommandReply, CommandError> {
