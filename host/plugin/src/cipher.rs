@@ -231,23 +231,24 @@ impl CipherWorker {
     }
 
     fn layer(&mut self, way: Way, subkey: &[u8; 32], units: &mut [GuestUnit<'_>]) -> Result<(), GuestFault> {
-        let mut rest = units;
+        let mut pieces: Vec<Piece<'_>> = units.iter_mut().flat_map(whole_blocks).flatten().collect();
+        let mut rest = pieces.as_mut_slice();
         while !rest.is_empty() {
             let mut bytes = 0_usize;
-            let fit = rest.iter().take_while(|unit| {
-                bytes = bytes.saturating_add(unit.body.len());
+            let fit = rest.iter().take(limits::BATCH_RECORDS).take_while(|piece| {
+                bytes = bytes.saturating_add(piece.bytes.len());
                 bytes <= limits::RAW_BATCH_BYTES
             });
-            // One unit that is too long on its own is passed on and refused with its own error.
+            // One piece that is too long on its own is passed on and refused with its own error.
             let fit = fit.count().max(1);
             let (batch, later) = rest.split_at_mut(fit);
             rest = later;
             let owned: Vec<Unit> = batch
                 .iter()
-                .map(|unit| Unit {
-                    nonces: unit.nonces.to_vec(),
-                    block_bytes: unit.block_len,
-                    bytes: unit.body.to_vec(),
+                .map(|piece| Unit {
+                    nonces: piece.nonces.to_vec(),
+                    block_bytes: piece.block_bytes,
+                    bytes: piece.bytes.to_vec(),
                 })
                 .collect();
             let done = match way {
@@ -255,12 +256,34 @@ impl CipherWorker {
                 Way::Open => self.open(subkey, &owned),
             };
             let done = done.map_err(|error| GuestFault(Box::new(error)))?;
-            for (unit, bytes) in batch.iter_mut().zip(&done.value) {
-                unit.body.copy_from_slice(bytes);
+            for (piece, bytes) in batch.iter_mut().zip(&done.value) {
+                piece.bytes.copy_from_slice(bytes);
             }
         }
         Ok(())
     }
+}
+
+/// Whole blocks on their way to a guest.
+struct Piece<'a> {
+    nonces: &'a [u8],
+    block_bytes: u32,
+    bytes: &'a mut [u8],
+}
+
+/// A unit's whole blocks, and a shorter last block as a piece of its own; nothing of an empty body.
+fn whole_blocks<'a>(unit: &'a mut GuestUnit<'_>) -> [Option<Piece<'a>>; 2] {
+    let block = usize::try_from(unit.block_len).unwrap_or(usize::MAX).max(1);
+    let blocks = unit.body.len() / block;
+    let (whole, tail) = unit.body.split_at_mut(blocks * block);
+    let nonces = unit.nonces.split_at_checked(blocks * NONCE_BYTES);
+    // Too few nonces is the caller's error; `check_units` finds it when all of them come with the blocks.
+    let (first, last) = nonces.unwrap_or((unit.nonces, &[]));
+    let tail_bytes = u32::try_from(tail.len()).unwrap_or(u32::MAX);
+    [
+        (!whole.is_empty()).then_some(Piece { nonces: first, block_bytes: unit.block_len, bytes: whole }),
+        (!tail.is_empty()).then_some(Piece { nonces: last, block_bytes: tail_bytes, bytes: tail }),
+    ]
 }
 
 /// The vault's inner layer: batches are split to what one call may carry, and lengths are as they came.
@@ -285,10 +308,16 @@ fn check_units(function: &'static str, units: &[Unit]) -> Result<(), CallError> 
     }
     let fits = |unit: &Unit| {
         let block = usize::try_from(unit.block_bytes).unwrap_or(usize::MAX);
-        block > 0 && unit.bytes.len().div_ceil(block).max(1).checked_mul(NONCE_BYTES) == Some(unit.nonces.len())
+        let whole = unit.bytes.len().checked_rem(block) == Some(0);
+        whole
+            && unit.bytes.len().checked_div(block).and_then(|blocks| blocks.checked_mul(NONCE_BYTES))
+                == Some(unit.nonces.len())
     };
     if !units.iter().all(fits) {
-        return Err(CallError::Input { function, what: "a unit does not have 12 bytes of nonce for each block" });
+        return Err(CallError::Input {
+            function,
+            what: "a unit does not have whole blocks with 12 bytes of nonce for each",
+        });
     }
     Ok(())
 }

@@ -143,7 +143,7 @@ fn round_trip(worker: &mut CipherWorker, batch: &Batch, script: &mut Script) -> 
         .map(|(index, shape)| {
             let blocks = usize::try_from(shape.blocks).unwrap_or(0);
             let bytes = usize::try_from(batch.block_bytes).unwrap_or(0).saturating_mul(blocks);
-            let nonces = (0..blocks.max(1)).flat_map(|block| nonce(index, block)).collect();
+            let nonces = (0..blocks).flat_map(|block| nonce(index, block)).collect();
             Unit { nonces, block_bytes: batch.block_bytes, bytes: vec![0x5a; bytes] }
         })
         .collect();
