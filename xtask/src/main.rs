@@ -9,6 +9,7 @@ mod diff;
 mod nbd_client;
 mod new_plugin;
 mod plugins;
+mod sim;
 mod site;
 mod snapshot;
 mod test;
@@ -28,7 +29,7 @@ struct Command {
     run: fn(&Workspace, &[String]) -> anyhow::Result<()>,
 }
 
-const COMMANDS: [Command; 8] = [
+const COMMANDS: [Command; 9] = [
     Command {
         name: "demo",
         usage: "[--keep]",
@@ -58,6 +59,12 @@ const COMMANDS: [Command; 8] = [
         usage: "[--kills N] [--power-cuts N] [--seed N]",
         purpose: "kills two sites and cuts their power under load, and judges every image",
         run: chaos::run,
+    },
+    Command {
+        name: "sim",
+        usage: "[--seconds S] [--seeds N] [--seed N] [--first N]",
+        purpose: "runs both sites in a world of one seed after the other; a minute of them unless told",
+        run: sim::run,
     },
     Command { name: "tidy", usage: "", purpose: "checks the repository's structure", run: tidy::run },
     Command {

@@ -504,6 +504,8 @@ pub struct Primary {
     settings: Settings,
     rotation: Rotation,
     outputs: VecDeque<Output>,
+    /// When time was last told.
+    told: Instant,
     // Order.
     next: Sequence,
     chain: Chain,
@@ -590,6 +592,7 @@ impl Primary {
             settings,
             rotation,
             outputs: VecDeque::new(),
+            told: now.instant,
             next: last.next(),
             chain: recovered.chain,
             accepted: Order(0),
@@ -644,9 +647,7 @@ impl Primary {
 
     /// Takes in one event. Outputs that follow from it wait in [`Primary::poll_output`].
     pub fn handle(&mut self, now: Now, input: Input) {
-        self.take(now, input);
-        self.proceed(now);
-        self.assert_invariants();
+        self.handle_all(now, [input]);
     }
 
     /// Takes in events that came together: what follows from them is planned once, in larger commits.
@@ -682,6 +683,8 @@ impl Primary {
             .into_iter()
             .chain(retries)
             .flatten()
+            // What was due when time was last told has been done, or waits for something that comes as an input.
+            .filter(|(at, _)| *at > self.told)
             .min_by_key(|(at, _)| *at)
     }
 
@@ -803,6 +806,7 @@ impl Primary {
 
     /// Everything that may go on, goes on. Runs after each input.
     fn proceed(&mut self, now: Now) {
+        self.told = now.instant;
         self.run_host_rotation(now);
         self.run_policy(now);
         self.run_resync(now);
@@ -1143,6 +1147,7 @@ impl Primary {
             || now.instant >= self.last_sync.plus(LAZY_SYNC_INTERVAL);
         if wanted {
             self.sync_under_way = true;
+            self.last_sync = now.instant;
             self.appended_bytes_unsynced = 0;
             self.outputs.push_back(Output::SyncJournal);
         }

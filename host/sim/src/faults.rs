@@ -108,6 +108,11 @@ impl Faults {
         !self.healed && self.rates.contains_key(&fault)
     }
 
+    /// This run has this fault, whatever the seed drew.
+    pub fn insist(&mut self, fault: Fault, rate: u64) {
+        self.rates.insert(fault, rate);
+    }
+
     /// Does it strike now?
     pub fn strikes(&mut self, fault: Fault) -> bool {
         self.strikes_at(fault, 1)

@@ -19,8 +19,8 @@ pub enum Mutation {
     SealedTooEarly,
     /// The secondary takes a key that it cannot open.
     RefusedKeyTaken,
-    /// Initiators are taken from whatever room there is.
-    RoomIgnored,
+    /// Copies stay in the data buffer after they are destaged.
+    BufferLeaked,
     /// The secondary's log is acknowledged before it is synced.
     LogAckedEarly,
     /// The primary never hears that time has passed.

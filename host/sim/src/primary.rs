@@ -239,13 +239,18 @@ impl World {
             paused: site.paused,
             fenced: site.fenced,
         };
-        let found = match Recovered::from_journal(&scans, kept) {
+        let mut found = Recovered::from_journal(&scans, kept.clone());
+        if self.settings.mutation == Some(Mutation::DamageIgnored) && found.is_err() {
+            scans.iter_mut().for_each(|scan| scan.durable = Sequence::NONE);
+            found = Recovered::from_journal(&scans, kept);
+        }
+        let found = match found {
             Ok(found) => found,
-            Err(_) if torn && self.settings.mutation != Some(Mutation::DamageIgnored) => return self.damage_named(),
+            Err(_) if torn => return self.damage_named(),
             Err(damage) => return Err(Failure::new(Checker::Durability, damage.to_string())),
         };
         let last = found.recovered.last;
-        if torn && last < self.model.promised.max(self.primary.durable_on_disk) {
+        if torn && self.settings.mutation.is_none() && last < self.model.promised.max(self.primary.durable_on_disk) {
             // No later commit says that the last one was durable: its rot looks like a torn tail. Known, and documented.
             self.stats.see(Sometimes::RotInLastCommit);
             self.over = true;
@@ -756,7 +761,8 @@ impl World {
         let Some(commit) = self.primary.commits.front().cloned() else { return Ok(()) };
         let records: Vec<u8> = commit.records.iter().flat_map(|rec| rec.bytes.iter().copied()).collect();
         let full = self.primary.journal_disk_full
-            || self.primary.tape.bytes() + wide(records.len()) > self.primary.journal_capacity;
+            || (self.primary.tape.segments.len() > 2
+                && self.primary.tape.bytes() + wide(records.len()) > self.primary.journal_capacity);
         if full {
             self.primary.held = true;
             return self.tell_primary(Input::CommitFailed { fault: StoreFault::Full });
@@ -821,7 +827,9 @@ impl World {
         }
         self.primary.destaged = through;
         while self.primary.buffer.front().is_some_and(|entry| entry.last.is_some_and(|last| last <= through)) {
-            if let Some(entry) = self.primary.buffer.pop_front() {
+            if let Some(entry) = self.primary.buffer.pop_front()
+                && (entry.order.is_some() || self.settings.mutation != Some(Mutation::BufferLeaked))
+            {
                 self.primary.buffered_bytes -= wide(entry.stamps.len()) * block_bytes().as_u64();
             }
         }

@@ -145,7 +145,11 @@ impl World {
     fn new(settings: Settings) -> Self {
         let seed = settings.seed;
         let mut dice = Dice::new(seed, 1);
-        let faults = Faults::draw(seed, &settings.without);
+        let mut faults = Faults::draw(seed, &settings.without);
+        if settings.mutation == Some(Mutation::DamageIgnored) {
+            faults.insist(Fault::JournalRot, 1000);
+            faults.insist(Fault::CrashPrimary, 50);
+        }
         let blocks = dice.between(40, 420);
         let paths = u16::try_from(dice.between(1, 5)).unwrap_or(1);
         let operations = settings.operations.unwrap_or_else(|| dice.between(50, 500));
@@ -467,6 +471,7 @@ impl World {
         }
         if liveness::recovered(self) {
             self.over = true;
+            check::bounds::at_rest(self)?;
             let found = self.primary.read_all();
             return check::write_order::read(self, &found);
         }

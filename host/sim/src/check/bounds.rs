@@ -44,3 +44,13 @@ pub fn lists(world: &World) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// Nothing is under way: nothing may be held for it.
+pub fn at_rest(world: &World) -> Result<(), Failure> {
+    let theirs = world.primary.machine.as_ref().map_or(0, |machine| machine.status().buffered_bytes.0);
+    let ours = world.primary.buffered_bytes;
+    if ours != 0 || theirs != 0 {
+        return Err(Failure::new(Checker::Bounds, format!("at rest the data buffer holds {ours} bytes, or {theirs}")));
+    }
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use farseal_core::primary::{CopyState, PauseState};
 
 use super::{Checker, Failure};
+use crate::mutation::Mutation;
 use crate::world::World;
 
 /// Simulated milliseconds from the last fault to the pair's return.
@@ -16,6 +17,7 @@ pub fn recovered(world: &World) -> bool {
         && status.pause == PauseState::Running
         && status.acked == status.last
         && status.homed == status.last
+        && (status.buffered_bytes.0 == 0 || world.settings.mutation == Some(Mutation::BufferLeaked))
         && secondary.offered() == status.last
         && status.diverged.is_none()
 }

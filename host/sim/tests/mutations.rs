@@ -1,0 +1,79 @@
+//! Each checker fires when the driver is broken on purpose: a checker that never fires proves nothing.
+
+use farseal_sim::check::Checker;
+use farseal_sim::mutation::Mutation;
+use farseal_sim::world::{Settings, run};
+
+/// Within this many seeds each break must be noticed.
+const SEEDS: u64 = 400;
+
+fn fires(mutation: Mutation, by: &[Checker]) {
+    let broken = |seed| run(&Settings { mutation: Some(mutation), ..Settings::new(seed) }).failure;
+    let found = (1..=SEEDS).find_map(|seed| broken(seed).map(|failure| (seed, failure)));
+    match found {
+        Some((_, failure)) if by.contains(&failure.checker) => {}
+        Some((seed, failure)) => panic!("{mutation:?}: seed {seed} was noticed by another checker: {failure}"),
+        None => panic!("{mutation:?} was not noticed in {SEEDS} seeds"),
+    }
+}
+
+#[test]
+fn durability_checker_fires_when_flush_is_answered_early() {
+    fires(Mutation::FlushAnsweredEarly, &[Checker::Durability]);
+}
+
+#[test]
+fn durability_checker_fires_when_the_log_is_acknowledged_before_it_is_synced() {
+    fires(Mutation::LogAckedEarly, &[Checker::Durability]);
+}
+
+#[test]
+fn durability_checker_fires_when_journal_damage_is_passed_over() {
+    fires(Mutation::DamageIgnored, &[Checker::Durability]);
+}
+
+#[test]
+fn write_order_checker_fires_when_unsynced_records_are_sent() {
+    // The secondary then holds records that the primary never had, which the machine itself calls a divergence.
+    fires(Mutation::UnsyncedSent, &[Checker::WriteOrder, Checker::Liveness]);
+}
+
+#[test]
+fn write_order_checker_fires_when_records_are_applied_out_of_order() {
+    fires(Mutation::AppliedOutOfOrder, &[Checker::WriteOrder]);
+}
+
+#[test]
+fn write_order_checker_fires_when_an_open_gap_is_served() {
+    fires(Mutation::OpenGapServed, &[Checker::WriteOrder]);
+}
+
+#[test]
+fn nonce_checker_fires_when_an_epoch_is_reused_after_a_restart() {
+    fires(Mutation::EpochReused, &[Checker::Nonce]);
+}
+
+#[test]
+fn owed_checker_fires_when_dirty_bits_are_forgotten() {
+    fires(Mutation::DirtyBitsForgotten, &[Checker::Owed]);
+}
+
+#[test]
+fn epoch_checker_fires_when_a_key_seals_before_its_start() {
+    fires(Mutation::SealedTooEarly, &[Checker::Epoch]);
+}
+
+#[test]
+fn recoverable_checker_fires_when_an_unopenable_key_is_taken() {
+    fires(Mutation::RefusedKeyTaken, &[Checker::Recoverable]);
+}
+
+#[test]
+fn bounds_checker_fires_when_the_data_buffer_leaks() {
+    fires(Mutation::BufferLeaked, &[Checker::Bounds]);
+}
+
+#[test]
+fn liveness_checker_fires_when_time_never_passes_for_the_primary() {
+    fires(Mutation::TicksLost, &[Checker::Liveness]);
+}
