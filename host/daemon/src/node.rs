@@ -184,8 +184,7 @@ impl Node {
             TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("[link] listen {address}: {error}"))?;
         tracing::info!(address = %listener.local_addr()?, "the link listens");
         let pairs = self.pairs.clone();
-        let route: listen::Route =
-            Arc::new(move |attach, peer| pairs.iter().find_map(|pair| pair.route(attach, peer)));
+        let route: listen::Route = Arc::new(move |attach, peer| pairs.iter().find_map(|pair| pair.route(attach, peer)));
         tokio::spawn(listen::run(listener, tls, route, Arc::clone(&self.link), self.shared.stop.subscribe()));
         Ok(())
     }
@@ -198,9 +197,11 @@ impl Node {
 impl Shared {
     /// A volume that no pair copies is served as it is.
     fn export_unpaired(&self, volume: &VolumeConfig) -> anyhow::Result<()> {
-        let paired = self.config.pairs.iter().any(
-            |pair| matches!(&pair.side, PairSide::Primary { volume: name } if *name == volume.name),
-        );
+        let paired = self
+            .config
+            .pairs
+            .iter()
+            .any(|pair| matches!(&pair.side, PairSide::Primary { volume: name } if *name == volume.name));
         if !paired {
             let home = RawHome::open(&volume.path, volume.size.map(|size| size.0))?;
             let export = PlainVolume::new(Arc::new(home), volume.description.clone());

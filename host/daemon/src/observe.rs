@@ -4,6 +4,7 @@
 //! age or bytes, no counter that a rotation moves. Lag and journal are what an observer of the link sees anyway.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 
 use farseal_core::units::Millis;
 use tracing_subscriber::EnvFilter;
@@ -29,7 +30,10 @@ pub enum LogError {
 /// # Errors
 /// [`LogError`].
 pub fn start_log(form: LogForm, filter: &str) -> Result<(), LogError> {
-    let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(filter)?).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(filter)?)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match form {
         LogForm::Text => lines.with_target(true).finish().try_init()?,
         LogForm::Json => lines.json().flatten_event(true).finish().try_init()?,

@@ -101,7 +101,7 @@ impl CopySource {
                 }
             }
         })?;
-        let mut body = body.to_vec();
+        let mut body = Vec::from(body);
         let header = framed.header;
         let skip = expected(&header, run).ok_or(Unopened::NotAuthentic { lba, sequence })?;
         if header.kind != Kind::Data {
@@ -136,13 +136,11 @@ impl CopySource {
 
     /// The blocks of an extent as runs of one record each; absent blocks make no run.
     fn runs_of(&self, extent: Extent) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
-        for lba in (extent.first().0..extent.end().0).map(Lba) {
-            let Some(place) = self.index.lookup(lba) else { continue };
-            match runs.last_mut() {
-                Some(run) if run.place.location == place.location && run.first.0 + run.blocks == lba.0 => run.blocks += 1,
-                Some(_) | None => runs.push(Run { place, first: lba, blocks: 1 }),
-            }
+        let mut first = extent.first();
+        let mut runs = Vec::new();
+        for (blocks, place) in self.index.places(extent) {
+            runs.extend(place.map(|place| Run { place, first, blocks: blocks.0 }));
+            first.0 += blocks.0;
         }
         runs
     }

@@ -110,7 +110,6 @@ fn pair() -> PairStatus {
             digest: Digest([1; 32]),
             grants: vec![],
             standing: PluginStanding::InForce,
-            calls: 4,
             faults: 0,
             last_fault: None,
         }],

@@ -160,7 +160,7 @@ fn plugin(plugin: &PluginStatus) -> String {
         text.push_str(", QUARANTINED: the host answers in its place");
     }
     if plugin.faults > 0 {
-        let _ = write!(text, ", {} of {} calls failed", plugin.faults, plugin.calls);
+        let _ = write!(text, ", failed {} times of late", plugin.faults);
         if let Some(fault) = &plugin.last_fault {
             let _ = write!(text, ", last: {}", line(fault));
         }

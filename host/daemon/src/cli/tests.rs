@@ -17,7 +17,6 @@ fn plugin(slot: PluginSlot, name: &str) -> PluginStatus {
         digest: Digest([7; 32]),
         grants: vec![],
         standing: PluginStanding::InForce,
-        calls: 12,
         faults: 0,
         last_fault: None,
     }

@@ -247,9 +247,7 @@ pub struct PluginStatus {
     pub grants: Vec<Grant>,
     /// Whether it answers.
     pub standing: PluginStanding,
-    /// Calls since the start.
-    pub calls: u64,
-    /// Of those, failed ones; the host answered instead.
+    /// Faults that still count against it; the host answered instead.
     pub faults: u64,
     /// The last fault.
     pub last_fault: Option<String>,

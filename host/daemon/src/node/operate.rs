@@ -71,7 +71,11 @@ impl PairNode {
             PairCommand::Pause(pause) => self.pause(pause.wait).await,
             PairCommand::Resume => {
                 if self.look().await?.status.pause == PauseState::Running {
-                    return Err(self.wrong_state("resume", "not paused", Some(format!("farseal pause {}", self.config.name))));
+                    return Err(self.wrong_state(
+                        "resume",
+                        "not paused",
+                        Some(format!("farseal pause {}", self.config.name)),
+                    ));
                 }
                 self.tell(Command::Resume, "resume").await?;
                 Ok(CommandReply::new("the transfer goes on"))
@@ -119,7 +123,11 @@ impl PairNode {
 
     async fn pause(&self, wait: bool) -> Result<CommandReply, CommandError> {
         if self.look().await?.status.pause != PauseState::Running {
-            return Err(self.wrong_state("pause", "paused already", Some(format!("farseal resume {}", self.config.name))));
+            return Err(self.wrong_state(
+                "pause",
+                "paused already",
+                Some(format!("farseal resume {}", self.config.name)),
+            ));
         }
         self.tell(Command::Pause, "pause").await?;
         let deadline = Instant::now() + PATIENCE;
@@ -139,7 +147,9 @@ impl PairNode {
     }
 
     async fn take_over(&self) -> Result<CommandReply, CommandError> {
-        let Side::Secondary { replica, taken } = &self.side else { return Err(self.other_side("takeover", Role::Secondary)) };
+        let Side::Secondary { replica, taken } = &self.side else {
+            return Err(self.other_side("takeover", Role::Secondary));
+        };
         let up = || taken.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if up().is_some() {
             return Err(self.wrong_state("takeover", "taken over already", None));
@@ -150,9 +160,14 @@ impl PairNode {
             if let Some(taken) = up() {
                 let export = self.config.volume_name();
                 return Ok(CommandReply {
-                    message: format!("this site writes now, as generation {}; NBD export {export:?} is up", taken.generation),
+                    message: format!(
+                        "this site writes now, as generation {}; NBD export {export:?} is up",
+                        taken.generation
+                    ),
                     details: Vec::new(),
-                    next: Some(format!("connect initiators to export {export:?}; `farseal status` shows how much is open")),
+                    next: Some(format!(
+                        "connect initiators to export {export:?}; `farseal status` shows how much is open"
+                    )),
                 });
             }
             if Instant::now() >= deadline {
@@ -168,7 +183,11 @@ impl PairNode {
         let report = tokio::task::spawn_blocking(move || crate::store::scrub::scrub(&reader, &mut |_| {}))
             .await
             .map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
-        let details: Vec<String> = report.damaged.iter().map(|record| format!("{} at byte {}: {}", record.path.display(), record.location.offset, record.flaw)).collect();
+        let details: Vec<String> = report
+            .damaged
+            .iter()
+            .map(|record| format!("{} at byte {}: {}", record.path.display(), record.location.offset, record.flaw))
+            .collect();
         if details.is_empty() {
             return Ok(CommandReply::new(format!("{} records checked without a key; none is damaged", report.records)));
         }
@@ -209,11 +228,18 @@ impl PairNode {
         });
         let put = put.await.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
         let since = put.map_err(|error| CommandError::Refused { reason: error.to_string(), next: None })?;
-        let message = if dry_run { "it would be taken; nothing was changed".to_owned() } else { format!("it is in force {since}") };
+        let message = if dry_run {
+            "it would be taken; nothing was changed".to_owned()
+        } else {
+            format!("it is in force {since}")
+        };
         Ok(CommandReply {
             message,
             details: Vec::new(),
-            next: Some("write the component and its digest into the configuration, or the next start brings the old one back".into()),
+            next: Some(
+                "write the component and its digest into the configuration, or the next start brings the old one back"
+                    .into(),
+            ),
         })
     }
 
@@ -222,12 +248,12 @@ impl PairNode {
         let Side::Primary(lane) = &self.side else { return Err(self.other_side(name, Role::Primary)) };
         let (sender, done) = oneshot::channel();
         let event = LaneEvent::Operator { command, done: Box::new(move |result| _ = sender.send(result)) };
-        let gone = || CommandError::Failed { reason: "the lane has stopped".into(), next: Some("see the node's log".into()) };
+        let gone =
+            || CommandError::Failed { reason: "the lane has stopped".into(), next: Some("see the node's log".into()) };
         lane.inbox.send(event).map_err(|_| gone())?;
-        done.await.map_err(|_| gone())?.map_err(|refused| CommandError::Refused {
-            reason: refused.to_string(),
-            next: None,
-        })
+        done.await
+            .map_err(|_| gone())?
+            .map_err(|refused| CommandError::Refused { reason: refused.to_string(), next: None })
     }
 
     /// The lane's numbers.

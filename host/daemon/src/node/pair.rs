@@ -51,8 +51,6 @@ pub struct Taken {
     pub lane: Arc<Lane>,
     pub home: Arc<OpenedHome<CopySource>>,
     pub sweeper: Sender<Sweep>,
-    /// Why it could not be brought up.
-    pub trouble: Option<String>,
 }
 
 /// What the console says of the link.
@@ -266,11 +264,9 @@ fn start_secondary(
     let taken_over = {
         let (shared, config, plugins) = (Arc::clone(shared), config.clone(), Arc::clone(plugins));
         let (keyring, taken) = (Arc::clone(&keyring), Arc::clone(&taken));
-        move |hand_over: HandOver| {
-            match bring_up(&shared, &config, blocks, &plugins, &keyring, &hand_over) {
-                Ok(up) => *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(up),
-                Err(error) => tracing::error!(pair = config.name, "the copy could not be opened: {error:#}"),
-            }
+        move |hand_over: HandOver| match bring_up(&shared, &config, blocks, &plugins, &keyring, &hand_over) {
+            Ok(up) => *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(up),
+            Err(error) => tracing::error!(pair = config.name, "the copy could not be opened: {error:#}"),
         }
     };
     let replica = Replica::start(replica::Parts {
@@ -303,8 +299,7 @@ fn bring_up(
     let generation = hand_over.generation;
     let directory = directory(shared, config).join(format!("generation-{}", generation.0));
     crate::store::files::create_private_dir(&directory)?;
-    let (source, events) =
-        CopySource::new(hand_over, Arc::clone(keyring), Arc::clone(plugins), config.block_bytes);
+    let (source, events) = CopySource::new(hand_over, Arc::clone(keyring), Arc::clone(plugins), config.block_bytes);
     let (sweeper, refuse) = (source.sweeper(), source.refuse());
     let bytes = blocks.byte_len(config.block_bytes).0;
     let home = Arc::new(OpenedHome::open(&directory.join("opened"), bytes, config.block_bytes, source)?);
@@ -346,5 +341,5 @@ fn bring_up(
     }
     .start(events);
     tracing::warn!(pair = config.name, through = hand_over.through.0, "this site writes now: the copy is exported");
-    Ok(Taken { generation, lane, home, sweeper, trouble: None })
+    Ok(Taken { generation, lane, home, sweeper })
 }

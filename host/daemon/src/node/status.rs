@@ -8,12 +8,12 @@ use farseal_core::rotation::State as RotationState;
 use farseal_core::units::{BlockCount, ByteLen, Generation, Millis, Sequence};
 
 use super::Shared;
-use super::pair::{PairNode, Side};
+use super::pair::{PairNode, Side, Taken};
 use crate::control::api::{
     JournalUse, KeyStatus, Lag, LastError, Marks, Mode, NextRotation, NodeStatus, PairState, PairStatus, PluginSlot,
     PluginStanding, PluginStatus, Role, RotationWord,
 };
-use crate::lane::{Event as LaneEvent, LaneView};
+use crate::lane::{Event as LaneEvent, Lane, LaneView};
 use crate::replica::Event as ReplicaEvent;
 
 /// How long a console waits for a busy lane.
@@ -36,22 +36,17 @@ impl Shared {
 impl PairNode {
     pub(super) fn status(&self) -> PairStatus {
         match &self.side {
-            Side::Primary(lane) => {
-                let (sender, view) = std::sync::mpsc::channel();
-                let _ = lane.inbox.send(LaneEvent::Look { done: Box::new(move |view| drop(sender.send(view))) });
-                match view.recv_timeout(PATIENCE) {
-                    Ok(view) => self.primary_status(&view),
-                    Err(_) => self.blank(Role::Primary, PairState::Stopped { why: "the lane does not answer".into() }),
-                }
-            }
+            Side::Primary(lane) => match look(lane) {
+                Some(view) => self.primary_status(lane, &view),
+                None => self.blank(Role::Primary, PairState::Stopped { why: "the lane does not answer".into() }),
+            },
             Side::Secondary { replica, taken } => {
                 if let Some(taken) = taken.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-                    let progress = taken.home.progress();
-                    let state = PairState::TakenOver { opened: progress.opened, of: progress.present };
-                    return PairStatus { generation: taken.generation, ..self.blank(Role::Secondary, state) };
+                    return self.taken_status(&taken);
                 }
                 let (sender, status) = std::sync::mpsc::channel();
-                let _ = replica.inbox.send(ReplicaEvent::Look { done: Box::new(move |status| drop(sender.send(status))) });
+                let _ =
+                    replica.inbox.send(ReplicaEvent::Look { done: Box::new(move |status| drop(sender.send(status))) });
                 match status.recv_timeout(PATIENCE) {
                     Ok(status) => self.secondary_status(&status),
                     Err(_) => self.blank(Role::Secondary, PairState::Stopped { why: "the log does not answer".into() }),
@@ -60,14 +55,29 @@ impl PairNode {
         }
     }
 
-    fn primary_status(&self, view: &LaneView) -> PairStatus {
+    /// After a takeover: the numbers of the lane that writes here, beside how much of the copy is open.
+    fn taken_status(&self, taken: &Taken) -> PairStatus {
+        let progress = taken.home.progress();
+        let state = PairState::TakenOver { opened: progress.opened, of: progress.present };
+        match look(&taken.lane) {
+            Some(view) => PairStatus {
+                role: Role::Secondary,
+                state,
+                lag: Lag::default(),
+                ..self.primary_status(&taken.lane, &view)
+            },
+            None => self.blank(Role::Secondary, PairState::Stopped { why: "the lane does not answer".into() }),
+        }
+    }
+
+    fn primary_status(&self, lane: &Lane, view: &LaneView) -> PairStatus {
         let status = &view.status;
         let now = self.shared.clock.now();
         let owed = status.owed_blocks.byte_len(self.config.block_bytes);
         let time = status.lag_since.map(|since| now.wall.since(since));
         let trouble = self.link.trouble.iter().find_map(|trouble| trouble.lock().ok()?.clone());
         PairStatus {
-            generation: Generation(1),
+            generation: lane.settings.generation,
             paths_up: u16::try_from(status.link_paths).unwrap_or(u16::MAX),
             marks: Marks { last: status.last, durable: status.durable, safe: status.acked, homed: status.homed },
             lag: Lag {
@@ -117,7 +127,11 @@ impl PairNode {
             RotationState::Armed { .. } => Some("the key is delivered and comes into force"),
         };
         let wait = view.rotation_due.map(|at| at.since(now.wall));
-        let next = NextRotation { by: RotationWord::Policy, wait: wait.filter(|_| step.is_none()), step: step.map(Into::into) };
+        let next = NextRotation {
+            by: RotationWord::Policy,
+            wait: wait.filter(|_| step.is_none()),
+            step: step.map(Into::into),
+        };
         Some(KeyStatus {
             epoch: key.epoch,
             age: Some(now.wall.since(key.since)),
@@ -211,12 +225,22 @@ impl PairNode {
                     version: facts.about.version,
                     digest: facts.digest,
                     grants: choice.grants.clone(),
-                    standing: if standing.quarantined_since.is_some() { PluginStanding::Quarantined } else { PluginStanding::InForce },
-                    calls: 0,
+                    standing: if standing.quarantined_since.is_some() {
+                        PluginStanding::Quarantined
+                    } else {
+                        PluginStanding::InForce
+                    },
                     faults: u64::try_from(standing.strikes.len()).unwrap_or(u64::MAX),
                     last_fault: standing.strikes.last().map(|strike| format!("{:?}", strike.class)),
                 }
             })
             .collect()
     }
+}
+
+/// A lane's numbers, if it answers.
+fn look(lane: &Lane) -> Option<LaneView> {
+    let (sender, view) = std::sync::mpsc::channel();
+    let _ = lane.inbox.send(LaneEvent::Look { done: Box::new(move |view| drop(sender.send(view))) });
+    view.recv_timeout(PATIENCE).ok()
 }
