@@ -1,5 +1,6 @@
 //! The repository's commands: `cargo xtask <command>`. Each is a file of its name.
 
+mod bench;
 mod build;
 mod chaos;
 mod ci;
@@ -29,12 +30,18 @@ struct Command {
     run: fn(&Workspace, &[String]) -> anyhow::Result<()>,
 }
 
-const COMMANDS: [Command; 9] = [
+const COMMANDS: [Command; 10] = [
     Command {
         name: "demo",
         usage: "[--keep]",
         purpose: "copies a real file system between two sites, loses one, and reads it back",
         run: demo::run,
+    },
+    Command {
+        name: "bench",
+        usage: "[--quick] [--json FILE]",
+        purpose: "measures ciphers, plugins, NBD and takeover against other programs, and against the goals",
+        run: bench::run,
     },
     Command {
         name: "plugins",
@@ -56,7 +63,7 @@ const COMMANDS: [Command; 9] = [
     },
     Command {
         name: "chaos",
-        usage: "[--kills N] [--power-cuts N] [--seed N]",
+        usage: "[--kills N] [--power-cuts N] [--seed N] [--farseal FILE]",
         purpose: "kills two sites and cuts their power under load, and judges every image",
         run: chaos::run,
     },

@@ -1,0 +1,187 @@
+//! `cargo xtask chaos`: two sites as real processes, killed and cut from power under load, and every image judged.
+//!
+//! A seed draws what is written and which fault comes when; how the processes run is the machine's affair, so a seed
+//! names a mixture of faults and no exact run.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::plugins;
+use crate::site::Stage;
+use crate::workspace::{Workspace, run as run_program};
+
+pub(crate) mod disk;
+pub(crate) mod history;
+pub(crate) mod load;
+pub(crate) mod rig;
+
+use disk::Disk;
+use history::Random;
+use rig::{Counts, Hit, Rig};
+
+/// Cycles between two rehearsed takeovers.
+const TAKEOVER_EVERY: u64 = 20;
+/// Lines of each log that a failure shows.
+const LOG_LINES: usize = 15;
+/// Tells a program that it is in a mount namespace of its own.
+const INSIDE: &str = "FARSEAL_CHAOS_INSIDE";
+
+#[derive(Debug, Clone)]
+struct Wanted {
+    kills: u64,
+    power_cuts: u64,
+    seed: u64,
+    /// The daemon to judge; the workspace's own is built first.
+    farseal: Option<PathBuf>,
+}
+
+/// What is judged.
+struct Programs {
+    farseal: PathBuf,
+    plugins: PathBuf,
+}
+
+pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
+    let mut wanted = parse(words)?;
+    if wanted.power_cuts > 0 {
+        match disk::obstacle() {
+            Some(why) => {
+                println!("power cuts were NOT tested: {why}");
+                wanted.power_cuts = 0;
+            }
+            None if std::env::var_os(INSIDE).is_none() => return enter_namespace(),
+            None => {}
+        }
+    }
+    let farseal = if let Some(farseal) = &wanted.farseal {
+        farseal.clone()
+    } else {
+        plugins::build_quietly(workspace, &[])?;
+        run_program(workspace.cargo().args(["build", "--quiet", "--package", "farseal", "--bin", "farseal"]))?;
+        workspace.target.join("debug/farseal")
+    };
+    println!("seed {}", wanted.seed);
+    let programs = Programs { farseal, plugins: workspace.components() };
+    let mut violations = 0;
+    if wanted.kills > 0 {
+        violations += campaign(&programs, "kill -9", wanted.kills, wanted.seed, false)?;
+    }
+    if wanted.power_cuts > 0 {
+        violations += campaign(&programs, "power cut", wanted.power_cuts, wanted.seed ^ 1, true)?;
+    }
+    if violations > 0 {
+        bail!("{violations} images cannot have come from what was written");
+    }
+    Ok(())
+}
+
+fn parse(words: &[String]) -> Result<Wanted> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis();
+    let mut wanted = Wanted { kills: 100, power_cuts: 20, seed: u64::try_from(now)?, farseal: None };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let value = words.next().with_context(|| format!("{word}: what follows?"))?;
+        match word.as_str() {
+            "--kills" => wanted.kills = value.parse()?,
+            "--power-cuts" => wanted.power_cuts = value.parse()?,
+            "--seed" => wanted.seed = value.parse()?,
+            "--farseal" => wanted.farseal = Some(Path::new(value).canonicalize()?),
+            _ => bail!("chaos takes --kills N, --power-cuts N, --seed N and --farseal FILE, not {word}"),
+        }
+    }
+    Ok(wanted)
+}
+
+/// The same program again where its mounts are its own: they go when it goes, however it ends.
+fn enter_namespace() -> Result<()> {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "--"]).arg(std::env::current_exe()?);
+    command.args(std::env::args_os().skip(1)).env(INSIDE, "1");
+    Err(command.exec()).context("unshare")
+}
+
+/// So many cycles of load, fault, restart and judgement. Says how many images were wrong.
+fn campaign(programs: &Programs, what: &str, cycles: u64, seed: u64, power: bool) -> Result<usize> {
+    let stage = Stage::new("chaos")?;
+    let disks = if power {
+        ["main", "remote"]
+            .iter()
+            .map(|name| Disk::new(stage.dir.join(format!("{name}.xfs")), stage.dir.join(name)))
+            .collect::<Result<Vec<_>>>()?
+    } else {
+        Vec::new()
+    };
+    let begun = Instant::now();
+    let mut rig = Rig::new(&stage, &programs.farseal, &programs.plugins, seed, &[])?;
+    let mut order = Random(seed.rotate_left(32));
+    let result = (1..=cycles).try_for_each(|cycle| {
+        let told = if cycle % TAKEOVER_EVERY == 0 {
+            rig.rehearse_takeover().map(|()| "a takeover by a copy".to_owned())
+        } else {
+            let hit = Hit::draw(&mut order);
+            one_cycle(&mut rig, hit, &disks).map(|()| format!("{hit:?}"))
+        };
+        let told = told.with_context(|| format!("cycle {cycle}"))?;
+        if cycle % 10 == 0 {
+            println!("{:7.1} s  {what} {cycle} of {cycles}: {told}", begun.elapsed().as_secs_f64());
+        }
+        anyhow::Ok(())
+    });
+    let result = result.and_then(|()| rig.take_over_for_good().context("the last takeover"));
+    report(what, cycles, &mut rig.counts, begun.elapsed());
+    if result.is_err() || rig.counts.violations > 0 {
+        stage.keep();
+        for site in [&rig.main, &rig.remote] {
+            println!("\nthe last lines of {}:", site.log().display());
+            site.last_lines(LOG_LINES).iter().for_each(|line| println!("  {line}"));
+        }
+        println!("every file is left in {}", stage.dir.display());
+    }
+    let violations = rig.counts.violations;
+    drop(rig);
+    drop(disks);
+    result.map(|()| violations)
+}
+
+fn one_cycle(rig: &mut Rig, hit: Hit, disks: &[Disk]) -> Result<()> {
+    rig.begin()?;
+    rig.let_run()?;
+    let hits = [hit.main(), hit.remote()];
+    for (disk, _) in disks.iter().zip(hits).filter(|(_, hit)| *hit) {
+        disk.cut()?;
+    }
+    rig.kill(hit)?;
+    rig.end_load(!disks.is_empty())?;
+    for (disk, _) in disks.iter().zip(hits).filter(|(_, hit)| *hit) {
+        disk.restore()?;
+    }
+    rig.restart(hit)?;
+    rig.judge_main(hit)
+}
+
+fn report(what: &str, cycles: u64, counts: &mut Counts, took: Duration) {
+    println!("\n{what}: {cycles} cycles in {:.0} s", took.as_secs_f64());
+    println!("  processes killed        {}", counts.kills);
+    println!("  images judged           {} ({} of them after takeovers)", counts.judgements, counts.takeovers);
+    let judged = counts.judged;
+    println!(
+        "  writes judged           {} ({} had to be there, {} unanswered)",
+        judged.writes, judged.due, judged.unanswered
+    );
+    println!("  flushes, reads judged   {}, {}", judged.flushes, judged.reads);
+    println!("  keys                    {}", counts.rotations);
+    println!("  restart to answering    {}", spread(&mut counts.starts));
+    println!("  until nothing is owed   {}", spread(&mut counts.safe_again));
+    println!("  takeover and read-out   {}", spread(&mut counts.takeover_times));
+    println!("  VIOLATIONS              {}", counts.violations);
+}
+
+fn spread(times: &mut [Duration]) -> String {
+    times.sort();
+    let at = |index: usize| times.get(index).map_or(0, Duration::as_millis);
+    format!("median {} ms, longest {} ms", at(times.len() / 2), at(times.len().saturating_sub(1)))
+}

@@ -1,0 +1,296 @@
+//! Two sites under load that lose processes at any moment, and what is asked of them afterwards.
+
+use std::path::Path;
+use std::process::Child;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::history::{Due, History, Judged, Random, Seen, Tick, Violations};
+use super::load::{Load, Shared, locked, read_image};
+use crate::nbd_client::Client;
+use crate::site::{PairTerms, Site, Stage, free_port, wait_for};
+
+/// What the pair and its export are called.
+pub(crate) const PAIR: &str = "chaos";
+/// Small, so that most blocks are written again and again.
+const MEBIBYTES: u64 = 16;
+/// A burst of load, from and to.
+const BURST: (u64, u64) = (30, 400);
+
+/// Which sites a fault hits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hit {
+    Main,
+    Remote,
+    Both,
+}
+
+impl Hit {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        match random.below(5) {
+            0 | 1 => Self::Main,
+            2 => Self::Remote,
+            _ => Self::Both,
+        }
+    }
+
+    pub(crate) fn main(self) -> bool {
+        self != Self::Remote
+    }
+
+    pub(crate) fn remote(self) -> bool {
+        self != Self::Main
+    }
+}
+
+/// What was done and seen.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) kills: usize,
+    pub(crate) takeovers: usize,
+    pub(crate) judgements: usize,
+    pub(crate) judged: Judged,
+    pub(crate) violations: usize,
+    pub(crate) rotations: u64,
+    /// From a start to answering, and from there to a copy that lacks nothing.
+    pub(crate) starts: Vec<Duration>,
+    pub(crate) safe_again: Vec<Duration>,
+    pub(crate) takeover_times: Vec<Duration>,
+}
+
+/// The two sites, what was written, and the seed's next draw.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    pub(crate) main: Site,
+    pub(crate) remote: Site,
+    pub(crate) counts: Counts,
+    pub(crate) random: Random,
+    history: Shared,
+    load: Option<Load>,
+    rotating: Vec<Child>,
+    copies: u64,
+}
+
+/// A moment before which everything answered has at most this sequence number.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    asked: Tick,
+    last: u64,
+    safe: u64,
+}
+
+impl Rig {
+    /// Makes and pairs two nodes, and starts them.
+    pub(crate) fn new(stage: &Rc<Stage>, binary: &Path, plugins: &Path, seed: u64, options: &[&str]) -> Result<Self> {
+        let main = Site::init(stage, binary, plugins, "main")?;
+        let remote = Site::init(stage, binary, plugins, "remote")?;
+        let volume = main.dir.join("volume.img");
+        main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: MEBIBYTES, options })?;
+        let blocks = usize::try_from(MEBIBYTES << 20)? / super::history::BLOCK;
+        let mut random = Random(seed);
+        let history = Arc::new(std::sync::Mutex::new(History::new(random.next(), blocks)));
+        let counts = Counts::default();
+        let mut rig = Self { main, remote, counts, random, history, load: None, rotating: Vec::new(), copies: 0 };
+        rig.remote.start()?;
+        rig.main.start()?;
+        rig.wait_until_safe()?;
+        Ok(rig)
+    }
+
+    /// Begins a burst of load.
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.load = Some(Load::start(&self.main.socket(), PAIR, &self.history, &mut self.random)?);
+        Ok(())
+    }
+
+    /// Lets the load run for a moment of the seed's choice; keys change meanwhile, now and then.
+    pub(crate) fn let_run(&mut self) -> Result<()> {
+        let span = Duration::from_millis(BURST.0 + self.random.below(BURST.1 - BURST.0));
+        if self.random.one_in(2) {
+            let how = if self.random.one_in(2) { "in-band" } else { "pause" };
+            std::thread::sleep(span.mul_f64(0.5));
+            self.rotating.push(self.main.begin(&["rotate", PAIR, "--how", how, "--force"])?);
+            std::thread::sleep(span.mul_f64(0.5));
+        } else {
+            std::thread::sleep(span);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn kill(&mut self, hit: Hit) -> Result<()> {
+        if hit.main() {
+            self.main.kill()?;
+            self.counts.kills += 1;
+        }
+        if hit.remote() {
+            self.remote.kill()?;
+            self.counts.kills += 1;
+        }
+        Ok(())
+    }
+
+    /// The load's end: by itself where main is gone, else with every answer. Errors are for disks that lost power.
+    pub(crate) fn end_load(&mut self, power_lost: bool) -> Result<()> {
+        if let Some(load) = self.load.take() {
+            let errors = load.stop();
+            if !errors.is_empty() && !power_lost {
+                bail!("initiators were answered with errors: {errors:?}");
+            }
+        }
+        for mut child in self.rotating.drain(..) {
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Starts what was hit, now and then with one more kill in the middle of its recovery.
+    pub(crate) fn restart(&mut self, hit: Hit) -> Result<()> {
+        if hit.remote() && self.random.one_in(2) {
+            self.start_remote()?;
+        }
+        if hit.main() {
+            self.counts.starts.push(self.main.start()?);
+            if self.random.one_in(4) {
+                std::thread::sleep(Duration::from_millis(self.random.below(60)));
+                self.main.kill()?;
+                self.counts.kills += 1;
+                self.counts.starts.push(self.main.start()?);
+            }
+        }
+        self.start_remote()
+    }
+
+    fn start_remote(&mut self) -> Result<()> {
+        if self.remote.pid().is_none() {
+            self.counts.starts.push(self.remote.start()?);
+        }
+        Ok(())
+    }
+
+    /// Reads everything from main and judges it; what it shows is the start of what follows. Then the copy must come
+    /// to lack nothing.
+    pub(crate) fn judge_main(&mut self, hit: Hit) -> Result<()> {
+        let image = read_image(&self.main.socket(), PAIR, &self.history).context("reading main back")?;
+        // A main that was not hit forgets nothing.
+        let due = if hit.main() { Due::Flushed } else { Due::AnsweredBefore(Tick(u64::MAX)) };
+        let verdict = locked(&self.history).judge(&image, due);
+        self.note(&format!("main after {hit:?}"), verdict);
+        Client::connect(&self.main.socket(), PAIR)?.flush()?;
+        locked(&self.history).settle(&image);
+        let begun = Instant::now();
+        self.wait_until_safe()?;
+        self.counts.safe_again.push(begun.elapsed());
+        Ok(())
+    }
+
+    fn note(&mut self, what: &str, verdict: Result<Judged, Violations>) {
+        self.counts.judgements += 1;
+        let total = &mut self.counts.judged;
+        match verdict {
+            Ok(judged) => {
+                total.writes += judged.writes;
+                total.unanswered += judged.unanswered;
+                total.due += judged.due;
+                total.flushes += judged.flushes;
+                total.reads += judged.reads;
+            }
+            Err(violations) => {
+                self.counts.violations += 1;
+                println!("VIOLATION ({what}): {violations}");
+            }
+        }
+    }
+
+    pub(crate) fn wait_until_safe(&mut self) -> Result<()> {
+        let status =
+            self.main.wait_until("copying, with nothing owed", |status| status.is_safe() && status.epoch() > 0)?;
+        self.counts.rotations = status.epoch();
+        Ok(())
+    }
+
+    /// Both sites are killed under load. A copy of the remote is taken over to and judged; the pair goes on as it was.
+    pub(crate) fn rehearse_takeover(&mut self) -> Result<()> {
+        self.begin()?;
+        let mut samples = Vec::new();
+        let begun = Instant::now();
+        let span = Duration::from_millis(300 + self.random.below(500));
+        while begun.elapsed() < span {
+            let asked = locked(&self.history).tick();
+            let status = self.main.status()?;
+            samples.push(Sample { asked, last: status.mark("last"), safe: status.mark("safe") });
+        }
+        // In either order.
+        let first = if self.random.one_in(2) { Hit::Main } else { Hit::Remote };
+        self.kill(first)?;
+        self.kill(if first == Hit::Main { Hit::Remote } else { Hit::Main })?;
+        self.end_load(false)?;
+        let safe = samples.iter().map(|sample| sample.safe).max().unwrap_or(0);
+        let due =
+            samples.iter().filter(|sample| sample.last <= safe).map(|sample| sample.asked).max().unwrap_or_default();
+        self.copies += 1;
+        let mut copy = self.remote.copy(&format!("copy{}", self.copies))?;
+        let text = std::fs::read_to_string(copy.config())?;
+        let listen =
+            text.lines().find(|line| line.starts_with("listen = \"127.")).context("the remote listens nowhere")?;
+        copy.edit(listen, &format!("listen = \"127.0.0.1:{}\"", free_port()?))?;
+        copy.start()?;
+        let begun = Instant::now();
+        let image = take_over(&copy, &self.history, safe)?;
+        self.took_over(begun);
+        let verdict = locked(&self.history).judge(&image, Due::AnsweredBefore(due));
+        self.note("a copy of the remote, taken over to", verdict);
+        // What was offered once is offered after a crash, too.
+        copy.kill()?;
+        self.counts.kills += 1;
+        copy.start()?;
+        if read_when_open(&copy, &self.history)? != image {
+            bail!("the copy shows something else after a crash");
+        }
+        copy.kill()?;
+        std::fs::remove_dir_all(&copy.dir)?;
+        self.restart(Hit::Both)?;
+        self.judge_main(Hit::Both)
+    }
+
+    /// The true end: main is killed for good, the remote is taken over to and must show everything; main stays fenced.
+    pub(crate) fn take_over_for_good(&mut self) -> Result<()> {
+        self.begin()?;
+        self.let_run()?;
+        self.end_load(false)?;
+        self.wait_until_safe()?;
+        let safe = self.main.status()?.mark("safe");
+        self.main.kill()?;
+        self.counts.kills += 1;
+        let begun = Instant::now();
+        let image = take_over(&self.remote, &self.history, safe)?;
+        self.took_over(begun);
+        let verdict = locked(&self.history).judge(&image, Due::AnsweredBefore(Tick(u64::MAX)));
+        self.note("the remote, taken over to", verdict);
+        self.main.start()?;
+        self.main.wait_until("the fence", |status| status.last_error().is_some_and(|text| text.contains("fenced")))?;
+        Ok(())
+    }
+
+    fn took_over(&mut self, begun: Instant) {
+        self.counts.takeover_times.push(begun.elapsed());
+        self.counts.takeovers += 1;
+    }
+}
+
+/// Takes over, and reads everything that is offered.
+fn take_over(site: &Site, history: &Shared, safe: u64) -> Result<Vec<Seen>> {
+    let offered = site.status()?.mark("safe");
+    if offered < safe {
+        bail!("record {safe} was acknowledged as durable, and the remote offers {offered}");
+    }
+    site.farseal(&["takeover", PAIR, "--yes"])?;
+    read_when_open(site, history)
+}
+
+fn read_when_open(site: &Site, history: &Shared) -> Result<Vec<Seen>> {
+    wait_for("the taken over volume", Duration::from_secs(30), || Ok(Client::connect(&site.socket(), PAIR).ok()))?;
+    read_image(&site.socket(), PAIR, history).context("reading the copy")
+}
