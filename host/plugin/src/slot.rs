@@ -195,8 +195,8 @@ impl Slot<RotationPolicy> {
         self.ask(now, |policy| policy.init(&with_config(policy, context)), || fallback::rotation("", None, context))
     }
 
-    /// [`RotationPolicy::step`], or the ceiling policy; the state then stays as it was. An empty state, as the
-    /// ceiling policy leaves it before a first `init`, starts the policy.
+    /// [`RotationPolicy::step`], or the ceiling policy; the state then stays as it was. A policy that says that the
+    /// state is not its own is started afresh.
     pub fn step(
         &self,
         now: u64,
