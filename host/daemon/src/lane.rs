@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farseal_core::frame::{Ack, KeyRefusal, Welcome};
+use farseal_core::limits::COMMIT_BYTES_MAX;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
     Command, Input, Output, Primary, ReplyError, Room, Settings, Source, Status, StoreFault, What,
@@ -54,28 +55,69 @@ use keywork::{KeyWork, PolicyWork};
 use outbox::Outbox;
 use state::LaneState;
 
-/// How many events are taken from the inbox before what follows from them is done: a commit's worth.
+/// How many events are taken from the inbox before what follows from them is done: a commit's worth, as are
+/// [`COMMIT_BYTES_MAX`] of their bytes.
 const INBOX_BATCH: usize = 1024;
 
 /// Something for the lane's thread.
 pub enum Event {
-    Write { offset: u64, data: Bytes, fua: bool, reply: Reply },
-    Zero { offset: u64, len: u64, fua: bool, trim: bool, reply: Reply },
-    Flush { reply: Reply },
+    Write {
+        offset: u64,
+        data: Bytes,
+        fua: bool,
+        reply: Reply,
+    },
+    Zero {
+        offset: u64,
+        len: u64,
+        fua: bool,
+        trim: bool,
+        reply: Reply,
+    },
+    Flush {
+        reply: Reply,
+    },
     Synced(Result<Sequence, StoreError>),
-    Destaged { through: Sequence, result: Result<(), StoreError> },
-    HomeSynced { through: Sequence, result: Result<(), StoreError> },
-    Welcomed { path: Path, welcome: Welcome, jobs: PathJobs },
-    PathLost { path: Path },
-    Acked { path: Path, ack: Ack },
-    KeyRefused { key: Sequence, why: KeyRefusal },
+    Destaged {
+        through: Sequence,
+        result: Result<(), StoreError>,
+    },
+    HomeSynced {
+        through: Sequence,
+        result: Result<(), StoreError>,
+    },
+    Welcomed {
+        path: Path,
+        welcome: Welcome,
+        jobs: PathJobs,
+    },
+    PathLost {
+        path: Path,
+    },
+    Acked {
+        path: Path,
+        ack: Ack,
+    },
+    KeyRefused {
+        key: Sequence,
+        why: KeyRefusal,
+    },
     /// The secondary was taken over to.
-    Fenced { generation: Generation },
+    Fenced {
+        generation: Generation,
+    },
     EpochPrepared(keywork::Prepared),
-    EpochFailed { epoch: Epoch },
+    EpochFailed {
+        epoch: Epoch,
+    },
     PolicyDecided(Vec<farseal_core::primary::Decision>),
-    Operator { command: Command, done: Done },
-    Look { done: Box<dyn FnOnce(LaneView) + std::marker::Send> },
+    Operator {
+        command: Command,
+        done: Done,
+    },
+    Look {
+        done: Box<dyn FnOnce(LaneView) + std::marker::Send>,
+    },
     Stop,
 }
 
@@ -262,11 +304,13 @@ impl Runner {
             };
             let mut inputs = Vec::new();
             let mut stop = false;
+            let mut bytes = 0;
             let mut next = first;
             while let Some(event) = next.take() {
                 stop |= matches!(event, Event::Stop);
+                bytes += if let Event::Write { data, .. } = &event { wide(data.len()) } else { 0 };
                 self.take_in(event, &mut inputs);
-                if inputs.len() < INBOX_BATCH {
+                if inputs.len() < INBOX_BATCH && bytes < COMMIT_BYTES_MAX {
                     next = events.try_recv().ok();
                 }
             }
@@ -294,9 +338,12 @@ impl Runner {
     fn finish(mut self, events: &Receiver<Event>) {
         let ticket = self.ticket();
         let (sender, flushed) = channel();
-        self.replies.insert(ticket, Reply::calling(move |outcome| {
-            let _ = sender.send(outcome.is_ok());
-        }));
+        self.replies.insert(
+            ticket,
+            Reply::calling(move |outcome| {
+                let _ = sender.send(outcome.is_ok());
+            }),
+        );
         self.primary.handle(self.clock.now(), Input::Flush { ticket });
         self.carry_out();
         while flushed.try_recv().is_err() {
@@ -572,7 +619,9 @@ impl Runner {
                 self.state.acked = acked;
                 self.state.acked_chain = acked_chain;
                 let map = self.primary.owed_map().map(OwedMap::encode);
-                let saved = map.map_or(Ok(()), |bytes| state::save_owed(&self.directory, &bytes)).and_then(|()| self.state.save(&self.directory));
+                let saved = map
+                    .map_or(Ok(()), |bytes| state::save_owed(&self.directory, &bytes))
+                    .and_then(|()| self.state.save(&self.directory));
                 let input = match saved {
                     Ok(()) => Input::OwedPersisted { stamp },
                     Err(error) => {

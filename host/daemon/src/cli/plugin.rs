@@ -39,7 +39,7 @@ pub(super) struct Check {
     kind: KindArg,
     /// Its settings.
     #[arg(long, value_name = "JSON", value_parser = settings)]
-    config: Option<Value>,
+    settings: Option<Value>,
     /// What it may beyond the ordinary.
     #[arg(long, value_enum)]
     grant: Vec<GrantArg>,
@@ -57,7 +57,7 @@ pub(super) struct SwapArgs {
     file: PathBuf,
     /// Its settings; those of the one before unless given.
     #[arg(long, value_name = "JSON", value_parser = settings)]
-    config: Option<Value>,
+    settings: Option<Value>,
     /// What it may beyond the ordinary.
     #[arg(long, value_enum)]
     grant: Vec<GrantArg>,
@@ -131,7 +131,7 @@ fn load<P: Plugin>(check: &Check, bytes: &[u8]) -> Result<Facts, Failure> {
     let subject = check.file.display().to_string();
     let grants = grants(&check.grant);
     let none = Value::Null;
-    let config = check.config.as_ref().unwrap_or(&none);
+    let config = check.settings.as_ref().unwrap_or(&none);
     let request = LoadRequest { slot: &subject, bytes, pin: Some(Digest::of(bytes)), grants: &grants, config };
     let plugin: P = host()?.load(&request).map_err(|error| Failure::of(&error))?;
     Ok(plugin.facts().clone())
@@ -140,8 +140,9 @@ fn load<P: Plugin>(check: &Check, bytes: &[u8]) -> Result<Facts, Failure> {
 fn swap(place: &Place, swap: SwapArgs) -> Result<(), Failure> {
     let component = fs::canonicalize(&swap.file).map_err(|error| Failure::file(&swap.file, &error))?;
     let sha256 = Digest::of(&read(&component)?);
-    let SwapArgs { pair, slot, config, grant, dry_run, .. } = swap;
-    let command = PairCommand::Swap(Swap { slot, component, sha256, grants: grants(&grant), config, dry_run });
+    let SwapArgs { pair, slot, settings, grant, dry_run, .. } = swap;
+    let command =
+        PairCommand::Swap(Swap { slot, component, sha256, grants: grants(&grant), config: settings, dry_run });
     let client = place.client()?;
     let reply = wait_for(async { Ok(client.command(&pair, &command).await?) })?;
     operate::print(&reply)

@@ -276,7 +276,8 @@ impl Committer {
         let none = vec![StackIndex(0); plan.records.len()];
         let Some(last) = plan.records.last().filter(|_| self.settings.encrypted) else { return Ok(none) };
         // A key record's own epoch seals nothing in it; the plan is for what the others are sealed under.
-        let epoch = plan.records.iter().rfind(|planned| planned.kind != Kind::Key).map_or(Epoch::NONE, |planned| planned.epoch);
+        let epoch =
+            plan.records.iter().rfind(|planned| planned.kind != Kind::Key).map_or(Epoch::NONE, |planned| planned.epoch);
         if epoch == Epoch::NONE {
             return Ok(none);
         }

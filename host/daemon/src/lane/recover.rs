@@ -162,9 +162,7 @@ fn apply(parts: &Parts, unsealer: &mut Unsealer, header: &Header, record: &[u8])
     let sequence = header.sequence;
     let mut body = record.get(HEADER_BYTES..).unwrap_or_default().to_vec();
     let (tags, blocks) = body.split_at_mut(header.tag_bytes().min(record.len().saturating_sub(HEADER_BYTES)));
-    unsealer
-        .open(header, 0, blocks, tags)
-        .map_err(|source| RecoverError::Unsealed { sequence, source })?;
+    unsealer.open(header, 0, blocks, tags).map_err(|source| RecoverError::Unsealed { sequence, source })?;
     let offset = extent.first().0 * header.block_bytes.as_u64();
     match header.kind {
         Kind::Data => parts.home.write(offset, blocks)?,

@@ -43,7 +43,14 @@ pub enum StateError {
 
 impl Default for LaneState {
     fn default() -> Self {
-        Self { format: 1, acked: Sequence::NONE, acked_chain: Chain::START, homed: Sequence::NONE, paused: false, fenced: None }
+        Self {
+            format: 1,
+            acked: Sequence::NONE,
+            acked_chain: Chain::START,
+            homed: Sequence::NONE,
+            paused: false,
+            fenced: None,
+        }
     }
 }
 

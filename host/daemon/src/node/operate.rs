@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use farseal_core::primary::{Command, PauseState};
-use farseal_core::rotation::How;
+use farseal_core::rotation::{How, State as RotationState};
 use farseal_plugin::Plugin;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
@@ -113,6 +113,11 @@ impl PairNode {
             let status = self.look().await?.status;
             if status.key.map(|key| key.epoch) != before {
                 return Ok(CommandReply::new("the key has changed"));
+            }
+            // A key that was not delivered before its start is void; each further one has more room.
+            let over = status.rotation == RotationState::Idle && matches!(command, Command::Rotate(_));
+            if over && let Err(error) = self.tell(command, "rotate").await {
+                tracing::debug!(pair = self.config.name, %error, "the rotation is not begun again yet");
             }
             if Instant::now() >= deadline {
                 return Err(CommandError::NotYet { what: "the rotation".into() });
