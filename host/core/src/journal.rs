@@ -381,7 +381,7 @@ pub(crate) mod tests {
             for (index, entry) in scan.entries.iter().enumerate() {
                 prop_assert_eq!(entry.header.sequence, Sequence(10 + index as u64));
             }
-            prop_assert!(scan.valid_bytes as usize <= cut);
+            prop_assert!(usize::try_from(scan.valid_bytes).unwrap() <= cut);
         }
 
         #[test]

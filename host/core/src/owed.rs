@@ -247,6 +247,10 @@ mod tests {
         OwedMap::empty(BlockCount(1000), BlockBytes::DEFAULT)
     }
 
+    fn at_block(block: u64) -> usize {
+        usize::try_from(block).unwrap()
+    }
+
     #[test]
     fn a_granule_is_cleared_only_by_an_acknowledgement_of_its_copy() {
         let mut map = map();
@@ -306,20 +310,20 @@ mod tests {
                     0 | 1 => {
                         let written = extent(at, len.min(1000 - at).max(1));
                         map.mark(written);
-                        (written.first().0..written.end().0).for_each(|block| primary[block as usize] += 1);
+                        (written.first().0..written.end().0).for_each(|block| primary[at_block(block)] += 1);
                     }
                     2 => if let Some(copy) = map.next_copy() {
                         sequence += 1;
                         map.copied_in(copy, Sequence(sequence));
-                        let blocks = (copy.first().0..copy.end().0).map(|block| (block, primary[block as usize]));
+                        let blocks = (copy.first().0..copy.end().0).map(|block| (block, primary[at_block(block)]));
                         sent.push((sequence, blocks.collect::<Vec<_>>()));
                     },
                     _ => {
                         let durable = Sequence(at.min(sequence));
                         for (_, blocks) in sent.iter().filter(|(sequence, _)| *sequence <= durable.0) {
                             blocks.iter().for_each(|(block, version)| {
-                                let newest = secondary[*block as usize].max(*version);
-                                secondary[*block as usize] = newest;
+                                let newest = secondary[at_block(*block)].max(*version);
+                                secondary[at_block(*block)] = newest;
                             });
                         }
                         map.acknowledged(durable);

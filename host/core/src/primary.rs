@@ -679,10 +679,11 @@ impl Primary {
             self.home_stalled_until.map(|at| (at, "destage again")),
         ];
         let resync = self.copying.timeout().map(|at| (at, "begin the resync again"));
-        [wall, lazy, home, resync, self.rotation.timeout()]
+        [wall, lazy, home, resync]
             .into_iter()
             .chain(retries)
             .flatten()
+            .chain(self.rotation.timeouts())
             // What was due when time was last told has been done, or waits for something that comes as an input.
             .filter(|(at, _)| *at > self.told)
             .min_by_key(|(at, _)| *at)
@@ -807,11 +808,12 @@ impl Primary {
     /// Everything that may go on, goes on. Runs after each input.
     fn proceed(&mut self, now: Now) {
         self.told = now.instant;
-        self.run_host_rotation(now);
-        self.run_policy(now);
         self.run_resync(now);
         self.run_copy();
         self.plan_commits(now);
+        // After the sealing that may have used a key up: no other event need follow that would ask.
+        self.run_host_rotation(now);
+        self.run_policy(now);
         self.retry_stalled(now);
         self.run_journal_sync(now);
         self.run_home(now);
@@ -1347,8 +1349,9 @@ impl Primary {
         if self.journal_failed || !self.rotation.host_demands(now) {
             return;
         }
-        let how =
-            if self.rotation.active().is_some() && self.deliverable() { self.settings.rotate_how } else { How::AtOnce };
+        // At the limit itself no interval and no delivery is waited for.
+        let in_time = self.rotation.active().is_some() && !self.rotation.hard_limit_reached(now);
+        let how = if in_time && self.deliverable() { self.settings.rotate_how } else { How::AtOnce };
         if let Ok(epoch) = self.rotation.begin(now, how, self.deliverable()) {
             self.prepare(epoch, how);
         }
@@ -1368,6 +1371,7 @@ impl Primary {
     }
 
     fn prepare(&mut self, epoch: Epoch, how: How) {
+        let how = if self.rotation.active().is_some() { how } else { How::AtOnce };
         self.outputs.push_back(Output::PrepareEpoch { epoch, how });
     }
 

@@ -174,7 +174,8 @@ pub struct Rotation {
     last_begun: Option<Instant>,
     /// The driver could not prepare a key: it is not asked again before this.
     retry_at: Option<Instant>,
-    /// Each void doubles the next key's lead, up to its limit.
+    /// Each void doubles the lead of the keys that follow, up to its limit: checking a key takes the secondary longer
+    /// than storing a record, by a factor that stays what it is.
     lead_scale: u64,
 }
 
@@ -210,11 +211,13 @@ impl Rotation {
         }
     }
 
-    /// Starts to change the key. Says which epoch the driver must prepare.
+    /// Starts to change the key. Says which epoch the driver must prepare. The first key comes `AtOnce` whatever was
+    /// asked: there is none under which a cut or a void could stand meanwhile.
     pub fn begin(&mut self, now: Now, how: How, link_up: bool) -> Result<Epoch, Refused> {
         if let Some(epoch) = self.under_way() {
             return Err(Refused::UnderWay(epoch));
         }
+        let how = if self.active.is_some() { how } else { How::AtOnce };
         if how != How::AtOnce {
             if !link_up {
                 return Err(Refused::LinkDown);
@@ -360,7 +363,6 @@ impl Rotation {
             return None;
         }
         self.state = State::Armed { epoch, how, key, start };
-        self.lead_scale = 1;
         Some(epoch)
     }
 
@@ -440,19 +442,23 @@ impl Rotation {
             })
     }
 
-    /// When [`Rotation::due`] or [`Rotation::host_demands`] will next say something else by the clock alone.
-    pub fn timeout(&self) -> Option<(Instant, &'static str)> {
+    /// The times at which [`Rotation::due`] or [`Rotation::host_demands`] will say something else by the clock alone.
+    pub fn timeouts(&self) -> impl Iterator<Item = (Instant, &'static str)> {
         let own = match &self.state {
             State::Waiting { slot, .. } => Some((slot.at, "the key's slot")),
             State::Draining { deadline, .. } => Some((*deadline, "pause rotation takes too long")),
             State::Delivering { deadline, .. } => deadline.map(|at| (at, "pause rotation takes too long")),
             State::Idle | State::Preparing { .. } | State::Armed { .. } => None,
         };
-        let age = self.active.filter(|_| self.under_way().is_none()).map(|active| {
-            (active.since.plus(Millis(self.limits.age_max.0 - self.limits.age_max.0 / 16)), "the key's greatest age")
+        let ages = self.active.into_iter().flat_map(|active| {
+            let old = Millis(self.limits.age_max.0 - self.limits.age_max.0 / 16);
+            [
+                (active.since.plus(old), "the key is old: the next is due"),
+                (active.since.plus(self.limits.age_max), "the key's greatest age"),
+            ]
         });
         let retry = self.retry_at.filter(|_| self.under_way().is_none()).map(|at| (at, "prepare a key again"));
-        own.into_iter().chain(age).chain(retry).min_by_key(|(at, _)| *at)
+        own.into_iter().chain(ages).chain(retry)
     }
 
     pub fn state(&self) -> &State {
@@ -500,7 +506,8 @@ impl Rotation {
         }
     }
 
-    fn hard_limit_reached(&self, now: Now) -> bool {
+    /// Sealing stops until there is a new key.
+    pub fn hard_limit_reached(&self, now: Now) -> bool {
         self.active.is_some_and(|active| {
             now.instant.since(active.since) >= self.limits.age_max || active.uses.bytes >= self.limits.bytes_max
         })

@@ -26,7 +26,7 @@ impl Dice {
         Self { state }
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         let [a, b, c, d] = &mut self.state;
         let result = b.wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let shifted = *b << 17;
@@ -41,7 +41,7 @@ impl Dice {
 
     /// Below `end`; 0 where `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next().checked_rem(end).unwrap_or(0)
+        self.draw().checked_rem(end).unwrap_or(0)
     }
 
     /// From `first` up to but not including `end`.
@@ -62,7 +62,7 @@ mod tests {
     fn a_seed_and_a_stream_decide_everything() {
         let draw = |seed, stream| {
             let mut dice = Dice::new(seed, stream);
-            [dice.next(), dice.next(), dice.next()]
+            [dice.draw(), dice.draw(), dice.draw()]
         };
         assert_eq!(draw(7, 1), draw(7, 1));
         assert_ne!(draw(7, 1), draw(7, 2));

@@ -277,7 +277,7 @@ impl World {
         site.sent.clear();
         site.tick_at = None;
         if self.settings.mutation != Some(Mutation::EpochReused) {
-            site.incarnation = self.dice_life.next();
+            site.incarnation = self.dice_life.draw();
         }
         self.begin_segment(last.next());
         let home = self.primary.home.image();
@@ -636,7 +636,7 @@ impl World {
         let newest = self.primary.keys.last_key_value().map(|(_, key)| *key);
         let key = match (self.settings.mutation, newest) {
             (Some(Mutation::EpochReused), Some(key)) => key,
-            _ => KeyId(self.dice_life.next()),
+            _ => KeyId(self.dice_life.draw()),
         };
         if self.faults.strikes(Fault::KeyRefused) {
             self.unopenable.insert(key);
@@ -651,7 +651,7 @@ impl World {
     fn decide(&mut self) -> Vec<Decision> {
         let wall = self.clock().wall;
         let dice = &mut self.dice_life;
-        let id = dice.next();
+        let id = dice.draw();
         let wake = Decision { id, action: Action::WakeAt(WallTime(wall.0 + dice.between(100, 5_000))) };
         match dice.below(8) {
             0 => vec![Decision { id, action: Action::Rotate(None) }, wake],

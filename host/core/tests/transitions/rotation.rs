@@ -1,0 +1,143 @@
+//! Every event in every state of a key rotation.
+
+use farseal_core::rotation::{How, KeyLimits, Rotation, Slot, State};
+use farseal_core::units::{ByteLen, Epoch, Instant, Millis, Now, Sequence, WallTime};
+
+use super::{Step, diagram, snapshot, table};
+
+const LIMITS: KeyLimits =
+    KeyLimits { interval_min: Millis(100), age_max: Millis(1_000_000), bytes_max: ByteLen(1 << 30) };
+const SLOT: Slot = Slot { at: Instant(1_500), blocks: 1 };
+/// The key record of the rotation that a state is in.
+const KEY: Sequence = Sequence(10);
+
+type Event = (&'static str, fn(&mut Rotation) -> String);
+
+fn at(ms: u64) -> Now {
+    Now { instant: Instant(ms), wall: WallTime(ms) }
+}
+
+/// A lane whose first key is in force since record 2.
+fn idle() -> Rotation {
+    let mut rotation = Rotation::new(LIMITS, Epoch::NONE);
+    let epoch = rotation.begin(at(0), How::AtOnce, false).unwrap();
+    rotation.prepared(epoch, Slot { at: Instant(0), blocks: 1 });
+    rotation.placed(at(0), Sequence(1), 0);
+    rotation.reached(at(0), Sequence(2));
+    rotation
+}
+
+fn preparing(how: How) -> Rotation {
+    let mut rotation = idle();
+    rotation.begin(at(1_000), how, true).unwrap();
+    rotation
+}
+
+fn waiting(how: How) -> Rotation {
+    let mut rotation = preparing(how);
+    rotation.prepared(Epoch(2), SLOT);
+    rotation
+}
+
+fn draining() -> Rotation {
+    let mut rotation = waiting(How::Pause);
+    rotation.due(at(2_000), KEY, Sequence(5));
+    rotation
+}
+
+fn delivering(how: How) -> Rotation {
+    let mut rotation = if how == How::Pause { draining() } else { waiting(how) };
+    rotation.placed(at(2_000), KEY, 8);
+    rotation
+}
+
+fn armed(how: How) -> Rotation {
+    let mut rotation = delivering(how);
+    rotation.acknowledged(KEY);
+    rotation
+}
+
+fn describe(rotation: &Rotation) -> String {
+    let key = rotation.active().map_or(0, |key| key.epoch.0);
+    let state = match rotation.state() {
+        State::Idle => "Idle".to_owned(),
+        State::Preparing { how, .. } => format!("Preparing {how:?}"),
+        State::Waiting { how, .. } => format!("Waiting {how:?}"),
+        State::Draining { .. } => "Draining Pause".to_owned(),
+        State::Delivering { how, deadline: Some(Instant(0)), .. } => format!("Delivering {how:?} void due"),
+        State::Delivering { how, .. } => format!("Delivering {how:?}"),
+        State::Armed { how, .. } => format!("Armed {how:?}"),
+    };
+    if key == 1 { state } else { format!("{state} key {key}") }
+}
+
+fn events() -> Vec<Event> {
+    vec![
+        ("begin in-band", |rotation| format!("{:?}", rotation.begin(at(2_000), How::InBand, true))),
+        ("begin pause, link down", |rotation| format!("{:?}", rotation.begin(at(2_000), How::Pause, false))),
+        ("begin at once", |rotation| format!("{:?}", rotation.begin(at(2_000), How::AtOnce, false))),
+        ("prepared", |rotation| told(rotation.prepared(Epoch(2), SLOT), "awaited")),
+        ("preparation failed", |rotation| told(rotation.failed(at(2_000), Epoch(2)), "awaited")),
+        ("record due, all acknowledged", |rotation| due(rotation, 2_000, 11, 10)),
+        ("record due, link slow", |rotation| due(rotation, 2_000, 11, 5)),
+        ("record due at the last place", |rotation| due(rotation, 2_000, 19, 5)),
+        ("record due, too late", |rotation| due(rotation, 9_000, 11, 5)),
+        ("record due at the hard limit", |rotation| due(rotation, 1_000_000, 11, 5)),
+        ("key acknowledged", |rotation| {
+            rotation.acknowledged(KEY).map_or_else(String::new, |epoch| format!("delivers {epoch}"))
+        }),
+        ("key refused", |rotation| told(rotation.refused(KEY), "void due")),
+        ("void placed", |rotation| rotation.voided().map_or_else(String::new, |ended| format!("{ended:?}"))),
+        ("start reached", |rotation| {
+            rotation.reached(at(2_000), Sequence(20)).map_or_else(String::new, |ended| format!("{ended:?}"))
+        }),
+        ("gap to be placed", |rotation| {
+            let asked = rotation.renew(at(2_000)).map(|epoch| format!("prepare {epoch}"));
+            asked.or(rotation.is_ready_at_once().then(|| "ready".to_owned())).unwrap_or_default()
+        }),
+    ]
+}
+
+fn due(rotation: &mut Rotation, ms: u64, next: u64, acked: u64) -> String {
+    format!("{:?}", rotation.due(at(ms), Sequence(next), Sequence(acked)))
+}
+
+fn told(yes: bool, what: &str) -> String {
+    if yes { what.to_owned() } else { String::new() }
+}
+
+fn steps() -> Vec<Step> {
+    let states: [fn() -> Rotation; 11] = [
+        idle,
+        || preparing(How::InBand),
+        || preparing(How::Pause),
+        || waiting(How::InBand),
+        || waiting(How::Pause),
+        || waiting(How::AtOnce),
+        draining,
+        || delivering(How::InBand),
+        || delivering(How::Pause),
+        || armed(How::InBand),
+        || armed(How::Pause),
+    ];
+    let mut steps = Vec::new();
+    for state in states {
+        for (event, apply) in events() {
+            let mut rotation = state();
+            let before = describe(&rotation);
+            let does = apply(&mut rotation);
+            steps.push(Step { state: before, event, after: describe(&rotation), does });
+        }
+    }
+    steps
+}
+
+#[test]
+fn every_event_in_every_state_of_a_rotation() {
+    snapshot("rotation", &table(&steps()));
+}
+
+#[test]
+fn the_rotations_diagram_follows_from_its_table() {
+    snapshot("rotation_diagram", &diagram(&steps()));
+}

@@ -1,0 +1,263 @@
+//! Every event in every state of the secondary.
+
+use farseal_core::chain::Digest;
+use farseal_core::frame::{Attach, KeyRefusal};
+use farseal_core::primary::StoreFault;
+use farseal_core::record::{Header, Kind};
+use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings};
+use farseal_core::units::{
+    BlockBytes, BlockCount, Epoch, Generation, Instant, Lba, Now, PairId, Path, Sequence, VolumeId, WallTime,
+};
+
+use super::{Step, snapshot, table};
+
+const SETTINGS: Settings = Settings {
+    pair: PairId([1; 16]),
+    volume: VolumeId([2; 16]),
+    encrypted: true,
+    block_bytes: BlockBytes::DEFAULT,
+    blocks: BlockCount(100),
+};
+
+struct Site {
+    secondary: Secondary,
+    does: Vec<String>,
+    stored: u64,
+}
+
+fn at(ms: u64) -> Now {
+    Now { instant: Instant(ms), wall: WallTime(ms) }
+}
+
+fn header(kind: Kind, sequence: u64, aux: u64) -> Header {
+    let blocks = u32::from(kind.has_blocks() || kind.touches_volume());
+    Header {
+        kind,
+        encrypted: true,
+        stack: 0,
+        pair: SETTINGS.pair,
+        volume: SETTINGS.volume,
+        generation: Generation(1),
+        sequence: Sequence(sequence),
+        lba: Lba(0),
+        blocks,
+        block_bytes: SETTINGS.block_bytes,
+        wall: WallTime(0),
+        aux,
+    }
+}
+
+impl Site {
+    fn tell(&mut self, ms: u64, input: Input) {
+        self.secondary.handle(at(ms), input);
+        while let Some(output) = self.secondary.poll_output() {
+            self.does.push(match output {
+                Output::Store { sequence } => {
+                    self.stored += 1;
+                    format!("store {sequence}")
+                }
+                Output::Welcome { welcome, .. } => format!("welcome {}", welcome.ack.durable),
+                Output::Refuse { refusal, .. } => format!("refuse: {refusal}"),
+                Output::ClosePath { .. } => "close path".into(),
+                Output::SyncLog => "sync".into(),
+                Output::CheckKey { key } => format!("check key {key}"),
+                Output::Ack { ack, .. } => {
+                    let held: Vec<String> =
+                        ack.ranges.iter().map(|range| format!(" {}-{}", range.first, range.last)).collect();
+                    format!("ack {}{}", ack.durable, held.concat())
+                }
+                Output::KeyRefused { key, .. } => format!("key {key} refused"),
+                Output::Offer { through } => format!("offer {through}"),
+                Output::PersistGeneration { generation, .. } => format!("persist generation {generation}"),
+                Output::TakenOver { through, .. } => format!("taken over at {through}"),
+                Output::Alarm(_) => "alarm".into(),
+            });
+        }
+    }
+
+    fn record(&mut self, kind: Kind, sequence: u64, aux: u64) {
+        let digest = Digest([u8::try_from(sequence).unwrap(); 32]);
+        self.tell(0, Input::Record { path: Path(0), header: header(kind, sequence, aux), digest });
+    }
+
+    fn attach(&mut self) {
+        let attach = Attach {
+            pair: SETTINGS.pair,
+            volume: SETTINGS.volume,
+            generation: Generation(1),
+            encrypted: true,
+            block_bytes: SETTINGS.block_bytes,
+            blocks: SETTINGS.blocks,
+            path: 0,
+            paths: 1,
+        };
+        self.tell(0, Input::Attach { path: Path(0), attach });
+    }
+
+    fn synced(&mut self) {
+        self.tell(0, Input::LogSynced { stored: self.stored });
+    }
+
+    fn checked(&mut self, key: u64, epoch: u64) {
+        let facts = KeyFacts { epoch: Epoch(epoch), start: Sequence(key + 1) };
+        self.tell(0, Input::KeyChecked { key: Sequence(key), result: Ok(facts) });
+    }
+
+    fn state(&self, name: &str) -> String {
+        let status = self.secondary.status();
+        format!("{name} (durable {}, offered {})", status.durable, status.offered)
+    }
+}
+
+fn alone() -> Site {
+    Site { secondary: Secondary::new(at(0), SETTINGS, Recovered::fresh()), does: Vec::new(), stored: 0 }
+}
+
+/// The first key and two records are durable.
+fn attached() -> Site {
+    let mut site = alone();
+    site.attach();
+    site.record(Kind::Key, 1, 0);
+    site.record(Kind::Data, 2, 0);
+    site.record(Kind::Data, 3, 0);
+    site.synced();
+    site.checked(1, 1);
+    site
+}
+
+fn holed() -> Site {
+    let mut site = attached();
+    site.record(Kind::Data, 6, 0);
+    site.synced();
+    site
+}
+
+fn unsynced() -> Site {
+    let mut site = attached();
+    site.record(Kind::Data, 4, 0);
+    site
+}
+
+fn checking() -> Site {
+    let mut site = attached();
+    site.record(Kind::Key, 4, 0);
+    site.record(Kind::Data, 5, 0);
+    site.synced();
+    site
+}
+
+fn refused() -> Site {
+    let mut site = checking();
+    site.tell(0, Input::KeyChecked { key: Sequence(4), result: Err(KeyRefusal::Unopenable) });
+    site
+}
+
+fn gap_open() -> Site {
+    let mut site = attached();
+    site.record(Kind::Gap, 10, 4);
+    site.record(Kind::Key, 11, 0);
+    site.synced();
+    site.checked(11, 2);
+    site
+}
+
+fn full() -> Site {
+    let mut site = unsynced();
+    site.tell(0, Input::LogFailed { fault: StoreFault::Full });
+    site.attach();
+    site
+}
+
+fn failed() -> Site {
+    let mut site = attached();
+    site.tell(0, Input::LogFailed { fault: StoreFault::Failed });
+    site
+}
+
+fn taking_over() -> Site {
+    let mut site = gap_open();
+    site.tell(0, Input::TakeOver);
+    site
+}
+
+fn taken_over() -> Site {
+    let mut site = taking_over();
+    site.tell(0, Input::GenerationPersisted { generation: Generation(2) });
+    site
+}
+
+type Event = (&'static str, fn(&mut Site));
+
+fn events() -> Vec<Event> {
+    vec![
+        ("attach", Site::attach),
+        ("path lost", |site| site.tell(0, Input::PathLost { path: Path(0) })),
+        ("record, the next", |site| {
+            let next = site.secondary.durable().0.0 + 1;
+            site.record(Kind::Data, next, 0);
+        }),
+        ("record, further on", |site| site.record(Kind::Data, 20, 0)),
+        ("record, known", |site| site.record(Kind::Data, 2, 0)),
+        ("record, beyond the window", |site| {
+            let digest = Digest([0; 32]);
+            let header = header(Kind::Data, 1 << 30, 0);
+            site.tell(0, Input::Record { path: Path(0), header, digest });
+        }),
+        ("record, not encrypted", |site| {
+            let header = Header { encrypted: false, ..header(Kind::Data, 30, 0) };
+            site.tell(0, Input::Record { path: Path(0), header, digest: Digest([0; 32]) });
+        }),
+        ("gap that joins", |site| {
+            let next = site.secondary.durable().0.0 + 1;
+            site.record(Kind::Gap, next + 20, next);
+        }),
+        ("gap that does not join", |site| site.record(Kind::Gap, 40, 33)),
+        ("void, the next", |site| site.record(Kind::Void, 6, 2)),
+        ("cut, the next", |site| {
+            let next = site.secondary.durable().0.0 + 1;
+            site.record(Kind::Cut, next, 1);
+            site.synced();
+        }),
+        ("log synced", Site::synced),
+        ("log full", |site| site.tell(0, Input::LogFailed { fault: StoreFault::Full })),
+        ("log failed", |site| site.tell(0, Input::LogFailed { fault: StoreFault::Failed })),
+        ("key good", |site| site.checked(4, 2)),
+        ("key bad", |site| {
+            site.tell(0, Input::KeyChecked { key: Sequence(4), result: Err(KeyRefusal::Forged) });
+        }),
+        ("nonsense", |site| site.tell(0, Input::Nonsense { path: Path(0) })),
+        ("take over", |site| site.tell(0, Input::TakeOver)),
+        ("generation durable", |site| {
+            site.tell(0, Input::GenerationPersisted { generation: Generation(2) });
+        }),
+        ("a second passes", |site| site.tell(1_000, Input::Tick)),
+    ]
+}
+
+#[test]
+fn every_event_in_every_state_of_the_secondary() {
+    let states: [(&str, fn() -> Site); 11] = [
+        ("alone", alone),
+        ("attached", attached),
+        ("with a hole", holed),
+        ("stored, not synced", unsynced),
+        ("checking a key", checking),
+        ("key refused", refused),
+        ("gap open", gap_open),
+        ("full", full),
+        ("failed", failed),
+        ("taking over", taking_over),
+        ("taken over", taken_over),
+    ];
+    let mut steps = Vec::new();
+    for (name, state) in states {
+        for (event, apply) in events() {
+            let mut site = state();
+            let before = site.state(name);
+            site.does.clear();
+            apply(&mut site);
+            steps.push(Step { state: before, event, after: site.state(name), does: site.does.join("; ") });
+        }
+    }
+    snapshot("secondary", &table(&steps));
+}
