@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::bindings::rotation_policy::farseal::plugin::log::Level;
 use crate::bindings::rotation_policy::farseal::plugin::types::{Diagnostic, PluginError};
-use crate::limits;
 
 /// One line that a component logged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,10 +126,7 @@ pub enum CallError {
         what: &'static str,
     },
     /// All instances of the pool are in use; the component is not at fault.
-    #[error(
-        "{function} was not called: all {} cipher instances are in use; run fewer ciphers or workers at once",
-        limits::CIPHER_INSTANCES
-    )]
+    #[error("{function} was not called: all cipher instances are in use; run fewer ciphers or workers at once")]
     NoRoom {
         /// The function that was to be called.
         function: &'static str,
