@@ -186,6 +186,7 @@ fn taken_over() -> Site {
     site
 }
 
+type State = (&'static str, fn() -> Site);
 type Event = (&'static str, fn(&mut Site));
 
 fn events() -> Vec<Event> {
@@ -236,7 +237,7 @@ fn events() -> Vec<Event> {
 
 #[test]
 fn every_event_in_every_state_of_the_secondary() {
-    let states: [(&str, fn() -> Site); 11] = [
+    let states: [State; 11] = [
         ("alone", alone),
         ("attached", attached),
         ("with a hole", holed),

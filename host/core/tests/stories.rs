@@ -1,0 +1,166 @@
+//! Small stories of the primary: what initiators are answered, what is sent, when a key comes into force.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use farseal_core::chain::{Chain, Digest};
+use farseal_core::frame::{Ack, Welcome};
+use farseal_core::limits::WINDOW_RECORDS_MAX;
+use farseal_core::owed::OwedMap;
+use farseal_core::primary::{Command, Input, Output, Primary, Recovered, ReplyError, Settings, What};
+use farseal_core::record::Kind;
+use farseal_core::rotation::{How, KeyLimits, Slot};
+use farseal_core::units::{
+    BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Millis, Now, PairId, Path, Sequence,
+    Ticket, VolumeId, WallTime,
+};
+
+const BLOCKS: BlockCount = BlockCount(16);
+
+fn at(ms: u64) -> Now {
+    Now { instant: Instant(ms), wall: WallTime(ms) }
+}
+
+fn settings(paired: bool) -> Settings {
+    Settings {
+        pair: PairId([1; 16]),
+        volume: VolumeId([2; 16]),
+        generation: Generation(1),
+        encrypted: true,
+        block_bytes: BlockBytes::DEFAULT,
+        blocks: BLOCKS,
+        paired,
+        key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
+        rotate_how: How::InBand,
+        journal_bytes_max: ByteLen(1 << 30),
+    }
+}
+
+/// One thing that happens, and all that the machine wants for it.
+fn tell(primary: &mut Primary, input: Input) -> Vec<Output> {
+    primary.handle(at(1_000), input);
+    std::iter::from_fn(|| primary.poll_output()).collect()
+}
+
+/// A lane whose first key is in force: record 1.
+fn started(paired: bool, recovered: Recovered) -> Primary {
+    let epoch = recovered.newest_epoch.next();
+    let mut primary = Primary::new(at(1_000), settings(paired), recovered);
+    while primary.poll_output().is_some() {}
+    tell(&mut primary, prepared(epoch.0));
+    committed(&mut primary, 1);
+    synced(&mut primary);
+    primary
+}
+
+fn prepared(epoch: u64) -> Input {
+    Input::EpochPrepared { epoch: Epoch(epoch), slot: Slot { at: Instant(0), blocks: 1 } }
+}
+
+fn committed(primary: &mut Primary, records: usize) -> Vec<Output> {
+    tell(primary, Input::Committed { digests: vec![Digest([7; 32]); records] })
+}
+
+fn synced(primary: &mut Primary) -> Vec<Output> {
+    let through = primary.status().last;
+    tell(primary, Input::JournalSynced { through })
+}
+
+fn write(ticket: u64, fua: bool) -> Input {
+    let extent = Extent::new(Lba(ticket % BLOCKS.0), BlockCount(1)).unwrap();
+    Input::Write { ticket: Ticket(ticket), what: What::Data, extent, fua }
+}
+
+fn welcome(durable: u64, chain: Chain) -> Input {
+    let ack = Ack { durable: Sequence(durable), chain, ranges: Vec::new(), full: false };
+    Input::Welcomed { path: Path(0), welcome: Welcome { generation: Generation(1), ack } }
+}
+
+fn replies(outputs: &[Output]) -> Vec<(u64, Result<(), ReplyError>)> {
+    let reply = |output: &Output| {
+        let Output::Reply { ticket, result } = output else { return None };
+        Some((ticket.0, *result))
+    };
+    outputs.iter().filter_map(reply).collect()
+}
+
+fn kinds(outputs: &[Output]) -> Vec<Kind> {
+    let commits = outputs.iter().filter_map(|output| {
+        let Output::Commit { records, .. } = output else { return None };
+        Some(records)
+    });
+    commits.flatten().map(|record| record.kind).collect()
+}
+
+#[test]
+fn a_flush_waits_for_the_journal_and_a_write_does_not() {
+    let mut primary = started(true, Recovered::fresh());
+    assert_eq!(replies(&tell(&mut primary, write(1, false))), [(1, Ok(()))]);
+    assert_eq!(replies(&tell(&mut primary, write(2, true))), []);
+    assert_eq!(replies(&tell(&mut primary, Input::Flush { ticket: Ticket(3) })), []);
+    assert_eq!(replies(&committed(&mut primary, 1)), [], "appended is not durable");
+    assert_eq!(replies(&committed(&mut primary, 1)), []);
+    assert_eq!(replies(&synced(&mut primary)), [(2, Ok(())), (3, Ok(()))]);
+}
+
+#[test]
+fn nothing_is_acknowledged_once_the_journal_has_failed() {
+    let mut primary = started(true, Recovered::fresh());
+    tell(&mut primary, write(1, true));
+    assert_eq!(replies(&tell(&mut primary, Input::JournalSyncFailed)), [(1, Err(ReplyError::Io))]);
+    assert_eq!(replies(&tell(&mut primary, write(2, false))), [(2, Err(ReplyError::Io))]);
+    assert_eq!(replies(&tell(&mut primary, Input::Flush { ticket: Ticket(3) })), [(3, Err(ReplyError::Io))]);
+}
+
+#[test]
+fn an_in_band_key_waits_for_its_delivery_while_nothing_is_written() {
+    let mut primary = started(true, Recovered::fresh());
+    tell(&mut primary, Input::Attaching { path: Path(0) });
+    tell(&mut primary, welcome(0, Chain::START));
+    primary.handle(at(5_000), Input::Operator(Command::Rotate(How::InBand)));
+    while primary.poll_output().is_some() {}
+    assert_eq!(kinds(&tell(&mut primary, prepared(2))), [Kind::Key], "and no void behind it");
+    committed(&mut primary, 1);
+    assert_eq!(kinds(&tell(&mut primary, write(1, false))), [Kind::Data], "there is a record's room before its start");
+    assert_eq!(kinds(&tell(&mut primary, write(2, false))), [Kind::Void, Kind::Data], "and no more");
+}
+
+#[test]
+fn a_gap_is_sent_however_far_it_is_from_the_last_acknowledgement() {
+    let last = Sequence(10 * WINDOW_RECORDS_MAX);
+    let owed = Some(OwedMap::full(BLOCKS, BlockBytes::DEFAULT));
+    let mut primary =
+        started(true, Recovered { last, homed: last, owed, newest_epoch: Epoch(7), ..Recovered::fresh() });
+    tell(&mut primary, Input::Attaching { path: Path(0) });
+    tell(&mut primary, welcome(5, Chain([5; 32])));
+    let outputs = tell(&mut primary, prepared(9));
+    let stamp = outputs.iter().find_map(|output| {
+        let Output::PersistOwed { stamp, .. } = output else { return None };
+        Some(*stamp)
+    });
+    let outputs = tell(&mut primary, Input::OwedPersisted { stamp: stamp.unwrap() });
+    assert_eq!(kinds(&outputs), [Kind::Gap, Kind::Key], "the key behind a gap is a fresh one");
+    committed(&mut primary, 2);
+    let sent = synced(&mut primary);
+    assert!(sent.iter().any(|output| matches!(output, Output::Send { .. })), "{sent:?}");
+}
+
+#[test]
+fn a_late_welcome_of_another_path_is_no_rollback() {
+    let mut primary = started(true, Recovered::fresh());
+    for path in [Path(0), Path(1)] {
+        tell(&mut primary, Input::Attaching { path });
+    }
+    tell(&mut primary, welcome(0, Chain::START));
+    let ack = Ack { durable: Sequence(1), chain: Chain::START.after(Digest([7; 32])), ranges: Vec::new(), full: false };
+    tell(&mut primary, Input::Acked { path: Path(0), ack });
+    let ack = Ack { durable: Sequence(0), chain: Chain::START, ranges: Vec::new(), full: false };
+    tell(
+        &mut primary,
+        Input::Welcomed { path: Path(1), welcome: Welcome { generation: Generation(1), ack: ack.clone() } },
+    );
+    assert_eq!((primary.status().diverged, primary.status().link_paths), (None, 2));
+
+    tell(&mut primary, Input::PathLost { path: Path(1) });
+    tell(&mut primary, Input::Attaching { path: Path(1) });
+    tell(&mut primary, Input::Welcomed { path: Path(1), welcome: Welcome { generation: Generation(1), ack } });
+    assert!(primary.status().diverged.is_some(), "below what was known when the path asked, the store lost something");
+}
