@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -29,11 +30,15 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A live server that owes an answer for so long has lost it.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+
 /// Runs until it is stopped or the server goes away.
 #[derive(Debug)]
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    overdue: Arc<AtomicUsize>,
     errors: Arc<Mutex<BTreeMap<u32, u64>>>,
 }
 
@@ -48,6 +53,7 @@ enum Asked {
 struct Line {
     history: Shared,
     stop: Arc<AtomicBool>,
+    overdue: Arc<AtomicUsize>,
     errors: Arc<Mutex<BTreeMap<u32, u64>>>,
     asked: Mutex<BTreeMap<u64, Asked>>,
     answered: Condvar,
@@ -57,7 +63,7 @@ struct Line {
 impl Load {
     pub(crate) fn start(socket: &Path, export: &str, history: &Shared, random: &mut Random) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let errors = Arc::default();
+        let (errors, overdue) = (Arc::default(), Arc::default());
         let mut threads = Vec::new();
         for _ in 0..CONNECTIONS {
             let client = Client::connect(socket, export)?;
@@ -65,6 +71,7 @@ impl Load {
             let line = Arc::new(Line {
                 history: Arc::clone(history),
                 stop: Arc::clone(&stop),
+                overdue: Arc::clone(&overdue),
                 errors: Arc::clone(&errors),
                 asked: Mutex::default(),
                 answered: Condvar::new(),
@@ -84,16 +91,22 @@ impl Load {
                 other.answered.notify_all();
             }));
         }
-        Ok(Self { stop, threads, errors })
+        Ok(Self { stop, threads, overdue, errors })
     }
 
-    /// Sends nothing more, takes every answer that still comes. Says which errors were answered, and how often.
-    pub(crate) fn stop(self) -> BTreeMap<u32, u64> {
+    /// The errors that were answered so far, and how often.
+    pub(crate) fn errors(&self) -> BTreeMap<u32, u64> {
+        locked(&self.errors).clone()
+    }
+
+    /// Sends nothing more, takes every answer that still comes. Says which errors were answered, and how often, and
+    /// how many requests a living server did not answer.
+    pub(crate) fn stop(self) -> (BTreeMap<u32, u64>, usize) {
         self.stop.store(true, Ordering::Release);
         for thread in self.threads {
             let _ = thread.join();
         }
-        locked(&self.errors).clone()
+        (locked(&self.errors).clone(), self.overdue.load(Ordering::Relaxed))
     }
 }
 
@@ -132,7 +145,16 @@ impl Line {
             }
             stream.write_all(&request)?;
         }
-        self.wait_for_room(1);
+        let stopped = Instant::now();
+        while !locked(&self.asked).is_empty() && !self.gone.load(Ordering::Acquire) {
+            self.wait_for_answer(locked(&self.asked));
+            if stopped.elapsed() > ANSWER_MAX {
+                let owed = locked(&self.asked).clone();
+                println!("UNANSWERED for {} s by a server that lives: {owed:?}", ANSWER_MAX.as_secs());
+                self.overdue.fetch_add(owed.len(), Ordering::Relaxed);
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -140,10 +162,13 @@ impl Line {
     fn wait_for_room(&self, depth: usize) -> bool {
         let mut asked = locked(&self.asked);
         while asked.len() >= depth && !self.gone.load(Ordering::Acquire) {
-            let waited = self.answered.wait_timeout(asked, std::time::Duration::from_millis(100));
-            asked = waited.unwrap_or_else(PoisonError::into_inner).0;
+            asked = self.wait_for_answer(asked);
         }
         !self.stop.load(Ordering::Acquire) && !self.gone.load(Ordering::Acquire)
+    }
+
+    fn wait_for_answer<'a>(&self, asked: MutexGuard<'a, BTreeMap<u64, Asked>>) -> MutexGuard<'a, BTreeMap<u64, Asked>> {
+        self.answered.wait_timeout(asked, Duration::from_millis(100)).unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn ask(&self, cookie: u64, what: Asked) {

@@ -1,5 +1,6 @@
 //! Two sites under load that lose processes at any moment, and what is asked of them afterwards.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Child;
 use std::rc::Rc;
@@ -100,6 +101,11 @@ impl Rig {
         Ok(rig)
     }
 
+    /// The errors that initiators were answered in this burst: NBD's numbers, and how often.
+    pub(crate) fn errors(&self) -> BTreeMap<u32, u64> {
+        self.load.as_ref().map(Load::errors).unwrap_or_default()
+    }
+
     /// Begins a burst of load.
     pub(crate) fn begin(&mut self) -> Result<()> {
         self.load = Some(Load::start(&self.main.socket(), PAIR, &self.history, &mut self.random)?);
@@ -132,15 +138,21 @@ impl Rig {
         Ok(())
     }
 
-    /// The load's end: by itself where main is gone, else with every answer. Errors are for disks that lost power.
-    pub(crate) fn end_load(&mut self, power_lost: bool) -> Result<()> {
+    /// The load's end: by itself where main is gone, else with every answer. Only disks that lost power
+    /// or room may answer with errors.
+    pub(crate) fn end_load(&mut self, errors_expected: bool) -> Result<()> {
         if let Some(load) = self.load.take() {
-            let errors = load.stop();
-            if !errors.is_empty() && !power_lost {
+            let (errors, overdue) = load.stop();
+            if overdue > 0 {
+                bail!("{overdue} requests were never answered by a living server");
+            }
+            if !errors.is_empty() && !errors_expected {
                 bail!("initiators were answered with errors: {errors:?}");
             }
         }
+        // Without a remote, the command would wait for the key's delivery.
         for mut child in self.rotating.drain(..) {
+            child.kill()?;
             child.wait()?;
         }
         Ok(())
@@ -282,15 +294,16 @@ impl Rig {
 
 /// Takes over, and reads everything that is offered.
 fn take_over(site: &Site, history: &Shared, safe: u64) -> Result<Vec<Seen>> {
+    site.farseal(&["takeover", PAIR, "--yes"])?;
+    let image = read_when_open(site, history)?;
     let offered = site.status()?.mark("safe");
     if offered < safe {
         bail!("record {safe} was acknowledged as durable, and the remote offers {offered}");
     }
-    site.farseal(&["takeover", PAIR, "--yes"])?;
-    read_when_open(site, history)
+    Ok(image)
 }
 
 fn read_when_open(site: &Site, history: &Shared) -> Result<Vec<Seen>> {
-    wait_for("the taken over volume", Duration::from_secs(30), || Ok(Client::connect(&site.socket(), PAIR).ok()))?;
+    wait_for("the volume that was taken over", Duration::from_secs(30), || Ok(Client::connect(&site.socket(), PAIR).ok()))?;
     read_image(&site.socket(), PAIR, history).context("reading the copy")
 }
