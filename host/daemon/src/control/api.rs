@@ -147,7 +147,7 @@ pub struct Marks {
     pub last: Sequence,
     /// Durable here.
     pub durable: Sequence,
-    /// Primary: durable at the secondary. Secondary: what a takeover would open.
+    /// Primary: durable at the secondary. Secondary: what a takeover would open, or did.
     pub safe: Sequence,
     /// Primary: written to the volume. Secondary: 0.
     pub homed: Sequence,

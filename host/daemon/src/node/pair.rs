@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use farseal_core::frame::Attach;
 use farseal_core::primary::Settings as LaneSettings;
 use farseal_core::secondary::Settings as ReplicaSettings;
-use farseal_core::units::{BlockCount, Generation, Instant, PairId, Path, VolumeId};
+use farseal_core::units::{BlockCount, Generation, Instant, PairId, Path, Sequence, VolumeId};
 
 use super::Shared;
 use crate::config::{Pair, PairSide};
@@ -47,7 +47,8 @@ pub enum Side {
 /// What a takeover brought up.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    pub generation: Generation,
+    /// The last record of the copy that was opened.
+    pub through: Sequence,
     pub lane: Arc<Lane>,
     pub home: Arc<OpenedHome<CopySource>>,
     pub sweeper: Sender<Sweep>,
@@ -341,5 +342,5 @@ fn bring_up(
     }
     .start(events);
     tracing::warn!(pair = config.name, through = hand_over.through.0, "this site writes now: the copy is exported");
-    Ok(Taken { generation, lane, home, sweeper })
+    Ok(Taken { through: hand_over.through, lane, home, sweeper })
 }
