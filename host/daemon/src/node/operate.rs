@@ -167,7 +167,7 @@ impl PairNode {
                 return Ok(CommandReply {
                     message: format!(
                         "this site writes now, as generation {}; NBD export {export:?} is up",
-                        taken.generation
+                        taken.lane.settings.generation
                     ),
                     details: Vec::new(),
                     next: Some(format!(

@@ -60,12 +60,11 @@ impl PairNode {
         let progress = taken.home.progress();
         let state = PairState::TakenOver { opened: progress.opened, of: progress.present };
         match look(&taken.lane) {
-            Some(view) => PairStatus {
-                role: Role::Secondary,
-                state,
-                lag: Lag::default(),
-                ..self.primary_status(&taken.lane, &view)
-            },
+            Some(view) => {
+                let status = self.primary_status(&taken.lane, &view);
+                let marks = Marks { safe: taken.through, ..status.marks };
+                PairStatus { role: Role::Secondary, state, marks, lag: Lag::default(), ..status }
+            }
             None => self.blank(Role::Secondary, PairState::Stopped { why: "the lane does not answer".into() }),
         }
     }
