@@ -24,7 +24,7 @@ use history::Random;
 use rig::{Counts, Hit, Rig};
 
 /// Cycles between two rehearsed takeovers.
-const TAKEOVER_EVERY: u64 = 20;
+const TAKEOVER_EVERY: u64 = 10;
 /// Lines of each log that a failure shows.
 const LOG_LINES: usize = 15;
 /// Tells a program that it is in a mount namespace of its own.

@@ -94,11 +94,6 @@ impl Load {
         Ok(Self { stop, threads, overdue, errors })
     }
 
-    /// The errors that were answered so far, and how often.
-    pub(crate) fn errors(&self) -> BTreeMap<u32, u64> {
-        locked(&self.errors).clone()
-    }
-
     /// Sends nothing more, takes every answer that still comes. Says which errors were answered, and how often, and
     /// how many requests a living server did not answer.
     pub(crate) fn stop(self) -> (BTreeMap<u32, u64>, usize) {
@@ -147,7 +142,7 @@ impl Line {
         }
         let stopped = Instant::now();
         while !locked(&self.asked).is_empty() && !self.gone.load(Ordering::Acquire) {
-            self.wait_for_answer(locked(&self.asked));
+            drop(self.wait_for_answer(locked(&self.asked)));
             if stopped.elapsed() > ANSWER_MAX {
                 let owed = locked(&self.asked).clone();
                 println!("UNANSWERED for {} s by a server that lives: {owed:?}", ANSWER_MAX.as_secs());
