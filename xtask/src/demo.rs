@@ -33,7 +33,7 @@ const PAIR: &str = "demo";
 /// How old the policy plugin lets a key become: short, so that one watches it work.
 const POLICY_INTERVAL: &str = "2s";
 /// Operator's rotations while the stamps are written: in-band and pause in turn.
-const ASKED_ROTATIONS: usize = 8;
+const ASKED_ROTATIONS: usize = 6;
 /// Lines of each log that a failure shows.
 const LOG_LINES: usize = 15;
 
@@ -58,6 +58,9 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     if let Err(error) = told {
         stage.keep();
         for site in &sites {
+            if let Ok(status) = site.farseal(&["status"]) {
+                println!("\n{status}");
+            }
             println!("\nthe last lines of {}:", site.log().display());
             site.last_lines(LOG_LINES).iter().for_each(|line| println!("  {line}"));
         }
@@ -158,10 +161,8 @@ fn tell(
     let volume = dir.join("main/volume.img");
     let terms = PairTerms { name: PAIR, volume: &volume, mebibytes: (region + stamps::BYTES) >> 20, options: &[] };
     main.pair_with(remote, &terms)?;
-    main.edit(
-        "component = \"interval\",",
-        &format!("component = \"interval\", config = {{ interval = \"{POLICY_INTERVAL}\" }},"),
-    )?;
+    let policy = "\npolicy = { component = \"interval\",";
+    main.edit(policy, &format!("{policy} config = {{ interval = \"{POLICY_INTERVAL}\" }},"))?;
     let took = [remote.start()?, main.start()?];
     let pids = [main.pid(), remote.pid()].map(|pid| pid.unwrap_or(0));
     story.say(&format!(
