@@ -133,7 +133,8 @@ fn measure_rotation(servers: &Servers, job: Job, effort: Effort) -> Result<Value
         let running = std::thread::spawn(move || fio::run(load, &uri, effort.mebibytes, seconds));
         while !running.is_finished() {
             let next = std::time::Instant::now() + Duration::from_secs(1);
-            servers.main.farseal(&["rotate", PAIR, "--how", "in-band", "--force"])?;
+            // One that is refused because another is under way is asked for again a second later.
+            let _ = servers.main.farseal(&["rotate", PAIR, "--how", "in-band", "--force"]);
             while !running.is_finished() && std::time::Instant::now() < next {
                 std::thread::sleep(Duration::from_millis(10));
             }

@@ -97,7 +97,7 @@ fn fill(block: &mut [u8], stamp: u64) {
 /// Which write the region was at: it must hold writes 1 to that one, all of them, and none later.
 pub(super) fn check_prefix(region: &[u8]) -> Result<u64> {
     let (blocks, _) = region.as_chunks::<BLOCK>();
-    let stamps: Vec<u64> = blocks.iter().map(|block| stamp_of(block)).collect();
+    let stamps: Vec<u64> = blocks.iter().map(stamp_of).collect();
     let last = stamps.iter().copied().max().unwrap_or(0);
     let mut expected = vec![0; stamps.len()];
     for stamp in last.saturating_sub(PLACES - 1).max(1)..=last {
