@@ -113,7 +113,7 @@ fn native_aws_lc<'a>() -> Way<'a> {
     Box::new(move |bodies| {
         for body in bodies {
             let nonce = Nonce::assume_unique_for_key(nonce(&mut count));
-            std::hint::black_box(key.seal_in_place_separate_tag(nonce, Aad::from(&AAD), body).unwrap());
+            let _ = std::hint::black_box(key.seal_in_place_separate_tag(nonce, Aad::from(&AAD), body).unwrap());
         }
     })
 }
@@ -124,7 +124,9 @@ fn native_portable<'a>() -> Way<'a> {
     Box::new(move |bodies| {
         for body in bodies {
             let nonce = nonce(&mut count);
-            std::hint::black_box(key.encrypt_inout_detached(&nonce.into(), &AAD, body.as_mut_slice().into()).unwrap());
+            let _ = std::hint::black_box(
+                key.encrypt_inout_detached(&nonce.into(), &AAD, body.as_mut_slice().into()).unwrap(),
+            );
         }
     })
 }
@@ -184,16 +186,18 @@ fn stack(described: &wit::Stack) -> Stack {
     Stack::new(&layers.collect::<Vec<_>>()).unwrap()
 }
 
+/// Something that is done again and again.
+type Call = Box<dyn FnMut()>;
+
 /// Microseconds a call.
 fn calls(plugins: &Plugins, rounds: usize, span: Duration) -> Value {
     let cipher: Arc<Cipher> = plugins.load("aes-256-gcm", &[]);
     let policy: Arc<RotationPolicy> = plugins.load("interval", &[]);
     let disguise: Arc<Disguise> = plugins.load("cover", &[]);
-    let mut worker = cipher.worker();
     let context = context(&policy.facts().config);
     let state = policy.init(&context).unwrap().value.state;
     let (cover, payload) = (vec![0x5A; 8 << 10], vec![0xA5; 2_800]);
-    let mut calls: Vec<(&str, Box<dyn FnMut()>)> = vec![
+    let mut calls: Vec<(&str, Call)> = vec![
         ("cipher: plan a batch of 1", {
             let batch = batch(1, 1, 4096, 4096);
             let mut worker = Arc::clone(&cipher).worker();
@@ -201,6 +205,7 @@ fn calls(plugins: &Plugins, rounds: usize, span: Duration) -> Value {
         }),
         ("cipher: plan a batch of 64", {
             let batch = batch(1, 64, 4096, 4096);
+            let mut worker = cipher.worker();
             Box::new(move || drop(worker.plan_batch(&batch).unwrap()))
         }),
         (
