@@ -86,6 +86,9 @@ pub enum Event {
         through: Sequence,
         result: Result<(), StoreError>,
     },
+    Attaching {
+        path: Path,
+    },
     Welcomed {
         path: Path,
         welcome: Welcome,
@@ -401,6 +404,7 @@ impl Runner {
                     inputs.push(Input::HomeSyncFailed);
                 }
             },
+            Event::Attaching { path } => inputs.push(Input::Attaching { path }),
             Event::Welcomed { path, welcome, jobs } => {
                 self.paths.insert(path, jobs);
                 inputs.push(Input::Welcomed { path, welcome });
@@ -455,6 +459,7 @@ impl Runner {
             | Event::Synced(_)
             | Event::Destaged { .. }
             | Event::HomeSynced { .. }
+            | Event::Attaching { .. }
             | Event::Welcomed { .. }
             | Event::PathLost { .. }
             | Event::Acked { .. }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::stack::{KeyLabel, Layer, Stack, StackError, StackList, Suite};
 use farseal_plugin::{
-    Breaker, Cipher, CipherUnavailable, CodeCache, Disguise, Facts, HostOptions, LoadError, LoadRequest,
-    Plugin, PluginHost, Recovery, RotationPolicy, Slot, wit,
+    Breaker, Cipher, CipherUnavailable, CodeCache, Disguise, Facts, HostOptions, LoadError, LoadRequest, Plugin,
+    PluginHost, Recovery, RotationPolicy, Slot, wit,
 };
 use zeroize::Zeroizing;
 
@@ -163,4 +163,3 @@ impl CodeCache for FileCache {
 pub fn host_options(cache: FileCache, mac_key: Zeroizing<[u8; 32]>) -> HostOptions {
     HostOptions { code_cache: Some(Arc::new(cache)), cache_mac_key: mac_key, ..HostOptions::uncached() }
 }
-

@@ -191,7 +191,9 @@ fn unopened(lba: Lba, sequence: Sequence, error: &UnsealError) -> Unopened {
     tracing::error!(%lba, %sequence, %error, "a block does not open");
     match error {
         UnsealError::NoPackage { epoch, .. } => Unopened::NoKey { epoch: *epoch },
-        UnsealError::NoEpoch(_) | UnsealError::Key(_) | UnsealError::Open(_) => Unopened::NotAuthentic { lba, sequence },
+        UnsealError::NoEpoch(_) | UnsealError::Key(_) | UnsealError::Open(_) => {
+            Unopened::NotAuthentic { lba, sequence }
+        }
     }
 }
 

@@ -40,11 +40,20 @@ const CONTROL_BYTES_MAX: u64 = 4096;
 
 /// Something for the replica's thread.
 pub enum Event {
-    Came { path: Path, came: Came },
+    Came {
+        path: Path,
+        came: Came,
+    },
+    /// Everything stored when the sync was asked for is durable: so many stores.
     Synced(Result<u64, StoreError>),
-    KeyChecked { key: Sequence, result: Result<KeyFacts, KeyRefusal> },
+    KeyChecked {
+        key: Sequence,
+        result: Result<KeyFacts, KeyRefusal>,
+    },
     TakeOver,
-    Look { done: Box<dyn FnOnce(Status) + Send> },
+    Look {
+        done: Box<dyn FnOnce(Status) + Send>,
+    },
     Stop,
 }
 
@@ -174,7 +183,9 @@ struct Runner {
     indexed: Sequence,
     bytes_since_checkpoint: u64,
     paths: BTreeMap<Path, UnboundedSender<Answer>>,
-    syncer: Sender<()>,
+    /// Every [`Output::Store`] so far, failed ones included.
+    stores: u64,
+    syncer: Sender<u64>,
     checker: Sender<(Sequence, Header, Location)>,
     taken_over: Option<Box<dyn FnOnce(HandOver) + Send>>,
 }
@@ -232,6 +243,7 @@ impl Runner {
             indexed: checkpoint.indexed,
             bytes_since_checkpoint: 0,
             paths: BTreeMap::new(),
+            stores: 0,
             syncer,
             checker,
             taken_over: Some(parts.taken_over),
@@ -338,7 +350,7 @@ impl Runner {
                 }
                 Output::SyncLog => {
                     self.write_out();
-                    let _ = self.syncer.send(());
+                    let _ = self.syncer.send(self.stores);
                 }
                 Output::CheckKey { key } => {
                     if let Some((header, location)) = self.pending.get(&key) {
@@ -354,6 +366,7 @@ impl Runner {
     }
 
     fn store(&mut self, header: &Header, record: &[u8]) {
+        self.stores += 1;
         match self.log.append(record, header) {
             Ok(location) => {
                 self.pending.insert(header.sequence, (*header, location));
@@ -431,13 +444,21 @@ impl Runner {
             indexed: self.indexed,
             ledger: self.secondary.ledger().clone(),
             gap_open_after: self.secondary.gap_open_after(),
-            scan_from: self.pending.values().map(|(_, location)| *location).min().unwrap_or_else(|| self.log.end()).pack(),
+            scan_from: self
+                .pending
+                .values()
+                .map(|(_, location)| *location)
+                .min()
+                .unwrap_or_else(|| self.log.end())
+                .pack(),
         };
         let Some(index) = &mut self.index else { return };
         let blob = serde_json::to_vec(&checkpoint).unwrap_or_default();
         match index.checkpoint(&blob) {
             Ok(()) => self.bytes_since_checkpoint = 0,
-            Err(error) => tracing::error!(pair = self.name, %error, "the index could not be kept: a restart reads more of the log"),
+            Err(error) => {
+                tracing::error!(pair = self.name, %error, "the index could not be kept: a restart reads more of the log")
+            }
         }
     }
 
@@ -469,12 +490,12 @@ fn open_index(
     }
 }
 
-fn start_syncer(log: &Log, inbox: Sender<Event>) -> Sender<()> {
-    let (requests, queue) = channel::<()>();
+fn start_syncer(log: &Log, inbox: Sender<Event>) -> Sender<u64> {
+    let (requests, queue) = channel::<u64>();
     let syncer = log.syncer();
     std::thread::spawn(move || {
-        while queue.recv().is_ok() {
-            if inbox.send(Event::Synced(syncer.sync())).is_err() {
+        for stores in queue {
+            if inbox.send(Event::Synced(syncer.sync().map(|_| stores))).is_err() {
                 break;
             }
         }

@@ -191,7 +191,7 @@ impl History {
         }
         for (id, write) in &self.writes {
             let due = is_due(write);
-            if !due && !write.answered.is_some_and(|at| Some(at) < latest) {
+            if !due && write.answered.is_none_or(|at| Some(at) >= latest) {
                 continue;
             }
             for block in write.first..write.first + write.blocks {

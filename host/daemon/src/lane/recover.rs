@@ -79,13 +79,8 @@ fn gather(
         (state.acked, state.acked_chain)
     };
     // A gap without a map is one whose resync has ended: what it gave up was copied since.
-    let (acked, given_up) = recovery
-        .records
-        .iter()
-        .filter(|record| record.header.kind == Kind::Gap && owed.is_none())
-        .map(|record| (Sequence(record.header.aux).previous().max(acked), record.header.sequence))
-        .next_back()
-        .unwrap_or((acked, Sequence::NONE));
+    let ended = recovery.records.iter().rfind(|record| record.header.kind == Kind::Gap && owed.is_none());
+    let given_up = ended.map_or(Sequence::NONE, |gap| gap.header.sequence);
     let unacked = recovery
         .records
         .iter()

@@ -21,9 +21,14 @@ use super::session::{
 /// What a path brings to its lane.
 #[derive(Debug)]
 pub enum Came {
+    /// An attach goes out: the welcome that follows was written after this.
+    Attaching,
     Welcomed(farseal_core::frame::Welcome, UnboundedSender<Send>),
     Acked(farseal_core::frame::Ack),
-    KeyRefused { key: farseal_core::units::Sequence, why: farseal_core::frame::KeyRefusal },
+    KeyRefused {
+        key: farseal_core::units::Sequence,
+        why: farseal_core::frame::KeyRefusal,
+    },
     /// The secondary was taken over to, as this generation.
     Fenced(farseal_core::units::Generation),
     Lost,
@@ -84,13 +89,15 @@ impl Dialler {
         let mut wait = RETRY_FIRST;
         let mut stop = self.stop.clone();
         loop {
-            let mut welcomed = false;
+            let (mut attaching, mut welcomed) = (false, false);
             let ended = tokio::select! {
-                ended = self.connect(&mut welcomed) => ended,
+                ended = self.connect(&mut attaching, &mut welcomed) => ended,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
-            if welcomed {
+            if attaching {
                 (self.came)(self.path, Came::Lost);
+            }
+            if welcomed {
                 wait = RETRY_FIRST;
             }
             let Err(error) = ended else { return };
@@ -106,8 +113,8 @@ impl Dialler {
         }
     }
 
-    async fn connect(&self, welcomed: &mut bool) -> Result<(), PathError> {
-        let handshake = timeout(HANDSHAKE_MAX, self.handshake()).await.map_err(|_| PathError::Slow)?;
+    async fn connect(&self, attaching: &mut bool, welcomed: &mut bool) -> Result<(), PathError> {
+        let handshake = timeout(HANDSHAKE_MAX, self.handshake(attaching)).await.map_err(|_| PathError::Slow)?;
         let (stream, welcome) = handshake?;
         let (jobs, queue) = unbounded_channel();
         *welcomed = true;
@@ -126,6 +133,7 @@ impl Dialler {
     #[expect(clippy::wildcard_enum_match_arm, reason = "any other frame is out of place here, also one that is new")]
     async fn handshake(
         &self,
+        attaching: &mut bool,
     ) -> Result<(tokio_rustls::client::TlsStream<TcpStream>, farseal_core::frame::Welcome), PathError> {
         let unreachable = |source| PathError::Unreachable { address: self.address.clone(), source };
         let socket = TcpStream::connect(&self.address).await.map_err(unreachable)?;
@@ -139,6 +147,8 @@ impl Dialler {
             Frame::Hello { .. } => {}
             other => return Err(SessionError::Unexpected { wanted: "a hello", found: kind(&other) }.into()),
         }
+        *attaching = true;
+        (self.came)(self.path, Came::Attaching);
         write_frame(&mut stream, &Frame::Attach(self.attach)).await?;
         match read_frame(&mut stream).await? {
             Frame::Welcome(welcome) => Ok((stream, welcome)),

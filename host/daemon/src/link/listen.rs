@@ -123,8 +123,7 @@ async fn serve(
         let mut stream = acceptor.accept(socket).await.map_err(|error| {
             Dropped::Tls(crate::keys::tls::wrong_peer(&error).map_or_else(|| error.to_string(), ToString::to_string))
         })?;
-        let peer =
-            crate::keys::tls::peer_key(stream.get_ref().1).map_err(|error| Dropped::Tls(error.to_string()))?;
+        let peer = crate::keys::tls::peer_key(stream.get_ref().1).map_err(|error| Dropped::Tls(error.to_string()))?;
         match read_frame(&mut stream).await? {
             Frame::Hello { .. } => {}
             other => return Err(SessionError::Unexpected { wanted: "a hello", found: kind(&other) }.into()),
@@ -164,7 +163,9 @@ async fn receive(
         match read_frame(&mut reader).await? {
             Frame::Records(bytes) => {
                 let size = u32::try_from(bytes.len()).unwrap_or(WAITING_BYTES_MAX).min(WAITING_BYTES_MAX);
-                let Ok(permit) = Arc::clone(&waiting).acquire_many_owned(size).await else { return Err(Dropped::Closed) };
+                let Ok(permit) = Arc::clone(&waiting).acquire_many_owned(size).await else {
+                    return Err(Dropped::Closed);
+                };
                 inbox(path, Came::Records(bytes, permit));
             }
             Frame::Ping { token } => {

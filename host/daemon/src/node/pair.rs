@@ -156,11 +156,12 @@ impl PairNode {
                     set(&lost_at, None);
                     LaneEvent::Welcomed { path, welcome, jobs }
                 }
+                dial::Came::Attaching => LaneEvent::Attaching { path },
                 dial::Came::Acked(ack) => LaneEvent::Acked { path, ack },
                 dial::Came::KeyRefused { key, why } => LaneEvent::KeyRefused { key, why },
                 dial::Came::Fenced(generation) => LaneEvent::Fenced { generation },
                 dial::Came::Lost => {
-                    set(&lost_at, Some(clock.now().instant));
+                    lost_at.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(clock.now().instant);
                     LaneEvent::PathLost { path }
                 }
             };

@@ -1,5 +1,7 @@
 //! Decoders against tables and against anything at all.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use super::*;
 use proptest::prelude::*;
 
