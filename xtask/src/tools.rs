@@ -19,7 +19,8 @@ const TOOLS: [Tool; 6] = [
     Tool { program: "nbdkit", probe: &["--version"], package: "nbdkit", tests: "comparison with another NBD server" },
     Tool { program: "nbdinfo", probe: &["--version"], package: "libnbd-bin", tests: "libnbd as a client" },
     Tool {
-        program: "python3",
+        // The system's own: Debian packages reach no other.
+        program: "/usr/bin/python3",
         probe: &["-c", "import nbd"],
         package: "python3-libnbd",
         tests: "scripted NBD requests",
