@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::site::Stage;
-use crate::workspace::{Workspace, run as run_program};
+use crate::workspace::Workspace;
 use crate::{plugins, tools};
 
 mod fio;
@@ -78,9 +78,7 @@ fn options(words: &[String]) -> Result<(Effort, Option<PathBuf>)> {
 fn build(workspace: &Workspace) -> Result<Programs> {
     println!("building plugins, daemon and measuring program for release");
     plugins::build_quietly(workspace, &[])?;
-    let packages = ["--package", "farseal", "--package", "farseal-plugin"];
-    let targets = ["--bin", "farseal", "--example", "cipher_bench"];
-    run_program(workspace.cargo().args(["build", "--quiet", "--release"]).args(packages).args(targets))?;
+    workspace.build(&["--release", "--bin", "farseal", "--example", "cipher_bench"])?;
     let place = workspace.target.join("release");
     Ok(Programs {
         farseal: place.join("farseal"),

@@ -1,4 +1,5 @@
-//! `cargo xtask chaos`: two sites as real processes, killed and cut from power under load, and every image judged.
+//! `cargo xtask chaos`: two sites as real processes, killed, cut from power and filled to the last byte under
+//! load, and every image judged.
 //!
 //! A seed draws what is written and which fault comes when; how the processes run is the machine's affair, so a seed
 //! names a mixture of faults and no exact run.
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::plugins;
 use crate::site::Stage;
-use crate::workspace::{Workspace, run as run_program};
+use crate::workspace::Workspace;
 
 pub(crate) mod disk;
 pub(crate) mod history;
@@ -21,7 +22,7 @@ pub(crate) mod rig;
 
 use disk::Disk;
 use history::Random;
-use rig::{Counts, Hit, Rig};
+use rig::{Counts, Hit, MayFail, Rig};
 
 /// Cycles between two rehearsed takeovers.
 const TAKEOVER_EVERY: u64 = 10;
@@ -30,10 +31,43 @@ const LOG_LINES: usize = 15;
 /// Tells a program that it is in a mount namespace of its own.
 const INSIDE: &str = "FARSEAL_CHAOS_INSIDE";
 
+/// What befalls the sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Kill,
+    PowerCut,
+    FullDisk,
+}
+
+impl Fault {
+    const ALL: [Self; 3] = [Self::Kill, Self::PowerCut, Self::FullDisk];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill -9",
+            Self::PowerCut => "power cut",
+            Self::FullDisk => "full disk",
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::Kill => "--kills",
+            Self::PowerCut => "--power-cuts",
+            Self::FullDisk => "--full-disks",
+        }
+    }
+
+    /// Each site has a file system of its own.
+    fn needs_disks(self) -> bool {
+        self != Self::Kill
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Wanted {
-    kills: u64,
-    power_cuts: u64,
+    /// How often each fault strikes.
+    cycles: [(Fault, u64); 3],
     seed: u64,
     /// The daemon to judge; the workspace's own is built first.
     farseal: Option<PathBuf>,
@@ -47,11 +81,12 @@ struct Programs {
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let mut wanted = parse(words)?;
-    if wanted.power_cuts > 0 {
+    let needs_disks = wanted.cycles.iter().any(|(fault, cycles)| fault.needs_disks() && *cycles > 0);
+    if needs_disks {
         match disk::obstacle() {
             Some(why) => {
-                println!("power cuts were NOT tested: {why}");
-                wanted.power_cuts = 0;
+                println!("power cuts and full disks were NOT tested: {why}");
+                wanted.cycles.iter_mut().filter(|(fault, _)| fault.needs_disks()).for_each(|(_, cycles)| *cycles = 0);
             }
             None if std::env::var_os(INSIDE).is_none() => return enter_namespace(),
             None => {}
@@ -61,17 +96,16 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
         farseal.clone()
     } else {
         plugins::build_quietly(workspace, &[])?;
-        run_program(workspace.cargo().args(["build", "--quiet", "--package", "farseal", "--bin", "farseal"]))?;
+        workspace.build(&["--bin", "farseal"])?;
         workspace.target.join("debug/farseal")
     };
     println!("seed {}", wanted.seed);
     let programs = Programs { farseal, plugins: workspace.components() };
     let mut violations = 0;
-    if wanted.kills > 0 {
-        violations += campaign(&programs, "kill -9", wanted.kills, wanted.seed, false)?;
-    }
-    if wanted.power_cuts > 0 {
-        violations += campaign(&programs, "power cut", wanted.power_cuts, wanted.seed ^ 1, true)?;
+    for (seed, (fault, cycles)) in (wanted.seed..).zip(wanted.cycles) {
+        if cycles > 0 {
+            violations += campaign(&programs, fault, cycles, seed)?;
+        }
     }
     if violations > 0 {
         bail!("{violations} images cannot have come from what was written");
@@ -81,16 +115,22 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
 
 fn parse(words: &[String]) -> Result<Wanted> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis();
-    let mut wanted = Wanted { kills: 100, power_cuts: 20, seed: u64::try_from(now)?, farseal: None };
+    let cycles = [(Fault::Kill, 100), (Fault::PowerCut, 20), (Fault::FullDisk, 6)];
+    let mut wanted = Wanted { cycles, seed: u64::try_from(now)?, farseal: None };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let value = words.next().with_context(|| format!("{word}: what follows?"))?;
+        if let Some((_, cycles)) = wanted.cycles.iter_mut().find(|(fault, _)| fault.option() == word) {
+            *cycles = value.parse()?;
+            continue;
+        }
         match word.as_str() {
-            "--kills" => wanted.kills = value.parse()?,
-            "--power-cuts" => wanted.power_cuts = value.parse()?,
             "--seed" => wanted.seed = value.parse()?,
             "--farseal" => wanted.farseal = Some(Path::new(value).canonicalize()?),
-            _ => bail!("chaos takes --kills N, --power-cuts N, --seed N and --farseal FILE, not {word}"),
+            _ => {
+                let counts = Fault::ALL.map(|fault| format!("{} N", fault.option()));
+                bail!("chaos takes {}, --seed N and --farseal FILE, not {word}", counts.join(", "))
+            }
         }
     }
     Ok(wanted)
@@ -105,9 +145,9 @@ fn enter_namespace() -> Result<()> {
 }
 
 /// So many cycles of load, fault, restart and judgement. Says how many images were wrong.
-fn campaign(programs: &Programs, what: &str, cycles: u64, seed: u64, power: bool) -> Result<usize> {
+fn campaign(programs: &Programs, fault: Fault, cycles: u64, seed: u64) -> Result<usize> {
     let stage = Stage::new("chaos")?;
-    let disks = if power {
+    let disks = if fault.needs_disks() {
         ["main", "remote"]
             .iter()
             .map(|name| Disk::new(stage.dir.join(format!("{name}.xfs")), stage.dir.join(name)))
@@ -115,18 +155,27 @@ fn campaign(programs: &Programs, what: &str, cycles: u64, seed: u64, power: bool
     } else {
         Vec::new()
     };
+    let what = fault.name();
     let begun = Instant::now();
     let mut rig = Rig::new(&stage, &programs.farseal, &programs.plugins, seed, &[])?;
     let mut order = Random(seed.rotate_left(32));
     let result = (1..=cycles).try_for_each(|cycle| {
-        let told = if cycle % TAKEOVER_EVERY == 0 {
-            rig.rehearse_takeover().map(|()| "a takeover by a copy".to_owned())
-        } else {
-            let hit = Hit::draw(&mut order);
-            one_cycle(&mut rig, hit, &disks).map(|()| format!("{hit:?}"))
+        let told = match (fault, disks.as_slice()) {
+            (Fault::FullDisk, [main, remote]) => {
+                if order.one_in(3) {
+                    rig.fill_remote(remote).map(|()| "Remote".to_owned())
+                } else {
+                    rig.fill_main(main).map(|()| "Main".to_owned())
+                }
+            }
+            _ if cycle % TAKEOVER_EVERY == 0 => rig.rehearse_takeover().map(|()| "a takeover by a copy".to_owned()),
+            _ => {
+                let hit = Hit::draw(&mut order);
+                one_cycle(&mut rig, hit, &disks).map(|()| format!("{hit:?}"))
+            }
         };
         let told = told.with_context(|| format!("cycle {cycle}"))?;
-        if cycle % 10 == 0 {
+        if cycle % 10 == 0 || fault == Fault::FullDisk {
             println!("{:7.1} s  {what} {cycle} of {cycles}: {told}", begun.elapsed().as_secs_f64());
         }
         anyhow::Ok(())
@@ -155,7 +204,7 @@ fn one_cycle(rig: &mut Rig, hit: Hit, disks: &[Disk]) -> Result<()> {
         disk.cut()?;
     }
     rig.kill(hit)?;
-    rig.end_load(!disks.is_empty())?;
+    rig.end_load(if disks.is_empty() { MayFail::No } else { MayFail::Any })?;
     for (disk, _) in disks.iter().zip(hits).filter(|(_, hit)| *hit) {
         disk.restore()?;
     }
@@ -176,6 +225,7 @@ fn report(what: &str, cycles: u64, counts: &mut Counts, took: Duration) {
     println!("  keys                    {}", counts.rotations);
     println!("  restart to answering    {}", spread(&mut counts.starts));
     println!("  until nothing is owed   {}", spread(&mut counts.safe_again));
+    println!("  room again to a flush   {}", spread(&mut counts.room_again));
     println!("  takeover and read-out   {}", spread(&mut counts.takeover_times));
     println!("  VIOLATIONS              {}", counts.violations);
 }

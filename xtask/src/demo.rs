@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::nbd_client::Client;
 use crate::site::{PairTerms, Site, Stage, Status, wait_for};
-use crate::workspace::{Workspace, run as run_program};
+use crate::workspace::Workspace;
 use crate::{plugins, tools};
 
 mod image;
@@ -90,17 +90,7 @@ fn prepare(workspace: &Workspace) -> Result<Programs> {
     tools::install_for(&["qemu-img", "nbdinfo", "nbdkit", "mkfs.ext4"]);
     println!("building the plugins and the daemon");
     plugins::build_quietly(workspace, &[])?;
-    let mut cargo = workspace.cargo();
-    run_program(cargo.args([
-        "build",
-        "--quiet",
-        "--package",
-        "farseal",
-        "--bin",
-        "farseal",
-        "--example",
-        "search_for_keys",
-    ]))?;
+    workspace.build(&["--bin", "farseal", "--example", "search_for_keys"])?;
     let place = workspace.target.join("debug");
     Ok(Programs { farseal: place.join("farseal"), search_for_keys: place.join("examples/search_for_keys") })
 }

@@ -88,7 +88,7 @@ impl Played {
 /// Plays the scenarios; every transcript that differs is left as `.snap.new`.
 fn play(workspace: &Workspace, plugin: Option<&OsStr>, scenario: Option<&str>) -> Result<Played> {
     let mut test = workspace.cargo();
-    test.args(["test", "--quiet", "--package", "farseal-plugin", "--test", "snapshots"]);
+    test.args(["test", "--quiet", "--workspace", "--test", "snapshots"]);
     test.env("INSTA_UPDATE", "new").env("INSTA_OUTPUT", "none").env("INSTA_WORKSPACE_ROOT", &workspace.root);
     test.env("FARSEAL_PLUGINS", workspace.components()).env("RUST_BACKTRACE", "0");
     test.envs(plugin.map(|plugin| ("FARSEAL_PLUGIN", plugin)));

@@ -51,6 +51,12 @@ impl Workspace {
         cargo
     }
 
+    /// Builds programs of the workspace. The whole workspace is named, for its features: with those of one package alone
+    /// Cargo would compile the WebAssembly runtime a second time.
+    pub(crate) fn build(&self, words: &[&str]) -> Result<()> {
+        run(self.cargo().args(["build", "--quiet", "--locked", "--workspace"]).args(words))
+    }
+
     /// Every plugin in the workspace, by name.
     pub(crate) fn plugins(&self) -> Result<Vec<Plugin>> {
         let output = self.cargo().args(["metadata", "--format-version", "1", "--no-deps"]).output()?;

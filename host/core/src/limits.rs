@@ -30,6 +30,10 @@ pub const COMMITS_IN_FLIGHT_MAX: usize = 2;
 /// 10 GbE link's writes at the rate that a disk destages them.
 pub const BUFFER_BYTES_MAX: ByteLen = ByteLen(256 << 20);
 
+/// Bytes that connections have put into the data buffer and the lane has not ordered yet: four commits, so that the
+/// lane always has one to go on with.
+pub const ACCEPTED_BYTES_MAX: ByteLen = ByteLen(4 * COMMIT_BYTES_MAX);
+
 /// Bytes sent and not acknowledged on one lane: 64 MiB is 10 GbE for 50 ms, more than a round trip on one continent.
 pub const WINDOW_BYTES_MAX: ByteLen = ByteLen(64 << 20);
 
@@ -77,6 +81,10 @@ pub const DELIVERY_LATE_AFTER: Millis = Millis(30_000);
 
 /// Wait before a store that was full is tried again.
 pub const STORE_RETRY_INTERVAL: Millis = Millis(1_000);
+
+/// How long a FLUSH or FUA write waits for a journal that takes nothing (no room, or no cipher) before it fails: below
+/// the 30 s after which Linux times a SCSI command out, so that an initiator hears the cause before it guesses one.
+pub const STALL_PATIENCE: Millis = Millis(20_000);
 
 /// Records between a key record and the first that it seals, at least: one that carries the cut or the void.
 pub const KEY_LEAD_MIN: u64 = 2;

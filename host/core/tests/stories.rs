@@ -3,9 +3,9 @@
 
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Ack, Welcome};
-use farseal_core::limits::WINDOW_RECORDS_MAX;
+use farseal_core::limits::{STALL_PATIENCE, WINDOW_RECORDS_MAX};
 use farseal_core::owed::OwedMap;
-use farseal_core::primary::{Command, Input, Output, Primary, Recovered, ReplyError, Settings, What};
+use farseal_core::primary::{Command, Input, Output, Primary, Recovered, ReplyError, Room, Settings, StoreFault, What};
 use farseal_core::record::Kind;
 use farseal_core::rotation::{How, KeyLimits, Slot};
 use farseal_core::units::{
@@ -108,6 +108,40 @@ fn nothing_is_acknowledged_once_the_journal_has_failed() {
     assert_eq!(replies(&tell(&mut primary, Input::JournalSyncFailed)), [(1, Err(ReplyError::Io))]);
     assert_eq!(replies(&tell(&mut primary, write(2, false))), [(2, Err(ReplyError::Io))]);
     assert_eq!(replies(&tell(&mut primary, Input::Flush { ticket: Ticket(3) })), [(3, Err(ReplyError::Io))]);
+}
+
+#[test]
+fn a_journal_without_room_refuses_writes_at_once_and_a_flush_after_a_while_and_loses_nothing() {
+    let patience = STALL_PATIENCE.0;
+    for (fault, room, error) in [
+        (StoreFault::Full, [Room::Full, Room::Full], ReplyError::NoSpace),
+        (StoreFault::Unsealed, [Room::Open, Room::Failed], ReplyError::Io),
+    ] {
+        let mut primary = started(true, Recovered::fresh());
+        assert_eq!(replies(&tell(&mut primary, write(1, false))), [(1, Ok(()))]);
+        tell(&mut primary, Input::Flush { ticket: Ticket(2) });
+        let full = tell(&mut primary, Input::CommitFailed { fault });
+        assert_eq!((replies(&full), primary.room()), (vec![], room[0]), "{fault:?}");
+        let mut at_ms = |ms| {
+            primary.handle(at(1_000 + ms), Input::Tick);
+            std::iter::from_fn(|| primary.poll_output()).collect::<Vec<Output>>()
+        };
+        let again = at_ms(1_000);
+        assert!(again.contains(&Output::RetryCommit), "{again:?}");
+        assert_eq!(replies(&at_ms(patience - 1)), [], "{fault:?}");
+        assert_eq!(replies(&at_ms(patience + 1_000)), [(2, Err(error))]);
+        assert_eq!(primary.room(), room[1], "{fault:?}");
+        let now = at(2_000 + patience);
+        let mut tell_now = |input| {
+            primary.handle(now, input);
+            std::iter::from_fn(|| primary.poll_output()).collect::<Vec<Output>>()
+        };
+        let taken = tell_now(Input::Committed { digests: vec![Digest([7; 32])] });
+        assert_eq!(kinds(&taken), [], "the write that was accepted is in the journal now, and only once");
+        assert_eq!(replies(&tell_now(Input::Flush { ticket: Ticket(3) })), []);
+        assert_eq!(replies(&tell_now(Input::JournalSynced { through: Sequence(2) })), [(3, Ok(()))]);
+        assert_eq!(primary.room(), Room::Open);
+    }
 }
 
 #[test]

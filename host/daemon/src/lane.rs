@@ -44,6 +44,7 @@ use crate::store::journal::{Journal, JournalReader};
 pub mod buffer;
 pub mod commit;
 pub mod destage;
+pub mod intake;
 pub mod keywork;
 pub mod outbox;
 pub mod recover;
@@ -51,6 +52,7 @@ pub mod state;
 
 use buffer::Buffer;
 use commit::Committer;
+use intake::Intake;
 use keywork::{KeyWork, PolicyWork};
 use outbox::Outbox;
 use state::LaneState;
@@ -67,12 +69,20 @@ pub enum Event {
         fua: bool,
         reply: Reply,
     },
+    /// `what` is zero or trim.
     Zero {
         offset: u64,
         len: u64,
         fua: bool,
-        trim: bool,
+        what: What,
         reply: Reply,
+    },
+    /// A write that has its place in the data buffer, and its answer too unless that waits for durability.
+    Placed {
+        ticket: Ticket,
+        extent: Extent,
+        data: Bytes,
+        reply: Option<Reply>,
     },
     Flush {
         reply: Reply,
@@ -172,6 +182,7 @@ impl std::fmt::Debug for Parts {
 /// A running lane.
 pub struct Lane {
     pub inbox: Sender<Event>,
+    pub intake: Arc<Intake>,
     pub buffer: Arc<Buffer>,
     pub home: Arc<dyn Home>,
     pub journal: JournalReader,
@@ -192,16 +203,17 @@ impl Lane {
         let (inbox, events) = channel();
         let buffer = Arc::new(Buffer::new(parts.settings.block_bytes));
         let (home, settings) = (Arc::clone(&parts.home), parts.settings);
+        let intake = Arc::new(Intake::new(Arc::clone(&buffer), settings.block_bytes, inbox.clone()));
         let journal = found.journal.reader();
         let thread = {
-            let (inbox, buffer) = (inbox.clone(), Arc::clone(&buffer));
+            let (inbox, buffer, intake) = (inbox.clone(), Arc::clone(&buffer), Arc::clone(&intake));
             let name = format!("lane-{}", parts.name);
             std::thread::Builder::new()
                 .name(name)
-                .spawn(move || Runner::new(parts, found, &inbox, buffer).run(&events))
+                .spawn(move || Runner::new(parts, found, &inbox, buffer, intake).run(&events))
                 .map_err(|source| StoreError::io(FilePath::new("."), "start the lane's thread", source))?
         };
-        Ok(Self { inbox, buffer, home, journal, settings, thread: Mutex::new(Some(thread)) })
+        Ok(Self { inbox, intake, buffer, home, journal, settings, thread: Mutex::new(Some(thread)) })
     }
 
     /// Stops the lane: what is accepted is committed and durable before this returns.
@@ -231,11 +243,15 @@ struct Runner {
     commits: VecDeque<Commit>,
     stalled: bool,
     buffer: Arc<Buffer>,
+    intake: Arc<Intake>,
+    /// The newest write that core has been told of.
+    heard: Ticket,
     home: Arc<dyn Home>,
     writes: BTreeMap<Ticket, Bytes>,
     /// Writes that are copies of what home holds already, or gets from an earlier write.
     copies: BTreeSet<Ticket>,
-    next_ticket: Ticket,
+    /// Reads for copies that found a write which core has not been told of: read again when it has.
+    early_copies: Vec<Extent>,
     replies: BTreeMap<Ticket, Reply>,
     /// Requests that wait for room.
     backlog: VecDeque<Event>,
@@ -255,7 +271,13 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(parts: Parts, found: recover::Found, inbox: &Sender<Event>, buffer: Arc<Buffer>) -> Self {
+    fn new(
+        parts: Parts,
+        found: recover::Found,
+        inbox: &Sender<Event>,
+        buffer: Arc<Buffer>,
+        intake: Arc<Intake>,
+    ) -> Self {
         let recover::Found { mut journal, recovered, chain, state } = found;
         journal.begin(parts.settings.generation, parts.incarnation);
         let syncer = destage::start_syncer(journal.syncer(), inbox.clone());
@@ -275,10 +297,12 @@ impl Runner {
             commits: VecDeque::new(),
             stalled: false,
             buffer,
+            intake,
+            heard: Ticket(0),
             home: parts.home,
             writes: BTreeMap::new(),
             copies: BTreeSet::new(),
-            next_ticket: Ticket(1),
+            early_copies: Vec::new(),
             replies: BTreeMap::new(),
             backlog: VecDeque::new(),
             syncer,
@@ -300,6 +324,7 @@ impl Runner {
     fn run(mut self, events: &Receiver<Event>) {
         self.carry_out();
         loop {
+            self.intake.set_room(self.backlog.is_empty() && self.primary.room() == Room::Open);
             let first = match self.wait(events) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -311,7 +336,9 @@ impl Runner {
             let mut next = first;
             while let Some(event) = next.take() {
                 stop |= matches!(event, Event::Stop);
-                bytes += if let Event::Write { data, .. } = &event { wide(data.len()) } else { 0 };
+                if let Event::Write { data, .. } | Event::Placed { data, .. } = &event {
+                    bytes += wide(data.len());
+                }
                 self.take_in(event, &mut inputs);
                 if inputs.len() < INBOX_BATCH && bytes < COMMIT_BYTES_MAX {
                     next = events.try_recv().ok();
@@ -319,6 +346,7 @@ impl Runner {
             }
             inputs.push(Input::Tick);
             self.primary.handle_all(self.clock.now(), inputs);
+            std::mem::take(&mut self.early_copies).into_iter().for_each(|extent| self.read_for_copy(extent));
             self.carry_out();
             self.serve_backlog();
             if stop {
@@ -339,6 +367,13 @@ impl Runner {
 
     /// What is accepted becomes durable, so that a clean stop leaves nothing to lose.
     fn finish(mut self, events: &Receiver<Event>) {
+        self.intake.close();
+        let mut inputs = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            self.take_in(event, &mut inputs);
+        }
+        self.primary.handle_all(self.clock.now(), inputs);
+        self.carry_out();
         let ticket = self.ticket();
         let (sender, flushed) = channel();
         self.replies.insert(
@@ -371,6 +406,14 @@ impl Runner {
                 } else {
                     self.backlog.push_back(event);
                 }
+            }
+            Event::Placed { ticket, extent, data, reply } => {
+                self.intake.heard(data.len());
+                self.heard = ticket;
+                self.writes.insert(ticket, data);
+                let fua = reply.is_some();
+                self.replies.extend(reply.map(|reply| (ticket, reply)));
+                inputs.push(Input::Write { ticket, what: What::Data, extent, fua });
             }
             Event::Flush { reply } => {
                 if self.backlog.is_empty() {
@@ -435,8 +478,13 @@ impl Runner {
         }
     }
 
-    /// Takes a write that there is room for, or refuses it.
+    /// Takes a request that there is room for, or refuses it.
     fn take_write(&mut self, event: Event, inputs: &mut Vec<Input>) {
+        self.place(event, inputs);
+        self.intake.placed();
+    }
+
+    fn place(&mut self, event: Event, inputs: &mut Vec<Input>) {
         let ticket = self.ticket();
         let (what, extent, fua, reply) = match event {
             Event::Write { offset, data, fua, reply } => match self.whole_blocks(offset, data) {
@@ -447,15 +495,16 @@ impl Runner {
                 }
                 Err(error) => return reply.done(Err(errno_of(&error))),
             },
-            Event::Zero { offset, len, fua, trim, reply } => match self.zero_extent(offset, len, trim, inputs) {
+            Event::Zero { offset, len, fua, what, reply } => match self.zero_extent(offset, len, what, inputs) {
                 Ok(Some(extent)) => {
                     self.buffer.zero(ticket, extent);
-                    (if trim { What::Trim } else { What::Zero }, extent, fua, reply)
+                    (what, extent, fua, reply)
                 }
                 Ok(None) => return reply.done(Ok(Answer::Done)),
                 Err(error) => return reply.done(Err(errno_of(&error))),
             },
-            Event::Flush { .. }
+            Event::Placed { .. }
+            | Event::Flush { .. }
             | Event::Synced(_)
             | Event::Destaged { .. }
             | Event::HomeSynced { .. }
@@ -472,6 +521,7 @@ impl Runner {
             | Event::Look { .. }
             | Event::Stop => return,
         };
+        self.heard = ticket;
         self.replies.insert(ticket, reply);
         inputs.push(Input::Write { ticket, what, extent, fua });
     }
@@ -489,6 +539,7 @@ impl Runner {
                     };
                     if let Some(Event::Write { reply, .. } | Event::Zero { reply, .. }) = self.backlog.pop_front() {
                         reply.done(Err(errno));
+                        self.intake.placed();
                     }
                     continue;
                 }
@@ -529,13 +580,13 @@ impl Runner {
         &mut self,
         offset: u64,
         len: u64,
-        trim: bool,
+        what: What,
         inputs: &mut Vec<Input>,
     ) -> Result<Option<Extent>, StoreError> {
         let block = self.settings.block_bytes.as_u64();
         let end = offset + len;
         let (first_whole, end_whole) = (offset.div_ceil(block), end / block);
-        if !trim {
+        if what != What::Trim {
             let ends = if first_whole > end_whole {
                 vec![(offset, len)]
             } else {
@@ -753,7 +804,11 @@ impl Runner {
     }
 
     fn read_for_copy(&mut self, extent: Extent) {
-        let input = match self.read_blocks(extent) {
+        let read = self.read_blocks(extent);
+        if self.buffer.newest(extent) > Some(self.heard) {
+            return self.early_copies.push(extent);
+        }
+        let input = match read {
             Ok(bytes) => {
                 let ticket = self.ticket();
                 self.writes.insert(ticket, Bytes::from(bytes));
@@ -790,10 +845,8 @@ impl Runner {
         tracing::error!(pair = self.name, %error, "could not {doing}");
     }
 
-    fn ticket(&mut self) -> Ticket {
-        let ticket = self.next_ticket;
-        self.next_ticket = Ticket(ticket.0 + 1);
-        ticket
+    fn ticket(&self) -> Ticket {
+        self.intake.ticket()
     }
 }
 

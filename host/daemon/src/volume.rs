@@ -1,16 +1,17 @@
 //! A volume as initiators see it: NBD requests on one side, a lane on the other.
 //!
-//! Writes go to the lane's inbox, in the order in which they come. Reads do not: they take what the data buffer has
-//! and the rest from home, on the connection's own thread.
+//! Writes go through the lane's intake, which gives them their order. Reads take what the data buffer has and the rest
+//! from home, on the connection's own thread.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use farseal_core::primary::What;
 use farseal_core::units::{BlockBytes, BlockCount, Extent, Lba};
 
 use crate::lane::buffer::{Buffer, Found};
-use crate::lane::{Event, Lane, errno_of};
+use crate::lane::{Lane, errno_of};
 use crate::nbd::completion::Reply;
 use crate::nbd::export::{
     Answer, BASE_ALLOCATION, Errno, Export, ExportInfo, Extent as Status, Request, STATE_HOLE, STATE_ZERO,
@@ -63,11 +64,6 @@ impl Volume {
         let statuses = clip(&runs, offset - extent.first().0 * block.as_u64(), u64::from(len));
         Ok(if one_only { statuses.into_iter().take(1).collect() } else { statuses })
     }
-
-    fn send(&self, event: Event) {
-        // An event that cannot be sent carries its reply away with it, which answers EIO.
-        let _ = self.lane.inbox.send(event);
-    }
 }
 
 impl Export for Volume {
@@ -88,13 +84,13 @@ impl Export for Volume {
     fn submit(&self, request: Request, reply: Reply) {
         match request {
             Request::Read { offset, len } => reply.done(answer(self.read(offset, len).map(Answer::Data))),
-            Request::Write { offset, data, fua } => self.send(Event::Write { offset, data, fua, reply }),
-            Request::Flush => self.send(Event::Flush { reply }),
+            Request::Write { offset, data, fua } => self.lane.intake.write(offset, data, fua, reply),
+            Request::Flush => self.lane.intake.flush(reply),
             Request::Trim { offset, len, fua } => {
-                self.send(Event::Zero { offset, len: u64::from(len), fua, trim: true, reply });
+                self.lane.intake.zero(offset, u64::from(len), fua, What::Trim, reply);
             }
             Request::WriteZeroes { offset, len, fua, .. } => {
-                self.send(Event::Zero { offset, len: u64::from(len), fua, trim: false, reply });
+                self.lane.intake.zero(offset, u64::from(len), fua, What::Zero, reply);
             }
             Request::Cache { .. } => reply.done(Ok(Answer::Done)),
             Request::BlockStatus { offset, len, one_only, .. } => {

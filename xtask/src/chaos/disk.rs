@@ -1,4 +1,5 @@
-//! A file system of its own for one site, whose power can be cut: everything that was not made durable is lost.
+//! A file system of its own for one site. Its power can be cut, with which everything is lost that was not made
+//! durable; and it can be filled to the last byte.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,11 @@ use crate::site::wait_for;
 /// Room for every write of a long run: the remote's log keeps them all. The file is sparse.
 const BYTES: u64 = 4 << 30;
 
+/// The file that fills it.
+const BALLAST: &str = "ballast";
+/// The least that filling it takes at once: a block of the file system.
+const BALLAST_STEP_MIN: u64 = 4096;
+
 /// An XFS in a file, mounted over a loop device.
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -19,13 +25,13 @@ pub(crate) struct Disk {
     at: PathBuf,
 }
 
-/// Why power cannot be cut here; none if it can.
+/// Why there can be no such file system here; none if there can.
 pub(crate) fn obstacle() -> Option<String> {
     let uid = effective_user();
     if uid != Some(0) {
         return Some("only root mounts file systems".into());
     }
-    for program in ["mkfs.xfs", "xfs_io", "mount", "umount", "unshare"] {
+    for program in ["mkfs.xfs", "xfs_io", "mount", "umount", "unshare", "fallocate"] {
         let found = Command::new(program)
             .arg("--version")
             .stdin(Stdio::null())
@@ -69,6 +75,30 @@ impl Disk {
     pub(crate) fn restore(&self) -> Result<()> {
         self.unmount()?;
         self.mount()
+    }
+
+    /// Takes what room there is; again and again, as a program on it may give room back.
+    pub(crate) fn fill(&self) -> Result<()> {
+        let ballast = self.at.join(BALLAST);
+        let mut bytes = BYTES;
+        while bytes >= BALLAST_STEP_MIN {
+            let end = fs::metadata(&ballast).map_or(0, |found| found.len());
+            let taken = Command::new("fallocate")
+                .args(["--offset", &end.to_string(), "--length", &bytes.to_string()])
+                .arg(&ballast)
+                .stdin(Stdio::null())
+                .stderr(Stdio::null())
+                .status()?;
+            if !taken.success() {
+                bytes /= 2;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the room back.
+    pub(crate) fn relieve(&self) -> Result<()> {
+        fs::remove_file(self.at.join(BALLAST)).context("removing the ballast")
     }
 
     fn unmount(&self) -> Result<()> {

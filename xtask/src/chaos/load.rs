@@ -31,7 +31,8 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A live server that owes an answer for so long has lost it.
-const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// A flush on a full disk is answered after 20 s, before Linux would time a SCSI command out.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// Runs until it is stopped or the server goes away.
 #[derive(Debug)]
@@ -92,6 +93,11 @@ impl Load {
             }));
         }
         Ok(Self { stop, threads, overdue, errors })
+    }
+
+    /// Which errors were answered so far, and how often.
+    pub(crate) fn errors(&self) -> BTreeMap<u32, u64> {
+        locked(&self.errors).clone()
     }
 
     /// Sends nothing more, takes every answer that still comes. Says which errors were answered, and how often, and

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::disk::Disk;
 use super::history::{Due, History, Judged, Random, Seen, Tick, Violations};
 use super::load::{Load, Shared, locked, read_image};
 use crate::nbd_client::Client;
@@ -17,6 +18,10 @@ use crate::site::{PairTerms, Site, Stage, free_port, wait_for};
 pub(crate) const PAIR: &str = "chaos";
 /// Small, so that most blocks are written again and again.
 const MEBIBYTES: u64 = 16;
+/// `NBD_ENOSPC`.
+const NO_SPACE: u32 = 28;
+/// How long a disk may take to be as full as one wants, and what is said of it.
+const FILL_PATIENCE: Duration = Duration::from_secs(60);
 /// A burst of load, from and to.
 const BURST: (u64, u64) = (30, 400);
 
@@ -46,6 +51,14 @@ impl Hit {
     }
 }
 
+/// Which errors initiators may be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MayFail {
+    No,
+    NoSpace,
+    Any,
+}
+
 /// What was done and seen.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
@@ -59,6 +72,8 @@ pub(crate) struct Counts {
     pub(crate) starts: Vec<Duration>,
     pub(crate) safe_again: Vec<Duration>,
     pub(crate) takeover_times: Vec<Duration>,
+    /// From the first free byte to an answered flush.
+    pub(crate) room_again: Vec<Duration>,
 }
 
 /// The two sites, what was written, and the seed's next draw.
@@ -132,15 +147,20 @@ impl Rig {
         Ok(())
     }
 
-    /// The load's end: by itself where main is gone, else with every answer. Only disks that lost power
-    /// may answer with errors.
-    pub(crate) fn end_load(&mut self, errors_expected: bool) -> Result<()> {
+    /// The load's end: by itself where main is gone, else with every answer. Errors are answered only by disks that
+    /// lost power, and by those that are full.
+    pub(crate) fn end_load(&mut self, may_fail: MayFail) -> Result<()> {
         if let Some(load) = self.load.take() {
             let (errors, overdue) = load.stop();
             if overdue > 0 {
                 bail!("{overdue} requests were never answered by a living server");
             }
-            if !errors.is_empty() && !errors_expected {
+            let expected = match may_fail {
+                MayFail::No => errors.is_empty(),
+                MayFail::NoSpace => errors.keys().all(|error| *error == NO_SPACE),
+                MayFail::Any => true,
+            };
+            if !expected {
                 bail!("initiators were answered with errors: {errors:?}");
             }
         }
@@ -174,6 +194,47 @@ impl Rig {
             self.counts.starts.push(self.remote.start()?);
         }
         Ok(())
+    }
+
+    /// Main's disk is full until initiators are told so. Then there is room again, for a process that lived on or for
+    /// the next.
+    pub(crate) fn fill_main(&mut self, disk: &Disk) -> Result<()> {
+        self.begin()?;
+        wait_for("ENOSPC for an initiator", FILL_PATIENCE, || {
+            disk.fill()?;
+            let refused = self.load.as_ref().is_some_and(|load| load.errors().contains_key(&NO_SPACE));
+            Ok(refused.then_some(()))
+        })?;
+        let hit = if self.random.one_in(2) { Hit::Main } else { Hit::Remote };
+        if hit == Hit::Main {
+            self.kill(hit)?;
+            self.end_load(MayFail::NoSpace)?;
+        }
+        disk.relieve()?;
+        if hit == Hit::Main {
+            self.counts.starts.push(self.main.start()?);
+        } else {
+            let begun = Instant::now();
+            wait_for("room for an initiator's write", FILL_PATIENCE, || {
+                let mut client = Client::connect(&self.main.socket(), PAIR)?;
+                Ok(client.flush().ok())
+            })?;
+            self.counts.room_again.push(begun.elapsed());
+            self.end_load(MayFail::NoSpace)?;
+        }
+        self.judge_main(hit)
+    }
+
+    /// The remote's disk is full until main says so; initiators notice nothing.
+    pub(crate) fn fill_remote(&mut self, disk: &Disk) -> Result<()> {
+        self.begin()?;
+        wait_for("word of the secondary's full disk", FILL_PATIENCE, || {
+            disk.fill()?;
+            Ok(self.main.status()?.last_error().filter(|error| error.contains("secondary has no room")).map(drop))
+        })?;
+        disk.relieve()?;
+        self.end_load(MayFail::No)?;
+        self.judge_main(Hit::Remote)
     }
 
     /// Reads everything from main and judges it; what it shows is the start of what follows. Then the copy must come
@@ -232,7 +293,7 @@ impl Rig {
         let first = if self.random.one_in(2) { Hit::Main } else { Hit::Remote };
         self.kill(first)?;
         self.kill(if first == Hit::Main { Hit::Remote } else { Hit::Main })?;
-        self.end_load(false)?;
+        self.end_load(MayFail::No)?;
         let safe = samples.iter().map(|sample| sample.safe).max().unwrap_or(0);
         let due =
             samples.iter().filter(|sample| sample.last <= safe).map(|sample| sample.asked).max().unwrap_or_default();
@@ -265,7 +326,7 @@ impl Rig {
     pub(crate) fn take_over_for_good(&mut self) -> Result<()> {
         self.begin()?;
         self.let_run()?;
-        self.end_load(false)?;
+        self.end_load(MayFail::No)?;
         self.wait_until_safe()?;
         let safe = self.main.status()?.mark("safe");
         self.main.kill()?;

@@ -393,7 +393,7 @@ impl Primary {
 
     /// When the journal has grown past its limit for the secondary's sake, what it holds for it goes to the dirty map.
     pub(super) fn run_overflow(&mut self, now: Now) {
-        let over = self.journal_bytes > self.settings.journal_bytes_max || self.journal_full;
+        let over = self.journal_bytes > self.settings.journal_bytes_max || self.journal_full();
         if !self.settings.paired || !over || self.home_lags() {
             return;
         }

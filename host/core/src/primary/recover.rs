@@ -2,10 +2,10 @@
 //!
 //! One rule for every driver: where the journal ends, what of it the secondary may lack, what home must be given again.
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Digest};
 use crate::journal::{Damage, Entry, Scan, Tear, chain_after, damage};
 use crate::owed::OwedMap;
-use crate::record::Kind;
+use crate::record::{Header, Kind};
 use crate::units::{ByteLen, Epoch, Generation, Sequence};
 
 use super::{Recovered, Unacked};
@@ -33,6 +33,16 @@ pub struct KeptMap {
     pub acked_chain: Chain,
 }
 
+/// A record of the journal and the running hash around it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Logged {
+    pub header: Header,
+    pub digest: Digest,
+    /// For a gap, where the running hash starts anew.
+    pub chain_before: Chain,
+    pub chain: Chain,
+}
+
 /// What a journal holds.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -49,14 +59,10 @@ impl Recovered {
     /// Reads the scans of a journal's segments, oldest first. Fails where promised records are damaged: nothing is guessed.
     pub fn from_journal(scans: &[Scan], kept: Kept) -> Result<Found, Damage> {
         let mut found = Found { recovered: Self::fresh(), segment: 0, valid_bytes: 0, replay: Vec::new() };
-        let Some(first) = scans.first() else {
-            found.recovered =
-                Self { newest_epoch: kept.newest_epoch, paused: kept.paused, fenced: kept.fenced, ..found.recovered };
-            return Ok(found);
-        };
-        let before = first.header.first.previous();
-        let (mut last, mut chain, mut cuts, mut torn) = (before, first.header.chain_before, 0, None);
-        let (mut acked, mut acked_chain, mut unacked) = (before, chain, Vec::new());
+        let (before, chain_before) = scans
+            .first()
+            .map_or((Sequence::NONE, Chain::START), |first| (first.header.first.previous(), first.header.chain_before));
+        let (mut last, mut chain, mut torn, mut records) = (before, chain_before, None, Vec::new());
         let homed = kept.homed.max(before);
         for (index, scan) in scans.iter().enumerate() {
             if scan.header.first != last.next() {
@@ -65,26 +71,9 @@ impl Recovered {
             }
             (found.segment, found.valid_bytes) = (index, scan.valid_bytes);
             for entry in &scan.entries {
-                let header = &entry.header;
-                chain = chain_after(chain, scan.header.chain_before, header, entry.digest);
-                last = header.sequence;
-                match header.kind {
-                    Kind::Gap if kept.owed.is_none() => {
-                        // The resync that this gap opened has ended, or there would be a map.
-                        unacked.clear();
-                        (acked, acked_chain) = (Sequence(header.aux).previous(), scan.header.chain_before);
-                    }
-                    Kind::Cut => cuts = header.aux,
-                    Kind::Data | Kind::Zero | Kind::Trim | Kind::Key | Kind::Cover | Kind::Void | Kind::Gap => {}
-                }
-                unacked.push(Unacked {
-                    sequence: last,
-                    kind: header.kind,
-                    bytes: ByteLen(u64::try_from(header.record_bytes()).unwrap_or(u64::MAX)),
-                    chain,
-                    extent: header.extent(),
-                    wall: header.wall,
-                });
+                let logged = Logged::after(chain, scan.header.chain_before, entry.header, entry.digest);
+                (last, chain) = (logged.header.sequence, logged.chain);
+                records.push(logged);
                 if last > homed {
                     found.replay.push((index, *entry));
                 }
@@ -96,27 +85,62 @@ impl Recovered {
         }
         let promised = scans.iter().map(|scan| scan.durable).max().unwrap_or_default();
         let promised = kept.owed.as_ref().map_or(promised, |kept| kept.acked.max(promised));
-        if let Some(damage) = damage(last.next(), promised, torn) {
+        if let Some(damage) = damage(last.next(), promised, torn).filter(|_| !scans.is_empty()) {
             return Err(damage);
+        }
+        found.recovered = Self::from_records(before, chain_before, &records, kept);
+        Ok(found)
+    }
+
+    /// What the journal's valid records and the kept marks say. `before` is the last record that left the journal, which
+    /// the secondary acknowledged or the map owes, and `chain_before` the running hash there.
+    pub fn from_records(before: Sequence, chain_before: Chain, records: &[Logged], kept: Kept) -> Self {
+        let (mut acked, mut acked_chain) = (before, chain_before);
+        let mut from = 0;
+        // A gap without a map opened a resync that has ended: what it gave up was copied since.
+        let gap = records.iter().rposition(|record| record.header.kind == Kind::Gap && kept.owed.is_none());
+        if let Some((index, gap)) = gap.and_then(|index| Some((index, records.get(index)?))) {
+            (acked, acked_chain) = (Sequence(gap.header.aux).previous(), gap.chain_before);
+            from = index;
         }
         let owed = kept.owed.map(|kept| {
             (acked, acked_chain) = (kept.acked, kept.acked_chain);
             kept.map
         });
-        unacked.retain(|record| record.sequence > acked);
-        found.recovered = Self {
-            last,
-            chain,
+        let unacked = records.iter().skip(from).filter(|record| record.header.sequence > acked).map(Logged::unacked);
+        let cut = records.iter().rfind(|record| record.header.kind == Kind::Cut);
+        let last = records.last();
+        Self {
+            last: last.map_or(before, |record| record.header.sequence),
+            chain: last.map_or(chain_before, |record| record.chain),
             acked,
             acked_chain,
-            unacked,
-            homed: homed.min(last),
+            unacked: unacked.collect(),
+            homed: kept.homed.max(before).min(last.map_or(before, |record| record.header.sequence)),
             newest_epoch: kept.newest_epoch,
             owed,
             paused: kept.paused,
             fenced: kept.fenced,
-            cuts,
-        };
-        Ok(found)
+            cuts: cut.map_or(0, |cut| cut.header.aux),
+        }
+    }
+}
+
+impl Logged {
+    /// The record that follows a running hash, in a segment that began at another.
+    pub fn after(chain: Chain, at_gap: Chain, header: Header, digest: Digest) -> Self {
+        let chain_before = if header.kind == Kind::Gap { at_gap } else { chain };
+        Self { header, digest, chain_before, chain: chain_after(chain, at_gap, &header, digest) }
+    }
+
+    fn unacked(&self) -> Unacked {
+        Unacked {
+            sequence: self.header.sequence,
+            kind: self.header.kind,
+            bytes: ByteLen(u64::try_from(self.header.record_bytes()).unwrap_or(u64::MAX)),
+            chain: self.chain,
+            extent: self.header.extent(),
+            wall: self.header.wall,
+        }
     }
 }

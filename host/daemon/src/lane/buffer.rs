@@ -1,6 +1,6 @@
 //! The data buffer: what initiators wrote and home does not have yet. Reads look here first.
 //!
-//! The lane's thread writes it, connections read it. Each block's entry says which write it is of, so that destaging an
+//! The lane's thread and its [intake](super::intake) write it, connections read it. Each block's entry says which write it is of, so that destaging an
 //! older write never takes a newer one away. The lock is held for look-ups only, never over I/O.
 
 use std::collections::BTreeMap;
@@ -72,6 +72,15 @@ impl Buffer {
         } else {
             state.zeroes.insert(ticket, extent);
         }
+    }
+
+    /// The newest write that any of the blocks is of.
+    #[must_use]
+    pub fn newest(&self, extent: Extent) -> Option<Ticket> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let written = state.blocks.range(extent.first()..extent.end()).map(|(_, (ticket, _))| *ticket);
+        let zeroed = state.zeroes.iter().filter(|(_, zeroes)| zeroes.overlaps(extent)).map(|(ticket, _)| *ticket);
+        written.chain(zeroed).max()
     }
 
     /// What the blocks hold, in order.

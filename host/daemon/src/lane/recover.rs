@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use farseal_core::chain::Chain;
 use farseal_core::owed::{OwedError, OwedMap};
-use farseal_core::primary::{Recovered, Unacked};
+use farseal_core::primary::{Kept, KeptMap, Logged, Recovered};
 use farseal_core::record::{HEADER_BYTES, Header, Kind};
-use farseal_core::units::{ByteLen, Sequence};
+use farseal_core::units::Sequence;
 use farseal_core::window::Range;
 
 use super::Parts;
 use super::state::{self, LaneState, StateError};
 use crate::keyring::{UnsealError, Unsealer};
 use crate::store::StoreError;
-use crate::store::journal::{Journal, JournalError, JournalRecovery, RecoveredRecord};
+use crate::store::journal::{Journal, JournalError};
 
 /// What a restart found, ready to go on.
 #[derive(Debug)]
@@ -53,69 +53,22 @@ pub fn recover(parts: &Parts) -> Result<Found, RecoverError> {
         tracing::info!(pair = parts.name, path = %path.display(), "the journal's tail was never promised and is cut off: {tear}");
     }
     replay(parts, &journal, &recovery.records, state.homed)?;
-    let last = recovery.last.max(known);
-    if last > state.homed {
-        state.homed = last;
+    if recovery.last > state.homed {
+        state.homed = recovery.last;
         state.save(directory)?;
     }
     let owed = load_owed(parts)?;
-    let recovered = gather(parts, &state, &recovery, last, owed);
-    let chain = recovered.chain;
-    Ok(Found { journal, recovered, chain, state })
-}
-
-fn gather(
-    parts: &Parts,
-    state: &LaneState,
-    recovery: &JournalRecovery,
-    last: Sequence,
-    owed: Option<OwedMap>,
-) -> Recovered {
-    // What left the journal was acknowledged, or is owed by the map.
-    let trimmed = if recovery.records.is_empty() { last } else { recovery.first.previous() };
-    let (acked, acked_chain) = if trimmed > state.acked && owed.is_none() {
-        (trimmed, if recovery.records.is_empty() { recovery.chain } else { recovery.chain_before })
-    } else {
-        (state.acked, state.acked_chain)
-    };
-    // A gap without a map is one whose resync has ended: what it gave up was copied since.
-    let ended = recovery.records.iter().rfind(|record| record.header.kind == Kind::Gap && owed.is_none());
-    let given_up = ended.map_or(Sequence::NONE, |gap| gap.header.sequence);
-    let unacked = recovery
-        .records
-        .iter()
-        .filter(|record| record.header.sequence >= given_up)
-        .filter(|record| record.header.sequence > acked)
-        .map(|record| Unacked {
-            sequence: record.header.sequence,
-            kind: record.header.kind,
-            bytes: ByteLen(u64::try_from(record.header.record_bytes()).unwrap_or(u64::MAX)),
-            chain: record.chain,
-            extent: record.header.extent(),
-            wall: record.header.wall,
-        })
-        .collect();
-    let chain = recovery.records.last().map_or(acked_chain, |record| record.chain);
-    let cuts = recovery
-        .records
-        .iter()
-        .filter(|record| record.header.kind == Kind::Cut)
-        .map(|record| record.header.aux)
-        .max()
-        .unwrap_or(0);
-    Recovered {
-        last,
-        chain,
-        acked,
-        acked_chain,
-        unacked,
+    let kept = Kept {
         homed: state.homed,
         newest_epoch: parts.keyring.newest(),
-        owed,
+        owed: owed.map(|map| KeptMap { map, acked: state.acked, acked_chain: state.acked_chain }),
         paused: state.paused,
         fenced: state.fenced,
-        cuts,
-    }
+    };
+    let before = recovery.first.previous();
+    let recovered = Recovered::from_records(before, recovery.chain_before, &recovery.records, kept);
+    let chain = recovered.chain;
+    Ok(Found { journal, recovered, chain, state })
 }
 
 /// A map that cannot be read stands for everything: owing too much costs time, owing too little costs data.
@@ -132,8 +85,8 @@ fn load_owed(parts: &Parts) -> Result<Option<OwedMap>, RecoverError> {
 }
 
 /// Writes what the journal holds above `homed` to home, in order, and makes it durable there.
-fn replay(parts: &Parts, journal: &Journal, records: &[RecoveredRecord], homed: Sequence) -> Result<(), RecoverError> {
-    let pending: Vec<&RecoveredRecord> = records.iter().filter(|record| record.header.sequence > homed).collect();
+fn replay(parts: &Parts, journal: &Journal, records: &[Logged], homed: Sequence) -> Result<(), RecoverError> {
+    let pending: Vec<&Logged> = records.iter().filter(|record| record.header.sequence > homed).collect();
     if pending.is_empty() {
         return Ok(());
     }

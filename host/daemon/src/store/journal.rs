@@ -14,26 +14,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
-use farseal_core::chain::{Chain, Digest};
+use farseal_core::chain::Chain;
 use farseal_core::journal::{
     COMMIT_HEADER_BYTES, CommitHeader, Damage, SEGMENT_HEADER_BYTES, SegmentError, SegmentHeader, Tear,
 };
 use farseal_core::limits::JOURNAL_SEGMENT_BYTES;
-use farseal_core::record::{Framed, Header};
+use farseal_core::primary::Logged;
+use farseal_core::record::Framed;
 use farseal_core::units::{ByteLen, Generation, Incarnation, PairId, Sequence, WallTime};
 
 pub use self::read::JournalReader;
 use super::disk::{Disk, RealDisk, Tail};
 use super::{StoreError, exclusive, files, locked, shared, wide};
-
-/// A record that a restart found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RecoveredRecord {
-    pub header: Header,
-    pub digest: Digest,
-    /// The running hash after it.
-    pub chain: Chain,
-}
 
 /// What a restart found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,7 +39,7 @@ pub struct JournalRecovery {
     pub chain_before: Chain,
     /// Of the newest segment.
     pub generation: Generation,
-    pub records: Vec<RecoveredRecord>,
+    pub records: Vec<Logged>,
     /// Where a torn end was cut off, and what was wrong there. Nothing of it was ever promised.
     pub cut: Option<(PathBuf, Tear)>,
 }

@@ -7,12 +7,13 @@ use std::sync::{Arc, RwLock};
 
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::journal::{
-    COMMIT_HEADER_BYTES, CommitHeader, Scan, SegmentError, SegmentHeader, Tear, chain_after, damage, scan_segment,
+    COMMIT_HEADER_BYTES, CommitHeader, Scan, SegmentError, SegmentHeader, Tear, damage, scan_segment,
 };
-use farseal_core::record::Kind;
+use farseal_core::primary::Logged;
+use farseal_core::record::{Header, Kind};
 use farseal_core::units::{Generation, PairId, Sequence};
 
-use super::{JournalError, JournalRecovery, Places, RecoveredRecord, Segment};
+use super::{JournalError, JournalRecovery, Places, Segment};
 use crate::store::disk::{Disk, truncate_durably};
 use crate::store::{StoreError, files};
 
@@ -144,7 +145,7 @@ impl Found {
     }
 
     /// Folds a segment's records into the running hash.
-    fn keep(&mut self, header: &SegmentHeader, entries: impl Iterator<Item = (farseal_core::record::Header, Digest)>) {
+    fn keep(&mut self, header: &SegmentHeader, entries: impl Iterator<Item = (Header, Digest)>) {
         let recovery = &mut self.recovery;
         if recovery.records.is_empty() {
             recovery.first = header.first;
@@ -153,9 +154,9 @@ impl Found {
         recovery.generation = header.generation;
         recovery.chain = header.chain_before;
         for (record, digest) in entries {
-            recovery.chain = chain_after(recovery.chain, header.chain_before, &record, digest);
-            recovery.last = record.sequence;
-            recovery.records.push(RecoveredRecord { header: record, digest, chain: recovery.chain });
+            let logged = Logged::after(recovery.chain, header.chain_before, record, digest);
+            (recovery.last, recovery.chain) = (record.sequence, logged.chain);
+            recovery.records.push(logged);
         }
         self.expected = recovery.last.next();
     }

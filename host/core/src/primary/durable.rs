@@ -1,0 +1,194 @@
+//! From planned to durable: what the journal and the volume's home took, who is told, and what may leave the journal.
+
+use super::*;
+
+impl Primary {
+    /// Answers what waits for durability, in order.
+    pub(super) fn answer_durable(&mut self) {
+        while let Some((order, ticket)) = self.waiting.front().copied() {
+            let result = if self.fenced.is_some() {
+                Err(ReplyError::Fenced)
+            } else if self.journal_failed {
+                Err(ReplyError::Io)
+            } else if order <= self.durable_order {
+                Ok(())
+            } else if let Some(error) = self.hopeless() {
+                Err(error)
+            } else {
+                break;
+            };
+            self.waiting.pop_front();
+            self.outputs.push_back(Output::Reply { ticket, result });
+        }
+    }
+
+    pub(super) fn on_committed(&mut self, digests: &[Digest]) {
+        let Some(commit) = self.commits.pop_front() else {
+            return;
+        };
+        assert_eq!(commit.records.len(), digests.len(), "the driver reports each record of its oldest commit");
+        self.stall = None;
+        for (record, digest) in commit.records.iter().zip(digests) {
+            let before = commit.restart.filter(|_| record.kind == Kind::Gap).unwrap_or(self.chain);
+            self.chain = before.after(*digest);
+            if record.kind == Kind::Gap && self.copying.gap_opened(record.sequence) {
+                self.transfer.give_up();
+            }
+            if self.copying.sends() {
+                let bytes = ByteLen(self.record_bytes(record));
+                self.transfer.push(Unacked {
+                    sequence: record.sequence,
+                    kind: record.kind,
+                    bytes,
+                    chain: self.chain,
+                    extent: record.extent,
+                    wall: record.wall,
+                });
+            }
+            self.appended = record.sequence;
+        }
+        self.appended_bytes_unsynced += commit.bytes.0;
+        self.journal_bytes.0 += commit.bytes.0;
+        self.order_marks.push_back((self.appended, commit.order));
+    }
+
+    pub(super) fn on_commit_failed(&mut self, now: Now, fault: StoreFault) {
+        let since = self.stall.map_or(now.instant, |stall| stall.since);
+        match fault {
+            StoreFault::Full => self.alarm(now, Alarm::JournalFull),
+            StoreFault::Unsealed => self.alarm(now, Alarm::CannotSeal),
+            StoreFault::Failed => return self.fail_journal(now),
+        }
+        self.stall = Some(Stall { fault, since, retry_at: now.instant.plus(STORE_RETRY_INTERVAL) });
+    }
+
+    pub(super) fn journal_full(&self) -> bool {
+        self.stall.is_some_and(|stall| stall.fault == StoreFault::Full)
+    }
+
+    /// What those are told who wait for durability, once the journal has taken nothing for too long. What was accepted
+    /// stays accepted, and becomes durable when the journal takes it.
+    pub(super) fn hopeless(&self) -> Option<ReplyError> {
+        let stall = self.stall.filter(|stall| self.told >= stall.since.plus(STALL_PATIENCE))?;
+        Some(if stall.fault == StoreFault::Full { ReplyError::NoSpace } else { ReplyError::Io })
+    }
+
+    pub(super) fn fail_journal(&mut self, now: Now) {
+        if !self.journal_failed {
+            self.journal_failed = true;
+            self.alarm(now, Alarm::JournalFailed);
+        }
+        self.answer_durable();
+    }
+
+    pub(super) fn retry_stalled(&mut self, now: Now) {
+        if let Some(stall) = &mut self.stall
+            && now.instant >= stall.retry_at
+            && !self.commits.is_empty()
+        {
+            stall.retry_at = now.instant.plus(STORE_RETRY_INTERVAL);
+            self.outputs.push_back(Output::RetryCommit);
+            self.answer_durable();
+        }
+        if self.home_stalled_until.is_some_and(|at| now.instant >= at) {
+            self.home_stalled_until = None;
+        }
+    }
+
+    /// Somebody waits for durability, the secondary waits for records, or the lazy interval is over.
+    pub(super) fn run_journal_sync(&mut self, now: Now) {
+        if self.sync_under_way || self.journal_failed || self.synced >= self.appended {
+            return;
+        }
+        let wanted = !self.waiting.is_empty()
+            || (self.link_up() && self.copying.sends())
+            || self.appended_bytes_unsynced >= COMMIT_BYTES_MAX
+            || self.rotation_waits()
+            || now.instant >= self.last_sync.plus(LAZY_SYNC_INTERVAL);
+        if wanted {
+            self.sync_under_way = true;
+            self.last_sync = now.instant;
+            self.appended_bytes_unsynced = 0;
+            self.outputs.push_back(Output::SyncJournal);
+        }
+    }
+
+    pub(super) fn rotation_waits(&self) -> bool {
+        matches!(self.rotation.state(), RotationState::Delivering { .. } | RotationState::Draining { .. })
+    }
+
+    pub(super) fn on_journal_synced(&mut self, through: Sequence) {
+        self.sync_under_way = false;
+        self.synced = self.synced.max(through.min(self.appended));
+        while let Some((sequence, order)) = self.order_marks.front().copied() {
+            if sequence > self.synced {
+                break;
+            }
+            self.order_marks.pop_front();
+            self.durable_order = self.durable_order.max(order);
+        }
+        self.answer_durable();
+    }
+
+    pub(super) fn run_home(&mut self, now: Now) {
+        if self.home_failed {
+            return;
+        }
+        if !self.destage_under_way && self.home_stalled_until.is_none() && self.destaged < self.synced {
+            self.destage_under_way = true;
+            self.outputs.push_back(Output::Destage { through: self.synced });
+        }
+        let due = self.home_dirty_bytes >= HOME_DIRTY_BYTES_MAX.0
+            || now.instant >= self.last_home_sync.plus(HOME_SYNC_INTERVAL)
+            || self.journal_full()
+            || self.journal_bytes.0 >= self.settings.journal_bytes_max.0 / 2;
+        if due && !self.home_sync_under_way && self.homed < self.destaged {
+            self.home_sync_under_way = true;
+            self.last_home_sync = now.instant;
+            self.home_dirty_bytes = 0;
+            self.outputs.push_back(Output::SyncHome);
+        }
+    }
+
+    pub(super) fn on_destaged(&mut self, through: Sequence) {
+        self.destage_under_way = false;
+        self.destaged = self.destaged.max(through.min(self.synced));
+        while let Some((sequence, bytes)) = self.buffered.front().copied() {
+            if sequence > self.destaged {
+                break;
+            }
+            self.buffered.pop_front();
+            self.buffered_bytes -= bytes;
+            self.home_dirty_bytes += bytes + 1;
+        }
+    }
+
+    pub(super) fn on_destage_failed(&mut self, now: Now, fault: StoreFault) {
+        self.destage_under_way = false;
+        match fault {
+            StoreFault::Full | StoreFault::Unsealed => {
+                self.home_stalled_until = Some(now.instant.plus(STORE_RETRY_INTERVAL))
+            }
+            StoreFault::Failed => self.home_failed = true,
+        }
+        self.alarm(now, Alarm::Home(fault));
+    }
+
+    pub(super) fn on_home_synced(&mut self, through: Sequence) {
+        self.home_sync_under_way = false;
+        self.homed = self.homed.max(through.min(self.destaged));
+    }
+
+    pub(super) fn run_trim(&mut self) {
+        let released = if self.settings.paired {
+            self.transfer.acked().max(self.copying.covered_through())
+        } else {
+            Sequence(u64::MAX)
+        };
+        let through = self.homed.min(released);
+        if through > self.trimmed {
+            self.trimmed = through;
+            self.outputs.push_back(Output::TrimJournal { through });
+        }
+    }
+}

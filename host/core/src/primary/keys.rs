@@ -1,0 +1,103 @@
+//! Keys: what the policy is asked and told, and the rotations that nobody need ask for.
+
+use super::*;
+
+impl Primary {
+    pub(super) fn on_key_refused(&mut self, now: Now, key: Sequence) {
+        let waits = self.rotation.refused(key);
+        if !waits && key > self.transfer.acked() && !self.voided.contains(&key) {
+            self.key_in_force_refused(now);
+        }
+    }
+
+    /// This epoch never comes into force.
+    pub(super) fn give_up_key(&mut self, now: Now, epoch: Epoch) {
+        self.alarm(now, Alarm::EpochVoid(epoch));
+        self.answer_decision(Outcome::NotDelivered);
+        self.discard_after_commit.push(epoch);
+    }
+
+    pub(super) fn on_policy(&mut self, now: Now, decisions: &[Decision]) {
+        self.policy_busy = false;
+        for decision in decisions {
+            match decision.action {
+                Action::Rotate(how) => {
+                    let how = how.unwrap_or(self.settings.rotate_how);
+                    match self.rotation.begin(now, how, self.deliverable()) {
+                        Ok(epoch) => {
+                            self.rotation_by = Some(decision.id);
+                            self.prepare(epoch, how);
+                        }
+                        Err(refused) => {
+                            self.tell_policy(PolicyEvent::Decided {
+                                id: decision.id,
+                                outcome: Outcome::Refused(refused),
+                            });
+                        }
+                    }
+                }
+                Action::WakeAt(at) => self.wake_at = Some(at),
+                Action::Watch { bytes, blocks } => self.watch = Some((bytes, blocks)),
+                Action::Unknown => {
+                    self.tell_policy(PolicyEvent::Decided { id: decision.id, outcome: Outcome::Unknown });
+                }
+            }
+        }
+    }
+
+    pub(super) fn run_policy(&mut self, now: Now) {
+        if self.wake_at.is_some_and(|at| now.wall >= at) {
+            self.wake_at = None;
+            self.tell_policy(PolicyEvent::Timer);
+        }
+        if let (Some((bytes, blocks)), Some(key)) = (self.watch, self.rotation.active())
+            && (bytes.is_some_and(|mark| key.bytes.0 >= mark) || blocks.is_some_and(|mark| key.blocks >= mark))
+        {
+            self.watch = None;
+            self.tell_policy(PolicyEvent::Usage);
+        }
+        // The first key comes from the host; a policy is asked once there is something to decide about.
+        if !self.policy_busy
+            && self.rotation.active().is_some()
+            && let Some(event) = self.policy_events.pop_front()
+        {
+            self.policy_busy = true;
+            self.outputs.push_back(Output::AskPolicy { event });
+        }
+    }
+
+    pub(super) fn tell_policy(&mut self, event: PolicyEvent) {
+        if !self.policy_events.contains(&event) && self.policy_events.len() < POLICY_EVENTS_MAX {
+            self.policy_events.push_back(event);
+        }
+    }
+
+    pub(super) fn answer_decision(&mut self, outcome: Outcome) {
+        if let Some(id) = self.rotation_by.take() {
+            self.tell_policy(PolicyEvent::Decided { id, outcome });
+        }
+    }
+
+    /// The first key, and the one at the hard limit, need nobody's leave.
+    pub(super) fn run_host_rotation(&mut self, now: Now) {
+        if self.journal_failed || !self.rotation.host_demands(now) {
+            return;
+        }
+        // At the limit itself no interval and no delivery is waited for.
+        let in_time = self.rotation.active().is_some() && !self.rotation.hard_limit_reached(now);
+        let how = if in_time && self.deliverable() { self.settings.rotate_how } else { How::AtOnce };
+        if let Ok(epoch) = self.rotation.begin(now, how, self.deliverable()) {
+            self.prepare(epoch, how);
+        }
+    }
+
+    /// Without a secondary a key is delivered when it is durable here: nothing is down that could be waited for.
+    pub(super) fn deliverable(&self) -> bool {
+        !self.settings.paired || (self.link_up() && self.pause.is_none() && self.copying.sends())
+    }
+
+    pub(super) fn prepare(&mut self, epoch: Epoch, how: How) {
+        let how = if self.rotation.active().is_some() { how } else { How::AtOnce };
+        self.outputs.push_back(Output::PrepareEpoch { epoch, how });
+    }
+}

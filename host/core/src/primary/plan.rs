@@ -1,0 +1,211 @@
+//! Giving places: which records the next commit holds, and in which order.
+//!
+//! What rotation and copying demand comes first, then initiators' writes as they were accepted.
+
+use super::*;
+
+impl Primary {
+    pub(super) fn plan_commits(&mut self, now: Now) {
+        while self.commits.len() < COMMITS_IN_FLIGHT_MAX && !self.journal_failed && self.stall.is_none() {
+            let records = self.plan_records(now);
+            let discarded = std::mem::take(&mut self.discard_after_commit);
+            let discarded = discarded.into_iter().map(|epoch| Output::DiscardEpoch { epoch });
+            let Some(first) = records.first() else {
+                self.outputs.extend(discarded);
+                return;
+            };
+            let restart = (first.kind == Kind::Gap).then_some(self.transfer.acked_chain());
+            let bytes = records.iter().map(|record| self.record_bytes(record)).sum();
+            self.outputs.push_back(Output::Commit { records: records.clone(), durable: self.synced, restart });
+            self.outputs.extend(discarded);
+            self.commits.push_back(Commit { records, bytes: ByteLen(bytes), restart, order: self.planned });
+        }
+    }
+
+    /// The records of one commit: what rotation and copying demand, then initiators' writes.
+    pub(super) fn plan_records(&mut self, now: Now) -> Vec<Planned> {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        self.held = None;
+        while records.len() < COMMIT_RECORDS_MAX && bytes < COMMIT_BYTES_MAX {
+            // A commit has one key to seal it, and a gap begins a segment.
+            let boundary = self.copying.gap_due() || self.rotation.starts(self.next);
+            if self.copying.awaits_map() || (boundary && !records.is_empty()) {
+                break;
+            }
+            if self.next.0 > SEQUENCE_MAX {
+                self.alarm(now, Alarm::SequenceEnd);
+                self.fail_journal(now);
+                break;
+            }
+            if let Some(Ended::InForce(epoch)) = self.rotation.reached(now, self.next) {
+                self.outputs.push_back(Output::EpochInForce { epoch });
+                self.tell_policy(PolicyEvent::Rotated(epoch));
+                self.answer_decision(Outcome::Applied);
+            }
+            if self.copying.gap_due() {
+                self.copying.gap_placed(self.next);
+                records.push(self.plan_marker(now, Epoch::NONE, Kind::Gap));
+                continue;
+            }
+            let due = self.rotation.due(now, self.next, self.transfer.acked());
+            if let Due::Drop { epoch } = due {
+                self.give_up_key(now, epoch);
+                continue;
+            }
+            let Some(planned) = self.plan_due(now, due) else {
+                break;
+            };
+            bytes += self.record_bytes(&planned);
+            records.push(planned);
+        }
+        records
+    }
+
+    pub(super) fn plan_due(&mut self, now: Now, due: Due) -> Option<Planned> {
+        let epoch = self.rotation.active().map_or(Epoch::NONE, |key| key.epoch);
+        match due {
+            Due::Ordinary { epoch } => self.plan_ordinary(now, epoch),
+            Due::Key { epoch, blocks, how: _ } => {
+                let in_flight = self.next.since(self.transfer.acked().next());
+                let in_flight = if self.link_up() { in_flight } else { 0 };
+                let key = self.next;
+                let start = self.rotation.placed(now, key, in_flight);
+                let how = match self.rotation.state() {
+                    RotationState::Delivering { how, .. } | RotationState::Armed { how, .. } => *how,
+                    RotationState::Idle
+                    | RotationState::Preparing { .. }
+                    | RotationState::Waiting { .. }
+                    | RotationState::Draining { .. } => How::AtOnce,
+                };
+                Some(Planned {
+                    body_blocks: blocks,
+                    ..self.place(now, Kind::Key, epoch, Source::Capsules { start, how })
+                })
+            }
+            Due::LastPlace { .. } if !self.ordinary_waits() => None,
+            Due::Drop { .. } => None,
+            Due::Void { epoch: void } | Due::LastPlace { epoch: void } => {
+                if let RotationState::Delivering { key, .. } = self.rotation.state() {
+                    self.voided.insert(*key);
+                }
+                self.rotation.voided();
+                self.give_up_key(now, void);
+                Some(Planned { aux: void.0, ..self.place(now, Kind::Void, epoch, Source::Header) })
+            }
+            // A cut would close the gap that is open; what stands between key and start need only be something.
+            Due::PauseCut if self.copying.gap_open() => {
+                Some(Planned { body_blocks: 1, ..self.place(now, Kind::Cover, epoch, Source::Random) })
+            }
+            Due::PauseCut => {
+                self.cuts += 1;
+                Some(Planned { aux: self.cuts, ..self.place(now, Kind::Cut, epoch, Source::Header) })
+            }
+            Due::Hold(held) => {
+                if held == Held::HardLimit {
+                    self.alarm(now, Alarm::HardLimit);
+                }
+                self.held = Some(held);
+                None
+            }
+        }
+    }
+
+    pub(super) fn ordinary_waits(&self) -> bool {
+        let pausing = self.pause.is_some_and(|pause| pause.cut.is_none() && self.planned >= pause.after);
+        !self.queue.is_empty() || pausing || self.copying.closes()
+    }
+
+    pub(super) fn plan_ordinary(&mut self, now: Now, epoch: Epoch) -> Option<Planned> {
+        if self.copying.cut_due(self.next) {
+            return Some(self.plan_marker(now, epoch, Kind::Cut));
+        }
+        if let Some(pause) = &mut self.pause
+            && pause.cut.is_none()
+            && self.planned >= pause.after
+            && self.copying.gap_open()
+        {
+            // No cut may stand in an open gap: the secondary keeps the state before it.
+            pause.cut = Some(self.next.previous());
+        }
+        if let Some(pause) = &mut self.pause
+            && pause.cut.is_none()
+            && self.planned >= pause.after
+        {
+            pause.cut = Some(self.next);
+            return Some(self.plan_marker(now, epoch, Kind::Cut));
+        }
+        let Some(accepted) = self.queue.front().copied() else {
+            return self.plan_filler(now, epoch);
+        };
+        let most = match accepted.content {
+            Content::Written(What::Data) | Content::Copied => self.record_blocks_max(),
+            Content::Written(What::Zero | What::Trim) => u64::from(u32::MAX),
+        };
+        let blocks = BlockCount(accepted.rest.blocks().0.min(most));
+        let extent = Extent::new(accepted.rest.first(), blocks)?;
+        match Extent::new(extent.end(), BlockCount(accepted.rest.blocks().0 - blocks.0)) {
+            Some(rest) => {
+                if let Some(front) = self.queue.front_mut() {
+                    front.rest = rest;
+                    front.skip.0 += blocks.0;
+                }
+            }
+            None => {
+                self.queue.pop_front();
+                self.planned = accepted.order;
+            }
+        }
+        let kind = match accepted.content {
+            Content::Written(What::Data) | Content::Copied => Kind::Data,
+            Content::Written(What::Zero) => Kind::Zero,
+            Content::Written(What::Trim) => Kind::Trim,
+        };
+        let bytes = self.payload_bytes(accepted.content, blocks);
+        self.queued_bytes -= bytes;
+        self.buffered_bytes += bytes;
+        self.buffered.push_back((self.next, bytes));
+        self.rotation.sealed(ByteLen(bytes), blocks.0);
+        if accepted.content == Content::Copied {
+            self.copying.copied_in(extent, self.next);
+        }
+        let source = Source::Buffer { ticket: accepted.ticket, skip: accepted.skip };
+        Some(Planned { extent: Some(extent), ..self.place(now, kind, epoch, source) })
+    }
+
+    pub(super) fn record_blocks_max(&self) -> u64 {
+        u64::from(RECORD_BLOCKS_MAX).min(u64::from(RECORD_PAYLOAD_MAX) / self.settings.block_bytes.as_u64())
+    }
+
+    /// A gap opens a resync, a cut closes it.
+    pub(super) fn plan_marker(&mut self, now: Now, epoch: Epoch, kind: Kind) -> Planned {
+        let aux = if kind == Kind::Gap {
+            self.transfer.acked().next().0
+        } else {
+            self.cuts += 1;
+            self.cuts
+        };
+        Planned { aux, ..self.place(now, kind, epoch, Source::Header) }
+    }
+
+    /// With nothing else to seal, cover records walk the order up to a delivered key's start.
+    pub(super) fn plan_filler(&mut self, now: Now, epoch: Epoch) -> Option<Planned> {
+        let RotationState::Armed { start, how: How::InBand, .. } = self.rotation.state() else { return None };
+        (self.next < *start).then(|| Planned { body_blocks: 1, ..self.place(now, Kind::Cover, epoch, Source::Random) })
+    }
+
+    pub(super) fn place(&mut self, now: Now, kind: Kind, epoch: Epoch, source: Source) -> Planned {
+        let sequence = self.next;
+        self.next = sequence.next();
+        Planned { sequence, kind, epoch, extent: None, body_blocks: 0, wall: now.wall, aux: 0, source }
+    }
+
+    pub(super) fn record_bytes(&self, planned: &Planned) -> u64 {
+        let blocks = match planned.kind {
+            Kind::Data => planned.extent.map_or(0, |extent| extent.blocks().0),
+            Kind::Key | Kind::Cover => u64::from(planned.body_blocks),
+            Kind::Zero | Kind::Trim | Kind::Void | Kind::Cut | Kind::Gap => 0,
+        };
+        let (header, tag) = (wide(HEADER_BYTES), wide(TAG_BYTES));
+        header + blocks.max(1) * tag + BlockCount(blocks).byte_len(self.settings.block_bytes).0
+    }
+}

@@ -1,0 +1,443 @@
+//! What goes into the primary's machine and what comes out of it: settings, inputs, outputs, and what a console shows.
+
+use serde::Serialize;
+
+use super::*;
+
+/// What does not change while the machine lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub pair: PairId,
+    pub volume: VolumeId,
+    pub generation: Generation,
+    pub encrypted: bool,
+    pub block_bytes: BlockBytes,
+    pub blocks: BlockCount,
+    /// There is a secondary to copy to. Without one nothing is owed.
+    pub paired: bool,
+    pub key_limits: KeyLimits,
+    /// The way a policy's `as-configured` rotations go.
+    pub rotate_how: How,
+    /// Bytes of the journal before what it holds for the secondary goes to the dirty map.
+    pub journal_bytes_max: ByteLen,
+}
+
+/// What a restart found. [`Recovered::fresh`] for a new lane.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// The last record in the journal, and the running hash after it.
+    pub last: Sequence,
+    pub chain: Chain,
+    /// The secondary is known to hold everything up to here, and the running hash there.
+    pub acked: Sequence,
+    pub acked_chain: Chain,
+    /// The journal's records above `acked`, in order, with their running hashes.
+    pub unacked: Vec<Unacked>,
+    /// Everything up to here is durable at home.
+    pub homed: Sequence,
+    /// The newest epoch that was ever used.
+    pub newest_epoch: Epoch,
+    /// The dirty map, if one was kept.
+    pub owed: Option<OwedMap>,
+    /// A pause by the operator was in force.
+    pub paused: bool,
+    /// The other site has taken over, as this generation.
+    pub fenced: Option<Generation>,
+    /// The number of the last cut.
+    pub cuts: u64,
+}
+
+/// A record that the secondary has not acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unacked {
+    pub sequence: Sequence,
+    pub kind: Kind,
+    pub bytes: ByteLen,
+    pub chain: Chain,
+    pub extent: Option<Extent>,
+    pub wall: WallTime,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// An initiator wrote whole blocks; the driver keeps them in the data buffer under this ticket.
+    Write {
+        ticket: Ticket,
+        what: What,
+        extent: Extent,
+        fua: bool,
+    },
+    Flush {
+        ticket: Ticket,
+    },
+    /// The driver read a granule that [`Output::ReadForCopy`] asked for, and keeps it in the data buffer.
+    CopyRead {
+        ticket: Ticket,
+        extent: Extent,
+    },
+    CopyReadFailed {
+        extent: Extent,
+    },
+    /// The oldest commit under way is sealed and appended; one entry for each of its records.
+    Committed {
+        digests: Vec<Digest>,
+    },
+    /// It could not be appended; nothing of it is lost, it is tried again after a while.
+    CommitFailed {
+        fault: StoreFault,
+    },
+    JournalSynced {
+        through: Sequence,
+    },
+    /// The journal could not be synced: nothing that it holds can be promised any more.
+    JournalSyncFailed,
+    Destaged {
+        through: Sequence,
+    },
+    DestageFailed {
+        fault: StoreFault,
+    },
+    HomeSynced {
+        through: Sequence,
+    },
+    HomeSyncFailed,
+    /// The journal's bytes on disk.
+    JournalBytes {
+        bytes: ByteLen,
+    },
+    OwedPersisted {
+        stamp: u64,
+    },
+    OwedPersistFailed {
+        stamp: u64,
+    },
+    /// The driver asks the secondary to attach on this path; a welcome follows, or [`Input::PathLost`].
+    Attaching {
+        path: Path,
+    },
+    Welcomed {
+        path: Path,
+        welcome: Welcome,
+    },
+    PathLost {
+        path: Path,
+    },
+    Acked {
+        path: Path,
+        ack: Ack,
+    },
+    KeyRefused {
+        key: Sequence,
+        why: KeyRefusal,
+    },
+    /// The secondary refused to attach: its generation is newer, it was taken over to.
+    Fenced {
+        generation: Generation,
+    },
+    EpochPrepared {
+        epoch: Epoch,
+        slot: Slot,
+    },
+    EpochFailed {
+        epoch: Epoch,
+    },
+    PolicyDecided {
+        decisions: Vec<Decision>,
+    },
+    Operator(Command),
+    /// Time passed.
+    Tick,
+}
+
+/// What an initiator did to blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum What {
+    Data,
+    Zero,
+    Trim,
+}
+
+/// Why a store took nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub enum StoreFault {
+    /// No room: tried again when there may be some.
+    Full,
+    /// It failed: nothing is promised until a restart.
+    Failed,
+    /// The cipher could not be had: tried again; nothing is stored unsealed.
+    Unsealed,
+}
+
+/// What an operator, or an initiator's program in the operator's place, wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    Pause,
+    Resume,
+    /// Ask the policy for a new key; without a policy's answer nothing changes.
+    RequestRotation,
+    /// Change the key whatever the policy says.
+    Rotate(How),
+    Suspect(Epoch),
+    /// Owe every block: the secondary is copied to afresh.
+    CopyAll,
+}
+
+/// What the rotation policy decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision {
+    pub id: u64,
+    pub action: Action,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// `None`: the way that the pair is configured.
+    Rotate(Option<How>),
+    WakeAt(WallTime),
+    Watch {
+        bytes: Option<u64>,
+        blocks: Option<u64>,
+    },
+    /// Something that this version of the host does not know.
+    Unknown,
+}
+
+/// What the policy is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PolicyEvent {
+    Started,
+    Timer,
+    Usage,
+    Requested,
+    Suspect(Epoch),
+    Rotated(Epoch),
+    Decided { id: u64, outcome: Outcome },
+}
+
+/// What became of a decision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    Applied,
+    Refused(Refused),
+    /// The key was not delivered in time; its epoch is void.
+    NotDelivered,
+    NotPrepared,
+    Unknown,
+}
+
+/// What the driver must do, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Answer an initiator's request.
+    Reply {
+        ticket: Ticket,
+        result: Result<(), ReplyError>,
+    },
+    /// Seal these records and append them to the journal, after the commit before. `durable` goes in the header. After
+    /// a failed commit the driver holds later ones back until [`Output::RetryCommit`]. With `restart`, a new segment
+    /// begins here, whose running hash starts from that.
+    Commit {
+        records: Vec<Planned>,
+        durable: Sequence,
+        restart: Option<Chain>,
+    },
+    /// Append the oldest commit under way again.
+    RetryCommit,
+    SyncJournal,
+    /// Write the data buffer's blocks of records up to here to their home.
+    Destage {
+        through: Sequence,
+    },
+    SyncHome,
+    /// Records up to here may leave the journal.
+    TrimJournal {
+        through: Sequence,
+    },
+    /// Read these blocks, as they are now, for a copy.
+    ReadForCopy {
+        extent: Extent,
+    },
+    /// Forget what was read under this ticket: it is not what the blocks hold any more, or no longer wanted.
+    DiscardCopy {
+        ticket: Ticket,
+    },
+    /// Make the dirty map durable, with how far the secondary is known to be.
+    PersistOwed {
+        stamp: u64,
+        acked: Sequence,
+        acked_chain: Chain,
+    },
+    /// Nothing is owed but what the journal says: remove the dirty map.
+    DropOwed,
+    /// Send these records of the journal, verbatim.
+    Send {
+        path: Path,
+        range: Range,
+    },
+    /// Close this path: the peer broke the rules, or the pair is stopped.
+    ClosePath {
+        path: Path,
+    },
+    /// Draw a key and make its capsules, then fix a slot.
+    PrepareEpoch {
+        epoch: Epoch,
+        how: How,
+    },
+    /// Forget this epoch's key: it never comes into force.
+    DiscardEpoch {
+        epoch: Epoch,
+    },
+    /// From here on records of this epoch are sealed; older keys may be wiped from memory.
+    EpochInForce {
+        epoch: Epoch,
+    },
+    AskPolicy {
+        event: PolicyEvent,
+    },
+    /// Tell the operator that the rotation asked for does not begin.
+    RotationRefused(Refused),
+    /// Remember, durably, that this site was taken over from.
+    PersistFence {
+        generation: Generation,
+    },
+    /// Remember, durably, that the operator paused or resumed.
+    PersistPause {
+        paused: bool,
+    },
+    Alarm(Alarm),
+}
+
+/// Why an initiator's request failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReplyError {
+    #[error("no space left in the journal")]
+    NoSpace,
+    #[error("the journal or the volume's home failed")]
+    Io,
+    #[error("the other site has taken over")]
+    Fenced,
+}
+
+/// A record that a commit places.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Planned {
+    pub sequence: Sequence,
+    pub kind: Kind,
+    /// The epoch that seals it; for a key record, the one that it carries.
+    pub epoch: Epoch,
+    pub extent: Option<Extent>,
+    /// Blocks of its body for key and cover.
+    pub body_blocks: u32,
+    pub wall: WallTime,
+    pub aux: u64,
+    pub source: Source,
+}
+
+/// Where a planned record's content comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// The data buffer, this many blocks into the ticket's write.
+    Buffer { ticket: Ticket, skip: BlockCount },
+    /// The epoch's capsules, for the epoch that starts here.
+    Capsules { start: Sequence, how: How },
+    /// Nothing but the header.
+    Header,
+    /// Random bytes.
+    Random,
+}
+
+/// Something that should not be, for the operator; raised, never panicked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
+pub enum Alarm {
+    #[error("the journal's disk is full: initiators' writes get ENOSPC until there is room again; free space there")]
+    JournalFull,
+    #[error("the cipher is not to be had: nothing is sealed until it is; see the pair's plugins")]
+    CannotSeal,
+    #[error("the journal failed: nothing more is acknowledged; mend the disk and restart the node")]
+    JournalFailed,
+    #[error("the volume's home is full or fails ({0:?}): the journal keeps what cannot be destaged")]
+    Home(StoreFault),
+    #[error("the secondary has no room: what it is owed stays here")]
+    SecondaryFull,
+    #[error("the sites have diverged: {0}; the pair is stopped, nothing was overwritten")]
+    Diverged(Divergence),
+    #[error("the secondary cannot take the key in record {key}: {why:?}; the old key goes on")]
+    KeyRefused { key: Sequence, why: KeyRefusal },
+    #[error("epoch {0} was not delivered in time and is void; the old key goes on")]
+    EpochVoid(Epoch),
+    #[error("epoch {0} could not be prepared")]
+    EpochNotPrepared(Epoch),
+    #[error("the key has reached the host's hard limit: sealing stops until there is a new one")]
+    HardLimit,
+    #[error("sequence numbers are used up: take over to start a new generation")]
+    SequenceEnd,
+    #[error("the journal is larger than its limit: what the secondary is owed went to the dirty map")]
+    Behind,
+}
+
+/// Can more writes be taken?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    Open,
+    /// Not before something is destaged; the driver leaves requests where they are.
+    Wait,
+    /// The disk is full: new writes are refused with ENOSPC.
+    Full,
+    /// The journal failed: everything is refused with EIO.
+    Failed,
+    /// The other site has taken over: nothing is written here any more.
+    Fenced,
+}
+
+/// The numbers that a console shows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    pub copy: CopyState,
+    pub pause: PauseState,
+    pub link_paths: usize,
+    pub last: Sequence,
+    pub durable: Sequence,
+    pub acked: Sequence,
+    pub destaged: Sequence,
+    pub homed: Sequence,
+    pub lag_records: u64,
+    pub lag_bytes: ByteLen,
+    /// When the oldest record that the secondary lacks was given its place.
+    pub lag_since: Option<WallTime>,
+    pub owed_blocks: BlockCount,
+    pub buffered_bytes: ByteLen,
+    pub rotation: RotationState,
+    pub held: Option<Held>,
+    pub key: Option<KeyUse>,
+    pub diverged: Option<Divergence>,
+    pub wake_at: Option<WallTime>,
+    pub alarms: Vec<(WallTime, Alarm)>,
+}
+
+/// Is the transfer paused by an operator?
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub enum PauseState {
+    Running,
+    /// What came before the pause is still on its way.
+    Pausing,
+    /// Both sites hold the state of the pause; the secondary keeps it until resume.
+    Paused,
+}
+impl Recovered {
+    pub fn fresh() -> Self {
+        Self {
+            last: Sequence::NONE,
+            chain: Chain::START,
+            acked: Sequence::NONE,
+            acked_chain: Chain::START,
+            unacked: Vec::new(),
+            homed: Sequence::NONE,
+            newest_epoch: Epoch::NONE,
+            owed: None,
+            paused: false,
+            fenced: None,
+            cuts: 0,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Two nodes as processes of their own: killed under load, and given what they must refuse.
+//!
+//! The processes and the judgement are those of `cargo xtask chaos`, which does the same for as long as one likes and
+//! with power cuts and full disks, too.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "the chaos command mounts it")]
+#[path = "../../../xtask/src/chaos/disk.rs"]
+mod disk;
+#[path = "../../../xtask/src/chaos/history.rs"]
+mod history;
+#[path = "../../../xtask/src/chaos/load.rs"]
+mod load;
+#[expect(dead_code, reason = "the demo and the benchmarks use the rest")]
+#[path = "../../../xtask/src/nbd_client.rs"]
+mod nbd_client;
+#[expect(dead_code, reason = "the chaos command reports the rest")]
+#[path = "../../../xtask/src/chaos/rig.rs"]
+mod rig;
+#[expect(dead_code, reason = "the demo uses the rest")]
+#[path = "../../../xtask/src/site.rs"]
+mod site;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rig::{Hit, MayFail, PAIR, Rig};
+use site::{PairTerms, Site, Stage, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn farseal() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_farseal"))
+}
+
+/// The shipped plugins: those in `FARSEAL_PLUGINS`, else built by `cargo xtask plugins`.
+fn plugins() -> &'static Path {
+    static PLUGINS: OnceLock<PathBuf> = OnceLock::new();
+    PLUGINS.get_or_init(|| {
+        if let Some(place) = std::env::var_os("FARSEAL_PLUGINS") {
+            return place.into();
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+        let status = Command::new(env!("CARGO")).current_dir(&root).args(["xtask", "plugins"]).status().unwrap();
+        assert!(status.success(), "`cargo xtask plugins` failed: run it by hand to see why");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+        target.join("plugins")
+    })
+}
+
+/// Two paired nodes that do not run yet.
+fn pair(purpose: &str) -> (Rc<Stage>, Site, Site) {
+    let stage = Stage::new(purpose).unwrap();
+    let main = Site::init(&stage, farseal(), plugins(), "main").unwrap();
+    let remote = Site::init(&stage, farseal(), plugins(), "remote").unwrap();
+    let volume = main.dir.join("volume.img");
+    main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &[] }).unwrap();
+    (stage, main, remote)
+}
+
+/// Waits until the status names the trouble in these words.
+fn wait_for_error(site: &Site, words: &str) {
+    let found = wait_for(&format!("{}: {words:?}", site.name), PATIENCE, || {
+        Ok(site.status()?.last_error().filter(|error| error.contains(words)).map(str::to_owned))
+    });
+    assert!(found.is_ok(), "{found:?}; the last error is {:?}", site.status().unwrap().last_error());
+}
+
+/// What a node says that ends at once instead of starting.
+fn refusal(site: &mut Site) -> String {
+    site.start().unwrap_err();
+    site.last_lines(40).join("\n")
+}
+
+#[test]
+fn what_was_promised_survives_kills_and_a_takeover() {
+    let stage = Stage::new("kills").unwrap();
+    let mut rig = Rig::new(&stage, farseal(), plugins(), 1, &[]).unwrap();
+    for hit in [Hit::Main, Hit::Remote, Hit::Both] {
+        rig.begin().unwrap();
+        rig.let_run().unwrap();
+        rig.kill(hit).unwrap();
+        rig.end_load(MayFail::No).unwrap();
+        rig.restart(hit).unwrap();
+        rig.judge_main(hit).unwrap();
+    }
+    rig.take_over_for_good().unwrap();
+    assert_eq!(rig.counts.violations, 0, "the images above cannot have come from what was written");
+    assert!(rig.counts.judged.due > 0, "nothing was judged");
+}
+
+#[test]
+fn sites_that_disagree_on_encryption_exchange_nothing_and_both_say_so() {
+    let (_stage, mut main, mut remote) = pair("encrypt");
+    remote.edit("\nencrypted = true\n", "\nencrypted = false\n").unwrap();
+    remote.start().unwrap();
+    main.start().unwrap();
+    wait_for_error(&main, "encrypt bit");
+    wait_for_error(&remote, "encrypt bit");
+    assert_eq!(remote.status().unwrap().mark("durable"), 0);
+}
+
+#[test]
+fn a_node_of_another_identity_gets_no_link() {
+    let (stage, mut main, mut remote) = pair("stranger");
+    let stranger = Site::init(&stage, farseal(), plugins(), "stranger").unwrap();
+    for file in ["passphrase", "state/identity.sealed", "state/card.toml"] {
+        fs::copy(stranger.dir.join(file), main.dir.join(file)).unwrap();
+    }
+    remote.start().unwrap();
+    main.start().unwrap();
+    wait_for("the remote's word on the stranger", PATIENCE, || {
+        Ok(remote.last_lines(20).iter().any(|line| line.contains("a path ended")).then_some(()))
+    })
+    .unwrap();
+    let status = main.status().unwrap();
+    assert_eq!((status.state(), status.mark("safe")), ("link-down", 0));
+    assert!(status.last_error().is_some());
+    assert_eq!(remote.status().unwrap().mark("durable"), 0);
+}
+
+#[test]
+fn an_altered_plugin_stops_the_start_and_is_named() {
+    let (stage, mut main, _remote) = pair("altered");
+    let altered = stage.dir.join("altered");
+    fs::create_dir(&altered).unwrap();
+    for entry in fs::read_dir(plugins()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), altered.join(entry.file_name())).unwrap();
+    }
+    let cipher = altered.join("aes-256-gcm.wasm");
+    let mut bytes = fs::read(&cipher).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&cipher, bytes).unwrap();
+    main.edit(plugins().to_str().unwrap(), altered.to_str().unwrap()).unwrap();
+    let said = refusal(&mut main);
+    for words in ["cipher", "is not the component that was pinned", "help: restore the pinned file"] {
+        assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn a_changed_bit_in_what_the_journal_promised_stops_the_start() {
+    let stage = Stage::new("journal").unwrap();
+    let mut rig = Rig::new(&stage, farseal(), plugins(), 2, &[]).unwrap();
+    // What the remote lacks stays in the journal.
+    rig.kill(Hit::Remote).unwrap();
+    for _ in 0..2 {
+        rig.begin().unwrap();
+        rig.let_run().unwrap();
+        rig.end_load(MayFail::No).unwrap();
+    }
+    rig.kill(Hit::Main).unwrap();
+    let journal = rig.main.state().join("pairs").join(PAIR).join("journal");
+    let mut segments: Vec<PathBuf> = fs::read_dir(journal).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.sort();
+    let segment = segments.last().unwrap();
+    let mut bytes = fs::read(segment).unwrap();
+    bytes[64 << 10] ^= 1;
+    fs::write(segment, bytes).unwrap();
+    let said = refusal(&mut rig.main);
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    for words in [name, "have the secondary take over"] {
+        assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    }
+}
