@@ -1,4 +1,4 @@
-//! A scaffolded plugin builds, passes its own unit tests and scenario, and loads, at the first try.
+//! A scaffolded plugin builds, passes its own unit tests and every scenario of its kind, and loads, at the first try.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -36,7 +36,8 @@ impl Copy {
         for name in ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml", "host", "plugins", "wit", "xtask"] {
             copy(&made.root.join(name), &place.join(name));
         }
-        fs::create_dir_all(place.join("fixtures/rotation")).unwrap();
+        // Not the transcripts: those are of the shipped plugins.
+        copy(&made.root.join("fixtures/rotation"), &place.join("fixtures/rotation"));
         fs::create_dir_all(place.join(".cargo")).unwrap();
         fs::write(place.join(".cargo/config.toml"), UNOPTIMISED).unwrap();
         made

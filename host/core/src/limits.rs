@@ -76,8 +76,9 @@ pub const LAZY_SYNC_INTERVAL: Millis = Millis(1_000);
 /// How long a pause rotation may hold sealing back before it is given up: an initiator's FLUSH waits no longer.
 pub const PAUSE_ROTATION_MAX: Millis = Millis(2_000);
 
-/// How long a key may take to be delivered in-band before the rotation is called late (it goes on to be tried).
-pub const DELIVERY_LATE_AFTER: Millis = Millis(30_000);
+/// How long sealing may wait for an in-band key's delivery before the place in front of its start is used up: a round
+/// trip and a sync of the farthest site. WRITEs are answered meanwhile; a FLUSH waits no longer than for a slow disk.
+pub const KEY_DELIVERY_WAIT: Millis = Millis(500);
 
 /// Wait before a store that was full is tried again.
 pub const STORE_RETRY_INTERVAL: Millis = Millis(1_000);

@@ -22,8 +22,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    KEY_AGE_MAX, KEY_BYTES_MAX, KEY_LEAD_MAX, KEY_LEAD_MIN, PAUSE_ROTATION_MAX, POLICY_KEYS_MAX, ROTATION_INTERVAL_MIN,
-    STORE_RETRY_INTERVAL,
+    KEY_AGE_MAX, KEY_BYTES_MAX, KEY_DELIVERY_WAIT, KEY_LEAD_MAX, KEY_LEAD_MIN, PAUSE_ROTATION_MAX, POLICY_KEYS_MAX,
+    ROTATION_INTERVAL_MIN, STORE_RETRY_INTERVAL,
 };
 use crate::units::{ByteLen, Epoch, Instant, Millis, Now, Sequence, WallTime};
 
@@ -142,6 +142,8 @@ pub enum Held {
     NoKey,
     /// A pause rotation is under way.
     PauseRotation,
+    /// The last place before the start of a key that the secondary has not acknowledged yet.
+    Delivery,
     /// The key has reached the host's hard limit.
     HardLimit,
 }
@@ -356,6 +358,13 @@ impl Rotation {
         start
     }
 
+    /// The last place before an in-band key's start is asked for, and the key is still on its way: may sealing wait for
+    /// it? For [`KEY_DELIVERY_WAIT`] from the first time on; after that [`Self::due`] gives the place to a void.
+    pub fn wait_for_delivery(&mut self, now: Now) -> bool {
+        let State::Delivering { how: How::InBand, deadline, .. } = &mut self.state else { return false };
+        now.instant < *deadline.get_or_insert(now.instant.plus(KEY_DELIVERY_WAIT))
+    }
+
     /// The secondary holds everything up to `acked`. Says which key that delivers.
     pub fn acknowledged(&mut self, acked: Sequence) -> Option<Epoch> {
         let State::Delivering { epoch, how, key, start, .. } = self.state else { return None };
@@ -447,7 +456,7 @@ impl Rotation {
         let own = match &self.state {
             State::Waiting { slot, .. } => Some((slot.at, "the key's slot")),
             State::Draining { deadline, .. } => Some((*deadline, "pause rotation takes too long")),
-            State::Delivering { deadline, .. } => deadline.map(|at| (at, "pause rotation takes too long")),
+            State::Delivering { deadline, .. } => deadline.map(|at| (at, "the key's delivery takes too long")),
             State::Idle | State::Preparing { .. } | State::Armed { .. } => None,
         };
         let ages = self.active.into_iter().flat_map(|active| {

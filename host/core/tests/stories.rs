@@ -3,11 +3,11 @@
 
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Ack, Welcome};
-use farseal_core::limits::{STALL_PATIENCE, WINDOW_RECORDS_MAX};
+use farseal_core::limits::{KEY_DELIVERY_WAIT, STALL_PATIENCE, WINDOW_RECORDS_MAX};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{Command, Input, Output, Primary, Recovered, ReplyError, Room, Settings, StoreFault, What};
 use farseal_core::record::Kind;
-use farseal_core::rotation::{How, KeyLimits, Slot};
+use farseal_core::rotation::{Held, How, KeyLimits, Slot};
 use farseal_core::units::{
     BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Millis, Now, PairId, Path, Sequence,
     Ticket, VolumeId, WallTime,
@@ -145,7 +145,7 @@ fn a_journal_without_room_refuses_writes_at_once_and_a_flush_after_a_while_and_l
 }
 
 #[test]
-fn an_in_band_key_waits_for_its_delivery_while_nothing_is_written() {
+fn an_in_band_key_waits_for_its_delivery_but_not_for_ever() {
     let mut primary = started(true, Recovered::fresh());
     tell(&mut primary, Input::Attaching { path: Path(0) });
     tell(&mut primary, welcome(0, Chain::START));
@@ -154,7 +154,12 @@ fn an_in_band_key_waits_for_its_delivery_while_nothing_is_written() {
     assert_eq!(kinds(&tell(&mut primary, prepared(2))), [Kind::Key], "and no void behind it");
     committed(&mut primary, 1);
     assert_eq!(kinds(&tell(&mut primary, write(1, false))), [Kind::Data], "there is a record's room before its start");
-    assert_eq!(kinds(&tell(&mut primary, write(2, false))), [Kind::Void, Kind::Data], "and no more");
+    let held = tell(&mut primary, write(2, false));
+    assert_eq!((kinds(&held), replies(&held)), (vec![], vec![(2, Ok(()))]), "the last place waits, initiators do not");
+    assert_eq!(primary.status().held, Some(Held::Delivery));
+    primary.handle(at(1_000 + KEY_DELIVERY_WAIT.0), Input::Tick);
+    let late: Vec<Output> = std::iter::from_fn(|| primary.poll_output()).collect();
+    assert_eq!(kinds(&late), [Kind::Void, Kind::Data], "and not for ever");
 }
 
 #[test]

@@ -83,6 +83,11 @@ impl Primary {
                 })
             }
             Due::LastPlace { .. } if !self.ordinary_waits() => None,
+            // Initiators notice a wait of a round trip less than an old key that stays: they are answered meanwhile.
+            Due::LastPlace { .. } if self.link_up() && self.rotation.wait_for_delivery(now) => {
+                self.held = Some(Held::Delivery);
+                None
+            }
             Due::Drop { .. } => None,
             Due::Void { epoch: void } | Due::LastPlace { epoch: void } => {
                 if let RotationState::Delivering { key, .. } = self.rotation.state() {

@@ -35,6 +35,8 @@ pub(super) struct Transfer {
     /// Everything up to here is on its way.
     sent: Sequence,
     in_flight_bytes: u64,
+    /// The secondary has no room: nothing is sent until it says that it tries again.
+    full: bool,
     diverged: Option<Divergence>,
 }
 
@@ -52,6 +54,7 @@ impl Transfer {
             held: Vec::new(),
             sent: acked,
             in_flight_bytes: 0,
+            full: false,
             diverged: None,
         }
     }
@@ -223,6 +226,7 @@ impl Primary {
         self.transfer.paths.insert(path);
         self.transfer.rewind();
         self.note_acknowledged();
+        self.note_full(now, welcome.ack.full);
     }
 
     pub(super) fn on_acked(&mut self, now: Now, path: Path, ack: &Ack) {
@@ -235,9 +239,14 @@ impl Primary {
             return self.diverge(now, divergence);
         }
         self.note_acknowledged();
-        if ack.full {
+        self.note_full(now, ack.full);
+    }
+
+    fn note_full(&mut self, now: Now, full: bool) {
+        if full && !self.transfer.full {
             self.alarm(now, Alarm::SecondaryFull);
         }
+        self.transfer.full = full;
     }
 
     fn note_acknowledged(&mut self) {
@@ -277,7 +286,7 @@ impl Primary {
             self.transfer.sent = self.synced;
             return;
         }
-        if !self.copying.sends() {
+        if !self.copying.sends() || self.transfer.full {
             return;
         }
         let through = self.pause.and_then(|pause| pause.cut).map_or(self.synced, |cut| cut.min(self.synced));

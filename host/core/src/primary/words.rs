@@ -358,7 +358,7 @@ pub enum Alarm {
     JournalFailed,
     #[error("the volume's home is full or fails ({0:?}): the journal keeps what cannot be destaged")]
     Home(StoreFault),
-    #[error("the secondary has no room: what it is owed stays here")]
+    #[error("the secondary has no room: free space there; until then what it is owed stays here")]
     SecondaryFull,
     #[error("the sites have diverged: {0}; the pair is stopped, nothing was overwritten")]
     Diverged(Divergence),
