@@ -5,14 +5,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[expect(dead_code, reason = "its own tests load, too")]
+#[path = "../../plugin/tests/support/hostile.rs"]
+mod components;
 #[expect(dead_code, reason = "the chaos command mounts it")]
 #[path = "../../../xtask/src/chaos/disk.rs"]
 mod disk;
+#[path = "../../plugin/tests/support/host.rs"]
+mod environment;
 #[path = "../../../xtask/src/chaos/history.rs"]
 mod history;
 #[path = "../../../xtask/src/chaos/load.rs"]
 mod load;
-#[expect(dead_code, reason = "the demo and the benchmarks use the rest")]
 #[path = "../../../xtask/src/nbd_client.rs"]
 mod nbd_client;
 #[expect(dead_code, reason = "the chaos command reports the rest")]
@@ -29,6 +33,8 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use components::{hostile, text};
+use nbd_client::Client;
 use rig::{Hit, MayFail, PAIR, Rig};
 use site::{PairTerms, Site, Stage, wait_for};
 
@@ -142,6 +148,60 @@ fn an_altered_plugin_stops_the_start_and_is_named() {
     let said = refusal(&mut main);
     for words in ["cipher", "is not the component that was pinned", "help: restore the pinned file"] {
         assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    }
+}
+
+/// Gives a slot another component, as an operator does who trusts it.
+fn choose(site: &Site, slot: &str, component: &Path, config: &str) {
+    let pin = farseal_plugin::Digest::of(&fs::read(component).unwrap());
+    let configuration = fs::read_to_string(site.config()).unwrap();
+    let chosen = configuration.lines().find(|line| line.starts_with(&format!("{slot} = "))).unwrap();
+    let component = component.display();
+    let choice =
+        format!("{slot} = {{ component = {:?}, sha256 = \"{pin}\", config = {config} }}", component.to_string());
+    site.edit(chosen, &choice).unwrap();
+}
+
+#[test]
+fn what_is_no_policy_of_this_contract_stops_the_start_and_says_what_to_do() {
+    let (stage, mut main, _remote) = pair("foreign");
+    for (name, bytes, words) in [
+        ("core-module", text("core-module"), ["is a core module, not a component", "cargo xtask plugins"]),
+        ("wasi", text("wasi"), ["has no WASI", "wasm32-unknown-unknown"]),
+        ("other-kind", hostile("disguise"), ["is a disguise plugin", "this slot takes a rotation plugin"]),
+        ("other-version", text("other-version"), ["this host speaks 0.1", "wit/v0.1"]),
+        ("text", b"(component)".to_vec(), ["is not WebAssembly", "target/plugins"]),
+    ] {
+        let file = stage.dir.join(name).with_extension("wasm");
+        fs::write(&file, bytes).unwrap();
+        choose(&main, "policy", &file, "{}");
+        let said = refusal(&mut main);
+        for words in words {
+            assert!(said.contains(words), "{name}: {words:?} is not in:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_misbehaves_costs_the_pair_nothing_and_is_shown() {
+    let (stage, mut main, mut remote) = pair("hostile");
+    let file = stage.dir.join("hostile.wasm");
+    fs::write(&file, hostile("rotation")).unwrap();
+    remote.start().unwrap();
+    for deed in ["trap", "loop", "hoard", "flood", "recurse"] {
+        choose(&main, "policy", &file, &format!("{{ do = \"{deed}\" }}"));
+        main.start().unwrap();
+        main.wait_until("the link and a key", |status| status.state() == "copying" && status.epoch() > 0).unwrap();
+        let mut client = Client::connect(&main.socket(), PAIR).unwrap();
+        client.write(0, deed.as_bytes()).unwrap();
+        client.flush().unwrap();
+        let epoch = main.status().unwrap().epoch();
+        main.farseal(&["rotate", PAIR, "--force"]).unwrap();
+        main.wait_until("a new key all the same", |status| status.is_safe() && status.epoch() > epoch).unwrap();
+        let shown = main.farseal(&["plugin", "list"]).unwrap();
+        let shown: Vec<_> = shown.lines().filter(|line| line.contains("failed")).collect();
+        assert!(!shown.is_empty(), "{deed}: no fault is shown");
+        main.kill().unwrap();
     }
 }
 

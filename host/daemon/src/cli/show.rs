@@ -160,7 +160,8 @@ fn plugin(plugin: &PluginStatus) -> String {
         text.push_str(", QUARANTINED: the host answers in its place");
     }
     if plugin.faults > 0 {
-        let _ = write!(text, ", failed {} times of late", plugin.faults);
+        let times = if plugin.faults == 1 { "once".to_owned() } else { format!("{} times", plugin.faults) };
+        let _ = write!(text, ", failed {times} of late");
         if let Some(fault) = &plugin.last_fault {
             let _ = write!(text, ", last: {}", line(fault));
         }
