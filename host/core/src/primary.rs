@@ -81,6 +81,16 @@ struct Commit {
     order: Order,
 }
 
+/// A request that is answered later.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// Everything up to here must be where the mode wants it.
+    order: Order,
+    ticket: Ticket,
+    /// FLUSH or FUA.
+    durable: bool,
+}
+
 /// The oldest commit under way could not be stored.
 #[derive(Clone, Copy, Debug)]
 struct Stall {
@@ -114,7 +124,13 @@ pub struct Primary {
     /// What order each appended commit reached, until it is durable.
     order_marks: VecDeque<(Sequence, Order)>,
     durable_order: Order,
-    waiting: VecDeque<(Order, Ticket)>,
+    waiting: VecDeque<Waiting>,
+    mode: Mode,
+    /// The mode is kept.
+    protected: bool,
+    /// What order each appended commit reached, until the secondary holds it durably.
+    remote_marks: VecDeque<(Sequence, Order)>,
+    remote_order: Order,
     journal_failed: bool,
     journal_bytes: ByteLen,
     // Home.
@@ -180,6 +196,10 @@ impl Primary {
             order_marks: VecDeque::new(),
             durable_order: Order(0),
             waiting: VecDeque::new(),
+            mode: recovered.mode.unwrap_or(settings.mode),
+            protected: false,
+            remote_marks: VecDeque::new(),
+            remote_order: Order(0),
             journal_failed: false,
             journal_bytes: ByteLen(0),
             destaged: last,
@@ -225,6 +245,11 @@ impl Primary {
         inputs.into_iter().for_each(|input| self.take(now, input));
         self.proceed(now);
         self.assert_invariants();
+    }
+
+    /// An initiator's WRITE is answered as soon as it is accepted.
+    pub fn answers_at_once(&self) -> bool {
+        self.mode != Mode::Sync
     }
 
     /// Nothing waits in [`Primary::poll_output`].
@@ -279,6 +304,8 @@ impl Primary {
     pub fn status(&self) -> Status {
         let (lag_records, lag_bytes, lag_since) = self.transfer.lag();
         Status {
+            mode: self.mode,
+            protected: self.protected,
             copy: self.copying.state(),
             pause: self.pause_state(),
             link_paths: self.transfer.paths(),
@@ -390,6 +417,7 @@ impl Primary {
         self.run_overflow(now);
         self.run_trim();
         self.run_transfer();
+        self.run_protection(now);
     }
 
     fn on_write(&mut self, ticket: Ticket, what: What, extent: Extent, fua: bool) {
@@ -399,8 +427,8 @@ impl Primary {
         }
         self.copying.written(extent);
         self.accept(ticket, Content::Written(what), extent);
-        if fua {
-            self.waiting.push_back((self.accepted, ticket));
+        if fua || self.mode == Mode::Sync {
+            self.waiting.push_back(Waiting { order: self.accepted, ticket, durable: fua });
         } else {
             self.outputs.push_back(Output::Reply { ticket, result: Ok(()) });
         }
@@ -422,7 +450,7 @@ impl Primary {
     }
 
     fn on_flush(&mut self, ticket: Ticket) {
-        self.waiting.push_back((self.accepted, ticket));
+        self.waiting.push_back(Waiting { order: self.accepted, ticket, durable: true });
         self.answer_durable();
     }
 
@@ -447,6 +475,13 @@ impl Primary {
             Command::Suspect(epoch) => {
                 self.rotation.suspect(epoch);
                 self.tell_policy(PolicyEvent::Suspect(epoch));
+            }
+            Command::SetMode(mode) => {
+                if self.mode != mode {
+                    self.mode = mode;
+                    self.protected = false;
+                    self.outputs.push_back(Output::PersistMode { mode });
+                }
             }
             Command::CopyAll => {
                 if self.settings.paired {
@@ -478,6 +513,7 @@ impl Primary {
     /// What this machine promises at every rest.
     fn assert_invariants(&self) {
         assert!(self.synced <= self.appended && self.appended < self.next, "durable <= appended < next");
+        assert!(self.remote_order <= self.durable_order, "the secondary holds nothing that is not durable here");
         assert!(self.destaged <= self.synced, "home never holds what the journal could lose");
         assert!(self.homed <= self.destaged, "only what was destaged can be durable at home");
         assert!(self.transfer.sent() <= self.synced, "only what is durable here is sent");

@@ -5,7 +5,9 @@ use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Ack, Welcome};
 use farseal_core::limits::{KEY_DELIVERY_WAIT, STALL_PATIENCE, WINDOW_RECORDS_MAX};
 use farseal_core::owed::OwedMap;
-use farseal_core::primary::{Command, Input, Output, Primary, Recovered, ReplyError, Room, Settings, StoreFault, What};
+use farseal_core::primary::{
+    Alarm, Command, Input, Mode, Output, Primary, Recovered, ReplyError, Room, Settings, StoreFault, What,
+};
 use farseal_core::record::Kind;
 use farseal_core::rotation::{Held, How, KeyLimits, Slot};
 use farseal_core::units::{
@@ -27,6 +29,7 @@ fn settings(paired: bool) -> Settings {
         encrypted: true,
         block_bytes: BlockBytes::DEFAULT,
         blocks: BLOCKS,
+        mode: Mode::Async,
         paired,
         key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
         rotate_how: How::InBand,
@@ -142,6 +145,60 @@ fn a_journal_without_room_refuses_writes_at_once_and_a_flush_after_a_while_and_l
         assert_eq!(replies(&tell_now(Input::JournalSynced { through: Sequence(2) })), [(3, Ok(()))]);
         assert_eq!(primary.room(), Room::Open);
     }
+}
+
+/// A lane whose first key the secondary holds, too, with one path up.
+fn linked() -> Primary {
+    let mut primary = started(true, Recovered::fresh());
+    tell(&mut primary, Input::Attaching { path: Path(0) });
+    tell(&mut primary, welcome(0, Chain::START));
+    tell(&mut primary, acked(1, after(Chain::START)));
+    primary
+}
+
+fn after(chain: Chain) -> Chain {
+    chain.after(Digest([7; 32]))
+}
+
+fn acked(durable: u64, chain: Chain) -> Input {
+    let ack = Ack { durable: Sequence(durable), chain, ranges: Vec::new(), full: false };
+    Input::Acked { path: Path(0), ack }
+}
+
+#[test]
+fn each_mode_answers_when_it_says() {
+    // When a WRITE and a FLUSH behind it are answered: 0 at once, 1 durable in the journal, 2 durable at the secondary.
+    for (mode, written, flushed) in [(Mode::Async, 0, 1), (Mode::SyncFlush, 0, 2), (Mode::Sync, 2, 2)] {
+        let mut primary = linked();
+        tell(&mut primary, Input::Operator(Command::SetMode(mode)));
+        assert!(primary.status().protected, "{mode}");
+        let mut begun = tell(&mut primary, write(1, false));
+        begun.extend(tell(&mut primary, Input::Flush { ticket: Ticket(2) }));
+        begun.extend(committed(&mut primary, 1));
+        let steps = [begun, synced(&mut primary), tell(&mut primary, acked(2, after(after(Chain::START))))];
+        let steps: Vec<_> = steps.iter().map(|outputs| replies(outputs)).collect();
+        let answered = |ticket| steps.iter().position(|step| step.contains(&(ticket, Ok(()))));
+        assert_eq!((answered(1), answered(2)), (Some(written), Some(flushed)), "{mode}");
+    }
+}
+
+#[test]
+fn a_link_that_is_lost_stops_no_initiator_and_is_said() {
+    let mut primary = linked();
+    tell(&mut primary, Input::Operator(Command::SetMode(Mode::Sync)));
+    tell(&mut primary, write(1, false));
+    committed(&mut primary, 1);
+    assert_eq!(replies(&synced(&mut primary)), []);
+    let lost = tell(&mut primary, Input::PathLost { path: Path(0) });
+    assert_eq!(replies(&lost), [(1, Ok(()))], "it is durable here");
+    assert!(lost.contains(&Output::Alarm(Alarm::Unprotected(Mode::Sync))), "{lost:?}");
+    assert!(!primary.status().protected);
+    assert_eq!(replies(&tell(&mut primary, write(2, false))), [], "nothing is answered that is only in memory");
+    committed(&mut primary, 1);
+    assert_eq!(replies(&synced(&mut primary)), [(2, Ok(()))]);
+    tell(&mut primary, Input::Attaching { path: Path(0) });
+    tell(&mut primary, welcome(1, after(Chain::START)));
+    assert!(primary.status().protected);
 }
 
 #[test]

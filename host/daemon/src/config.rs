@@ -12,6 +12,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
 use farseal_core::units::{BlockBytes, ByteLen, PairId, VolumeId};
 use farseal_plugin::{Digest, Grant};
@@ -220,6 +221,8 @@ pub struct Pair {
     pub paths: u16,
     /// The order in which records travel.
     pub transfer: Transfer,
+    /// When initiators are answered, until an operator chooses another mode.
+    pub mode: Mode,
     /// The way of rotations that do not say another. Never [`How::AtOnce`].
     pub rotate: How,
     /// The host's limits around the policy. Inside the absolute ones.

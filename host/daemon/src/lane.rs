@@ -82,6 +82,7 @@ pub enum Event {
         ticket: Ticket,
         extent: Extent,
         data: Bytes,
+        fua: bool,
         reply: Option<Reply>,
     },
     Flush {
@@ -324,6 +325,7 @@ impl Runner {
     fn run(mut self, events: &Receiver<Event>) {
         self.carry_out();
         loop {
+            self.intake.set_answering(self.primary.answers_at_once());
             self.intake.set_room(self.backlog.is_empty() && self.primary.room() == Room::Open);
             let first = match self.wait(events) {
                 Ok(event) => Some(event),
@@ -407,11 +409,10 @@ impl Runner {
                     self.backlog.push_back(event);
                 }
             }
-            Event::Placed { ticket, extent, data, reply } => {
+            Event::Placed { ticket, extent, data, fua, reply } => {
                 self.intake.heard(data.len());
                 self.heard = ticket;
                 self.writes.insert(ticket, data);
-                let fua = reply.is_some();
                 self.replies.extend(reply.map(|reply| (ticket, reply)));
                 inputs.push(Input::Write { ticket, what: What::Data, extent, fua });
             }
@@ -728,6 +729,10 @@ impl Runner {
             }
             Output::PersistFence { generation } => {
                 self.state.fenced = Some(generation);
+                self.save_state();
+            }
+            Output::PersistMode { mode } => {
+                self.state.chosen = Some(state::ChosenMode { mode, instead_of: self.settings.mode });
                 self.save_state();
             }
             Output::PersistPause { paused } => {

@@ -60,6 +60,7 @@ impl Operator for Fake {
                     Err(CommandError::OtherSide { pair, command: "scrub", needs: Role::Secondary, is: Role::Primary })
                 }
                 PairCommand::Rotate(_)
+                | PairCommand::SetMode(_)
                 | PairCommand::Suspect(_)
                 | PairCommand::Pause(_)
                 | PairCommand::TakeOver
@@ -88,6 +89,7 @@ fn pair() -> PairStatus {
         size: ByteLen(10 << 30),
         state: PairState::LinkDown { since: Millis(12_000) },
         mode: Mode::Async,
+        protected: true,
         encrypted: true,
         generation: Generation(1),
         paths_up: 0,
@@ -172,6 +174,7 @@ async fn every_command_arrives_unchanged() {
         PairCommand::Rotate(Rotate::default()),
         PairCommand::Suspect(Suspect { epoch: Epoch(4) }),
         PairCommand::Pause(Pause { wait: false }),
+        PairCommand::SetMode(SetMode { mode: Mode::SyncFlush }),
         PairCommand::TakeOver,
         PairCommand::CopyAll,
         PairCommand::Swap(Swap {

@@ -5,6 +5,8 @@
 pub enum Mutation {
     /// A flush is answered when it comes, not when the journal is durable.
     FlushAnsweredEarly,
+    /// In a synchronous mode a flush is answered when the journal is durable.
+    SyncAnsweredEarly,
     /// Records go on the link when they are appended, durable or not.
     UnsyncedSent,
     /// After a restart the old key seals on, in the same incarnation.

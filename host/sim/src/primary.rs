@@ -10,7 +10,7 @@ use farseal_core::ledger::{Entry as LedgerEntry, Ledger};
 use farseal_core::limits::{JOURNAL_BYTES_MAX, KEY_AGE_MAX, KEY_BYTES_MAX, RECORD_BLOCKS_MAX};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
-    Action, Alarm, Decision, Input, Kept, KeptMap, Output, Planned, Primary, Recovered, Room, Settings, Source,
+    Action, Alarm, Decision, Input, Kept, KeptMap, Mode, Output, Planned, Primary, Recovered, Room, Settings, Source,
     StoreFault, What,
 };
 use farseal_core::record::{HEADER_BYTES, Header, Kind};
@@ -95,6 +95,7 @@ pub struct PrimarySite {
     keys: BTreeMap<Epoch, KeyId>,
     pub paused: bool,
     pub fenced: Option<Generation>,
+    mode: Option<Mode>,
     /// What the journal's disk really holds, durably.
     pub durable_on_disk: Sequence,
     // Until the next crash.
@@ -126,6 +127,7 @@ impl PrimarySite {
             encrypted: true,
             block_bytes: block_bytes(),
             blocks: BlockCount(blocks),
+            mode: [Mode::Async, Mode::SyncFlush, Mode::Sync][to_usize(dice.below(3))],
             paired: true,
             key_limits: KeyLimits { interval_min: Millis(dice.between(100, 2_000)), age_max, bytes_max },
             rotate_how: if dice.chance(500) { How::InBand } else { How::Pause },
@@ -145,6 +147,7 @@ impl PrimarySite {
             keys: BTreeMap::new(),
             paused: false,
             fenced: None,
+            mode: None,
             durable_on_disk: Sequence::NONE,
             chain: Chain::START,
             commits: VecDeque::new(),
@@ -238,6 +241,7 @@ impl World {
             owed,
             paused: site.paused,
             fenced: site.fenced,
+            mode: site.mode,
         };
         let mut found = Recovered::from_journal(&scans, kept.clone());
         if self.settings.mutation == Some(Mutation::DamageIgnored) && found.is_err() {
@@ -407,6 +411,12 @@ impl World {
         if self.settings.mutation == Some(Mutation::FlushAnsweredEarly) {
             check::durability::promised(self, orders)?;
         }
+        let mode = self.primary.machine.as_ref().map(Primary::status).filter(|status| status.protected);
+        if self.settings.mutation == Some(Mutation::SyncAnsweredEarly)
+            && mode.is_some_and(|status| status.mode == Mode::Sync && status.durable == status.last)
+        {
+            check::durability::promised_at_both(self, orders)?;
+        }
         self.tell_primary(Input::Flush { ticket })
     }
 
@@ -418,7 +428,25 @@ impl World {
             self.stats.see(Sometimes::FlushFailed);
             return Ok(());
         }
-        if waiting.durable { check::durability::promised(self, waiting.orders) } else { Ok(()) }
+        self.promised(waiting)
+    }
+
+    /// What an answer says.
+    fn promised(&mut self, waiting: Waiting) -> Outcome {
+        let status = self.primary.machine.as_ref().map(Primary::status);
+        let (mode, protected) = status.map_or((Mode::Async, false), |status| (status.mode, status.protected));
+        if waiting.durable || mode == Mode::Sync {
+            check::durability::promised(self, waiting.orders)?;
+        }
+        let remote = mode == Mode::Sync || (mode == Mode::SyncFlush && waiting.durable);
+        if remote && protected {
+            self.stats.see(Sometimes::AnsweredForBothSites);
+            check::durability::promised_at_both(self, waiting.orders)?;
+        }
+        if remote && !protected {
+            self.stats.see(Sometimes::AnsweredUnprotected);
+        }
+        Ok(())
     }
 
     // ---- the machine
@@ -546,6 +574,10 @@ impl World {
                 self.primary.fenced = Some(generation);
                 Ok(())
             }
+            Output::PersistMode { mode } => {
+                self.primary.mode = Some(mode);
+                Ok(())
+            }
             Output::PersistPause { paused } => {
                 self.primary.paused = paused;
                 self.stats.see(Sometimes::PausedByOperator);
@@ -566,7 +598,8 @@ impl World {
                     Alarm::Home(StoreFault::Full | StoreFault::Unsealed)
                     | Alarm::EpochNotPrepared(_)
                     | Alarm::SequenceEnd
-                    | Alarm::CannotSeal => {}
+                    | Alarm::CannotSeal
+                    | Alarm::Unprotected(_) => {}
                 }
                 Ok(())
             }

@@ -38,6 +38,8 @@ pub enum Sometimes {
     RotInLastCommit,
     TakeOver,
     TakeOverWithGapOpen,
+    AnsweredForBothSites,
+    AnsweredUnprotected,
 }
 
 /// Sums over runs.
@@ -53,7 +55,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -84,6 +86,8 @@ impl Sometimes {
         Self::RotInLastCommit,
         Self::TakeOver,
         Self::TakeOverWithGapOpen,
+        Self::AnsweredForBothSites,
+        Self::AnsweredUnprotected,
     ];
 }
 

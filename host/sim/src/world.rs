@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{self, AssertUnwindSafe};
 
-use farseal_core::primary::Command;
+use farseal_core::primary::{Command, Mode};
 use farseal_core::rotation::How;
 use farseal_core::secondary;
 use farseal_core::units::{
@@ -344,7 +344,9 @@ impl World {
 
     fn command(&mut self) -> Outcome {
         let dice = &mut self.dice_initiator;
-        let command = match dice.below(20) {
+        let command = match dice.below(22) {
+            20 => Command::SetMode(Mode::Async),
+            21 => Command::SetMode(Mode::Sync),
             0..3 => Command::Pause,
             3..7 => Command::Resume,
             7..9 => Command::RequestRotation,

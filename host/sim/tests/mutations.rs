@@ -23,6 +23,11 @@ fn durability_checker_fires_when_flush_is_answered_early() {
 }
 
 #[test]
+fn durability_checker_fires_when_a_synchronous_flush_does_not_wait_for_the_secondary() {
+    fires(Mutation::SyncAnsweredEarly, &[Checker::Durability]);
+}
+
+#[test]
 fn durability_checker_fires_when_the_log_is_acknowledged_before_it_is_synced() {
     fires(Mutation::LogAckedEarly, &[Checker::Durability]);
 }

@@ -5,12 +5,19 @@ use super::*;
 impl Primary {
     /// Answers what waits for durability, in order.
     pub(super) fn answer_durable(&mut self) {
-        while let Some((order, ticket)) = self.waiting.front().copied() {
+        while let Some((sequence, order)) = self.remote_marks.front().copied() {
+            if sequence > self.transfer.acked() {
+                break;
+            }
+            self.remote_marks.pop_front();
+            self.remote_order = self.remote_order.max(order);
+        }
+        while let Some(waiting) = self.waiting.front().copied() {
             let result = if self.fenced.is_some() {
                 Err(ReplyError::Fenced)
             } else if self.journal_failed {
                 Err(ReplyError::Io)
-            } else if order <= self.durable_order {
+            } else if self.is_reached(waiting) {
                 Ok(())
             } else if let Some(error) = self.hopeless() {
                 Err(error)
@@ -18,8 +25,38 @@ impl Primary {
                 break;
             };
             self.waiting.pop_front();
-            self.outputs.push_back(Output::Reply { ticket, result });
+            self.outputs.push_back(Output::Reply { ticket: waiting.ticket, result });
         }
+    }
+
+    fn is_reached(&self, waiting: Waiting) -> bool {
+        let remote = match self.mode {
+            Mode::Async => false,
+            Mode::SyncFlush => waiting.durable,
+            Mode::Sync => true,
+        };
+        let nothing = self.mode != Mode::Sync && !waiting.durable;
+        let reached = if remote && self.can_protect() { self.remote_order } else { self.durable_order };
+        nothing || waiting.order <= reached
+    }
+
+    /// Every record goes to the secondary as it comes, and its acknowledgement can be waited for.
+    fn can_protect(&self) -> bool {
+        self.link_up()
+            && self.pause.is_none()
+            && !self.transfer.is_full()
+            && self.transfer.diverged().is_none()
+            && self.copying.state() == CopyState::InOrder
+    }
+
+    /// Says when the mode is no longer kept, and answers those who waited for what does not come.
+    pub(super) fn run_protection(&mut self, now: Now) {
+        let protected = self.mode == Mode::Async || self.can_protect();
+        if self.protected && !protected {
+            self.alarm(now, Alarm::Unprotected(self.mode));
+        }
+        self.protected = protected;
+        self.answer_durable();
     }
 
     pub(super) fn on_committed(&mut self, digests: &[Digest]) {
@@ -50,6 +87,11 @@ impl Primary {
         self.appended_bytes_unsynced += commit.bytes.0;
         self.journal_bytes.0 += commit.bytes.0;
         self.order_marks.push_back((self.appended, commit.order));
+        // What is not on its way is not waited for one by one.
+        if !self.copying.sends() {
+            self.remote_marks.pop_back();
+        }
+        self.remote_marks.push_back((self.appended, commit.order));
     }
 
     pub(super) fn on_commit_failed(&mut self, now: Now, fault: StoreFault) {

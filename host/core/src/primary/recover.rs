@@ -8,7 +8,7 @@ use crate::owed::OwedMap;
 use crate::record::{Header, Kind};
 use crate::units::{ByteLen, Epoch, Generation, Sequence};
 
-use super::{Recovered, Unacked};
+use super::{Mode, Recovered, Unacked};
 
 /// What was kept beside the journal.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Kept {
     pub paused: bool,
     /// The other site has taken over, as this generation.
     pub fenced: Option<Generation>,
+    /// The mode that an operator chose last.
+    pub mode: Option<Mode>,
 }
 
 /// What [`super::Output::PersistOwed`] made durable.
@@ -121,6 +123,7 @@ impl Recovered {
             owed,
             paused: kept.paused,
             fenced: kept.fenced,
+            mode: kept.mode,
             cuts: cut.map_or(0, |cut| cut.header.aux),
         }
     }

@@ -75,6 +75,10 @@ impl Transfer {
         self.paths.len()
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
     pub(super) fn diverged(&self) -> Option<Divergence> {
         self.diverged
     }

@@ -1,6 +1,6 @@
 //! What goes into the primary's machine and what comes out of it: settings, inputs, outputs, and what a console shows.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::*;
 
@@ -13,6 +13,8 @@ pub struct Settings {
     pub encrypted: bool,
     pub block_bytes: BlockBytes,
     pub blocks: BlockCount,
+    /// Until an operator chooses another.
+    pub mode: Mode,
     /// There is a secondary to copy to. Without one nothing is owed.
     pub paired: bool,
     pub key_limits: KeyLimits,
@@ -20,6 +22,30 @@ pub struct Settings {
     pub rotate_how: How,
     /// Bytes of the journal before what it holds for the secondary goes to the dirty map.
     pub journal_bytes_max: ByteLen,
+}
+
+/// When an initiator's request is answered. Where the secondary cannot be waited for (no link, paused, behind, no room
+/// there), `SyncFlush` and `Sync` answer when the journal is durable, and [`Status::protected`] says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// WRITE: it has its place in the buffer. FLUSH and FUA: the journal is durable.
+    #[default]
+    Async,
+    /// WRITE: the same. FLUSH and FUA: the secondary is durable up to there, too.
+    SyncFlush,
+    /// WRITE, FLUSH and FUA: the secondary is durable up to there.
+    Sync,
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Async => "async",
+            Self::SyncFlush => "sync-flush",
+            Self::Sync => "sync",
+        })
+    }
 }
 
 /// What a restart found. [`Recovered::fresh`] for a new lane.
@@ -43,6 +69,8 @@ pub struct Recovered {
     pub paused: bool,
     /// The other site has taken over, as this generation.
     pub fenced: Option<Generation>,
+    /// The mode that an operator chose last; none: as in the settings.
+    pub mode: Option<Mode>,
     /// The number of the last cut.
     pub cuts: u64,
 }
@@ -181,6 +209,7 @@ pub enum Command {
     Suspect(Epoch),
     /// Owe every block: the secondary is copied to afresh.
     CopyAll,
+    SetMode(Mode),
 }
 
 /// What the rotation policy decided.
@@ -305,6 +334,10 @@ pub enum Output {
     PersistPause {
         paused: bool,
     },
+    /// Remember, durably, which mode the operator chose.
+    PersistMode {
+        mode: Mode,
+    },
     Alarm(Alarm),
 }
 
@@ -358,6 +391,8 @@ pub enum Alarm {
     JournalFailed,
     #[error("the volume's home is full or fails ({0:?}): the journal keeps what cannot be destaged")]
     Home(StoreFault),
+    #[error("requests are answered without the copy ({0} is not kept) until the secondary follows again")]
+    Unprotected(Mode),
     #[error("the secondary has no room: free space there; until then what it is owed stays here")]
     SecondaryFull,
     #[error("the sites have diverged: {0}; the pair is stopped, nothing was overwritten")]
@@ -393,6 +428,9 @@ pub enum Room {
 /// The numbers that a console shows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
+    pub mode: Mode,
+    /// The secondary is waited for as the mode says. Always so in `Async`, which waits for nothing.
+    pub protected: bool,
     pub copy: CopyState,
     pub pause: PauseState,
     pub link_paths: usize,
@@ -437,6 +475,7 @@ impl Recovered {
             owed: None,
             paused: false,
             fenced: None,
+            mode: None,
             cuts: 0,
         }
     }

@@ -3,7 +3,7 @@
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Ack, KeyRefusal, Welcome};
 use farseal_core::owed::OwedMap;
-use farseal_core::primary::{Command, CopyState, Input, Output, Primary, Recovered, Settings, StoreFault, What};
+use farseal_core::primary::{Command, CopyState, Input, Mode, Output, Primary, Recovered, Settings, StoreFault, What};
 use farseal_core::rotation::{How, KeyLimits, Slot};
 use farseal_core::units::{
     BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Millis, Now, PairId, Path, Sequence,
@@ -33,6 +33,7 @@ fn settings() -> Settings {
         encrypted: true,
         block_bytes: BlockBytes::DEFAULT,
         blocks: BLOCKS,
+        mode: Mode::Async,
         paired: true,
         key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
         rotate_how: How::InBand,
@@ -102,6 +103,7 @@ impl Site {
                 | Output::AskPolicy { .. }
                 | Output::RotationRefused(_)
                 | Output::PersistPause { .. }
+                | Output::PersistMode { .. }
                 | Output::PersistFence { .. } => {}
             }
         }

@@ -1,12 +1,13 @@
 //! Commands for a pair of the running node.
 
 use clap::{Args, Subcommand, ValueEnum};
+use farseal_core::primary::Mode;
 use farseal_core::rotation::How;
 use farseal_core::units::Epoch;
 
 use super::failure::{Exit, Failure};
 use super::{Place, agreed, say, wait_for};
-use crate::control::api::{CommandReply, PairCommand, Pause, Rotate, Suspect};
+use crate::control::api::{CommandReply, PairCommand, Pause, Rotate, SetMode, Suspect};
 
 /// One variant for each command.
 #[derive(Debug, Subcommand)]
@@ -32,6 +33,14 @@ pub(super) enum Operate {
     Resume {
         /// The pair.
         pair: String,
+    },
+    /// Choose when initiators are answered, while they go on writing.
+    Mode {
+        /// The pair.
+        pair: String,
+        /// What a WRITE and a FLUSH wait for.
+        #[arg(value_enum)]
+        mode: ModeArg,
     },
     /// On the secondary's node: make it the side that writes. The old primary is fenced off for good.
     Takeover {
@@ -70,9 +79,29 @@ pub(super) struct RotateArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum ModeArg {
+    /// WRITE: its place in the buffer. FLUSH: the journal here.
+    Async,
+    /// FLUSH: the remote, too.
+    SyncFlush,
+    /// WRITE and FLUSH: the remote, too.
+    Sync,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum HowArg {
     InBand,
     Pause,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Async => Self::Async,
+            ModeArg::SyncFlush => Self::SyncFlush,
+            ModeArg::Sync => Self::Sync,
+        }
+    }
 }
 
 pub(super) fn operate(place: &Place, command: Operate) -> Result<(), Failure> {
@@ -87,6 +116,7 @@ pub(super) fn operate(place: &Place, command: Operate) -> Result<(), Failure> {
         Operate::Suspect { pair, epoch } => (pair, PairCommand::Suspect(Suspect { epoch: Epoch(epoch) })),
         Operate::Pause { pair, wait } => (pair, PairCommand::Pause(Pause { wait })),
         Operate::Resume { pair } => (pair, PairCommand::Resume),
+        Operate::Mode { pair, mode } => (pair, PairCommand::SetMode(SetMode { mode: mode.into() })),
         Operate::Takeover { pair, yes } => {
             if !yes {
                 confirm_takeover(&pair)?;

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use farseal_core::limits::{JOURNAL_BYTES_MAX, KEY_AGE_MAX, KEY_BYTES_MAX, ROTATION_INTERVAL_MIN};
+use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
 use farseal_core::units::{BlockBytes, ByteLen, PairId, VolumeId};
 use farseal_plugin::Digest;
 
 use super::failure::{Exit, Failure};
 use super::invitation::{INVITATION_BYTES_MAX, Invitation};
+use super::operate::ModeArg;
 use super::{Place, agreed, identity, say, show};
 use crate::config::sections::{
     DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_POLICY, DEFAULT_RECOVERY, is_name, parse_peer_address,
@@ -57,6 +59,9 @@ pub(super) struct Create {
     /// Send records as they are.
     #[arg(long)]
     no_encrypt: bool,
+    /// When initiators are answered: "async", "sync-flush" or "sync".
+    #[arg(long, value_enum, default_value = "async")]
+    mode: ModeArg,
     /// How the key changes unless the policy says.
     #[arg(long, value_enum, default_value = "in-band")]
     rotate: Rotate,
@@ -138,6 +143,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         block_bytes: create.block_bytes,
         paths: create.paths,
         transfer: transfer(create.paths > 1),
+        mode: create.mode.into(),
         rotate: match create.rotate {
             Rotate::InBand => How::InBand,
             Rotate::Pause => How::Pause,
@@ -302,6 +308,7 @@ fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) ->
         block_bytes: BlockBytes::DEFAULT,
         paths: 1,
         transfer: Transfer::Ordered,
+        mode: Mode::Async,
         rotate: How::InBand,
         key_limits: limits,
         journal_max: JOURNAL_BYTES_MAX,

@@ -43,7 +43,8 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
     field(out, "state", &state(pair));
     field(out, "behind", &behind(pair));
     let sealed = if pair.encrypted { "encrypted" } else { "NOT encrypted" };
-    field(out, "mode", &format!("{}, {sealed}, generation {}", pair.mode, pair.generation));
+    let kept = if pair.protected { "" } else { " (UNPROTECTED: answered without the copy)" };
+    field(out, "mode", &format!("{}{kept}, {sealed}, generation {}", pair.mode, pair.generation));
     field(out, "link", &format!("{} of {} paths up", pair.paths_up, pair.paths));
     field(out, "records", &marks(pair));
     if let Some(key) = &pair.key {

@@ -126,6 +126,7 @@ pub fn pair_section(pair: &Pair) -> String {
     line(&mut text, "block-bytes", &pair.block_bytes.get().to_string());
     line(&mut text, "transfer", &quoted(transfer_text(pair.transfer)));
     line(&mut text, "paths", &pair.paths.to_string());
+    line(&mut text, "mode", &quoted(&pair.mode.to_string()));
     line(&mut text, "rotate", &quoted(if pair.rotate == How::Pause { "pause" } else { "in-band" }));
     let limits = &pair.key_limits;
     let limits = format!(

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+pub use farseal_core::primary::Mode;
 use farseal_core::rotation::How;
 use farseal_core::units::{BlockCount, ByteLen, Epoch, Generation, Millis, Sequence, WallTime};
 use farseal_plugin::{Digest, Grant};
@@ -47,6 +48,9 @@ pub struct PairStatus {
     pub state: PairState,
     /// When an initiator is answered.
     pub mode: Mode,
+    /// The mode is kept: where it waits for the other site, it does.
+    #[serde(default)]
+    pub protected: bool,
     /// Are records sealed?
     pub encrypted: bool,
     /// Who may write.
@@ -125,18 +129,6 @@ pub enum PairState {
         /// Blocks that hold data.
         of: BlockCount,
     },
-}
-
-/// When an initiator's request is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// WRITE: it has its place in the buffer. FLUSH: the journal is durable.
-    Async,
-    /// FLUSH: the remote is durable as well.
-    SyncFlush,
-    /// WRITE: the remote is durable for it.
-    Sync,
 }
 
 /// How far which part of the way is; all count records.
@@ -286,6 +278,8 @@ pub enum PairCommand {
     Pause(Pause),
     /// Go on after a pause.
     Resume,
+    /// Answer initiators in another mode.
+    SetMode(SetMode),
     /// Make this secondary the side that writes.
     TakeOver,
     /// Check every record of the copy, without a key.
@@ -322,6 +316,14 @@ pub struct Suspect {
 pub struct Pause {
     /// Answer when both sites hold the state of the pause.
     pub wait: bool,
+}
+
+/// Parameters of `mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SetMode {
+    /// From now on, and after a restart, until the configuration is given another mode than it has now.
+    pub mode: Mode,
 }
 
 /// Parameters of `swap`.
@@ -402,6 +404,7 @@ impl PairCommand {
             Self::Suspect(_) => "suspect",
             Self::Pause(_) => "pause",
             Self::Resume => "resume",
+            Self::SetMode(_) => "mode",
             Self::TakeOver => "takeover",
             Self::Scrub => "scrub",
             Self::CopyAll => "copy-all",
@@ -437,16 +440,6 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Primary => "primary",
             Self::Secondary => "secondary",
-        })
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Async => "async",
-            Self::SyncFlush => "sync-flush",
-            Self::Sync => "sync",
         })
     }
 }

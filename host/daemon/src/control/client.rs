@@ -104,6 +104,7 @@ impl Client {
             PairCommand::Rotate(parameters) => json(parameters)?,
             PairCommand::Suspect(parameters) => json(parameters)?,
             PairCommand::Pause(parameters) => json(parameters)?,
+            PairCommand::SetMode(parameters) => json(parameters)?,
             PairCommand::Swap(parameters) => json(parameters)?,
             PairCommand::Resume | PairCommand::TakeOver | PairCommand::Scrub | PairCommand::CopyAll => Vec::new(),
         };

@@ -1,7 +1,7 @@
 //! The door between connections and the lane: here a write gets its place among all writes.
 //!
-//! A write of whole blocks goes into the data buffer on the connection's own thread and, without FUA, is answered there:
-//! at queue depth 1 nobody waits for another thread. What needs more goes through the lane's inbox alone: writes whose
+//! A write of whole blocks goes into the data buffer on the connection's own thread and, where the mode lets it and
+//! without FUA, is answered there: at queue depth 1 nobody waits for another thread. What needs more goes through the lane's inbox alone: writes whose
 //! first and last blocks must be read, runs of zeroes, and everything while there is no room.
 //!
 //! One order for all: the data buffer, the tickets and the inbox agree on it, because whoever writes to them from a
@@ -29,6 +29,8 @@ pub struct Intake {
     next_ticket: AtomicU64,
     /// The lane would take another write now.
     room: AtomicBool,
+    /// A write without FUA is answered when it is placed.
+    answering: AtomicBool,
     /// Bytes in the data buffer that the lane has not heard of yet.
     unheard: AtomicU64,
     /// Requests in the inbox, or held back by the lane, whose writes have no place yet.
@@ -44,6 +46,7 @@ impl Intake {
             block_bytes,
             next_ticket: AtomicU64::new(1),
             room: AtomicBool::new(false),
+            answering: AtomicBool::new(true),
             unheard: AtomicU64::new(0),
             unplaced: AtomicUsize::new(0),
             door: Mutex::new(inbox),
@@ -65,8 +68,9 @@ impl Intake {
         let ticket = self.ticket();
         self.unheard.fetch_add(wide(data.len()), Ordering::Relaxed);
         self.buffer.write(ticket, extent.first(), &data);
-        let (now, later) = if fua { (None, Some(reply)) } else { (Some(reply), None) };
-        let sent = door.send(Event::Placed { ticket, extent, data, reply: later });
+        let at_once = !fua && self.answering.load(Ordering::Relaxed);
+        let (now, later) = if at_once { (Some(reply), None) } else { (None, Some(reply)) };
+        let sent = door.send(Event::Placed { ticket, extent, data, fua, reply: later });
         drop(door);
         if let (Ok(()), Some(reply)) = (sent, now) {
             reply.done(Ok(Answer::Done));
@@ -102,6 +106,11 @@ impl Intake {
     /// Whether connections may go on placing writes.
     pub(super) fn set_room(&self, room: bool) {
         self.room.store(room, Ordering::Relaxed);
+    }
+
+    /// Whether a write is answered when it is placed, as the mode says.
+    pub(super) fn set_answering(&self, answering: bool) {
+        self.answering.store(answering, Ordering::Relaxed);
     }
 
     /// Nothing is placed here any more: whatever was, is in the inbox when this returns.

@@ -64,6 +64,7 @@ pub fn recover(parts: &Parts) -> Result<Found, RecoverError> {
         owed: owed.map(|map| KeptMap { map, acked: state.acked, acked_chain: state.acked_chain }),
         paused: state.paused,
         fenced: state.fenced,
+        mode: state.chosen.filter(|chosen| chosen.instead_of == parts.settings.mode).map(|chosen| chosen.mode),
     };
     let before = recovery.first.previous();
     let recovered = Recovered::from_records(before, recovery.chain_before, &recovery.records, kept);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use farseal_core::chain::Chain;
+use farseal_core::primary::Mode;
 use farseal_core::units::{Generation, Sequence};
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +21,20 @@ pub struct LaneState {
     pub homed: Sequence,
     /// The operator paused the transfer.
     pub paused: bool,
+    /// The mode that an operator chose, and the configuration's at that time: another one there takes its place.
+    #[serde(default)]
+    pub chosen: Option<ChosenMode>,
     /// The other site has taken over, as this generation: nothing is written here any more.
     #[serde(default)]
     pub fenced: Option<Generation>,
+}
+
+/// See [`LaneState::chosen`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChosenMode {
+    pub mode: Mode,
+    pub instead_of: Mode,
 }
 
 /// A file that holds more is not ours.
@@ -50,6 +62,7 @@ impl Default for LaneState {
             homed: Sequence::NONE,
             paused: false,
             fenced: None,
+            chosen: None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use farseal_core::primary::{Command, PauseState};
+use farseal_core::primary::{Command, Mode, PauseState};
 use farseal_core::rotation::{How, State as RotationState};
 use farseal_plugin::Plugin;
 use tokio::sync::oneshot;
@@ -80,6 +80,7 @@ impl PairNode {
                 self.tell(Command::Resume, "resume").await?;
                 Ok(CommandReply::new("the transfer goes on"))
             }
+            PairCommand::SetMode(chosen) => self.set_mode(chosen.mode).await,
             PairCommand::TakeOver => self.take_over().await,
             PairCommand::Scrub => self.scrub().await,
             PairCommand::CopyAll => {
@@ -149,6 +150,18 @@ impl PairNode {
             }
             sleep(LOOK_EVERY).await;
         }
+    }
+
+    async fn set_mode(&self, mode: Mode) -> Result<CommandReply, CommandError> {
+        if self.look().await?.status.mode == mode {
+            return Err(self.wrong_state("mode", &format!("in mode {mode} already"), None));
+        }
+        self.tell(Command::SetMode(mode), "mode").await?;
+        let mut reply = CommandReply::new(format!("initiators are answered in mode {mode}"));
+        if !self.look().await?.status.protected {
+            reply.next = Some("the remote cannot be waited for now: see `farseal status`".into());
+        }
+        Ok(reply)
     }
 
     async fn take_over(&self) -> Result<CommandReply, CommandError> {

@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use farseal_core::frame::Attach;
-use farseal_core::primary::Settings as LaneSettings;
+use farseal_core::primary::{Mode, Settings as LaneSettings};
 use farseal_core::secondary::Settings as ReplicaSettings;
 use farseal_core::units::{BlockCount, Generation, Instant, PairId, Path, Sequence, VolumeId};
 
@@ -202,6 +202,7 @@ fn start_primary(
         encrypted: config.encrypted,
         block_bytes: config.block_bytes,
         blocks,
+        mode: config.mode,
         paired: true,
         key_limits: config.key_limits,
         rotate_how: config.rotate,
@@ -317,6 +318,7 @@ fn bring_up(
             encrypted: config.encrypted,
             block_bytes: config.block_bytes,
             blocks,
+            mode: Mode::Async,
             paired: false,
             key_limits: config.key_limits,
             rotate_how: config.rotate,

@@ -24,6 +24,19 @@ pub fn promised(world: &mut World, orders: usize) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A request over the first `orders` writes of this life was answered in a mode that waits for the secondary.
+pub fn promised_at_both(world: &World, orders: usize) -> Result<(), Failure> {
+    let through = world.model.through(orders).unwrap_or_default();
+    let acknowledged = world.secondary.acknowledged;
+    if through > acknowledged {
+        return Err(Failure::new(
+            Checker::Durability,
+            format!("answered for both sites over record {through}; the secondary acknowledged {acknowledged}"),
+        ));
+    }
+    Ok(())
+}
+
 /// The primary came back with everything up to `last`. `appended` was written before, nothing of it was lost if `whole`.
 pub fn primary_restarted(world: &World, last: Sequence, appended: Sequence, whole: bool) -> Result<(), Failure> {
     let promised = world.model.promised.max(world.primary.durable_on_disk);

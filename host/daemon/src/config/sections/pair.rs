@@ -6,6 +6,7 @@ use std::str::FromStr;
 use farseal_core::limits::{
     JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, KEY_AGE_MAX, KEY_BYTES_MAX, ROTATION_INTERVAL_MIN, VOLUME_BLOCKS_MAX,
 };
+use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
 use farseal_core::units::{BlockBytes, ByteLen, Millis, PairId, VolumeId};
 use farseal_plugin::{Digest, Grant};
@@ -68,6 +69,8 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
     let side = side(table, context, &name, peer, block_bytes)?;
     let encrypted = table.take("encrypted").map(|field| field.boolean()).transpose()?.unwrap_or(true);
     let (transfer, paths) = way(table)?;
+    let modes = [("async", Mode::Async), ("sync-flush", Mode::SyncFlush), ("sync", Mode::Sync)];
+    let mode = table.take("mode").map(|field| field.one_of(&modes)).transpose()?.unwrap_or(Mode::Async);
     let ways = [("in-band", How::InBand), ("pause", How::Pause)];
     let rotate = table.take("rotate").map(|field| field.one_of(&ways)).transpose()?.unwrap_or(How::InBand);
     let key_limits = key_limits(table)?;
@@ -91,6 +94,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         block_bytes,
         paths,
         transfer,
+        mode,
         rotate,
         key_limits,
         journal_max,
