@@ -215,7 +215,10 @@ fn one_cycle(rig: &mut Rig, hit: Hit, disks: &[Disk]) -> Result<()> {
 fn report(what: &str, cycles: u64, counts: &mut Counts, took: Duration) {
     println!("\n{what}: {cycles} cycles in {:.0} s", took.as_secs_f64());
     println!("  processes killed        {}", counts.kills);
-    println!("  images judged           {} ({} of them after takeovers)", counts.judgements, counts.takeovers);
+    println!(
+        "  images judged           {} ({} of them after takeovers, {} after synchronous answers)",
+        counts.judgements, counts.takeovers, counts.sync_takeovers
+    );
     let judged = counts.judged;
     println!(
         "  writes judged           {} ({} had to be there, {} unanswered)",

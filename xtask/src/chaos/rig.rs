@@ -64,6 +64,8 @@ pub(crate) enum MayFail {
 pub(crate) struct Counts {
     pub(crate) kills: usize,
     pub(crate) takeovers: usize,
+    /// Of these, after synchronous answers to the last moment.
+    pub(crate) sync_takeovers: usize,
     pub(crate) judgements: usize,
     pub(crate) judged: Judged,
     pub(crate) violations: usize,
@@ -87,6 +89,8 @@ pub(crate) struct Rig {
     load: Option<Load>,
     rotating: Vec<Child>,
     copies: u64,
+    /// Initiators are answered when the remote is durable.
+    sync: bool,
 }
 
 /// A moment before which everything answered has at most this sequence number.
@@ -108,15 +112,20 @@ impl Rig {
         let mut random = Random(seed);
         let history = Arc::new(std::sync::Mutex::new(History::new(random.next(), blocks)));
         let counts = Counts::default();
-        let mut rig = Self { main, remote, counts, random, history, load: None, rotating: Vec::new(), copies: 0 };
+        let mut rig =
+            Self { main, remote, counts, random, history, load: None, rotating: Vec::new(), copies: 0, sync: false };
         rig.remote.start()?;
         rig.main.start()?;
         rig.wait_until_safe()?;
         Ok(rig)
     }
 
-    /// Begins a burst of load.
+    /// Begins a burst of load, now and then in another mode than the last.
     pub(crate) fn begin(&mut self) -> Result<()> {
+        if self.random.one_in(3) {
+            self.sync = !self.sync;
+            self.main.farseal(&["mode", PAIR, if self.sync { "sync" } else { "async" }])?;
+        }
         self.load = Some(Load::start(&self.main.socket(), PAIR, &self.history, &mut self.random)?);
         Ok(())
     }
@@ -241,8 +250,9 @@ impl Rig {
     /// to lack nothing.
     pub(crate) fn judge_main(&mut self, hit: Hit) -> Result<()> {
         let image = read_image(&self.main.socket(), PAIR, &self.history).context("reading main back")?;
-        // A main that was not hit forgets nothing.
-        let due = if hit.main() { Due::Flushed } else { Due::AnsweredBefore(Tick(u64::MAX)) };
+        // A main that was not hit forgets nothing, and a synchronous one answers nothing that it could forget.
+        let all = !hit.main() || self.sync;
+        let due = if all { Due::AnsweredBefore(Tick(u64::MAX)) } else { Due::Flushed };
         let verdict = locked(&self.history).judge(&image, due);
         self.note(&format!("main after {hit:?}"), verdict);
         Client::connect(&self.main.socket(), PAIR)?.flush()?;
@@ -295,8 +305,11 @@ impl Rig {
         self.kill(if first == Hit::Main { Hit::Remote } else { Hit::Main })?;
         self.end_load(MayFail::No)?;
         let safe = samples.iter().map(|sample| sample.safe).max().unwrap_or(0);
-        let due =
+        let sampled =
             samples.iter().filter(|sample| sample.last <= safe).map(|sample| sample.asked).max().unwrap_or_default();
+        // With the link up to the end, what was answered synchronously is at the remote.
+        let due = if self.sync && first == Hit::Main { Tick(u64::MAX) } else { sampled };
+        self.counts.sync_takeovers += usize::from(due > sampled);
         self.copies += 1;
         let mut copy = self.remote.copy(&format!("copy{}", self.copies))?;
         let text = std::fs::read_to_string(copy.config())?;
