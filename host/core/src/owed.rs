@@ -37,6 +37,22 @@ const MAGIC: [u8; 4] = *b"FSOM";
 const VERSION: u8 = 1;
 const MAP_HEADER_BYTES: usize = 32;
 
+/// Extents in the order of their places, those that touch or overlap joined.
+pub fn joined(extents: impl Iterator<Item = Extent>) -> Vec<Extent> {
+    let mut runs: Vec<Extent> = Vec::new();
+    for extent in extents {
+        match runs.last_mut().filter(|last| extent.first() <= last.end()) {
+            Some(last) => {
+                let end = last.end().max(extent.end());
+                let whole = Extent::new(last.first(), BlockCount(end.0 - last.first().0));
+                *last = whole.unwrap_or(*last);
+            }
+            None => runs.push(extent),
+        }
+    }
+    runs
+}
+
 impl OwedMap {
     /// Nothing is owed.
     pub fn empty(volume: BlockCount, block_bytes: BlockBytes) -> Self {
@@ -135,23 +151,6 @@ impl OwedMap {
         self.copying.len()
     }
 
-    /// The runs of owed blocks inside `within`, with what is not owed between them: (blocks, owed?).
-    pub fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)> {
-        let per = self.blocks_per_granule();
-        let mut runs: Vec<(BlockCount, bool)> = Vec::new();
-        let mut at = within.first().0;
-        while at < within.end().0 {
-            let next = ((at / per + 1) * per).min(within.end().0);
-            let owed = self.is_owed(at / per);
-            match runs.last_mut() {
-                Some((blocks, same)) if *same == owed => blocks.0 += next - at,
-                Some(_) | None => runs.push((BlockCount(next - at), owed)),
-            }
-            at = next;
-        }
-        runs
-    }
-
     /// The map on disk: a superset of what is owed stays true however old it is.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(MAP_HEADER_BYTES + self.bits.len() * 8);
@@ -209,6 +208,14 @@ impl OwedMap {
         None
     }
 
+    /// What is owed of an extent, in order; runs that touch are one.
+    pub fn runs(&self, within: Extent) -> Vec<Extent> {
+        let per = self.blocks_per_granule();
+        let granules = within.first().0 / per..within.end().0.div_ceil(per);
+        let owed = granules.filter(|granule| self.is_owed(*granule)).filter_map(|granule| self.extent_of(granule));
+        joined(owed.filter_map(|extent| extent.intersection(within)))
+    }
+
     fn is_owed(&self, granule: u64) -> bool {
         let (word, bit) = place(granule);
         self.bits.get(word).is_some_and(|bits| bits & bit != 0)
@@ -249,6 +256,17 @@ mod tests {
 
     fn at_block(block: u64) -> usize {
         usize::try_from(block).unwrap()
+    }
+
+    #[test]
+    fn runs_are_clipped_joined_and_in_order() {
+        let mut map = OwedMap::empty(BlockCount(1000), BlockBytes::DEFAULT);
+        map.mark(extent(20, 1));
+        map.mark(extent(32, 1));
+        map.mark(extent(990, 10));
+        assert_eq!(map.runs(extent(0, 1000)), [extent(16, 32), extent(976, 24)]);
+        assert_eq!(map.runs(extent(40, 1)), [extent(40, 1)]);
+        assert_eq!(map.runs(extent(48, 900)), []);
     }
 
     #[test]
@@ -329,12 +347,11 @@ mod tests {
                         map.acknowledged(durable);
                     }
                 }
-                let mut block = 0;
-                for (blocks, owed) in map.runs(extent(0, 1000)) {
-                    for _ in 0..blocks.0 {
-                        prop_assert!(owed || primary[block] == secondary[block], "block {block}");
-                        block += 1;
-                    }
+                let owed = map.runs(extent(0, 1000));
+                for block in 0..1000 {
+                    let owed = owed.iter().any(|run| run.contains(Lba(block)));
+                    let block = at_block(block);
+                    prop_assert!(owed || primary[block] == secondary[block], "block {block}");
                 }
             }
         }

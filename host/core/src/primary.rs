@@ -20,7 +20,7 @@ use crate::limits::{
     POLICY_EVENTS_MAX, RECORD_BLOCKS_MAX, RECORD_PAYLOAD_MAX, SEQUENCE_MAX, STALL_PATIENCE, STORE_RETRY_INTERVAL,
     WINDOW_BYTES_MAX, WINDOW_RECORDS_MAX,
 };
-use crate::owed::OwedMap;
+use crate::owed::{OwedMap, joined};
 use crate::record::{HEADER_BYTES, Kind, TAG_BYTES};
 use crate::rotation::{Due, Ended, Held, How, KeyLimits, KeyUse, Refused, Rotation, Slot, State as RotationState};
 use crate::units::{
@@ -348,6 +348,21 @@ impl Primary {
         let unacked = self.transfer.unacked().filter_map(|record| record.extent);
         self.copying.map().is_some_and(|map| map.owes(lba))
             || queued.chain(planned).chain(unacked).any(|extent| extent.contains(lba))
+    }
+
+    /// The blocks of an extent that the secondary may lack, in order. Empty without a secondary.
+    pub fn owed_runs(&self, within: Extent) -> Vec<Extent> {
+        if !self.settings.paired {
+            return Vec::new();
+        }
+        let planned = self.commits.iter().flat_map(|commit| &commit.records).filter_map(|record| record.extent);
+        let queued = self.queue.iter().map(|accepted| accepted.rest);
+        let unacked = self.transfer.unacked().filter_map(|record| record.extent);
+        let mapped = self.copying.map().map(|map| map.runs(within)).unwrap_or_default();
+        let all = queued.chain(planned).chain(unacked).filter_map(|extent| extent.intersection(within)).chain(mapped);
+        let mut all: Vec<Extent> = all.collect();
+        all.sort_by_key(|extent| extent.first());
+        joined(all.into_iter())
     }
 
     /// The dirty map, to be made durable or shown.

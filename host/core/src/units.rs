@@ -196,6 +196,13 @@ impl Extent {
         self.first <= lba && lba < self.end()
     }
 
+    /// What lies in both.
+    pub fn intersection(self, other: Self) -> Option<Self> {
+        let first = self.first().max(other.first());
+        let end = self.end().min(other.end());
+        Self::new(first, BlockCount(end.0.checked_sub(first.0)?))
+    }
+
     pub fn overlaps(self, other: Self) -> bool {
         self.first < other.end() && other.first < self.end()
     }

@@ -166,6 +166,22 @@ fn acked(durable: u64, chain: Chain) -> Input {
 }
 
 #[test]
+fn a_block_is_owed_from_its_write_to_its_acknowledgement() {
+    let mut primary = linked();
+    let all = Extent::new(Lba(0), BLOCKS).unwrap();
+    let blocks = |first, blocks| vec![Extent::new(Lba(first), BlockCount(blocks)).unwrap()];
+    assert_eq!(primary.owed_runs(all), []);
+    tell(&mut primary, write(3, false));
+    tell(&mut primary, write(4, false));
+    assert_eq!(primary.owed_runs(all), blocks(3, 2));
+    committed(&mut primary, 1);
+    committed(&mut primary, 1);
+    synced(&mut primary);
+    tell(&mut primary, acked(2, after(after(Chain::START))));
+    assert_eq!(primary.owed_runs(all), blocks(4, 1));
+}
+
+#[test]
 fn each_mode_answers_when_it_says() {
     // When a WRITE and a FLUSH behind it are answered: 0 at once, 1 durable in the journal, 2 durable at the secondary.
     for (mode, written, flushed) in [(Mode::Async, 0, 1), (Mode::SyncFlush, 0, 2), (Mode::Sync, 2, 2)] {

@@ -129,6 +129,11 @@ pub enum Event {
         command: Command,
         done: Done,
     },
+    /// What the secondary may lack of an extent.
+    Owed {
+        within: Extent,
+        done: Box<dyn FnOnce(Vec<Extent>) + std::marker::Send>,
+    },
     Look {
         done: Box<dyn FnOnce(LaneView) + std::marker::Send>,
     },
@@ -474,6 +479,7 @@ impl Runner {
                 self.operators.push_back(done);
                 inputs.push(Input::Operator(command));
             }
+            Event::Owed { within, done } => done(self.primary.owed_runs(within)),
             Event::Look { done } => done(self.view()),
             Event::Stop => {}
         }
@@ -519,6 +525,7 @@ impl Runner {
             | Event::EpochFailed { .. }
             | Event::PolicyDecided(_)
             | Event::Operator { .. }
+            | Event::Owed { .. }
             | Event::Look { .. }
             | Event::Stop => return,
         };

@@ -11,13 +11,17 @@ use farseal_core::primary::What;
 use farseal_core::units::{BlockBytes, BlockCount, Extent, Lba};
 
 use crate::lane::buffer::{Buffer, Found};
-use crate::lane::{Lane, errno_of};
+use crate::lane::{Event, Lane, errno_of};
 use crate::nbd::completion::Reply;
 use crate::nbd::export::{
-    Answer, BASE_ALLOCATION, Errno, Export, ExportInfo, Extent as Status, Request, STATE_HOLE, STATE_ZERO,
+    Answer, BASE_ALLOCATION, ContextId, Errno, Export, ExportInfo, Extent as Status, FARSEAL_OWED, Request, STATE_HOLE,
+    STATE_OWED, STATE_ZERO,
 };
 use crate::store::StoreError;
 use crate::store::home::Home;
+
+/// Runs in one answer on what is owed; a client asks again from the end of the last.
+const OWED_RUNS_MAX: usize = 8192;
 
 /// An export over a lane.
 #[derive(Debug)]
@@ -61,8 +65,34 @@ impl Volume {
             }
             at = extent.first().0 * block.as_u64() + runs.iter().map(|(len, _)| len).sum::<u64>();
         }
-        let statuses = clip(&runs, offset - extent.first().0 * block.as_u64(), u64::from(len));
+        let flags = |data| if data { 0 } else { STATE_HOLE | STATE_ZERO };
+        let statuses = clip(&runs, offset - extent.first().0 * block.as_u64(), u64::from(len), flags);
         Ok(if one_only { statuses.into_iter().take(1).collect() } else { statuses })
+    }
+
+    /// Runs of `farseal:owed`, as the lane knows them when the question comes to it.
+    fn owed(&self, offset: u64, len: u32, one_only: bool, reply: Reply) {
+        let block = self.lane.settings.block_bytes;
+        let within = match covering(block, offset, u64::from(len)) {
+            Ok(within) => within,
+            Err(error) => return reply.done(Err(errno_of(&error))),
+        };
+        let done = move |owed: Vec<Extent>| {
+            let mut runs: Vec<(u64, bool)> = Vec::new();
+            let mut at = within.first();
+            for extent in owed {
+                add(&mut runs, BlockCount(extent.first().0 - at.0).byte_len(block).0, false);
+                add(&mut runs, extent.blocks().byte_len(block).0, true);
+                at = extent.end();
+            }
+            add(&mut runs, BlockCount(within.end().0 - at.0).byte_len(block).0, false);
+            let flags = |owed| if owed { STATE_OWED } else { 0 };
+            let mut statuses = clip(&runs, offset - within.first().0 * block.as_u64(), u64::from(len), flags);
+            statuses.truncate(if one_only { 1 } else { OWED_RUNS_MAX });
+            reply.done(Ok(Answer::Extents(statuses)));
+        };
+        // An event that cannot be sent takes the reply with it, which answers EIO.
+        let _ = self.lane.inbox.send(Event::Owed { within, done: Box::new(done) });
     }
 }
 
@@ -78,7 +108,8 @@ impl Export for Volume {
     }
 
     fn contexts(&self) -> Vec<String> {
-        vec![BASE_ALLOCATION.to_owned()]
+        let owed = self.lane.settings.paired.then_some(FARSEAL_OWED);
+        [BASE_ALLOCATION].into_iter().chain(owed).map(str::to_owned).collect()
     }
 
     fn submit(&self, request: Request, reply: Reply) {
@@ -93,9 +124,10 @@ impl Export for Volume {
                 self.lane.intake.zero(offset, u64::from(len), fua, What::Zero, reply);
             }
             Request::Cache { .. } => reply.done(Ok(Answer::Done)),
-            Request::BlockStatus { offset, len, one_only, .. } => {
+            Request::BlockStatus { context: ContextId(0), offset, len, one_only } => {
                 reply.done(answer(self.allocation(offset, len, one_only).map(Answer::Extents)));
             }
+            Request::BlockStatus { offset, len, one_only, .. } => self.owed(offset, len, one_only, reply),
         }
     }
 }
@@ -157,15 +189,14 @@ fn add(runs: &mut Vec<(u64, bool)>, len: u64, data: bool) {
 }
 
 /// The part of the runs that starts `skip` bytes in and is `len` bytes long.
-fn clip(runs: &[(u64, bool)], mut skip: u64, mut len: u64) -> Vec<Status> {
+fn clip(runs: &[(u64, bool)], mut skip: u64, mut len: u64, flags: impl Fn(bool) -> u32) -> Vec<Status> {
     let mut statuses = Vec::new();
-    for (run, data) in runs {
+    for (run, state) in runs {
         let left = run.saturating_sub(skip);
         skip = skip.saturating_sub(*run);
         let part = left.min(len);
         if part > 0 {
-            let flags = if *data { 0 } else { STATE_HOLE | STATE_ZERO };
-            statuses.push(Status { len: u32::try_from(part).unwrap_or(u32::MAX), flags });
+            statuses.push(Status { len: u32::try_from(part).unwrap_or(u32::MAX), flags: flags(*state) });
             len -= part;
         }
     }

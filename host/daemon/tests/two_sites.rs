@@ -206,6 +206,32 @@ fn a_policy_that_misbehaves_costs_the_pair_nothing_and_is_shown() {
 }
 
 #[test]
+fn what_the_copy_lacks_is_shown_to_nbd_clients() {
+    let Ok(nbdinfo) = Command::new("nbdinfo").arg("--version").output() else {
+        eprintln!("not tested here: nbdinfo is not installed");
+        return;
+    };
+    assert!(nbdinfo.status.success());
+    let (_stage, mut main, mut remote) = pair("owed");
+    remote.start().unwrap();
+    main.start().unwrap();
+    main.wait_until("nothing owed", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    let map = |main: &Site| {
+        let output = Command::new("nbdinfo").arg("--map=farseal:owed").arg(main.uri(PAIR)).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    assert_eq!(map(&main), ["0 16777216 0"]);
+    remote.kill().unwrap();
+    Client::connect(&main.socket(), PAIR).unwrap().write(8192, &[7; 4096]).unwrap();
+    assert_eq!(map(&main), ["0 8192 0", "8192 4096 1", "12288 16764928 0"]);
+    remote.start().unwrap();
+    main.wait_until("nothing owed again", site::Status::is_safe).unwrap();
+    assert_eq!(map(&main), ["0 16777216 0"]);
+}
+
+#[test]
 fn a_changed_bit_in_what_the_journal_promised_stops_the_start() {
     let stage = Stage::new("journal").unwrap();
     let mut rig = Rig::new(&stage, farseal(), plugins(), 2, &[]).unwrap();

@@ -41,6 +41,12 @@ pub const STATE_HOLE: u32 = 1;
 /// In `base:allocation`: reads as zeroes.
 pub const STATE_ZERO: u32 = 2;
 
+/// What a primary's volume offers beside it: has the other site this block as it is here?
+pub const FARSEAL_OWED: &str = "farseal:owed";
+
+/// In `farseal:owed`: the secondary may lack what is here.
+pub const STATE_OWED: u32 = 1;
+
 /// What a client is told of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportInfo {

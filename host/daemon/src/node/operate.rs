@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use farseal_core::primary::{Command, Mode, PauseState};
-use farseal_core::rotation::{How, State as RotationState};
+use farseal_core::rotation::{How, Refused, State as RotationState};
 use farseal_plugin::Plugin;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
@@ -108,8 +108,15 @@ impl PairNode {
                 });
             }
         };
-        self.tell(command, "rotate").await?;
         let deadline = Instant::now() + PATIENCE;
+        while let Err(refused) = self.order(command, "rotate").await? {
+            match refused {
+                Refused::TooSoon { wait, .. } if Instant::now() + Duration::from_millis(wait.0) < deadline => {
+                    sleep(Duration::from_millis(wait.0)).await;
+                }
+                Refused::TooSoon { .. } | Refused::UnderWay(_) | Refused::LinkDown => return Err(not_begun(refused)),
+            }
+        }
         loop {
             let status = self.look().await?.status;
             if status.key.map(|key| key.epoch) != before {
@@ -263,15 +270,18 @@ impl PairNode {
 
     /// Has the lane carry out a command; answers how it began.
     async fn tell(&self, command: Command, name: &'static str) -> Result<(), CommandError> {
+        self.order(command, name).await?.map_err(not_begun)
+    }
+
+    /// Gives the lane a command. Refused is what its machine does not begin.
+    async fn order(&self, command: Command, name: &'static str) -> Result<Result<(), Refused>, CommandError> {
         let Side::Primary(lane) = &self.side else { return Err(self.other_side(name, Role::Primary)) };
         let (sender, done) = oneshot::channel();
         let event = LaneEvent::Operator { command, done: Box::new(move |result| _ = sender.send(result)) };
         let gone =
             || CommandError::Failed { reason: "the lane has stopped".into(), next: Some("see the node's log".into()) };
         lane.inbox.send(event).map_err(|_| gone())?;
-        done.await
-            .map_err(|_| gone())?
-            .map_err(|refused| CommandError::Refused { reason: refused.to_string(), next: None })
+        done.await.map_err(|_| gone())
     }
 
     /// The lane's numbers.
@@ -293,6 +303,10 @@ impl PairNode {
     fn wrong_state(&self, command: &'static str, state: &str, would: Option<String>) -> CommandError {
         CommandError::WrongState { pair: self.config.name.clone(), command, state: state.into(), would }
     }
+}
+
+fn not_begun(refused: Refused) -> CommandError {
+    CommandError::Refused { reason: refused.to_string(), next: None }
 }
 
 /// Loads and checks a component; puts it in force unless this is a rehearsal.
