@@ -416,7 +416,7 @@ impl Runner {
             }
             Event::Placed { ticket, extent, data, fua, reply } => {
                 self.intake.heard(data.len());
-                self.heard = ticket;
+                self.heard = self.heard.max(ticket);
                 self.writes.insert(ticket, data);
                 self.replies.extend(reply.map(|reply| (ticket, reply)));
                 inputs.push(Input::Write { ticket, what: What::Data, extent, fua });
@@ -529,7 +529,7 @@ impl Runner {
             | Event::Look { .. }
             | Event::Stop => return,
         };
-        self.heard = ticket;
+        self.heard = self.heard.max(ticket);
         self.replies.insert(ticket, reply);
         inputs.push(Input::Write { ticket, what, extent, fua });
     }
@@ -605,6 +605,7 @@ impl Runner {
                 let (extent, data) = self.whole_blocks(at, zeroes)?;
                 let ticket = self.ticket();
                 self.buffer.write(ticket, extent.first(), &data);
+                self.heard = self.heard.max(ticket);
                 self.writes.insert(ticket, data);
                 inputs.push(Input::Write { ticket, what: What::Data, extent, fua: false });
             }
@@ -739,6 +740,8 @@ impl Runner {
                 self.save_state();
             }
             Output::PersistMode { mode } => {
+                // Before the operator hears of it.
+                self.intake.set_answering(self.primary.answers_at_once());
                 self.state.chosen = Some(state::ChosenMode { mode, instead_of: self.settings.mode });
                 self.save_state();
             }

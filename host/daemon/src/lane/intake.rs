@@ -1,8 +1,9 @@
 //! The door between connections and the lane: here a write gets its place among all writes.
 //!
 //! A write of whole blocks goes into the data buffer on the connection's own thread and, where the mode lets it and
-//! without FUA, is answered there: at queue depth 1 nobody waits for another thread. What needs more goes through the lane's inbox alone: writes whose
-//! first and last blocks must be read, runs of zeroes, and everything while there is no room.
+//! without FUA, is answered there: at queue depth 1 nobody waits for another thread. What needs more goes through the
+//! lane's inbox alone: writes whose first and last blocks must be read, runs of zeroes, and everything while there is no
+//! room.
 //!
 //! One order for all: the data buffer, the tickets and the inbox agree on it, because whoever writes to them from a
 //! connection holds the door, and nothing is placed ahead of what waits in the inbox for its place.

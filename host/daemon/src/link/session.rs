@@ -20,14 +20,24 @@ const GATHER_BYTES: usize = 256 << 10;
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
+    /// Whoever is killed or cut off says no goodbye; TLS makes an error of that.
+    #[error("the peer is gone: it stopped, or something on the way cut the connection")]
+    Gone,
     #[error("the connection broke: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     #[error("the peer sent no frame: {0}")]
     Frame(#[from] FrameError),
     #[error("the peer said nothing for {} s", SILENCE_MAX.as_secs())]
     Silent,
     #[error("the peer sent {found} where {wanted} belongs")]
     Unexpected { wanted: &'static str, found: &'static str },
+}
+
+impl From<io::Error> for SessionError {
+    fn from(error: io::Error) -> Self {
+        let gone = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+        if gone.contains(&error.kind()) { Self::Gone } else { Self::Io(error) }
+    }
 }
 
 /// Reads one frame.

@@ -161,7 +161,7 @@ impl PairNode {
 
     async fn set_mode(&self, mode: Mode) -> Result<CommandReply, CommandError> {
         if self.look().await?.status.mode == mode {
-            return Err(self.wrong_state("mode", &format!("in mode {mode} already"), None));
+            return Ok(CommandReply::new(format!("initiators are answered in mode {mode} already")));
         }
         self.tell(Command::SetMode(mode), "mode").await?;
         let mut reply = CommandReply::new(format!("initiators are answered in mode {mode}"));
