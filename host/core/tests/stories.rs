@@ -218,6 +218,23 @@ fn a_link_that_is_lost_stops_no_initiator_and_is_said() {
 }
 
 #[test]
+fn a_full_secondary_is_named_and_sent_nothing_until_it_tries_again() {
+    let mut primary = linked();
+    let told = |durable, full| Ack { durable: Sequence(durable), chain: after(Chain::START), ranges: Vec::new(), full };
+    let sends = |outputs: &[Output]| outputs.iter().filter(|output| matches!(output, Output::Send { .. })).count();
+    tell(&mut primary, Input::PathLost { path: Path(0) });
+    tell(&mut primary, Input::Attaching { path: Path(0) });
+    // A full secondary closes its paths, so the welcome is where the primary hears of it.
+    let welcome = Welcome { generation: Generation(1), ack: told(1, true) };
+    let welcomed = tell(&mut primary, Input::Welcomed { path: Path(0), welcome });
+    assert!(welcomed.contains(&Output::Alarm(Alarm::SecondaryFull)), "{welcomed:?}");
+    tell(&mut primary, write(1, false));
+    committed(&mut primary, 1);
+    assert_eq!(sends(&synced(&mut primary)), 0);
+    assert_eq!(sends(&tell(&mut primary, Input::Acked { path: Path(0), ack: told(1, false) })), 1);
+}
+
+#[test]
 fn an_in_band_key_waits_for_its_delivery_but_not_for_ever() {
     let mut primary = started(true, Recovered::fresh());
     tell(&mut primary, Input::Attaching { path: Path(0) });
