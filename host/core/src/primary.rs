@@ -126,8 +126,8 @@ pub struct Primary {
     durable_order: Order,
     waiting: VecDeque<Waiting>,
     mode: Mode,
-    /// The mode is kept.
-    protected: bool,
+    /// What [`Status::mode_kept`] says, as of the last input.
+    mode_kept: bool,
     /// What order each appended commit reached, until the secondary holds it durably.
     remote_marks: VecDeque<(Sequence, Order)>,
     remote_order: Order,
@@ -197,7 +197,7 @@ impl Primary {
             durable_order: Order(0),
             waiting: VecDeque::new(),
             mode: recovered.mode.unwrap_or(settings.mode),
-            protected: false,
+            mode_kept: false,
             remote_marks: VecDeque::new(),
             remote_order: Order(0),
             journal_failed: false,
@@ -305,7 +305,7 @@ impl Primary {
         let (lag_records, lag_bytes, lag_since) = self.transfer.lag();
         Status {
             mode: self.mode,
-            protected: self.protected,
+            mode_kept: self.mode_kept,
             copy: self.copying.state(),
             pause: self.pause_state(),
             link_paths: self.transfer.paths(),
@@ -432,7 +432,7 @@ impl Primary {
         self.run_overflow(now);
         self.run_trim();
         self.run_transfer();
-        self.run_protection(now);
+        self.run_mode(now);
     }
 
     fn on_write(&mut self, ticket: Ticket, what: What, extent: Extent, fua: bool) {
@@ -494,7 +494,7 @@ impl Primary {
             Command::SetMode(mode) => {
                 if self.mode != mode {
                     self.mode = mode;
-                    self.protected = false;
+                    self.mode_kept = false;
                     self.outputs.push_back(Output::PersistMode { mode });
                 }
             }

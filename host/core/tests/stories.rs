@@ -187,7 +187,7 @@ fn each_mode_answers_when_it_says() {
     for (mode, written, flushed) in [(Mode::Async, 0, 1), (Mode::SyncFlush, 0, 2), (Mode::Sync, 2, 2)] {
         let mut primary = linked();
         tell(&mut primary, Input::Operator(Command::SetMode(mode)));
-        assert!(primary.status().protected, "{mode}");
+        assert!(primary.status().mode_kept, "{mode}");
         let mut begun = tell(&mut primary, write(1, false));
         begun.extend(tell(&mut primary, Input::Flush { ticket: Ticket(2) }));
         begun.extend(committed(&mut primary, 1));
@@ -207,14 +207,14 @@ fn a_link_that_is_lost_stops_no_initiator_and_is_said() {
     assert_eq!(replies(&synced(&mut primary)), []);
     let lost = tell(&mut primary, Input::PathLost { path: Path(0) });
     assert_eq!(replies(&lost), [(1, Ok(()))], "it is durable here");
-    assert!(lost.contains(&Output::Alarm(Alarm::Unprotected(Mode::Sync))), "{lost:?}");
-    assert!(!primary.status().protected);
+    assert!(lost.contains(&Output::Alarm(Alarm::ModeNotKept(Mode::Sync))), "{lost:?}");
+    assert!(!primary.status().mode_kept);
     assert_eq!(replies(&tell(&mut primary, write(2, false))), [], "nothing is answered that is only in memory");
     committed(&mut primary, 1);
     assert_eq!(replies(&synced(&mut primary)), [(2, Ok(()))]);
     tell(&mut primary, Input::Attaching { path: Path(0) });
     tell(&mut primary, welcome(1, after(Chain::START)));
-    assert!(primary.status().protected);
+    assert!(primary.status().mode_kept);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn pair() -> PairStatus {
         size: ByteLen(10 << 30),
         state: PairState::LinkDown { since: Millis(12_000) },
         mode: Mode::Async,
-        protected: true,
+        mode_kept: true,
         encrypted: true,
         generation: Generation(1),
         paths_up: 0,

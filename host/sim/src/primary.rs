@@ -411,7 +411,7 @@ impl World {
         if self.settings.mutation == Some(Mutation::FlushAnsweredEarly) {
             check::durability::promised(self, orders)?;
         }
-        let mode = self.primary.machine.as_ref().map(Primary::status).filter(|status| status.protected);
+        let mode = self.primary.machine.as_ref().map(Primary::status).filter(|status| status.mode_kept);
         if self.settings.mutation == Some(Mutation::SyncAnsweredEarly)
             && mode.is_some_and(|status| status.mode == Mode::Sync && status.durable == status.last)
         {
@@ -434,17 +434,17 @@ impl World {
     /// What an answer says.
     fn promised(&mut self, waiting: Waiting) -> Outcome {
         let status = self.primary.machine.as_ref().map(Primary::status);
-        let (mode, protected) = status.map_or((Mode::Async, false), |status| (status.mode, status.protected));
+        let (mode, kept) = status.map_or((Mode::Async, false), |status| (status.mode, status.mode_kept));
         if waiting.durable || mode == Mode::Sync {
             check::durability::promised(self, waiting.orders)?;
         }
         let remote = mode == Mode::Sync || (mode == Mode::SyncFlush && waiting.durable);
-        if remote && protected {
+        if remote && kept {
             self.stats.see(Sometimes::AnsweredForBothSites);
             check::durability::promised_at_both(self, waiting.orders)?;
         }
-        if remote && !protected {
-            self.stats.see(Sometimes::AnsweredUnprotected);
+        if remote && !kept {
+            self.stats.see(Sometimes::AnsweredWithoutTheCopy);
         }
         Ok(())
     }
@@ -599,7 +599,7 @@ impl World {
                     | Alarm::EpochNotPrepared(_)
                     | Alarm::SequenceEnd
                     | Alarm::CannotSeal
-                    | Alarm::Unprotected(_) => {}
+                    | Alarm::ModeNotKept(_) => {}
                 }
                 Ok(())
             }

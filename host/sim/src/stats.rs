@@ -39,7 +39,7 @@ pub enum Sometimes {
     TakeOver,
     TakeOverWithGapOpen,
     AnsweredForBothSites,
-    AnsweredUnprotected,
+    AnsweredWithoutTheCopy,
 }
 
 /// Sums over runs.
@@ -87,7 +87,7 @@ impl Sometimes {
         Self::TakeOver,
         Self::TakeOverWithGapOpen,
         Self::AnsweredForBothSites,
-        Self::AnsweredUnprotected,
+        Self::AnsweredWithoutTheCopy,
     ];
 }
 

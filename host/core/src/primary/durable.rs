@@ -36,12 +36,12 @@ impl Primary {
             Mode::Sync => true,
         };
         let nothing = self.mode != Mode::Sync && !waiting.durable;
-        let reached = if remote && self.can_protect() { self.remote_order } else { self.durable_order };
+        let reached = if remote && self.remote_follows() { self.remote_order } else { self.durable_order };
         nothing || waiting.order <= reached
     }
 
     /// Every record goes to the secondary as it comes, and its acknowledgement can be waited for.
-    fn can_protect(&self) -> bool {
+    fn remote_follows(&self) -> bool {
         self.link_up()
             && self.pause.is_none()
             && !self.transfer.is_full()
@@ -50,12 +50,12 @@ impl Primary {
     }
 
     /// Says when the mode is no longer kept, and answers those who waited for what does not come.
-    pub(super) fn run_protection(&mut self, now: Now) {
-        let protected = self.mode == Mode::Async || self.can_protect();
-        if self.protected && !protected {
-            self.alarm(now, Alarm::Unprotected(self.mode));
+    pub(super) fn run_mode(&mut self, now: Now) {
+        let kept = self.mode == Mode::Async || self.remote_follows();
+        if self.mode_kept && !kept {
+            self.alarm(now, Alarm::ModeNotKept(self.mode));
         }
-        self.protected = protected;
+        self.mode_kept = kept;
         self.answer_durable();
     }
 

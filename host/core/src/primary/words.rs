@@ -25,7 +25,7 @@ pub struct Settings {
 }
 
 /// When an initiator's request is answered. Where the secondary cannot be waited for (no link, paused, behind, no room
-/// there), `SyncFlush` and `Sync` answer when the journal is durable, and [`Status::protected`] says so.
+/// there), `SyncFlush` and `Sync` answer when the journal is durable, and [`Status::mode_kept`] says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
@@ -392,7 +392,7 @@ pub enum Alarm {
     #[error("the volume's home is full or fails ({0:?}): the journal keeps what cannot be destaged")]
     Home(StoreFault),
     #[error("requests are answered without the copy ({0} is not kept) until the secondary follows again")]
-    Unprotected(Mode),
+    ModeNotKept(Mode),
     #[error("the secondary has no room: free space there; until then what it is owed stays here")]
     SecondaryFull,
     #[error("the sites have diverged: {0}; the pair is stopped, nothing was overwritten")]
@@ -430,7 +430,7 @@ pub enum Room {
 pub struct Status {
     pub mode: Mode,
     /// The secondary is waited for as the mode says. Always so in `Async`, which waits for nothing.
-    pub protected: bool,
+    pub mode_kept: bool,
     pub copy: CopyState,
     pub pause: PauseState,
     pub link_paths: usize,

@@ -43,7 +43,7 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
     field(out, "state", &state(pair));
     field(out, "behind", &behind(pair));
     let sealed = if pair.encrypted { "encrypted" } else { "NOT encrypted" };
-    let kept = if pair.protected { "" } else { " (UNPROTECTED: answered without the copy)" };
+    let kept = if pair.mode_kept { "" } else { " (NOT KEPT: answered without the copy)" };
     field(out, "mode", &format!("{}{kept}, {sealed}, generation {}", pair.mode, pair.generation));
     field(out, "link", &format!("{} of {} paths up", pair.paths_up, pair.paths));
     field(out, "records", &marks(pair));

@@ -32,7 +32,7 @@ fn primary(state: PairState) -> PairStatus {
         size: ByteLen(10 << 30),
         state,
         mode: Mode::Async,
-        protected: true,
+        mode_kept: true,
         encrypted: true,
         generation: Generation(1),
         paths_up: 1,

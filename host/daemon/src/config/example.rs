@@ -107,7 +107,7 @@ listen = ["unix:nbd.sock"]
 #paths = 1
 # When initiators are answered. "async": a WRITE when it has its place, a FLUSH when it is durable here; "sync-flush":
 # a FLUSH when it is durable at the remote, too; "sync": every WRITE. Without a link all go on as durable here, and
-# `status` says "unprotected". `farseal mode PAIR MODE` changes it while the node runs.
+# `status` says that the mode is not kept. `farseal mode PAIR MODE` changes it while the node runs.
 #mode = "async"
 # How the key changes unless the policy says: "in-band" (no pause) or "pause" (send, stop, change, go on).
 #rotate = "in-band"

@@ -50,7 +50,7 @@ pub struct PairStatus {
     pub mode: Mode,
     /// The mode is kept: where it waits for the other site, it does.
     #[serde(default)]
-    pub protected: bool,
+    pub mode_kept: bool,
     /// Are records sealed?
     pub encrypted: bool,
     /// Who may write.

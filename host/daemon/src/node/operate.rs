@@ -165,7 +165,7 @@ impl PairNode {
         }
         self.tell(Command::SetMode(mode), "mode").await?;
         let mut reply = CommandReply::new(format!("initiators are answered in mode {mode}"));
-        if !self.look().await?.status.protected {
+        if !self.look().await?.status.mode_kept {
             reply.next = Some("the remote cannot be waited for now: see `farseal status`".into());
         }
         Ok(reply)

@@ -87,7 +87,7 @@ impl PairNode {
             journal: Some(JournalUse { used: ByteLen(view.journal_bytes), max: self.config.journal_max }),
             key: self.key_status(view),
             mode: status.mode,
-            protected: status.protected,
+            mode_kept: status.mode_kept,
             last_error: self.last_error(view, trouble),
             ..self.blank(Role::Primary, self.primary_state(view))
         }
@@ -197,7 +197,7 @@ impl PairNode {
             size: BlockCount(self.blocks.0).byte_len(self.config.block_bytes),
             state,
             mode: Mode::Async,
-            protected: true,
+            mode_kept: true,
             encrypted: self.config.encrypted,
             generation: Generation(0),
             paths_up: 0,
