@@ -147,6 +147,8 @@ impl<S: Transport> Session<S> {
 
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<End, End>> {
         loop {
+            // After a burst the socket was not asked, so that nothing would wake this task for what comes on it.
+            let unasked = self.burst_over;
             let mut moved = self.poll_fill(cx)?;
             // Before requests are taken, so that what came after a close is refused.
             moved |= self.take_answers();
@@ -154,7 +156,7 @@ impl<S: Transport> Session<S> {
             // What the export answered at once leaves at once.
             moved |= self.take_answers();
             moved |= self.poll_drain(cx)?;
-            if moved {
+            if moved || unasked {
                 continue;
             }
             if let Poll::Ready(end) = self.poll_end(cx) {

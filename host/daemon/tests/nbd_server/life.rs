@@ -94,6 +94,18 @@ fn bytes_in_flight_are_bounded() {
 }
 
 #[test]
+fn a_request_after_a_burst_is_taken_though_nothing_before_it_is_answered() {
+    let memory = Memory::new(64 * MIB);
+    let (_server, address, _) = serve(memory.clone(), TlsMode::Off);
+    let mut client = Client::enter(address, false);
+    memory.hold();
+    client.send(request(cmd::READ, 0, 0, 32 << 20), &[]);
+    memory.await_submitted(1);
+    client.send(request(cmd::FLUSH, 0, 0, 0), &[]);
+    memory.await_submitted(2);
+}
+
+#[test]
 fn a_removed_export_finishes_what_it_has_and_refuses_the_rest() {
     let memory = Memory::new(MIB);
     let (_server, address, registry) = serve(memory.clone(), TlsMode::Off);
