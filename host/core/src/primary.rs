@@ -81,6 +81,27 @@ struct Commit {
     order: Order,
 }
 
+/// How far one place is with the writes of appended commits.
+#[derive(Debug, Default)]
+struct Progress {
+    reached: Order,
+    /// The last record of each commit that is not there yet, and what order is reached when it is.
+    expected: VecDeque<(Sequence, Order)>,
+}
+
+impl Progress {
+    fn expect(&mut self, sequence: Sequence, order: Order) {
+        self.expected.push_back((sequence, order));
+    }
+
+    /// Everything up to `through` is there.
+    fn advance(&mut self, through: Sequence) {
+        while let Some((_, order)) = self.expected.pop_front_if(|(sequence, _)| *sequence <= through) {
+            self.reached = self.reached.max(order);
+        }
+    }
+}
+
 /// A request that is answered later.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
@@ -121,16 +142,14 @@ pub struct Primary {
     synced: Sequence,
     sync_under_way: bool,
     last_sync: Instant,
-    /// What order each appended commit reached, until it is durable.
-    order_marks: VecDeque<(Sequence, Order)>,
-    durable_order: Order,
+    /// Writes that are durable in the journal.
+    in_journal: Progress,
     waiting: VecDeque<Waiting>,
     mode: Mode,
     /// What [`Status::mode_kept`] says, as of the last input.
     mode_kept: bool,
-    /// What order each appended commit reached, until the secondary holds it durably.
-    remote_marks: VecDeque<(Sequence, Order)>,
-    remote_order: Order,
+    /// Writes that the secondary holds durably.
+    at_remote: Progress,
     journal_failed: bool,
     journal_bytes: ByteLen,
     // Home.
@@ -193,13 +212,11 @@ impl Primary {
             synced: last,
             sync_under_way: false,
             last_sync: now.instant,
-            order_marks: VecDeque::new(),
-            durable_order: Order(0),
+            in_journal: Progress::default(),
             waiting: VecDeque::new(),
             mode: recovered.mode.unwrap_or(settings.mode),
             mode_kept: false,
-            remote_marks: VecDeque::new(),
-            remote_order: Order(0),
+            at_remote: Progress::default(),
             journal_failed: false,
             journal_bytes: ByteLen(0),
             destaged: last,
@@ -343,11 +360,7 @@ impl Primary {
 
     /// Does anything here say that the secondary may lack this block's content?
     pub fn owes(&self, lba: Lba) -> bool {
-        let planned = self.commits.iter().flat_map(|commit| &commit.records).filter_map(|record| record.extent);
-        let queued = self.queue.iter().map(|accepted| accepted.rest);
-        let unacked = self.transfer.unacked().filter_map(|record| record.extent);
-        self.copying.map().is_some_and(|map| map.owes(lba))
-            || queued.chain(planned).chain(unacked).any(|extent| extent.contains(lba))
+        self.copying.map().is_some_and(|map| map.owes(lba)) || self.under_way().any(|extent| extent.contains(lba))
     }
 
     /// The blocks of an extent that the secondary may lack, in order. Empty without a secondary.
@@ -355,14 +368,19 @@ impl Primary {
         if !self.settings.paired {
             return Vec::new();
         }
+        let mapped = self.copying.map().map(|map| map.runs(within)).unwrap_or_default();
+        let mut all: Vec<Extent> =
+            self.under_way().filter_map(|extent| extent.intersection(within)).chain(mapped).collect();
+        all.sort_by_key(|extent| extent.first());
+        joined(all.into_iter())
+    }
+
+    /// What was written and not acknowledged, but for what the dirty map remembers.
+    fn under_way(&self) -> impl Iterator<Item = Extent> {
         let planned = self.commits.iter().flat_map(|commit| &commit.records).filter_map(|record| record.extent);
         let queued = self.queue.iter().map(|accepted| accepted.rest);
         let unacked = self.transfer.unacked().filter_map(|record| record.extent);
-        let mapped = self.copying.map().map(|map| map.runs(within)).unwrap_or_default();
-        let all = queued.chain(planned).chain(unacked).filter_map(|extent| extent.intersection(within)).chain(mapped);
-        let mut all: Vec<Extent> = all.collect();
-        all.sort_by_key(|extent| extent.first());
-        joined(all.into_iter())
+        queued.chain(planned).chain(unacked)
     }
 
     /// The dirty map, to be made durable or shown.
@@ -420,6 +438,8 @@ impl Primary {
     /// Everything that may go on, goes on. Runs after each input.
     fn proceed(&mut self, now: Now) {
         self.told = now.instant;
+        // Before anything is planned, whose sealing they would wait for.
+        self.answer_durable();
         self.run_resync(now);
         self.run_copy();
         self.plan_commits(now);
@@ -447,7 +467,6 @@ impl Primary {
         } else {
             self.outputs.push_back(Output::Reply { ticket, result: Ok(()) });
         }
-        self.answer_durable();
     }
 
     fn accept(&mut self, ticket: Ticket, content: Content, extent: Extent) {
@@ -466,7 +485,6 @@ impl Primary {
 
     fn on_flush(&mut self, ticket: Ticket) {
         self.waiting.push_back(Waiting { order: self.accepted, ticket, durable: true });
-        self.answer_durable();
     }
 
     fn on_command(&mut self, now: Now, command: Command) {
@@ -528,12 +546,15 @@ impl Primary {
     /// What this machine promises at every rest.
     fn assert_invariants(&self) {
         assert!(self.synced <= self.appended && self.appended < self.next, "durable <= appended < next");
-        assert!(self.remote_order <= self.durable_order, "the secondary holds nothing that is not durable here");
+        assert!(
+            self.at_remote.reached <= self.in_journal.reached,
+            "the secondary holds nothing that is not durable here"
+        );
         assert!(self.destaged <= self.synced, "home never holds what the journal could lose");
         assert!(self.homed <= self.destaged, "only what was destaged can be durable at home");
         assert!(self.transfer.sent() <= self.synced, "only what is durable here is sent");
         assert!(self.trimmed <= self.homed, "the journal keeps what home does not hold");
-        assert!(self.durable_order <= self.planned && self.planned <= self.accepted, "orders follow each other");
+        assert!(self.in_journal.reached <= self.planned && self.planned <= self.accepted, "orders follow each other");
     }
 }
 

@@ -329,8 +329,9 @@ impl Runner {
 
     fn run(mut self, events: &Receiver<Event>) {
         self.carry_out();
+        // Before there is room for the first write; from then on when the mode changes.
+        self.intake.set_answering(self.primary.answers_at_once());
         loop {
-            self.intake.set_answering(self.primary.answers_at_once());
             self.intake.set_room(self.backlog.is_empty() && self.primary.room() == Room::Open);
             let first = match self.wait(events) {
                 Ok(event) => Some(event),
@@ -416,10 +417,9 @@ impl Runner {
             }
             Event::Placed { ticket, extent, data, fua, reply } => {
                 self.intake.heard(data.len());
-                self.heard = self.heard.max(ticket);
                 self.writes.insert(ticket, data);
                 self.replies.extend(reply.map(|reply| (ticket, reply)));
-                inputs.push(Input::Write { ticket, what: What::Data, extent, fua });
+                self.hear(ticket, What::Data, extent, fua, inputs);
             }
             Event::Flush { reply } => {
                 if self.backlog.is_empty() {
@@ -529,8 +529,13 @@ impl Runner {
             | Event::Look { .. }
             | Event::Stop => return,
         };
-        self.heard = self.heard.max(ticket);
         self.replies.insert(ticket, reply);
+        self.hear(ticket, what, extent, fua, inputs);
+    }
+
+    /// Core is told of a write that has its place in the data buffer.
+    fn hear(&mut self, ticket: Ticket, what: What, extent: Extent, fua: bool, inputs: &mut Vec<Input>) {
+        self.heard = self.heard.max(ticket);
         inputs.push(Input::Write { ticket, what, extent, fua });
     }
 
@@ -605,9 +610,8 @@ impl Runner {
                 let (extent, data) = self.whole_blocks(at, zeroes)?;
                 let ticket = self.ticket();
                 self.buffer.write(ticket, extent.first(), &data);
-                self.heard = self.heard.max(ticket);
                 self.writes.insert(ticket, data);
-                inputs.push(Input::Write { ticket, what: What::Data, extent, fua: false });
+                self.hear(ticket, What::Data, extent, false, inputs);
             }
         }
         (first_whole < end_whole).then(|| self.extent(first_whole, end_whole)).transpose()

@@ -411,9 +411,10 @@ impl World {
         if self.settings.mutation == Some(Mutation::FlushAnsweredEarly) {
             check::durability::promised(self, orders)?;
         }
-        let mode = self.primary.machine.as_ref().map(Primary::status).filter(|status| status.mode_kept);
         if self.settings.mutation == Some(Mutation::SyncAnsweredEarly)
-            && mode.is_some_and(|status| status.mode == Mode::Sync && status.durable == status.last)
+            && let Some(status) = self.primary.machine.as_ref().map(Primary::status)
+            && (status.mode, status.mode_kept) == (Mode::Sync, true)
+            && status.durable == status.last
         {
             check::durability::promised_at_both(self, orders)?;
         }

@@ -5,13 +5,8 @@ use super::*;
 impl Primary {
     /// Answers what waits for durability, in order.
     pub(super) fn answer_durable(&mut self) {
-        while let Some((sequence, order)) = self.remote_marks.front().copied() {
-            if sequence > self.transfer.acked() {
-                break;
-            }
-            self.remote_marks.pop_front();
-            self.remote_order = self.remote_order.max(order);
-        }
+        self.in_journal.advance(self.synced);
+        self.at_remote.advance(self.transfer.acked());
         while let Some(waiting) = self.waiting.front().copied() {
             let result = if self.fenced.is_some() {
                 Err(ReplyError::Fenced)
@@ -30,14 +25,12 @@ impl Primary {
     }
 
     fn is_reached(&self, waiting: Waiting) -> bool {
-        let remote = match self.mode {
-            Mode::Async => false,
-            Mode::SyncFlush => waiting.durable,
-            Mode::Sync => true,
-        };
-        let nothing = self.mode != Mode::Sync && !waiting.durable;
-        let reached = if remote && self.remote_follows() { self.remote_order } else { self.durable_order };
-        nothing || waiting.order <= reached
+        let both = if self.remote_follows() { self.at_remote.reached } else { self.in_journal.reached };
+        match (self.mode, waiting.durable) {
+            (Mode::Async | Mode::SyncFlush, false) => true,
+            (Mode::Async, true) => waiting.order <= self.in_journal.reached,
+            (Mode::SyncFlush, true) | (Mode::Sync, _) => waiting.order <= both,
+        }
     }
 
     /// Every record goes to the secondary as it comes, and its acknowledgement can be waited for.
@@ -86,12 +79,12 @@ impl Primary {
         }
         self.appended_bytes_unsynced += commit.bytes.0;
         self.journal_bytes.0 += commit.bytes.0;
-        self.order_marks.push_back((self.appended, commit.order));
+        self.in_journal.expect(self.appended, commit.order);
         // What is not on its way is not waited for one by one.
         if !self.copying.sends() {
-            self.remote_marks.pop_back();
+            self.at_remote.expected.pop_back();
         }
-        self.remote_marks.push_back((self.appended, commit.order));
+        self.at_remote.expect(self.appended, commit.order);
     }
 
     pub(super) fn on_commit_failed(&mut self, now: Now, fault: StoreFault) {
@@ -120,7 +113,6 @@ impl Primary {
             self.journal_failed = true;
             self.alarm(now, Alarm::JournalFailed);
         }
-        self.answer_durable();
     }
 
     pub(super) fn retry_stalled(&mut self, now: Now) {
@@ -130,7 +122,6 @@ impl Primary {
         {
             stall.retry_at = now.instant.plus(STORE_RETRY_INTERVAL);
             self.outputs.push_back(Output::RetryCommit);
-            self.answer_durable();
         }
         if self.home_stalled_until.is_some_and(|at| now.instant >= at) {
             self.home_stalled_until = None;
@@ -162,14 +153,6 @@ impl Primary {
     pub(super) fn on_journal_synced(&mut self, through: Sequence) {
         self.sync_under_way = false;
         self.synced = self.synced.max(through.min(self.appended));
-        while let Some((sequence, order)) = self.order_marks.front().copied() {
-            if sequence > self.synced {
-                break;
-            }
-            self.order_marks.pop_front();
-            self.durable_order = self.durable_order.max(order);
-        }
-        self.answer_durable();
     }
 
     pub(super) fn run_home(&mut self, now: Now) {

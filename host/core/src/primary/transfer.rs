@@ -269,7 +269,6 @@ impl Primary {
             self.fenced = Some(generation);
             self.outputs.push_back(Output::PersistFence { generation });
             self.diverge(now, Divergence::Fenced(generation));
-            self.answer_durable();
         }
     }
 

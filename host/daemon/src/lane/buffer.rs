@@ -1,7 +1,8 @@
 //! The data buffer: what initiators wrote and home does not have yet. Reads look here first.
 //!
-//! The lane's thread and its [intake](super::intake) write it, connections read it. Each block's entry says which write it is of, so that destaging an
-//! older write never takes a newer one away. The lock is held for look-ups only, never over I/O.
+//! The lane's thread and its [intake](super::intake) write it, connections read it. Each block's entry says which write
+//! it is of, so that destaging an older write never takes a newer one away. The lock is held for look-ups only, never
+//! over I/O.
 
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};

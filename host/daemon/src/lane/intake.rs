@@ -10,15 +10,15 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use farseal_core::limits::ACCEPTED_BYTES_MAX;
 use farseal_core::primary::What;
 use farseal_core::units::{BlockBytes, BlockCount, Extent, Lba, Ticket};
 
-use super::Event;
 use super::buffer::Buffer;
+use super::{Event, wide};
 use crate::nbd::completion::Reply;
 use crate::nbd::export::Answer;
 
@@ -56,16 +56,11 @@ impl Intake {
 
     /// A write of an initiator.
     pub fn write(&self, offset: u64, data: Bytes, fua: bool, reply: Reply) {
-        let Some(extent) = self.whole_blocks(offset, &data) else {
-            return self.send_unplaced(Event::Write { offset, data, fua, reply });
+        let door = self.door();
+        let whole = self.whole_blocks(offset, &data).filter(|_| self.may_place(wide(data.len())));
+        let Some(extent) = whole else {
+            return self.send_unplaced(&door, Event::Write { offset, data, fua, reply });
         };
-        let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.may_place(wide(data.len())) {
-            self.unplaced.fetch_add(1, Ordering::Relaxed);
-            // An event that cannot be sent takes its reply with it, which answers EIO.
-            let _ = door.send(Event::Write { offset, data, fua, reply });
-            return;
-        }
         let ticket = self.ticket();
         self.unheard.fetch_add(wide(data.len()), Ordering::Relaxed);
         self.buffer.write(ticket, extent.first(), &data);
@@ -80,12 +75,12 @@ impl Intake {
 
     /// A run of zeroes of an initiator.
     pub fn zero(&self, offset: u64, len: u64, fua: bool, what: What, reply: Reply) {
-        self.send_unplaced(Event::Zero { offset, len, fua, what, reply });
+        self.send_unplaced(&self.door(), Event::Zero { offset, len, fua, what, reply });
     }
 
     /// An initiator's FLUSH: it covers everything that was answered before it came.
     pub fn flush(&self, reply: Reply) {
-        let _ = self.door.lock().unwrap_or_else(PoisonError::into_inner).send(Event::Flush { reply });
+        let _ = self.door().send(Event::Flush { reply });
     }
 
     /// The next ticket. The lane takes tickets for what it places itself while something is unplaced, or nothing that
@@ -106,7 +101,7 @@ impl Intake {
 
     /// Whether connections may go on placing writes.
     pub(super) fn set_room(&self, room: bool) {
-        self.room.store(room, Ordering::Relaxed);
+        self.room.store(room, Ordering::Release);
     }
 
     /// Whether a write is answered when it is placed, as the mode says.
@@ -116,7 +111,7 @@ impl Intake {
 
     /// Nothing is placed here any more: whatever was, is in the inbox when this returns.
     pub(super) fn close(&self) {
-        let _door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        let _door = self.door();
         self.set_room(false);
     }
 
@@ -128,20 +123,20 @@ impl Intake {
     }
 
     fn may_place(&self, bytes: u64) -> bool {
-        self.room.load(Ordering::Relaxed)
+        self.room.load(Ordering::Acquire)
             && self.unplaced.load(Ordering::Acquire) == 0
             && self.unheard.load(Ordering::Relaxed) + bytes <= ACCEPTED_BYTES_MAX.0
     }
 
-    fn send_unplaced(&self, event: Event) {
-        let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+    /// An event that cannot be sent takes its reply with it, which answers EIO.
+    fn send_unplaced(&self, door: &Sender<Event>, event: Event) {
         self.unplaced.fetch_add(1, Ordering::Relaxed);
         let _ = door.send(event);
     }
-}
 
-fn wide(len: usize) -> u64 {
-    u64::try_from(len).unwrap_or(u64::MAX)
+    fn door(&self) -> MutexGuard<'_, Sender<Event>> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]

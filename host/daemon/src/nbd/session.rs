@@ -147,8 +147,6 @@ impl<S: Transport> Session<S> {
 
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<End, End>> {
         loop {
-            // After a burst the socket was not asked, so that nothing would wake this task for what comes on it.
-            let unasked = self.burst_over;
             let mut moved = self.poll_fill(cx)?;
             // Before requests are taken, so that what came after a close is refused.
             moved |= self.take_answers();
@@ -156,7 +154,7 @@ impl<S: Transport> Session<S> {
             // What the export answered at once leaves at once.
             moved |= self.take_answers();
             moved |= self.poll_drain(cx)?;
-            if moved || unasked {
+            if moved {
                 continue;
             }
             if let Poll::Ready(end) = self.poll_end(cx) {
@@ -204,8 +202,9 @@ impl<S: Transport> Session<S> {
     /// Submits the requests that are here in full and have room in flight; at most a burst, so that the
     /// first answers leave while the next requests are carried out.
     fn take_requests(&mut self) -> Result<bool, End> {
-        let (mut moved, mut submitted, mut burst) = (false, false, 0);
-        self.burst_over = false;
+        // While a burst is over the socket is not asked, and nothing would wake this task for what comes on it: that it
+        // may be asked again is a move.
+        let (mut moved, mut submitted, mut burst) = (mem::take(&mut self.burst_over), false, 0);
         while !self.burst_over {
             match self.next_request()? {
                 Step::Stop => break,
