@@ -6,6 +6,8 @@
 mod faults;
 #[path = "store_files/files.rs"]
 mod files;
+#[path = "store_files/golden.rs"]
+mod golden;
 #[path = "store_files/home.rs"]
 mod home;
 #[path = "store_files/index.rs"]
