@@ -17,6 +17,7 @@
 
 pub mod asking;
 pub mod bindings;
+pub mod bounds;
 pub mod cipher;
 pub mod disguise;
 pub mod log;

@@ -11,7 +11,9 @@ use crate::plugin::{self, Plugin, export_meta};
 use crate::units::{Instant, Size, Span};
 use crate::{PluginError, stated};
 
-pub use wit::{Action, Decided, Decision, Event, HostLimits, How, KeyInfo, KeyState, Outcome, OutcomeOfDecision};
+pub use wit::{
+    Action, Decided, Decision, Event, HostLimits, How, KeyInfo, KeyState, Outcome, OutcomeOfDecision, Watch,
+};
 
 /// A rotation policy.
 pub trait Policy: Plugin {
@@ -121,7 +123,7 @@ impl Decisions {
 
     /// Have [`Event::Usage`] sent once, when the active key has sealed this much; replaces the mark set before.
     pub fn watch_bytes(&mut self, size: Size, why: &str) {
-        self.make(why, Action::Watch(wit::Watch { bytes: Some(size.as_bytes()), blocks: None }));
+        self.make(why, Action::Watch(Watch { bytes: Some(size.as_bytes()), blocks: None }));
     }
 
     /// Tell the operator.
