@@ -1,0 +1,90 @@
+//! Disguise `plain`: none. A key goes at once, in a record of its own, as short as it can be: for a link that nobody
+//! watches, and for comparison. An observer who knows the traffic sees it.
+
+use farseal_sdk::disguise::{Disguise, Seed, Seen, Slot};
+use farseal_sdk::settings::NoSettings;
+use farseal_sdk::{About, Plugin};
+
+/// What a carrier begins with.
+const MAGIC: [u8; 8] = *b"FSPLAIN1";
+const LENGTH: usize = 4;
+const OVERHEAD: usize = MAGIC.len() + LENGTH;
+/// The longest payload: sixteen times what a key needs.
+const LONGEST_PAYLOAD: usize = 64 << 10;
+
+/// The disguise.
+#[derive(Debug)]
+pub struct Plain;
+
+impl Plugin for Plain {
+    const ABOUT: About = farseal_sdk::about!("Hides nothing: a key goes at once, in a record of its own.");
+    type Settings = NoSettings;
+}
+
+impl Disguise for Plain {
+    fn plan(_recent: &[Seen], smallest: u32, _seed: &Seed, _settings: &NoSettings) -> Vec<Slot> {
+        vec![Slot { gap: 0, blocks: smallest }]
+    }
+
+    fn capacity(cover_bytes: usize, _settings: &NoSettings) -> usize {
+        cover_bytes.saturating_sub(OVERHEAD).min(LONGEST_PAYLOAD)
+    }
+
+    fn embed(cover: &mut [u8], payload: &[u8], _seed: &Seed, _settings: &NoSettings) {
+        let Ok(length) = u32::try_from(payload.len()) else { return };
+        let Some((head, body)) = cover.split_first_chunk_mut::<OVERHEAD>() else { return };
+        let Some(place) = body.get_mut(..payload.len()) else { return };
+        head[..MAGIC.len()].copy_from_slice(&MAGIC);
+        head[MAGIC.len()..].copy_from_slice(&length.to_le_bytes());
+        place.copy_from_slice(payload);
+    }
+
+    fn extract(carrier: &[u8], _settings: &NoSettings) -> Option<Vec<u8>> {
+        let (magic, rest) = carrier.split_first_chunk::<{ MAGIC.len() }>()?;
+        let (length, body) = rest.split_first_chunk::<LENGTH>()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        if *magic != MAGIC || length > LONGEST_PAYLOAD {
+            return None;
+        }
+        body.get(..length).map(<[u8]>::to_vec)
+    }
+}
+
+farseal_sdk::export_disguise!(Plain);
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use farseal_sdk::disguise::{capacity, embed, extract, plan};
+
+    use super::*;
+
+    #[test]
+    fn what_goes_in_comes_out_up_to_capacity() {
+        for cover in [12, 13, 4096] {
+            let most = usize::try_from(capacity::<Plain>(cover, "{}").unwrap()).unwrap();
+            let cover = vec![0xa5; usize::try_from(cover).unwrap()];
+            for length in [0, 1, most] {
+                let payload = vec![4; length.min(most)];
+                let carrier = embed::<Plain>(cover.clone(), &payload, &[7; 32], "{}").unwrap();
+                assert_eq!(extract::<Plain>(&carrier, "{}").unwrap(), Some(payload));
+            }
+            assert!(embed::<Plain>(cover.clone(), &vec![4; most + 1], &[7; 32], "{}").is_err());
+            assert_eq!(extract::<Plain>(&cover, "{}").unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_key_goes_at_once_and_as_short_as_it_can_be() {
+        let slots = plan::<Plain>(&[], 2, &[7; 32], "{}").unwrap();
+        assert_eq!(slots.iter().map(|slot| (slot.gap, slot.blocks)).collect::<Vec<_>>(), [(0, 2)]);
+    }
+
+    #[test]
+    fn a_length_beyond_the_carrier_is_refused() {
+        let mut carrier = embed::<Plain>(vec![0; 64], &[1; 8], &[7; 32], "{}").unwrap();
+        carrier[MAGIC.len()] = 200;
+        assert_eq!(extract::<Plain>(&carrier, "{}").unwrap(), None);
+    }
+}
