@@ -13,7 +13,8 @@
 //! bulk bytes never come here: an input names a place and a length, an output says what to do with them.
 //!
 //! Reading order: the vocabulary ([`units`], [`limits`]), the bytes ([`record`], [`journal`], [`frame`]), the small
-//! machines ([`window`], [`chain`], [`ledger`], [`owed`], [`rotation`]), then the two sites ([`primary`],
+//! machines ([`window`], [`chain`], [`ledger`], [`owed`], [`flow`],
+//! [`rotation`]), then the two sites ([`primary`],
 //! [`secondary`]).
 
 pub mod units;
@@ -35,6 +36,8 @@ pub mod ledger;
 pub mod owed;
 
 pub mod rotation;
+
+pub mod flow;
 
 pub mod primary;
 

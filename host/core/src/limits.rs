@@ -70,6 +70,27 @@ pub const OWED_GRANULE_BYTES: ByteLen = ByteLen(64 << 10);
 /// Bytes of initial copy or resync under way at once; leaves three quarters of the window to initiators.
 pub const COPY_BYTES_IN_FLIGHT_MAX: ByteLen = ByteLen(16 << 20);
 
+/// Connections of one pair's link: more than the queues of a network card spread over.
+pub const PATHS_MAX: u16 = 16;
+
+/// The least rate that a throttle may have: a record of 1 MiB then takes 16 s, less than an initiator's patience.
+pub const RATE_MIN: ByteLen = ByteLen(64 << 10);
+
+/// The greatest rate that a throttle may have, 1 TiB a second: beyond every link; keeps the bucket's sums in 64 bits.
+pub const RATE_MAX: ByteLen = ByteLen(1 << 40);
+
+/// What a throttle lets through at once after a rest: a tenth of a second's worth.
+pub const RATE_BURST: Millis = Millis(100);
+
+/// Percent of the journal's limit above which initiators are slowed down.
+pub const HIGH_WATER_PERCENT: u8 = 80;
+
+/// The delay of a write's answer when the journal is full: what a busy disk takes, so that no initiator gives up on it.
+pub const PACE_MAX: Millis = Millis(20);
+
+/// The longest delay of a write's answer that may be configured: far below the 30 s of Linux's SCSI timer.
+pub const PACE_LONGEST: Millis = Millis(1_000);
+
 /// How long the journal may wait with a sync when nobody waits for it.
 pub const LAZY_SYNC_INTERVAL: Millis = Millis(1_000);
 

@@ -13,6 +13,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::chain::{Chain, Digest};
+use crate::flow::{Chosen, Flow, Way};
 use crate::frame::{Ack, KeyRefusal, Welcome};
 use crate::limits::{
     ALARMS_MAX, BUFFER_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, COMMITS_IN_FLIGHT_MAX,
@@ -31,6 +32,7 @@ use crate::window::Range;
 
 mod copy;
 mod durable;
+mod flow;
 mod keys;
 mod plan;
 mod recover;
@@ -38,6 +40,7 @@ mod transfer;
 mod words;
 
 pub use copy::CopyState;
+pub use flow::FlowStatus;
 pub use recover::{Found, Kept, KeptMap, Logged};
 pub use transfer::Divergence;
 pub use words::*;
@@ -168,6 +171,7 @@ pub struct Primary {
     // Copying.
     transfer: transfer::Transfer,
     copying: copy::Copying,
+    flow: flow::Flowing,
     cuts: u64,
     /// Key records above the acknowledged mark whose epochs were voided.
     voided: BTreeSet<Sequence>,
@@ -232,6 +236,7 @@ impl Primary {
             trimmed: Sequence::NONE,
             transfer,
             copying,
+            flow: flow::Flowing::new(settings.flow, recovered.chosen),
             cuts: recovered.cuts,
             voided: BTreeSet::new(),
             discard_after_commit: Vec::new(),
@@ -516,6 +521,7 @@ impl Primary {
                     self.outputs.push_back(Output::PersistMode { mode });
                 }
             }
+            Command::SetWay(way) => self.set_way(way),
             Command::CopyAll => {
                 if self.settings.paired {
                     self.owe_everything();

@@ -212,6 +212,8 @@ pub struct Secondary {
     taken_over: bool,
     outputs: VecDeque<Output>,
     paths: BTreeSet<Path>,
+    /// The path on which something came last: the one that surely lives, and takes the answers.
+    heard: Option<Path>,
     /// Keys that a restart found and that are being checked again. Until then no path is welcomed: the mark that it
     /// would be told might be below what was acknowledged before.
     rechecked: BTreeSet<Sequence>,
@@ -272,6 +274,7 @@ impl Secondary {
             taken_over: recovered.taken_over,
             outputs: VecDeque::new(),
             paths: BTreeSet::new(),
+            heard: None,
             rechecked: BTreeSet::new(),
             attaches: BTreeMap::new(),
             takeover_wanted: false,
@@ -370,7 +373,9 @@ impl Secondary {
             }
             Input::PathLost { path } => {
                 self.attaches.remove(&path);
-                self.paths.remove(&path);
+                if self.paths.remove(&path) {
+                    self.say_again();
+                }
             }
             Input::Record { path, header, digest } => self.on_record(now, path, header, digest),
             Input::Nonsense { path } => self.drop_path(now, path, Alarm::Nonsense),
@@ -432,6 +437,7 @@ impl Secondary {
             self.outputs.push_back(Output::PersistGeneration { generation: self.generation, taken_over: false });
         }
         self.paths.insert(path);
+        self.heard = Some(path);
         // Before the welcome: its mark must not be taken for a key's delivery.
         if let Some((key, why)) = self.key_refused() {
             self.outputs.push_back(Output::KeyRefused { path, key, why });
@@ -466,6 +472,7 @@ impl Secondary {
         if !self.paths.contains(&path) || self.failed {
             return;
         }
+        self.heard = Some(path);
         if self.retry_at.is_some() {
             self.missed = true;
             return;
@@ -629,7 +636,7 @@ impl Secondary {
         if self.refused_told != Some(key) {
             self.refused_told = Some(key);
             self.alarm(now, Alarm::KeyRefused { key, why });
-            if let Some(path) = self.paths.first().copied() {
+            if let Some(path) = self.answering_path() {
                 self.outputs.push_back(Output::KeyRefused { path, key, why });
             }
         }
@@ -672,11 +679,24 @@ impl Secondary {
         if !std::mem::take(&mut self.ack_due) {
             return;
         }
-        let Some(path) = self.paths.first().copied() else {
+        let Some(path) = self.answering_path() else {
             return;
         };
         let ack = self.ack();
         self.outputs.push_back(Output::Ack { path, ack });
+    }
+
+    /// An answer may be lost with its path: another one takes it. Where there is none, the next welcome says the same.
+    fn say_again(&mut self) {
+        self.ack_due = true;
+        if let (Some((key, why)), Some(path)) = (self.key_refused(), self.answering_path()) {
+            self.outputs.push_back(Output::KeyRefused { path, key, why });
+        }
+    }
+
+    /// Any path will do; a broken one is known last where nothing comes.
+    fn answering_path(&self) -> Option<Path> {
+        self.heard.filter(|path| self.paths.contains(path)).or_else(|| self.paths.first().copied())
     }
 
     fn ack(&self) -> Ack {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use farseal_core::chain::{Chain, Digest};
+use farseal_core::flow::{Flow, Way};
 use farseal_core::frame::{Ack, Welcome};
 use farseal_core::limits::{KEY_DELIVERY_WAIT, STALL_PATIENCE, WINDOW_RECORDS_MAX};
 use farseal_core::owed::OwedMap;
@@ -34,6 +35,7 @@ fn settings(paired: bool) -> Settings {
         key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
         rotate_how: How::InBand,
         journal_bytes_max: ByteLen(1 << 30),
+        flow: Flow { way: Way { paths: 2, ..Way::default() }, ..Flow::default() },
     }
 }
 

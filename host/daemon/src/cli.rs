@@ -5,6 +5,7 @@
 //! pair        cards, invitations, new pairs
 //! status      am I protected, and how far behind
 //! operate     rotate, suspect, pause, resume, takeover, scrub, copy-all
+//! flow        transfer
 //! plugin      list, inspect, check, swap
 //! failure     exit codes
 //! ```
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::control::client::Client;
 
 pub mod failure;
+mod flow;
 pub mod identity;
 mod init;
 mod invitation;
@@ -67,6 +69,8 @@ enum Command {
     Status(status::Status),
     #[command(flatten)]
     Operate(operate::Operate),
+    #[command(flatten)]
+    Flow(flow::Flow),
     /// List, inspect, check and swap plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -121,6 +125,7 @@ fn perform<E: Into<Box<dyn std::error::Error>>>(
         Command::Pair(command) => pair::pair(&place, command),
         Command::Status(status) => status::status(&place, &status),
         Command::Operate(command) => operate::operate(&place, command),
+        Command::Flow(command) => flow::flow(&place, command),
         Command::Plugin(command) => plugin::plugin(&place, command),
     };
     match done {

@@ -12,6 +12,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use farseal_core::flow::Transfer;
 use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
 use farseal_core::units::{BlockBytes, ByteLen, PairId, VolumeId};
@@ -217,9 +218,9 @@ pub struct Pair {
     pub encrypted: bool,
     /// The seal unit. The same at both sites.
     pub block_bytes: BlockBytes,
-    /// Connections of the link, at least 1; spread over the peer's addresses.
+    /// Connections of the link, at least 1; spread over the peer's addresses. In order, one carries, the others stand by.
     pub paths: u16,
-    /// The order in which records travel.
+    /// The order in which records travel, until an operator chooses another.
     pub transfer: Transfer,
     /// When initiators are answered, until an operator chooses another mode.
     pub mode: Mode,
@@ -237,15 +238,6 @@ pub struct Pair {
     pub disguise: PluginChoice,
     /// How the copy is opened.
     pub recovery: PluginChoice,
-}
-
-/// The order in which records travel (R9, R10).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transfer {
-    /// One path, in order.
-    Ordered,
-    /// Any number of paths, in any order; the secondary puts them in order.
-    Scheduled,
 }
 
 /// A component for a slot of a pair.

@@ -22,11 +22,12 @@ use farseal_core::frame::{Ack, KeyRefusal, Welcome};
 use farseal_core::limits::COMMIT_BYTES_MAX;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
-    Command, Input, Output, Primary, ReplyError, Room, Settings, Source, Status, StoreFault, What,
+    Command, FlowStatus, Input, Output, Primary, ReplyError, Room, Settings, Source, Status, StoreFault, What,
 };
 use farseal_core::rotation::{KeyLimits, KeyUse, Refused};
 use farseal_core::units::{BlockCount, Epoch, Extent, Generation, Incarnation, Lba, Path, Sequence, Ticket};
 use farseal_core::window::Range;
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::keyring::Keyring;
@@ -153,6 +154,7 @@ pub struct LaneView {
     pub keys: Vec<KeyUse>,
     pub limits: KeyLimits,
     pub journal_bytes: u64,
+    pub flow: FlowStatus,
     pub last_seal_fault: Option<String>,
     pub rotation_due: Option<farseal_core::units::WallTime>,
 }
@@ -193,6 +195,8 @@ pub struct Lane {
     pub home: Arc<dyn Home>,
     pub journal: JournalReader,
     pub settings: Settings,
+    /// How many paths the link should have.
+    pub paths: watch::Sender<u16>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -211,15 +215,18 @@ impl Lane {
         let (home, settings) = (Arc::clone(&parts.home), parts.settings);
         let intake = Arc::new(Intake::new(Arc::clone(&buffer), settings.block_bytes, inbox.clone()));
         let journal = found.journal.reader();
+        let way = found.recovered.chosen.way.unwrap_or(settings.flow.way);
+        let paths = watch::Sender::new(way.paths);
         let thread = {
             let (inbox, buffer, intake) = (inbox.clone(), Arc::clone(&buffer), Arc::clone(&intake));
+            let paths = paths.clone();
             let name = format!("lane-{}", parts.name);
             std::thread::Builder::new()
                 .name(name)
-                .spawn(move || Runner::new(parts, found, &inbox, buffer, intake).run(&events))
+                .spawn(move || Runner::new(parts, found, &inbox, buffer, intake, paths).run(&events))
                 .map_err(|source| StoreError::io(FilePath::new("."), "start the lane's thread", source))?
         };
-        Ok(Self { inbox, intake, buffer, home, journal, settings, thread: Mutex::new(Some(thread)) })
+        Ok(Self { inbox, intake, buffer, home, journal, settings, paths, thread: Mutex::new(Some(thread)) })
     }
 
     /// Stops the lane: what is accepted is committed and durable before this returns.
@@ -266,6 +273,7 @@ struct Runner {
     destage_queue: VecDeque<destage::Write>,
     outbox: Outbox,
     paths: BTreeMap<Path, PathJobs>,
+    wanted_paths: watch::Sender<u16>,
     keyring: Arc<Keyring>,
     keywork: KeyWork,
     policy: PolicyWork,
@@ -283,6 +291,7 @@ impl Runner {
         inbox: &Sender<Event>,
         buffer: Arc<Buffer>,
         intake: Arc<Intake>,
+        wanted_paths: watch::Sender<u16>,
     ) -> Self {
         let recover::Found { mut journal, recovered, chain, state } = found;
         journal.begin(parts.settings.generation, parts.incarnation);
@@ -316,6 +325,7 @@ impl Runner {
             destage_queue: VecDeque::new(),
             outbox: Outbox::default(),
             paths: BTreeMap::new(),
+            wanted_paths,
             keyring: parts.keyring,
             keywork,
             policy,
@@ -749,6 +759,11 @@ impl Runner {
                 self.state.chosen = Some(state::ChosenMode { mode, instead_of: self.settings.mode });
                 self.save_state();
             }
+            Output::PersistWay { way } => {
+                self.state.way = Some(state::Instead { chosen: way, instead_of: self.settings.flow.way });
+                self.save_state();
+                self.wanted_paths.send_replace(way.paths);
+            }
             Output::PersistPause { paused } => {
                 self.state.paused = paused;
                 self.save_state();
@@ -856,6 +871,7 @@ impl Runner {
             keys: self.primary.keys(),
             limits: self.primary.key_limits(),
             journal_bytes: self.journal.bytes().0,
+            flow: self.primary.flow(self.clock.now()),
             last_seal_fault: self.last_seal_fault.clone(),
         }
     }

@@ -29,6 +29,7 @@ use crate::plugins::{FileCache, host_options};
 use crate::store::files::{self, DirLock};
 use crate::store::home::RawHome;
 
+pub mod flow;
 pub mod operate;
 pub mod pair;
 pub mod status;

@@ -76,7 +76,6 @@ fn each_mistake_is_named_with_its_place_and_its_fix() {
             pair(&[("role = \"primary\"\nvolume = \"vault\"", "role = \"secondary\"\nsize = \"1GiB\"")]),
         ),
         ("a bad block", pair_and("block-bytes = 5000")),
-        ("two ordered paths", pair_and("paths = 2")),
         ("too many paths", pair_and("paths = 99")),
         ("at-once", pair_and("rotate = \"at-once\"")),
         ("an old key", pair_and("key-limits = { max-age = \"90d\" }")),

@@ -61,6 +61,7 @@ impl Operator for Fake {
                 }
                 PairCommand::Rotate(_)
                 | PairCommand::SetMode(_)
+                | PairCommand::SetTransfer(_)
                 | PairCommand::Suspect(_)
                 | PairCommand::Pause(_)
                 | PairCommand::TakeOver
@@ -97,6 +98,7 @@ fn pair() -> PairStatus {
         marks: Marks::default(),
         lag: Lag { records: 3, bytes: ByteLen(12_288), time: Some(Millis(11_500)) },
         journal: Some(JournalUse { used: ByteLen(1 << 20), max: ByteLen(4 << 30) }),
+        flow: Some(FlowStatus::default()),
         key: Some(KeyStatus {
             epoch: Epoch(987_654),
             age: Some(Millis(123_456)),
@@ -175,6 +177,7 @@ async fn every_command_arrives_unchanged() {
         PairCommand::Suspect(Suspect { epoch: Epoch(4) }),
         PairCommand::Pause(Pause { wait: false }),
         PairCommand::SetMode(SetMode { mode: Mode::SyncFlush }),
+        PairCommand::SetTransfer(SetTransfer { transfer: farseal_core::flow::Transfer::Scheduled, paths: Some(3) }),
         PairCommand::TakeOver,
         PairCommand::CopyAll,
         PairCommand::Swap(Swap {

@@ -24,6 +24,8 @@ pub mod seal;
 
 pub mod faults;
 
+pub mod flow;
+
 pub mod mutation;
 
 pub mod model;

@@ -29,4 +29,6 @@ pub enum Mutation {
     TicksLost,
     /// A damaged record of the journal is passed over.
     DamageIgnored,
+    /// In an ordered transfer records go over a path that stands by.
+    SpareUsed,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use farseal_core::chain::{Chain, Digest};
+use farseal_core::flow::{Chosen, Flow, Transfer};
 use farseal_core::frame::Attach;
 use farseal_core::journal::{COMMIT_HEADER_BYTES, CommitHeader, SegmentHeader, chain_after, scan_segment};
 use farseal_core::ledger::{Entry as LedgerEntry, Ledger};
@@ -96,6 +97,9 @@ pub struct PrimarySite {
     pub paused: bool,
     pub fenced: Option<Generation>,
     mode: Option<Mode>,
+    chosen: Chosen,
+    /// The path that carried the last records.
+    pub carrier: Option<Path>,
     /// What the journal's disk really holds, durably.
     pub durable_on_disk: Sequence,
     // Until the next crash.
@@ -117,7 +121,7 @@ pub struct PrimarySite {
 }
 
 impl PrimarySite {
-    pub fn new(dice: &mut Dice, blocks: u64, small_journal: bool) -> Self {
+    pub fn new(dice: &mut Dice, blocks: u64, small_journal: bool, flow: Flow) -> Self {
         let age_max = if dice.chance(150) { Millis(dice.between(500, 20_000)) } else { KEY_AGE_MAX };
         let bytes_max = if dice.chance(150) { ByteLen(dice.between(20_000, 400_000)) } else { KEY_BYTES_MAX };
         let settings = Settings {
@@ -132,6 +136,7 @@ impl PrimarySite {
             key_limits: KeyLimits { interval_min: Millis(dice.between(100, 2_000)), age_max, bytes_max },
             rotate_how: if dice.chance(500) { How::InBand } else { How::Pause },
             journal_bytes_max: if small_journal { ByteLen(dice.between(300_000, 800_000)) } else { JOURNAL_BYTES_MAX },
+            flow,
         };
         Self {
             machine: None,
@@ -148,6 +153,8 @@ impl PrimarySite {
             paused: false,
             fenced: None,
             mode: None,
+            chosen: Chosen::default(),
+            carrier: None,
             durable_on_disk: Sequence::NONE,
             chain: Chain::START,
             commits: VecDeque::new(),
@@ -242,6 +249,7 @@ impl World {
             paused: site.paused,
             fenced: site.fenced,
             mode: site.mode,
+            chosen: site.chosen,
         };
         let mut found = Recovered::from_journal(&scans, kept.clone());
         if self.settings.mutation == Some(Mutation::DamageIgnored) && found.is_err() {
@@ -280,6 +288,7 @@ impl World {
         site.waiting.clear();
         site.sent.clear();
         site.tick_at = None;
+        site.carrier = None;
         if self.settings.mutation != Some(Mutation::EpochReused) {
             site.incarnation = self.dice_life.draw();
         }
@@ -550,7 +559,10 @@ impl World {
                 self.map_operation(MapOperation::Remove);
                 Ok(())
             }
-            Output::Send { path, range } => self.send_records(path, range.first, range.last),
+            Output::Send { path, range } => {
+                let path = self.carrier(path)?;
+                self.send_records(path, range.first, range.last)
+            }
             Output::ClosePath { path } => {
                 self.close_path(path, Side::Primary);
                 Ok(())
@@ -577,6 +589,15 @@ impl World {
             }
             Output::PersistMode { mode } => {
                 self.primary.mode = Some(mode);
+                Ok(())
+            }
+            Output::PersistWay { way } => {
+                self.primary.carrier = None;
+                self.primary.chosen.way = Some(way);
+                self.stats.see(match way.transfer {
+                    Transfer::Ordered => Sometimes::TransferOrdered,
+                    Transfer::Scheduled => Sometimes::TransferScheduled,
+                });
                 Ok(())
             }
             Output::PersistPause { paused } => {

@@ -40,6 +40,8 @@ pub enum Sometimes {
     TakeOverWithGapOpen,
     AnsweredForBothSites,
     AnsweredWithoutTheCopy,
+    TransferOrdered,
+    TransferScheduled,
 }
 
 /// Sums over runs.
@@ -55,7 +57,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -88,6 +90,8 @@ impl Sometimes {
         Self::TakeOverWithGapOpen,
         Self::AnsweredForBothSites,
         Self::AnsweredWithoutTheCopy,
+        Self::TransferOrdered,
+        Self::TransferScheduled,
     ];
 }
 

@@ -14,6 +14,7 @@ use crate::check::{self, Checker, Failure, liveness, nonce::Nonces};
 use crate::dice::Dice;
 use crate::disk::to_usize;
 use crate::faults::{Fault, Faults};
+use crate::flow;
 use crate::link::{Link, Message, Side};
 use crate::model::Model;
 use crate::mutation::Mutation;
@@ -124,6 +125,7 @@ pub struct World {
     pub dice_life: Dice,
     dice_net: Dice,
     dice_initiator: Dice,
+    pub dice_flow: Dice,
 }
 
 /// One run, from the first event to the last check.
@@ -155,7 +157,8 @@ impl World {
         let operations = settings.operations.unwrap_or_else(|| dice.between(50, 500));
         let pace_us = [300, 2_000, 10_000, 60_000][to_usize(dice.below(4))];
         let small = faults.has(Fault::SmallJournal);
-        let primary = PrimarySite::new(&mut dice, blocks, small);
+        let flow = flow::draw(seed, paths);
+        let primary = PrimarySite::new(&mut dice, blocks, small, flow);
         let secondary_settings = secondary::Settings {
             pair: PAIR,
             volume: VOLUME,
@@ -190,6 +193,7 @@ impl World {
             dice_life: Dice::new(seed, 5),
             dice_net: Dice::new(seed, 6),
             dice_initiator: Dice::new(seed, 7),
+            dice_flow: Dice::new(seed, flow::STREAM),
             settings,
         }
     }
@@ -343,6 +347,9 @@ impl World {
     }
 
     fn command(&mut self) -> Outcome {
+        if self.dice_flow.chance(150) {
+            return self.flow_command();
+        }
         let dice = &mut self.dice_initiator;
         let command = match dice.below(22) {
             20 => Command::SetMode(Mode::Async),
@@ -599,6 +606,7 @@ impl World {
         match side {
             Side::Primary => {
                 let was_up = std::mem::take(&mut line.primary_up);
+                self.primary.carrier = self.primary.carrier.filter(|carrier| *carrier != path);
                 self.dial(path);
                 if was_up && self.primary.machine.is_some() {
                     return self.tell_primary(farseal_core::primary::Input::PathLost { path });

@@ -54,6 +54,11 @@ fn write_order_checker_fires_when_an_open_gap_is_served() {
 }
 
 #[test]
+fn write_order_checker_fires_when_an_ordered_transfer_uses_a_path_that_stands_by() {
+    fires(Mutation::SpareUsed, &[Checker::WriteOrder]);
+}
+
+#[test]
 fn nonce_checker_fires_when_an_epoch_is_reused_after_a_restart() {
     fires(Mutation::EpochReused, &[Checker::Nonce]);
 }

@@ -3,6 +3,7 @@
 //! One rule for every driver: where the journal ends, what of it the secondary may lack, what home must be given again.
 
 use crate::chain::{Chain, Digest};
+use crate::flow::Chosen;
 use crate::journal::{Damage, Entry, Scan, Tear, chain_after, damage};
 use crate::owed::OwedMap;
 use crate::record::{Header, Kind};
@@ -25,6 +26,8 @@ pub struct Kept {
     pub fenced: Option<Generation>,
     /// The mode that an operator chose last.
     pub mode: Option<Mode>,
+    /// What else an operator chose.
+    pub chosen: Chosen,
 }
 
 /// What [`super::Output::PersistOwed`] made durable.
@@ -124,6 +127,7 @@ impl Recovered {
             paused: kept.paused,
             fenced: kept.fenced,
             mode: kept.mode,
+            chosen: kept.chosen,
             cuts: cut.map_or(0, |cut| cut.header.aux),
         }
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::Serialize;
 
 use super::*;
+use crate::flow::Transfer as Kinds;
 
 /// How the sites were found to disagree. The pair stops; nobody's data is overwritten.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
@@ -25,6 +26,10 @@ pub(super) struct Transfer {
     /// How far the secondary was known to be when each path asked to attach.
     attaching: BTreeMap<Path, Sequence>,
     next_path: usize,
+    /// The path that carries records, or did last.
+    current: Option<Path>,
+    /// The paths on which something that is not acknowledged may be on its way.
+    carrying: BTreeSet<Path>,
     /// Above the acknowledged mark, in order; gaps leave holes.
     unacked: VecDeque<Unacked>,
     unacked_bytes: u64,
@@ -47,6 +52,8 @@ impl Transfer {
             paths: BTreeSet::new(),
             attaching: BTreeMap::new(),
             next_path: 0,
+            current: None,
+            carrying: BTreeSet::new(),
             unacked: unacked.into(),
             unacked_bytes,
             acked,
@@ -110,11 +117,29 @@ impl Transfer {
         self.give_up();
     }
 
-    /// What was sent may be lost: all of it is owed again, but for what the secondary said it holds.
+    /// What was sent on it may be lost: all of it is owed again, but for what the secondary said it holds. A path that
+    /// stood by takes nothing with it.
     pub(super) fn path_lost(&mut self, path: Path) {
-        if self.paths.remove(&path) {
+        self.paths.remove(&path);
+        if self.carrying.contains(&path) {
             self.rewind();
         }
+    }
+
+    /// The path is up. What an earlier connection of it took with it is owed again.
+    fn path_up(&mut self, path: Path) {
+        self.path_lost(path);
+        self.paths.insert(path);
+    }
+
+    /// The paths that are up and not among the first so many.
+    pub(super) fn paths_beyond(&self, paths: u16) -> Vec<Path> {
+        self.paths.range(Path(paths)..).copied().collect()
+    }
+
+    /// The path that carries records in order; none while there is none.
+    pub(super) fn current(&self) -> Option<Path> {
+        self.current.filter(|path| self.paths.contains(path))
     }
 
     pub(super) fn attaching(&mut self, path: Path) {
@@ -130,6 +155,7 @@ impl Transfer {
     fn rewind(&mut self) {
         self.sent = self.acked;
         self.in_flight_bytes = 0;
+        self.carrying.clear();
     }
 
     /// Takes in how far the secondary is, or says how the sites disagree.
@@ -199,17 +225,25 @@ impl Transfer {
         run
     }
 
-    fn pick_path(&mut self) -> Option<Path> {
-        let count = self.paths.len();
-        let path = self.paths.iter().nth(self.next_path.checked_rem(count)?).copied();
-        self.next_path = self.next_path.wrapping_add(1);
-        path
+    /// In order, the same path for as long as it lives; else each in its turn.
+    fn pick_path(&mut self, transfer: Kinds) -> Option<Path> {
+        let path = match transfer {
+            Kinds::Ordered => self.current().or_else(|| self.paths.first().copied())?,
+            Kinds::Scheduled => {
+                let path = self.paths.iter().nth(self.next_path.checked_rem(self.paths.len())?).copied()?;
+                self.next_path = self.next_path.wrapping_add(1);
+                path
+            }
+        };
+        self.current = Some(path);
+        self.carrying.insert(path);
+        Some(path)
     }
 }
 
 impl Primary {
     pub(super) fn on_welcomed(&mut self, now: Now, path: Path, welcome: &Welcome) {
-        if self.transfer.diverged.is_some() {
+        if self.transfer.diverged.is_some() || path.0 >= self.flow.way().paths {
             self.outputs.push_back(Output::ClosePath { path });
             return;
         }
@@ -227,8 +261,7 @@ impl Primary {
         {
             return self.diverge(now, divergence);
         }
-        self.transfer.paths.insert(path);
-        self.transfer.rewind();
+        self.transfer.path_up(path);
         self.note_acknowledged();
         self.note_full(now, welcome.ack.full);
     }
@@ -297,7 +330,7 @@ impl Primary {
             let Some(range) = self.transfer.next_run(through) else {
                 return;
             };
-            let Some(path) = self.transfer.pick_path() else {
+            let Some(path) = self.transfer.pick_path(self.flow.way().transfer) else {
                 return;
             };
             self.outputs.push_back(Output::Send { path, range });

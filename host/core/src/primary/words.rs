@@ -22,6 +22,8 @@ pub struct Settings {
     pub rotate_how: How,
     /// Bytes of the journal before what it holds for the secondary goes to the dirty map.
     pub journal_bytes_max: ByteLen,
+    /// Until an operator chooses otherwise, but for the pacing.
+    pub flow: Flow,
 }
 
 /// When an initiator's request is answered. Where the secondary cannot be waited for (no link, paused, behind, no room
@@ -71,6 +73,8 @@ pub struct Recovered {
     pub fenced: Option<Generation>,
     /// The mode that an operator chose last; none: as in the settings.
     pub mode: Option<Mode>,
+    /// What else an operator chose.
+    pub chosen: Chosen,
     /// The number of the last cut.
     pub cuts: u64,
 }
@@ -210,6 +214,8 @@ pub enum Command {
     /// Owe every block: the secondary is copied to afresh.
     CopyAll,
     SetMode(Mode),
+    /// Send over other paths, or in another order.
+    SetWay(Way),
 }
 
 /// What the rotation policy decided.
@@ -337,6 +343,10 @@ pub enum Output {
     /// Remember, durably, which mode the operator chose.
     PersistMode {
         mode: Mode,
+    },
+    /// Remember, durably, over what the operator has records go.
+    PersistWay {
+        way: Way,
     },
     Alarm(Alarm),
 }
@@ -476,6 +486,7 @@ impl Recovered {
             paused: false,
             fenced: None,
             mode: None,
+            chosen: Chosen::default(),
             cuts: 0,
         }
     }

@@ -1,6 +1,7 @@
 //! Every event in every phase of copying: in order, behind, and the stages of a resync.
 
 use farseal_core::chain::{Chain, Digest};
+use farseal_core::flow::Flow;
 use farseal_core::frame::{Ack, KeyRefusal, Welcome};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{Command, CopyState, Input, Mode, Output, Primary, Recovered, Settings, StoreFault, What};
@@ -38,6 +39,7 @@ fn settings() -> Settings {
         key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
         rotate_how: How::InBand,
         journal_bytes_max: ByteLen(1 << 20),
+        flow: Flow::default(),
     }
 }
 
@@ -104,6 +106,7 @@ impl Site {
                 | Output::RotationRefused(_)
                 | Output::PersistPause { .. }
                 | Output::PersistMode { .. }
+                | Output::PersistWay { .. }
                 | Output::PersistFence { .. } => {}
             }
         }

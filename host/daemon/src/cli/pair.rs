@@ -13,6 +13,7 @@ use farseal_core::units::{BlockBytes, ByteLen, PairId, VolumeId};
 use farseal_plugin::Digest;
 
 use super::failure::{Exit, Failure};
+use super::flow::TransferArg;
 use super::invitation::{INVITATION_BYTES_MAX, Invitation};
 use super::operate::ModeArg;
 use super::{Place, agreed, identity, say, show};
@@ -68,9 +69,12 @@ pub(super) struct Create {
     /// Bytes of a seal unit: 512 to 65536, a power of two.
     #[arg(long, default_value = "4096", value_parser = block_bytes)]
     block_bytes: BlockBytes,
-    /// Connections of the link, 1 to 16; more than one sends in any order.
+    /// Connections of the link, 1 to 16; more than one sends in any order unless --transfer says otherwise.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     paths: u16,
+    /// "ordered": over one path, the others stand by; "scheduled": over every path, in any order.
+    #[arg(long, value_enum)]
+    transfer: Option<TransferArg>,
     #[arg(long, default_value = DEFAULT_CIPHER)]
     /// What seals the blocks.
     cipher: String,
@@ -142,7 +146,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         encrypted: !create.no_encrypt,
         block_bytes: create.block_bytes,
         paths: create.paths,
-        transfer: transfer(create.paths > 1),
+        transfer: create.transfer.map_or_else(|| transfer(create.paths > 1), Into::into),
         mode: create.mode.into(),
         rotate: match create.rotate {
             Rotate::InBand => How::InBand,
@@ -157,7 +161,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         size,
         block_bytes: pair.block_bytes,
         encrypted: pair.encrypted,
-        scheduled: create.paths > 1,
+        scheduled: pair.transfer == Transfer::Scheduled,
         paths: pair.paths,
         card: own.clone(),
     };

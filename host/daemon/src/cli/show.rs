@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use farseal_core::flow::Transfer;
 use farseal_core::units::{ByteLen, Millis, WallTime};
 
 use crate::control::api::{
@@ -45,7 +46,7 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
     let sealed = if pair.encrypted { "encrypted" } else { "NOT encrypted" };
     let kept = if pair.mode_kept { "" } else { " (NOT KEPT: answered without the copy)" };
     field(out, "mode", &format!("{}{kept}, {sealed}, generation {}", pair.mode, pair.generation));
-    field(out, "link", &format!("{} of {} paths up", pair.paths_up, pair.paths));
+    field(out, "link", &link(pair));
     field(out, "records", &marks(pair));
     if let Some(key) = &pair.key {
         field(out, "key", &self::key(key, pair.role));
@@ -106,6 +107,17 @@ fn behind(pair: &PairStatus) -> String {
         (Role::Secondary, Some(time)) => format!("the newest record was made {} ago", span(time)),
         (Role::Secondary, None) => "no record has come yet".to_owned(),
     }
+}
+
+fn link(pair: &PairStatus) -> String {
+    let mut text = format!("{} of {} paths up", pair.paths_up, pair.paths);
+    if let Some(flow) = &pair.flow {
+        let _ = write!(text, ", {}", flow.transfer);
+        if let (Transfer::Ordered, Some(carrier), 2..) = (flow.transfer, flow.carrier, pair.paths) {
+            let _ = write!(text, " over path {carrier}");
+        }
+    }
+    text
 }
 
 fn marks(pair: &PairStatus) -> String {

@@ -40,6 +40,7 @@ fn primary(state: PairState) -> PairStatus {
         marks: Marks { last: Sequence(1200), durable: Sequence(1200), safe: Sequence(1188), homed: Sequence(1100) },
         lag: Lag { records: 12, bytes: ByteLen(1_258_291), time: Some(Millis(240)) },
         journal: Some(JournalUse { used: ByteLen(512 << 20), max: ByteLen(4 << 30) }),
+        flow: Some(FlowStatus { transfer: farseal_core::flow::Transfer::Ordered, carrier: Some(0) }),
         key: Some(KeyStatus {
             epoch: Epoch(4),
             age: Some(Millis(754_000)),
@@ -58,6 +59,7 @@ fn secondary(state: PairState) -> PairStatus {
         peer: "main".into(),
         lag: Lag { records: 0, bytes: ByteLen(0), time: Some(Millis(1_300)) },
         journal: None,
+        flow: None,
         key: None,
         plugins: vec![plugin(PluginSlot::Recovery, "on-access")],
         ..primary(state)

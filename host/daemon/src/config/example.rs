@@ -101,7 +101,8 @@ listen = ["unix:nbd.sock"]
 #encrypted = true
 # The seal unit: 512 to 65536, a power of two; the same at both sites.
 #block-bytes = 4096
-# "ordered" (one path, in order) or "scheduled" (any number of paths, any order; the remote puts them in order).
+# "ordered" (over one path, in order; the others stand by) or "scheduled" (over every path, in any order; the remote puts
+# them in order). `farseal transfer PAIR ..` changes it and the number of paths while the node runs.
 #transfer = "ordered"
 # Connections of the link, 1 to 16, spread over the peer's addresses.
 #paths = 1

@@ -13,7 +13,7 @@ use toml::Value;
 
 use super::problem::ConfigError;
 use super::units::{size_text, span_text};
-use super::{Config, Pair, PairSide, Peer, PluginChoice, Transfer, Volume, read};
+use super::{Config, Pair, PairSide, Peer, PluginChoice, Volume, read};
 
 /// Why sections were not appended; the file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +124,7 @@ pub fn pair_section(pair: &Pair) -> String {
     }
     line(&mut text, "encrypted", if pair.encrypted { "true" } else { "false" });
     line(&mut text, "block-bytes", &pair.block_bytes.get().to_string());
-    line(&mut text, "transfer", &quoted(transfer_text(pair.transfer)));
+    line(&mut text, "transfer", &quoted(&pair.transfer.to_string()));
     line(&mut text, "paths", &pair.paths.to_string());
     line(&mut text, "mode", &quoted(&pair.mode.to_string()));
     line(&mut text, "rotate", &quoted(if pair.rotate == How::Pause { "pause" } else { "in-band" }));
@@ -142,15 +142,6 @@ pub fn pair_section(pair: &Pair) -> String {
     line(&mut text, "disguise", &plugin(&pair.disguise));
     line(&mut text, "recovery", &plugin(&pair.recovery));
     text
-}
-
-/// A transfer's word in the file.
-#[must_use]
-pub const fn transfer_text(transfer: Transfer) -> &'static str {
-    match transfer {
-        Transfer::Ordered => "ordered",
-        Transfer::Scheduled => "scheduled",
-    }
 }
 
 fn plugin(choice: &PluginChoice) -> String {

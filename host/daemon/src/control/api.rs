@@ -3,10 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 
+mod flow;
+
 pub use farseal_core::primary::Mode;
 use farseal_core::rotation::How;
 use farseal_core::units::{BlockCount, ByteLen, Epoch, Generation, Millis, Sequence, WallTime};
 use farseal_plugin::{Digest, Grant};
+pub use flow::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -65,6 +68,9 @@ pub struct PairStatus {
     pub lag: Lag,
     /// The journal; `None` at a secondary.
     pub journal: Option<JournalUse>,
+    /// How copying flows; `None` at a secondary.
+    #[serde(default)]
+    pub flow: Option<FlowStatus>,
     /// The key in force; `None` where nothing is sealed, or before the first key.
     pub key: Option<KeyStatus>,
     /// What is chosen.
@@ -280,6 +286,8 @@ pub enum PairCommand {
     Resume,
     /// Answer initiators in another mode.
     SetMode(SetMode),
+    /// Send over other paths, or in another order.
+    SetTransfer(SetTransfer),
     /// Make this secondary the side that writes.
     TakeOver,
     /// Check every record of the copy, without a key.
@@ -405,6 +413,7 @@ impl PairCommand {
             Self::Pause(_) => "pause",
             Self::Resume => "resume",
             Self::SetMode(_) => "mode",
+            Self::SetTransfer(_) => "transfer",
             Self::TakeOver => "takeover",
             Self::Scrub => "scrub",
             Self::CopyAll => "copy-all",

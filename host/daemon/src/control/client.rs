@@ -105,6 +105,7 @@ impl Client {
             PairCommand::Suspect(parameters) => json(parameters)?,
             PairCommand::Pause(parameters) => json(parameters)?,
             PairCommand::SetMode(parameters) => json(parameters)?,
+            PairCommand::SetTransfer(parameters) => json(parameters)?,
             PairCommand::Swap(parameters) => json(parameters)?,
             PairCommand::Resume | PairCommand::TakeOver | PairCommand::Scrub | PairCommand::CopyAll => Vec::new(),
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use farseal_core::chain::Chain;
+use farseal_core::flow::Chosen;
 use farseal_core::owed::{OwedError, OwedMap};
 use farseal_core::primary::{Kept, KeptMap, Logged, Recovered};
 use farseal_core::record::{HEADER_BYTES, Header, Kind};
@@ -10,7 +11,7 @@ use farseal_core::units::Sequence;
 use farseal_core::window::Range;
 
 use super::Parts;
-use super::state::{self, LaneState, StateError};
+use super::state::{self, Instead, LaneState, StateError};
 use crate::keyring::{UnsealError, Unsealer};
 use crate::store::StoreError;
 use crate::store::journal::{Journal, JournalError};
@@ -64,6 +65,7 @@ pub fn recover(parts: &Parts) -> Result<Found, RecoverError> {
         owed: owed.map(|map| KeptMap { map, acked: state.acked, acked_chain: state.acked_chain }),
         paused: state.paused,
         fenced: state.fenced,
+        chosen: Chosen { way: Instead::of(state.way, parts.settings.flow.way), ..Chosen::default() },
         mode: state.chosen.filter(|chosen| chosen.instead_of == parts.settings.mode).map(|chosen| chosen.mode),
     };
     let before = recovery.first.previous();

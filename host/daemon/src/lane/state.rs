@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use farseal_core::chain::Chain;
+use farseal_core::flow::Way;
 use farseal_core::primary::Mode;
 use farseal_core::units::{Generation, Sequence};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub struct LaneState {
     /// The mode that an operator chose, and the configuration's at that time: another one there takes its place.
     #[serde(default)]
     pub chosen: Option<ChosenMode>,
+    /// Over what the operator has records go, as [`LaneState::chosen`].
+    #[serde(default)]
+    pub way: Option<Instead<Way>>,
     /// The other site has taken over, as this generation: nothing is written here any more.
     #[serde(default)]
     pub fenced: Option<Generation>,
@@ -35,6 +39,21 @@ pub struct LaneState {
 pub struct ChosenMode {
     pub mode: Mode,
     pub instead_of: Mode,
+}
+
+/// What an operator chose, and what the configuration said at that time: another word there takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instead<T> {
+    pub chosen: T,
+    pub instead_of: T,
+}
+
+impl<T: Copy + PartialEq> Instead<T> {
+    /// The choice, if the configuration still says what it said then.
+    pub fn of(this: Option<Self>, configured: T) -> Option<T> {
+        this.filter(|this| this.instead_of == configured).map(|this| this.chosen)
+    }
 }
 
 /// A file that holds more is not ours.
@@ -63,6 +82,7 @@ impl Default for LaneState {
             paused: false,
             fenced: None,
             chosen: None,
+            way: None,
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct Dialler {
     /// Why the path is not up, for the console.
     pub trouble: Arc<std::sync::Mutex<Option<String>>>,
     pub stop: watch::Receiver<bool>,
+    /// How many paths there should be: this one rests while it is beyond them.
+    pub wanted: watch::Receiver<u16>,
 }
 
 /// First and longest wait between two attempts.
@@ -87,8 +89,12 @@ impl Dialler {
     /// Dials until it is told to stop.
     pub async fn run(self) {
         let mut wait = RETRY_FIRST;
-        let mut stop = self.stop.clone();
+        let (mut stop, mut wanted) = (self.stop.clone(), self.wanted.clone());
         loop {
+            tokio::select! {
+                wanted = wanted.wait_for(|wanted| self.path.0 < *wanted) => if wanted.is_err() { return },
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
             let (mut attaching, mut welcomed) = (false, false);
             let ended = tokio::select! {
                 ended = self.connect(&mut attaching, &mut welcomed) => ended,
@@ -101,6 +107,10 @@ impl Dialler {
                 wait = RETRY_FIRST;
             }
             let Err(error) = ended else { return };
+            if self.path.0 >= *self.wanted.borrow() {
+                self.forget_trouble();
+                continue;
+            }
             if let PathError::Refused(Refusal::Fenced(generation)) = &error {
                 (self.came)(self.path, Came::Fenced(*generation));
             }
@@ -108,6 +118,7 @@ impl Dialler {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
+                _ = wanted.wait_for(|wanted| self.path.0 >= *wanted) => self.forget_trouble(),
             }
             wait = (wait * 2).min(RETRY_LONGEST);
         }
@@ -118,9 +129,7 @@ impl Dialler {
         let (stream, welcome) = handshake?;
         let (jobs, queue) = unbounded_channel();
         *welcomed = true;
-        if let Ok(mut trouble) = self.trouble.lock() {
-            *trouble = None;
-        }
+        self.forget_trouble();
         tracing::info!(pair = self.pair, path = self.path.0, address = self.address, "the path is up");
         (self.came)(self.path, Came::Welcomed(welcome, jobs));
         let (reader, writer) = split(stream);
@@ -149,7 +158,8 @@ impl Dialler {
         }
         *attaching = true;
         (self.came)(self.path, Came::Attaching);
-        write_frame(&mut stream, &Frame::Attach(self.attach)).await?;
+        let attach = Attach { paths: *self.wanted.borrow(), ..self.attach };
+        write_frame(&mut stream, &Frame::Attach(attach)).await?;
         match read_frame(&mut stream).await? {
             Frame::Welcome(welcome) => Ok((stream, welcome)),
             Frame::Refuse(refusal) => Err(PathError::Refused(refusal)),
@@ -169,6 +179,12 @@ impl Dialler {
                     return Err(SessionError::Unexpected { wanted: "an acknowledgement", found }.into());
                 }
             }
+        }
+    }
+
+    fn forget_trouble(&self) {
+        if let Ok(mut trouble) = self.trouble.lock() {
+            *trouble = None;
         }
     }
 

@@ -81,6 +81,7 @@ impl PairNode {
                 Ok(CommandReply::new("the transfer goes on"))
             }
             PairCommand::SetMode(chosen) => self.set_mode(chosen.mode).await,
+            PairCommand::SetTransfer(wanted) => self.set_transfer(wanted).await,
             PairCommand::TakeOver => self.take_over().await,
             PairCommand::Scrub => self.scrub().await,
             PairCommand::CopyAll => {
@@ -269,7 +270,7 @@ impl PairNode {
     }
 
     /// Has the lane carry out a command; answers how it began.
-    async fn tell(&self, command: Command, name: &'static str) -> Result<(), CommandError> {
+    pub(super) async fn tell(&self, command: Command, name: &'static str) -> Result<(), CommandError> {
         self.order(command, name).await?.map_err(not_begun)
     }
 

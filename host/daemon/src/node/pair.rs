@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use farseal_core::flow::{Flow, Way};
 use farseal_core::frame::Attach;
+use farseal_core::limits::PATHS_MAX;
 use farseal_core::primary::{Mode, Settings as LaneSettings};
 use farseal_core::secondary::Settings as ReplicaSettings;
 use farseal_core::units::{BlockCount, Generation, Instant, PairId, Path, Sequence, VolumeId};
@@ -80,7 +82,7 @@ impl PairNode {
                 (start_secondary(&shared, &config, blocks, &plugins, &peer)?, blocks)
             }
         };
-        let trouble = (0..config.paths).map(|_| Arc::default()).collect();
+        let trouble = (0..PATHS_MAX).map(|_| Arc::default()).collect();
         let lost_at = Arc::new(Mutex::new(Some(shared.clock.now().instant)));
         let link = LinkState { trouble, lost_at };
         Ok(Arc::new(Self { config, shared, plugins, blocks, peer, side, link }))
@@ -94,7 +96,7 @@ impl PairNode {
             Ok(tls) => tls,
             Err(error) => return tracing::error!(pair = self.config.name, %error, "the link cannot be used"),
         };
-        for ((path, trouble), address) in (0..self.config.paths).zip(&self.link.trouble).zip(addresses.iter().cycle()) {
+        for ((path, trouble), address) in (0..PATHS_MAX).zip(&self.link.trouble).zip(addresses.iter().cycle()) {
             let settings = &lane.settings;
             let dialler = dial::Dialler {
                 pair: self.config.name.clone(),
@@ -112,6 +114,7 @@ impl PairNode {
                     path,
                     paths: self.config.paths,
                 },
+                wanted: lane.paths.subscribe(),
                 came: self.lane_inbox(lane),
                 trouble: Arc::clone(trouble),
                 stop: self.shared.stop.subscribe(),
@@ -174,6 +177,11 @@ fn set(place: &Mutex<Option<Instant>>, value: Option<Instant>) {
     *place.lock().unwrap_or_else(PoisonError::into_inner) = value;
 }
 
+/// How copying flows until an operator chooses otherwise.
+fn flow_of(config: &Pair) -> Flow {
+    Flow { way: Way { transfer: config.transfer, paths: config.paths }, ..Flow::default() }
+}
+
 fn directory(shared: &Shared, config: &Pair) -> PathBuf {
     shared.config.node.state_dir.join("pairs").join(&config.name)
 }
@@ -207,6 +215,7 @@ fn start_primary(
         key_limits: config.key_limits,
         rotate_how: config.rotate,
         journal_bytes_max: config.journal_max,
+        flow: flow_of(config),
     };
     if existed {
         owe_what_is_there(&directory, &home, &settings)?;
@@ -323,6 +332,7 @@ fn bring_up(
             key_limits: config.key_limits,
             rotate_how: config.rotate,
             journal_bytes_max: config.journal_max,
+            flow: flow_of(config),
         },
         home: Arc::clone(&home) as Arc<dyn Home>,
         keyring: Arc::new(own_keyring),

@@ -4,7 +4,8 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use farseal_core::limits::{
-    JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, KEY_AGE_MAX, KEY_BYTES_MAX, ROTATION_INTERVAL_MIN, VOLUME_BLOCKS_MAX,
+    JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, KEY_AGE_MAX, KEY_BYTES_MAX, PATHS_MAX, ROTATION_INTERVAL_MIN,
+    VOLUME_BLOCKS_MAX,
 };
 use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
@@ -17,8 +18,6 @@ use super::super::units::{SPAN_FORM, parse_span, size_text, span_text};
 use super::super::{Link, Pair, PairSide, Peer, PluginChoice, Plugins, Transfer, Volume};
 use super::{Base, NAME_FORM, Unique, bytes, name, size};
 
-/// Connections of one link: what n paths may be before the file is surely mistaken.
-const PATHS_MAX: u16 = 16;
 const ID_FORM: &str = "32 hexadecimal digits, as `farseal pair create` draws them; the same at both sites";
 
 /// The shipped component for each slot.
@@ -240,14 +239,6 @@ fn way(table: &mut Table<'_, '_>) -> Result<(Transfer, u16), ConfigError> {
     let form = "1 to 16 connections";
     let paths = u16::try_from(field.integer(form)?).ok().filter(|paths| (1..=PATHS_MAX).contains(paths));
     let paths = paths.ok_or_else(|| field.wrong("a link does not have so many paths", form, "write paths = 1"))?;
-    if transfer == Transfer::Ordered && paths > 1 {
-        let allowed = "1 with transfer = \"ordered\"; up to 16 with \"scheduled\"";
-        return Err(field.wrong(
-            "several paths have no one order",
-            allowed,
-            "write transfer = \"scheduled\", or paths = 1",
-        ));
-    }
     Ok((transfer, paths))
 }
 
