@@ -13,6 +13,7 @@ mod plugins;
 mod sim;
 mod site;
 mod snapshot;
+mod soak;
 mod test;
 mod tidy;
 mod tools;
@@ -30,7 +31,7 @@ struct Command {
     run: fn(&Workspace, &[String]) -> anyhow::Result<()>,
 }
 
-const COMMANDS: [Command; 10] = [
+const COMMANDS: [Command; 11] = [
     Command {
         name: "demo",
         usage: "[--keep]",
@@ -72,6 +73,12 @@ const COMMANDS: [Command; 10] = [
         usage: "[--seconds S] [--seeds N] [--seed N] [--first N]",
         purpose: "runs both sites in a world of one seed after the other; a minute of them unless told",
         run: sim::run,
+    },
+    Command {
+        name: "soak",
+        usage: "copy|split [--mib N] [--interruptions N] [--minutes N] [--farseal FILE]",
+        purpose: "a large initial copy that is interrupted, or a long split and its resync, under load, compared at the end",
+        run: soak::run,
     },
     Command { name: "tidy", usage: "", purpose: "checks the repository's structure", run: tidy::run },
     Command {

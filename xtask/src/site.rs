@@ -299,6 +299,11 @@ impl Status {
         self.0["lag"]["time"].as_u64().unwrap_or(0)
     }
 
+    /// What the dirty map owes.
+    pub(crate) fn owed_bytes(&self) -> u64 {
+        self.0["state"]["owed"].as_u64().unwrap_or(0)
+    }
+
     /// Of a volume that was taken over: blocks open, blocks with data.
     pub(crate) fn opened(&self) -> (u64, u64) {
         let part = |name: &str| self.0["state"][name].as_u64().unwrap_or(0);
