@@ -120,6 +120,47 @@ pub const POLICY_KEYS_MAX: usize = 16;
 /// Events that wait for the policy; more are merged, because a policy is told what is, not how often.
 pub const POLICY_EVENTS_MAX: usize = 64;
 
+/// How long a cut over several lanes waits until every lane has opened it. Withheld answers wait no longer; IBM's
+/// window for the same is 50 ms, and a LAN round trip is well below 1 ms.
+pub const CUT_OPEN_WAIT: Millis = Millis(20);
+
+/// How long a lane withholds answers for a cut when it hears nothing more of it: the coordinator's wait, and as much
+/// again for its word to come late. A lane that goes on by itself says so, and the cut is not confirmed.
+pub const CUT_HOLD_MAX: Millis = Millis(2 * CUT_OPEN_WAIT.0);
+
+/// How long the lanes may take to say that they let go: as long as it takes to learn that one of them is gone.
+pub const CUT_RELEASE_WAIT: Millis = Millis(2_000);
+
+/// Between two cuts of a group unless the operator says otherwise: a recovery point four times a second.
+pub const CUT_INTERVAL: Millis = Millis(250);
+
+/// The least time between two cuts of a group: twice the wait for one.
+pub const CUT_INTERVAL_MIN: Millis = Millis(40);
+
+/// Cut numbers that are made durable in one go: at four cuts a second a write every four minutes.
+pub const CUTS_RESERVED: u64 = 1024;
+
+/// Writes under a hold that are remembered one by one, for reads that overlap them: 40 ms at a million a second.
+pub const HELD_EXTENTS_MAX: usize = 40_000;
+
+/// Cuts above the group's that a keeper remembers of a lane: beyond it only every second, fourth, .. is kept.
+pub const CUTS_KEPT_MAX: usize = 256;
+
+/// Named cuts that a keeper remembers; the oldest goes.
+pub const CUTS_NAMED_MAX: usize = 64;
+
+/// Bytes of a cut's name: six name records.
+pub const CUT_NAME_MAX: usize = 42;
+
+/// Cuts that operators may be waiting for in one group.
+pub const CUTS_WANTED_MAX: usize = 16;
+
+/// How often a cut that an operator wants is tried before it is refused.
+pub const CUT_TRIES_MAX: u32 = 20;
+
+/// Lanes of a group: what the count in a cut record holds.
+pub const GROUP_LANES_MAX: usize = 65_535;
+
 /// Alarms kept for the operator.
 pub const ALARMS_MAX: usize = 64;
 
@@ -144,4 +185,6 @@ const _: () = assert!(RECORD_BYTES_MAX < FRAME_BYTES_MAX, "a frame holds at leas
 const _: () = assert!(COMMIT_BYTES_MAX < JOURNAL_SEGMENT_BYTES.0, "a commit fits one segment");
 const _: () = assert!(JOURNAL_SEGMENT_BYTES.0 * 2 <= JOURNAL_BYTES_MIN.0, "one segment fills while one is trimmed");
 const _: () = assert!(COPY_BYTES_IN_FLIGHT_MAX.0 * 4 <= WINDOW_BYTES_MAX.0, "initiators keep most of the window");
+const _: () = assert!(CUT_HOLD_MAX.0 >= CUT_OPEN_WAIT.0, "a lane holds as long as the coordinator waits");
+const _: () = assert!(CUT_INTERVAL_MIN.0 >= CUT_HOLD_MAX.0, "a cut is over before the next is due");
 const _: () = assert!(KEY_LEAD_MIN >= 2, "a void must fit between a key record and its start");

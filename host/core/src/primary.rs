@@ -15,6 +15,7 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::chain::{Chain, Digest};
 use crate::flow::{Chosen, Flow, Way};
 use crate::frame::{Ack, KeyRefusal, Welcome};
+use crate::group::CutName;
 use crate::limits::{
     ALARMS_MAX, BUFFER_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, COMMITS_IN_FLIGHT_MAX,
     COPY_BYTES_IN_FLIGHT_MAX, HOME_DIRTY_BYTES_MAX, HOME_SYNC_INTERVAL, LAZY_SYNC_INTERVAL, OWED_GRANULE_BYTES,
@@ -22,15 +23,16 @@ use crate::limits::{
     WINDOW_BYTES_MAX, WINDOW_RECORDS_MAX,
 };
 use crate::owed::{OwedMap, joined};
-use crate::record::{HEADER_BYTES, Kind, TAG_BYTES};
+use crate::record::{CutMark, HEADER_BYTES, Kind, TAG_BYTES};
 use crate::rotation::{Due, Ended, Held, How, KeyLimits, KeyUse, Refused, Rotation, Slot, State as RotationState};
 use crate::units::{
-    BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Now, PairId, Path, Sequence, Ticket,
-    VolumeId, WallTime,
+    BlockBytes, BlockCount, ByteLen, CutNumber, Epoch, Extent, Generation, Instant, Lba, Now, PairId, Path, Sequence,
+    Ticket, VolumeId, WallTime,
 };
 use crate::window::Range;
 
 mod copy;
+mod cut;
 mod durable;
 mod flow;
 mod keys;
@@ -173,6 +175,7 @@ pub struct Primary {
     copying: copy::Copying,
     flow: flow::Flowing,
     cuts: u64,
+    group: cut::GroupCuts,
     /// Key records above the acknowledged mark whose epochs were voided.
     voided: BTreeSet<Sequence>,
     /// Epochs whose void is in the commit that is being planned.
@@ -238,6 +241,7 @@ impl Primary {
             copying,
             flow: flow::Flowing::new(settings.flow, recovered.chosen),
             cuts: recovered.cuts,
+            group: cut::GroupCuts::new(recovered.group_cut),
             voided: BTreeSet::new(),
             discard_after_commit: Vec::new(),
             pause: recovered.paused.then_some(Pause { after: Order(0), cut: Some(recovered.acked) }),
@@ -296,7 +300,8 @@ impl Primary {
             self.home_stalled_until.map(|at| (at, "destage again")),
         ];
         let resync = self.copying.timeout().map(|at| (at, "begin the resync again"));
-        [wall, lazy, home, resync]
+        let hold = self.group.timeout().map(|at| (at, "go on without the group's cut"));
+        [wall, lazy, home, resync, hold]
             .into_iter()
             .chain(retries)
             .flatten()
@@ -330,6 +335,9 @@ impl Primary {
             mode_kept: self.mode_kept,
             copy: self.copying.state(),
             pause: self.pause_state(),
+            hold: self.group.held(),
+            group_cut: self.group.newest(),
+            cut_copied: self.group.copied(),
             link_paths: self.transfer.paths(),
             last: self.next.previous(),
             durable: self.synced,
@@ -378,6 +386,11 @@ impl Primary {
             self.under_way().filter_map(|extent| extent.intersection(within)).chain(mapped).collect();
         all.sort_by_key(|extent| extent.first());
         joined(all.into_iter())
+    }
+
+    /// An answer to a read of these blocks waits: it would show a write whose own answer is withheld for a group's cut.
+    pub fn withholds(&self, extent: Extent) -> bool {
+        self.group.overlaps(extent)
     }
 
     /// What was written and not acknowledged, but for what the dirty map remembers.
@@ -435,6 +448,9 @@ impl Primary {
                 }
             }
             Input::PolicyDecided { decisions } => self.on_policy(now, &decisions),
+            Input::OpenCut { cut, lanes } => self.on_open_cut(now, cut, lanes),
+            Input::ReleaseCut { cut } => self.on_release_cut(cut),
+            Input::ConfirmCut { cut, lanes, name } => self.on_confirm_cut(cut, lanes, name),
             Input::Operator(command) => self.on_command(now, command),
             Input::Tick => {}
         }
@@ -443,6 +459,7 @@ impl Primary {
     /// Everything that may go on, goes on. Runs after each input.
     fn proceed(&mut self, now: Now) {
         self.told = now.instant;
+        self.group.go_on(now);
         // Before anything is planned, whose sealing they would wait for.
         self.answer_durable();
         self.run_resync(now);
@@ -467,7 +484,8 @@ impl Primary {
         }
         self.copying.written(extent);
         self.accept(ticket, Content::Written(what), extent);
-        if fua || self.mode == Mode::Sync {
+        let withheld = self.group.withhold(extent);
+        if fua || self.mode == Mode::Sync || withheld {
             self.waiting.push_back(Waiting { order: self.accepted, ticket, durable: fua });
         } else {
             self.outputs.push_back(Output::Reply { ticket, result: Ok(()) });

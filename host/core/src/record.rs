@@ -17,7 +17,7 @@
 
 use crate::bytes::Fields;
 use crate::limits::{RECORD_PAYLOAD_MAX, SEQUENCE_MAX};
-use crate::units::{BlockBytes, BlockCount, Extent, Generation, Lba, PairId, Sequence, VolumeId, WallTime};
+use crate::units::{BlockBytes, BlockCount, CutNumber, Extent, Generation, Lba, PairId, Sequence, VolumeId, WallTime};
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 96;
@@ -45,7 +45,7 @@ pub enum Kind {
     Cover,
     /// The epoch in `aux` will not come into force; sealed by the key that goes on.
     Void,
-    /// Here the volume is consistent; closes a gap. `aux` numbers the cuts.
+    /// Here the volume is consistent. `aux` says for whom and from when: see [`CutMark`].
     Cut,
     /// The sequence numbers from `aux` up to this record's were given up: what they held comes again as ordinary
     /// records, and the volume is not consistent until the next cut.
@@ -71,8 +71,28 @@ pub struct Header {
     pub block_bytes: BlockBytes,
     /// When the primary gave it its place, by the primary's clock.
     pub wall: WallTime,
-    /// Epoch (void), cut number (cut) or first given-up sequence (gap); else 0.
+    /// Epoch (void), [`CutMark`] (cut) or first given-up sequence (gap); else 0.
     pub aux: u64,
+}
+
+/// What a cut record says, in `aux`: the tag in the highest byte, then what belongs to it.
+///
+/// ```text
+/// tag 0  the lane's own cut: its count (56 bits). Closes a gap.
+/// tag 1  a group's cut: lanes that take part (16 bits), number (40 bits). What stands before it in each of these lanes
+///        is one consistent state, if the cut was confirmed.
+/// tag 2  confirms a group's cut: lanes (16 bits), number (40 bits). In one lane is enough.
+/// tag 3  seven bytes of a name, filled with zeroes; the next confirmation says whose.
+/// ```
+///
+/// A group's cut takes two records because its boundary is fixed before anybody knows whether the others fix theirs in
+/// time: a cut that was given up has boundaries and no confirmation, in no lane.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum CutMark {
+    Own(u64),
+    Boundary { cut: CutNumber, lanes: u16 },
+    Confirmed { cut: CutNumber, lanes: u16 },
+    Name([u8; 7]),
 }
 
 /// A header as it stands before a body: with the body's checksum.
@@ -146,7 +166,50 @@ impl Kind {
     }
 }
 
+impl CutMark {
+    /// The greatest number that a mark holds: at four cuts a second, 8 000 years.
+    pub const CUT_MAX: CutNumber = CutNumber((1 << 40) - 1);
+
+    pub fn encode(self) -> u64 {
+        let numbered =
+            |tag: u64, cut: CutNumber, lanes: u16| tag << 56 | u64::from(lanes) << 40 | cut.min(Self::CUT_MAX).0;
+        match self {
+            Self::Own(count) => count & ((1 << 56) - 1),
+            Self::Boundary { cut, lanes } => numbered(1, cut, lanes),
+            Self::Confirmed { cut, lanes } => numbered(2, cut, lanes),
+            Self::Name(bytes) => {
+                let mut all = [0; 8];
+                all[..7].copy_from_slice(&bytes);
+                all[7] = 3;
+                u64::from_le_bytes(all)
+            }
+        }
+    }
+
+    /// `None` for a tag that this version does not know: such a cut means nothing to it.
+    pub fn decode(aux: u64) -> Option<Self> {
+        let cut = CutNumber(aux & Self::CUT_MAX.0);
+        let lanes = u16::try_from(aux >> 40 & 0xffff).ok()?;
+        match aux >> 56 {
+            0 => Some(Self::Own(aux)),
+            1 => Some(Self::Boundary { cut, lanes }),
+            2 => Some(Self::Confirmed { cut, lanes }),
+            3 => {
+                let mut bytes = [0; 7];
+                bytes.copy_from_slice(&aux.to_le_bytes()[..7]);
+                Some(Self::Name(bytes))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Header {
+    /// What a cut record says; `None` for other kinds and unknown marks.
+    pub fn cut_mark(&self) -> Option<CutMark> {
+        if self.kind == Kind::Cut { CutMark::decode(self.aux) } else { None }
+    }
+
     /// Tags at the start of the body.
     pub fn tags(&self) -> u32 {
         if self.kind.has_blocks() { self.blocks } else { 1 }
@@ -310,6 +373,18 @@ pub(crate) mod tests {
             let mut bytes = sample(Kind::Data, 9, 4).encode(7);
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(Framed::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_cut_mark_comes_back_whatever_it_says(tag in 0..4u8, cut in 0..=CutMark::CUT_MAX.0, lanes: u16, name: [u8; 7]) {
+            let cut = CutNumber(cut);
+            let mark = match tag {
+                0 => CutMark::Own(cut.0),
+                1 => CutMark::Boundary { cut, lanes },
+                2 => CutMark::Confirmed { cut, lanes },
+                _ => CutMark::Name(name),
+            };
+            prop_assert_eq!(CutMark::decode(mark.encode()), Some(mark));
         }
 
         #[test]

@@ -13,14 +13,17 @@ use serde::Serialize;
 
 use crate::chain::{Chain, Digest};
 use crate::frame::{Ack, Attach, KeyRefusal, Refusal, Welcome};
+use crate::group::{KeptCuts, OfferLimit};
 use crate::ledger::{Entry as LedgerEntry, Ledger, LedgerError};
 use crate::limits::{ALARMS_MAX, STORE_RETRY_INTERVAL};
 use crate::primary::StoreFault;
 use crate::record::{Header, Kind};
 use crate::units::{
-    BlockBytes, BlockCount, Epoch, Generation, Instant, Now, PairId, Path, Sequence, VolumeId, WallTime,
+    BlockBytes, BlockCount, CutNumber, Epoch, Generation, Instant, Now, PairId, Path, Sequence, VolumeId, WallTime,
 };
 use crate::window::{Arrival, Window};
+
+mod cuts;
 
 /// What does not change while the machine lives.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +49,14 @@ pub struct Recovered {
     pub ledger: Ledger,
     /// The offered prefix, if a gap was open.
     pub gap_open_after: Option<Sequence>,
+    /// What was offered, where that is known; it is never less afterwards. Else all that is consistent.
+    pub offered: Option<Sequence>,
+    /// How far the group let it be offered, and where that is in the order.
+    pub limit: OfferLimit,
+    pub group_through: Sequence,
+    pub group_cut: CutNumber,
+    /// The group's cuts up to `contiguous`.
+    pub cuts: KeptCuts,
 }
 
 /// One thing that happened.
@@ -81,6 +92,8 @@ pub enum Input {
         key: Sequence,
         result: Result<KeyFacts, KeyRefusal>,
     },
+    /// How far the group lets this lane be offered. Only grows; a takeover opens what is offered then.
+    Limit(OfferLimit),
     TakeOver,
     GenerationPersisted {
         generation: Generation,
@@ -190,6 +203,8 @@ pub struct Status {
     /// When the primary gave the last durable record its place.
     pub durable_wall: Option<WallTime>,
     pub gap_open: bool,
+    /// The group's cut that is offered; 0 where the pair is alone in its group.
+    pub group_cut: CutNumber,
     pub epoch: Option<Epoch>,
     pub full: bool,
     pub chain: String,
@@ -240,6 +255,10 @@ pub struct Secondary {
     /// Durable gap records, by the first number that each gives up.
     gaps: BTreeMap<Sequence, Stored>,
     gap_open_after: Option<Sequence>,
+    limit: OfferLimit,
+    group_through: Sequence,
+    group_cut: CutNumber,
+    cuts: KeptCuts,
     offered: Sequence,
     /// A takeover has fixed what is offered.
     fixed: bool,
@@ -261,6 +280,11 @@ impl Recovered {
             above: Vec::new(),
             ledger: Ledger::default(),
             gap_open_after: None,
+            offered: None,
+            limit: OfferLimit::Everything,
+            group_through: Sequence::NONE,
+            group_cut: CutNumber::NONE,
+            cuts: KeptCuts::default(),
         }
     }
 }
@@ -293,7 +317,15 @@ impl Secondary {
             ledger: recovered.ledger,
             gaps: BTreeMap::new(),
             gap_open_after: recovered.gap_open_after,
-            offered: recovered.gap_open_after.unwrap_or(recovered.contiguous),
+            limit: recovered.limit,
+            group_through: recovered.group_through,
+            group_cut: recovered.group_cut,
+            cuts: recovered.cuts,
+            offered: match (recovered.offered, recovered.limit) {
+                (Some(offered), _) => offered,
+                (None, OfferLimit::Everything) => recovered.gap_open_after.unwrap_or(recovered.contiguous),
+                (None, OfferLimit::Cut(_)) => Sequence::NONE,
+            },
             fixed: false,
             refused_told: None,
             void_expected: false,
@@ -340,6 +372,16 @@ impl Secondary {
         self.offered
     }
 
+    /// The group's cuts that this lane holds and confirms.
+    pub fn cuts(&self) -> &KeptCuts {
+        &self.cuts
+    }
+
+    /// How far the group lets it be offered, and the last record of that.
+    pub fn limit(&self) -> (OfferLimit, Sequence) {
+        (self.limit, self.group_through)
+    }
+
     /// The last record before an open gap: what is offered until the cut.
     pub fn gap_open_after(&self) -> Option<Sequence> {
         self.gap_open_after
@@ -359,6 +401,7 @@ impl Secondary {
             offered: self.offered,
             durable_wall: self.durable_wall,
             gap_open: self.gap_open_after.is_some(),
+            group_cut: self.group_cut,
             epoch: self.ledger.newest().map(|entry| entry.epoch),
             full: self.retry_at.is_some(),
             chain: self.chain.to_string(),
@@ -387,6 +430,7 @@ impl Secondary {
                     *slot = Some(result);
                 }
             }
+            Input::Limit(limit) => self.on_limit(limit),
             Input::TakeOver => self.takeover_wanted = true,
             Input::GenerationPersisted { generation } => {
                 if self.taking_over && generation == self.generation {
@@ -598,11 +642,12 @@ impl Secondary {
                     let before = Sequence(record.header.aux).previous();
                     self.gap_open_after.get_or_insert(before);
                 }
-                Kind::Cut => self.gap_open_after = None,
+                Kind::Cut => self.pass_cut(&record),
                 Kind::Data | Kind::Zero | Kind::Trim | Kind::Key | Kind::Cover => {}
             }
         }
-        let offered = self.gap_open_after.unwrap_or(self.durable.contiguous()).max(self.offered);
+        let consistent = self.gap_open_after.unwrap_or(self.durable.contiguous());
+        let offered = consistent.min(self.limited_to()).max(self.offered);
         if offered > self.offered && !self.fixed {
             self.offered = offered;
             self.outputs.push_back(Output::Offer { through: offered });

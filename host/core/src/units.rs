@@ -28,6 +28,10 @@ pub struct Epoch(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Generation(pub u64);
 
+/// The number of a cut over a group's lanes. Given by a site's lead and never again; the first has 1, 0 means "none yet".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct CutNumber(pub u64);
+
 /// Names a pair for ever, on both sites; drawn at random when the pair is made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct PairId(pub [u8; 16]);
@@ -109,6 +113,14 @@ impl Sequence {
 }
 
 impl Epoch {
+    pub const NONE: Self = Self(0);
+
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl CutNumber {
     pub const NONE: Self = Self(0);
 
     pub fn next(self) -> Self {
@@ -237,6 +249,12 @@ impl TryFrom<u32> for BlockBytes {
 }
 
 impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for CutNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Frame, KeyRefusal};
+use farseal_core::group::{KeptCuts, OfferLimit};
 use farseal_core::ledger::Ledger;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind};
 use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings, Status};
-use farseal_core::units::{Epoch, Generation, Path, Sequence};
+use farseal_core::units::{CutNumber, Epoch, Generation, Path, Sequence};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -50,6 +51,8 @@ pub enum Event {
         key: Sequence,
         result: Result<KeyFacts, KeyRefusal>,
     },
+    /// How far the pair's group lets it be offered.
+    Limit(OfferLimit),
     TakeOver,
     Look {
         done: Box<dyn FnOnce(Status) + Send>,
@@ -75,6 +78,10 @@ pub struct Parts {
     pub keyring: Arc<Keyring>,
     pub plugins: Arc<PairPlugins>,
     pub clock: Clock,
+    /// Other pairs may be in its group: nothing new is offered before the site's lead says how far.
+    pub grouped: bool,
+    /// Told of the group's cuts that the copy holds, each time that they are others.
+    pub cuts: Box<dyn Fn(&KeptCuts) + Send>,
     /// Called once, when this site has become the one that writes, also after a restart.
     pub taken_over: Box<dyn FnOnce(HandOver) + Send>,
 }
@@ -129,6 +136,13 @@ struct Checkpoint {
     indexed: Sequence,
     ledger: Ledger,
     gap_open_after: Option<Sequence>,
+    /// How far the group let it be offered.
+    #[serde(default)]
+    group_through: Sequence,
+    #[serde(default)]
+    group_cut: CutNumber,
+    #[serde(default)]
+    group_cuts: KeptCuts,
     /// Every record that is not in the index lies here or later; packed.
     scan_from: u64,
 }
@@ -187,6 +201,8 @@ struct Runner {
     stores: u64,
     syncer: Sender<u64>,
     checker: Sender<(Sequence, Header, Location)>,
+    cuts: Box<dyn Fn(&KeptCuts) + Send>,
+    cuts_told: Option<u64>,
     taken_over: Option<Box<dyn FnOnce(HandOver) + Send>>,
 }
 
@@ -203,6 +219,9 @@ impl Runner {
             indexed: Sequence::NONE,
             ledger: Ledger::default(),
             gap_open_after: None,
+            group_through: Sequence::NONE,
+            group_cut: CutNumber::NONE,
+            group_cuts: KeptCuts::default(),
             scan_from: Location::START.pack(),
         });
         let (log, scanned) = Log::open(&directory.join("log"), settings.pair, Location::unpack(checkpoint.scan_from))?;
@@ -220,6 +239,12 @@ impl Runner {
             .filter(|logged| logged.header.sequence > checkpoint.contiguous)
             .map(|logged| (logged.header, logged.digest))
             .collect();
+        // What a takeover opened is opened again, and no more.
+        let (limit, group_through) = match (control.taken_over_at, parts.grouped) {
+            (Some(at), _) => (OfferLimit::Cut(checkpoint.group_cut), at),
+            (None, true) => (OfferLimit::Cut(checkpoint.group_cut), checkpoint.group_through),
+            (None, false) => (OfferLimit::Everything, checkpoint.group_through),
+        };
         let recovered = Recovered {
             generation: control.generation,
             taken_over: control.taken_over_at.is_some(),
@@ -228,6 +253,11 @@ impl Runner {
             above,
             ledger: checkpoint.ledger,
             gap_open_after: checkpoint.gap_open_after,
+            offered: Some(checkpoint.indexed),
+            limit,
+            group_through,
+            group_cut: checkpoint.group_cut,
+            cuts: checkpoint.group_cuts,
         };
         let syncer = start_syncer(&log, inbox.clone());
         let checker = start_checker(parts.name.clone(), log.reader(), parts.keyring, parts.plugins, inbox);
@@ -246,12 +276,15 @@ impl Runner {
             stores: 0,
             syncer,
             checker,
+            cuts: parts.cuts,
+            cuts_told: None,
             taken_over: Some(parts.taken_over),
         })
     }
 
     fn run(mut self, events: &Receiver<Event>) {
         self.carry_out(&[]);
+        self.tell_cuts();
         self.hand_over_when_recovered();
         loop {
             let timeout = self.secondary.poll_timeout().map_or(Duration::from_secs(3600), |(at, _)| {
@@ -278,6 +311,7 @@ impl Runner {
                 }
             }
             self.write_out();
+            self.tell_cuts();
             self.hand_over_when_recovered();
             if self.bytes_since_checkpoint >= CHECKPOINT_BYTES {
                 self.checkpoint();
@@ -302,9 +336,18 @@ impl Runner {
             Event::Synced(Ok(stored)) => self.give(Input::LogSynced { stored }),
             Event::Synced(Err(error)) => self.log_failed("sync the log", &error),
             Event::KeyChecked { key, result } => self.give(Input::KeyChecked { key, result }),
+            Event::Limit(limit) => self.give(Input::Limit(limit)),
             Event::TakeOver => self.give(Input::TakeOver),
             Event::Look { done } => done(self.secondary.status()),
             Event::Stop => {}
+        }
+    }
+
+    fn tell_cuts(&mut self) {
+        let cuts = self.secondary.cuts();
+        if self.cuts_told != Some(cuts.revision()) {
+            self.cuts_told = Some(cuts.revision());
+            (self.cuts)(cuts);
         }
     }
 
@@ -438,12 +481,16 @@ impl Runner {
     fn checkpoint(&mut self) {
         self.write_out();
         let (contiguous, chain) = self.secondary.durable();
+        let (_, group_through) = self.secondary.limit();
         let checkpoint = Checkpoint {
             contiguous,
             chain,
             indexed: self.indexed,
             ledger: self.secondary.ledger().clone(),
             gap_open_after: self.secondary.gap_open_after(),
+            group_through,
+            group_cut: self.secondary.group_cut(),
+            group_cuts: self.secondary.cuts().clone(),
             scan_from: self
                 .pending
                 .values()

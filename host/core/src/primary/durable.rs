@@ -25,6 +25,9 @@ impl Primary {
     }
 
     fn is_reached(&self, waiting: Waiting) -> bool {
+        if self.group.withholds(waiting.order) {
+            return false;
+        }
         let both = if self.remote_follows() { self.at_remote.reached } else { self.in_journal.reached };
         match (self.mode, waiting.durable) {
             (Mode::Async | Mode::SyncFlush, false) => true,

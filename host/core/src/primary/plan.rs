@@ -103,7 +103,7 @@ impl Primary {
             }
             Due::PauseCut => {
                 self.cuts += 1;
-                Some(Planned { aux: self.cuts, ..self.place(now, Kind::Cut, epoch, Source::Header) })
+                Some(self.plan_cut(now, epoch, CutMark::Own(self.cuts)))
             }
             Due::Hold(held) => {
                 if held == Held::HardLimit {
@@ -117,12 +117,15 @@ impl Primary {
 
     pub(super) fn ordinary_waits(&self) -> bool {
         let pausing = self.pause.is_some_and(|pause| pause.cut.is_none() && self.planned >= pause.after);
-        !self.queue.is_empty() || pausing || self.copying.closes()
+        !self.queue.is_empty() || pausing || self.copying.closes() || self.cut_mark_due()
     }
 
     pub(super) fn plan_ordinary(&mut self, now: Now, epoch: Epoch) -> Option<Planned> {
         if self.copying.cut_due(self.next) {
             return Some(self.plan_marker(now, epoch, Kind::Cut));
+        }
+        if let Some(mark) = self.take_cut_mark() {
+            return Some(self.plan_cut(now, epoch, mark));
         }
         if let Some(pause) = &mut self.pause
             && pause.cut.is_none()

@@ -6,7 +6,7 @@ use crate::chain::{Chain, Digest};
 use crate::flow::Chosen;
 use crate::journal::{Damage, Entry, Scan, Tear, chain_after, damage};
 use crate::owed::OwedMap;
-use crate::record::{Header, Kind};
+use crate::record::{CutMark, Header, Kind};
 use crate::units::{ByteLen, Epoch, Generation, Sequence};
 
 use super::{Mode, Recovered, Unacked};
@@ -113,7 +113,14 @@ impl Recovered {
             kept.map
         });
         let unacked = records.iter().skip(from).filter(|record| record.header.sequence > acked).map(Logged::unacked);
-        let cut = records.iter().rfind(|record| record.header.kind == Kind::Cut);
+        let cuts = records.iter().rev().find_map(|record| match record.header.cut_mark()? {
+            CutMark::Own(count) => Some(count),
+            CutMark::Boundary { .. } | CutMark::Confirmed { .. } | CutMark::Name(_) => None,
+        });
+        let group_cut = records.iter().filter_map(|record| match record.header.cut_mark()? {
+            CutMark::Boundary { cut, .. } | CutMark::Confirmed { cut, .. } => Some(cut),
+            CutMark::Own(_) | CutMark::Name(_) => None,
+        });
         let last = records.last();
         Self {
             last: last.map_or(before, |record| record.header.sequence),
@@ -128,7 +135,8 @@ impl Recovered {
             fenced: kept.fenced,
             mode: kept.mode,
             chosen: kept.chosen,
-            cuts: cut.map_or(0, |cut| cut.header.aux),
+            cuts: cuts.unwrap_or(0),
+            group_cut: group_cut.max().unwrap_or_default(),
         }
     }
 }

@@ -289,6 +289,7 @@ impl Primary {
     fn note_acknowledged(&mut self) {
         let acked = self.transfer.acked;
         self.rotation.acknowledged(acked);
+        self.group.acknowledged(acked);
         self.voided = self.voided.split_off(&acked.next());
         if self.copying.acknowledged(acked) {
             self.outputs.push_back(Output::DropOwed);

@@ -75,8 +75,10 @@ pub struct Recovered {
     pub mode: Option<Mode>,
     /// What else an operator chose.
     pub chosen: Chosen,
-    /// The number of the last cut.
+    /// The number of the last cut of its own.
     pub cuts: u64,
+    /// The greatest number of a group's cut in the journal.
+    pub group_cut: CutNumber,
 }
 
 /// A record that the secondary has not acknowledged.
@@ -176,6 +178,21 @@ pub enum Input {
     },
     PolicyDecided {
         decisions: Vec<Decision>,
+    },
+    /// The group's cut begins here: what was accepted before is below it, and answers to what comes after are withheld.
+    OpenCut {
+        cut: CutNumber,
+        lanes: u16,
+    },
+    /// Answers are no longer withheld for this cut.
+    ReleaseCut {
+        cut: CutNumber,
+    },
+    /// Every lane held its answers back until all had opened the cut: what stands below it everywhere is consistent.
+    ConfirmCut {
+        cut: CutNumber,
+        lanes: u16,
+        name: Option<CutName>,
     },
     Operator(Command),
     /// Time passed.
@@ -443,6 +460,12 @@ pub struct Status {
     pub mode_kept: bool,
     pub copy: CopyState,
     pub pause: PauseState,
+    /// Answers are withheld for this cut of the group.
+    pub hold: Option<CutNumber>,
+    /// The greatest number of a group's cut in this lane, held by the secondary or not.
+    pub group_cut: CutNumber,
+    /// What the secondary holds of the group's cuts.
+    pub cut_copied: CutCopied,
     pub link_paths: usize,
     pub last: Sequence,
     pub durable: Sequence,
@@ -463,8 +486,15 @@ pub struct Status {
     pub alarms: Vec<(WallTime, Alarm)>,
 }
 
+/// The last cut of the group that the secondary holds of this lane, and the last whose confirmation it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CutCopied {
+    pub boundary: CutNumber,
+    pub confirmed: CutNumber,
+}
+
 /// Is the transfer paused by an operator?
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum PauseState {
     Running,
     /// What came before the pause is still on its way.
@@ -488,6 +518,7 @@ impl Recovered {
             mode: None,
             chosen: Chosen::default(),
             cuts: 0,
+            group_cut: CutNumber::NONE,
         }
     }
 }

@@ -294,6 +294,8 @@ fn start_secondary(
         keyring,
         plugins: Arc::clone(plugins),
         clock: shared.clock,
+        grouped: false,
+        cuts: Box::new(|_| {}),
         taken_over: Box::new(taken_over),
     })?;
     Ok(Side::Secondary { replica, taken })

@@ -1,0 +1,621 @@
+//! The writing site's side of a group: makes cuts over its lanes, one at a time, and pauses them all at one.
+//!
+//! ```text
+//!          all there, a beat or an operator           all opened              all held on until told
+//!   Idle ───────────────────────────────▶ Opening ────────────▶ Releasing ─────────────────────────▶ Idle: made
+//!    ▲                                       │                      │
+//!    └──── abandoned: late, or a lane left ──┴── let go by itself ──┘
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::{CutName, Numbers};
+use crate::limits::{CUT_OPEN_WAIT, CUT_RELEASE_WAIT, CUT_TRIES_MAX, CUTS_KEPT_MAX, CUTS_WANTED_MAX};
+use crate::primary::{CutCopied, PauseState};
+use crate::units::{CutNumber, Instant, Millis, Now, PairId, Ticket, WallTime};
+
+/// What the operator set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Between two cuts; `None`: only when asked for. A group of one lane makes none by itself: every record of it is a
+    /// point to recover to.
+    pub interval: Option<Millis>,
+}
+
+/// One thing that happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// The group has these lanes.
+    Lanes(BTreeSet<PairId>),
+    /// A lane can be spoken to. Words to it arrive in their order, until it left.
+    Joined {
+        lane: PairId,
+        standing: LaneStanding,
+    },
+    /// It cannot, and forgot what it was told.
+    Left {
+        lane: PairId,
+    },
+    Stands {
+        lane: PairId,
+        standing: LaneStanding,
+    },
+    /// From now on the lane withholds answers to what it accepts.
+    Opened {
+        lane: PairId,
+        cut: CutNumber,
+    },
+    /// It withholds them no longer. `whole`: it did until it was told.
+    Released {
+        lane: PairId,
+        cut: CutNumber,
+        whole: bool,
+    },
+    /// What [`Output::Reserve`] asked for is durable.
+    Reserved,
+    Wanted {
+        ticket: Ticket,
+        command: Command,
+    },
+    Tick,
+}
+
+/// What an operator wants of the group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    Cut {
+        name: Option<CutName>,
+    },
+    /// All lanes stop at one cut.
+    Pause,
+    Resume,
+}
+
+/// How a lane is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LaneStanding {
+    /// Its copy follows record by record; else a cut of it would be in no order.
+    pub in_order: bool,
+    /// Something was written since its last cut.
+    pub written: bool,
+    pub pause: PauseState,
+    /// The greatest cut number in its order.
+    pub newest: CutNumber,
+    pub copied: CutCopied,
+}
+
+/// What must be done, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Make cut numbers up to here durably taken, then say [`Input::Reserved`].
+    Reserve {
+        through: CutNumber,
+    },
+    Open {
+        lane: PairId,
+        cut: CutNumber,
+        lanes: u16,
+    },
+    Release {
+        lane: PairId,
+        cut: CutNumber,
+    },
+    Confirm {
+        lane: PairId,
+        cut: CutNumber,
+        lanes: u16,
+        name: Option<CutName>,
+    },
+    Pause {
+        lane: PairId,
+    },
+    Resume {
+        lane: PairId,
+    },
+    /// Remember this durably before anything that follows.
+    Persist {
+        phase: Phase,
+    },
+    /// Remember a named cut.
+    Named {
+        name: CutName,
+        cut: CutNumber,
+        wall: WallTime,
+    },
+    Answer {
+        ticket: Ticket,
+        result: Result<CutNumber, Refusal>,
+    },
+    Event(Event),
+}
+
+/// Is the group copied on?
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Phase {
+    #[default]
+    Running,
+    /// Every lane stops, or has stopped, behind this cut; none goes on before resume.
+    Paused { cut: CutNumber, lanes: u16 },
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("{} of the group's pairs cannot be reached", .0.len())]
+    Missing(Vec<PairId>),
+    #[error("{} of the group's pairs are not copied in order now", .0.len())]
+    NotInOrder(Vec<PairId>),
+    #[error("the pairs did not open the cut in time, {CUT_TRIES_MAX} times; last late: {}", .0.len())]
+    Abandoned(Vec<PairId>),
+    #[error("the group is paused")]
+    Paused,
+    #[error("the group is not paused")]
+    NotPaused,
+    #[error("{CUTS_WANTED_MAX} cuts are waited for already")]
+    TooMany,
+    #[error("the group has no pairs")]
+    Empty,
+}
+
+/// Something that the operator should know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Told at the first and then ever more seldom.
+    Abandoned {
+        cut: CutNumber,
+        late: Vec<PairId>,
+        in_a_row: u64,
+    },
+    /// No cut is made until these are there, and in order.
+    Waits {
+        missing: Vec<PairId>,
+        not_in_order: Vec<PairId>,
+    },
+    Complete,
+}
+
+/// A cut that was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Made {
+    pub cut: CutNumber,
+    pub wall: WallTime,
+}
+
+/// What a console shows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub phase: Phase,
+    /// Paused: every lane has stopped and the copy holds the cut.
+    pub settled: bool,
+    pub missing: Vec<PairId>,
+    pub not_in_order: Vec<PairId>,
+    pub last: Option<Made>,
+    pub made: u64,
+    pub abandoned: u64,
+    /// The last cut that the copy holds in full, as far as is known here.
+    pub copied: Option<CutNumber>,
+    /// How old what the copy would give is: since the last cut that it holds was opened. Zero where nothing was written
+    /// since; `None` before the first cut.
+    pub exposure: Option<Millis>,
+}
+
+#[derive(Clone, Debug)]
+struct Demand {
+    ticket: Ticket,
+    name: Option<CutName>,
+    pause: bool,
+    tries: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    Idle,
+    Opening { cut: CutNumber, waiting: BTreeSet<PairId>, since: Now, demand: Option<Demand> },
+    Releasing { cut: CutNumber, waiting: BTreeSet<PairId>, since: Now, opened: Now, demand: Option<Demand> },
+}
+
+/// One group at the site that writes it.
+#[derive(Debug)]
+pub struct Coordinator {
+    settings: Settings,
+    /// Every lane of the group; how it is, if it can be spoken to.
+    lanes: BTreeMap<PairId, Option<LaneStanding>>,
+    phase: Phase,
+    stage: Stage,
+    wanted: VecDeque<Demand>,
+    next_beat: Instant,
+    reserving: bool,
+    made: u64,
+    abandoned: u64,
+    in_a_row: u64,
+    last: Option<Made>,
+    /// Made cuts, and when they were opened, from the last that the copy holds on.
+    history: VecDeque<(CutNumber, Instant)>,
+    /// What the last event said of who is waited for.
+    told: (Vec<PairId>, Vec<PairId>),
+    outputs: VecDeque<Output>,
+}
+
+impl Coordinator {
+    pub fn new(now: Now, settings: Settings, lanes: BTreeSet<PairId>, phase: Phase) -> Self {
+        Self {
+            settings,
+            lanes: lanes.into_iter().map(|lane| (lane, None)).collect(),
+            phase,
+            stage: Stage::Idle,
+            wanted: VecDeque::new(),
+            next_beat: now.instant,
+            reserving: false,
+            made: 0,
+            abandoned: 0,
+            in_a_row: 0,
+            last: None,
+            history: VecDeque::new(),
+            told: (Vec::new(), Vec::new()),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes in one event. Outputs that follow from it wait in [`Coordinator::poll_output`].
+    pub fn handle(&mut self, now: Now, numbers: &mut Numbers, input: Input) {
+        self.take(numbers, input);
+        self.proceed(now, numbers);
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to send [`Input::Tick`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Idle if self.reserving => None,
+            Stage::Idle if !self.wanted.is_empty() => Some(self.next_beat),
+            Stage::Idle => self.beats().then_some(self.next_beat),
+            Stage::Opening { since, .. } => Some(since.instant.plus(CUT_OPEN_WAIT)),
+            Stage::Releasing { since, .. } => Some(since.instant.plus(CUT_RELEASE_WAIT)),
+        }
+    }
+
+    pub fn status(&self, now: Now) -> Status {
+        let (missing, not_in_order) = self.waits_for();
+        let copied = self.copied();
+        Status {
+            phase: self.phase,
+            settled: self.settled(),
+            missing,
+            not_in_order,
+            last: self.last,
+            made: self.made,
+            abandoned: self.abandoned,
+            copied,
+            exposure: self.exposure(now, copied),
+        }
+    }
+
+    pub fn lanes(&self) -> impl Iterator<Item = PairId> {
+        self.lanes.keys().copied()
+    }
+
+    fn take(&mut self, numbers: &mut Numbers, input: Input) {
+        match input {
+            Input::Lanes(lanes) => {
+                // A cut that is under way has counted them as they were.
+                if lanes.iter().ne(self.lanes.keys()) {
+                    self.abandon(Vec::new());
+                }
+                self.lanes.retain(|lane, _| lanes.contains(lane));
+                lanes.into_iter().for_each(|lane| _ = self.lanes.entry(lane).or_default());
+            }
+            Input::Joined { lane, standing } => self.on_joined(numbers, lane, standing),
+            Input::Left { lane } => {
+                if let Some(known) = self.lanes.get_mut(&lane) {
+                    *known = None;
+                    self.abandon(vec![lane]);
+                }
+            }
+            Input::Stands { lane, standing } => {
+                numbers.seen(standing.newest);
+                if let Some(Some(known)) = self.lanes.get_mut(&lane) {
+                    *known = standing;
+                }
+            }
+            Input::Opened { lane, cut } => {
+                if let Stage::Opening { cut: open, waiting, .. } = &mut self.stage
+                    && *open == cut
+                {
+                    waiting.remove(&lane);
+                }
+            }
+            Input::Released { lane, cut, whole } => self.on_released(lane, cut, whole),
+            Input::Reserved => self.reserving = false,
+            Input::Wanted { ticket, command } => self.on_wanted(ticket, command),
+            Input::Tick => {}
+        }
+    }
+
+    /// A lane that comes back while the group is paused is told again: the cut's confirmation may have been lost with
+    /// it, and it must not go on.
+    fn on_joined(&mut self, numbers: &mut Numbers, lane: PairId, standing: LaneStanding) {
+        numbers.seen(standing.newest);
+        let Some(known) = self.lanes.get_mut(&lane) else { return };
+        if known.is_some() {
+            self.abandon(vec![lane]);
+        }
+        self.lanes.insert(lane, Some(standing));
+        match self.phase {
+            Phase::Paused { cut, lanes } => {
+                self.outputs.push_back(Output::Confirm { lane, cut, lanes, name: None });
+                if standing.pause == PauseState::Running {
+                    self.outputs.push_back(Output::Pause { lane });
+                }
+            }
+            // Paused with the group, and away when it went on.
+            Phase::Running if standing.pause != PauseState::Running && self.lanes.len() > 1 => {
+                self.outputs.push_back(Output::Resume { lane });
+            }
+            Phase::Running => {}
+        }
+    }
+
+    fn on_released(&mut self, lane: PairId, cut: CutNumber, whole: bool) {
+        let Stage::Releasing { cut: released, waiting, .. } = &mut self.stage else { return };
+        if *released != cut || !waiting.remove(&lane) {
+            return;
+        }
+        if !whole {
+            self.abandon(vec![lane]);
+        }
+    }
+
+    fn on_wanted(&mut self, ticket: Ticket, command: Command) {
+        let (name, pause) = match command {
+            Command::Cut { name } => (name, false),
+            Command::Pause => (None, true),
+            Command::Resume => return self.resume(ticket),
+        };
+        let refusal = if self.phase != Phase::Running {
+            Refusal::Paused
+        } else if self.lanes.is_empty() {
+            Refusal::Empty
+        } else if self.wanted.len() >= CUTS_WANTED_MAX {
+            Refusal::TooMany
+        } else {
+            return self.wanted.push_back(Demand { ticket, name, pause, tries: 0 });
+        };
+        self.answer(ticket, Err(refusal));
+    }
+
+    fn resume(&mut self, ticket: Ticket) {
+        let Phase::Paused { cut, .. } = self.phase else {
+            return self.answer(ticket, Err(Refusal::NotPaused));
+        };
+        self.phase = Phase::Running;
+        self.outputs.push_back(Output::Persist { phase: self.phase });
+        self.tell_all(|lane| Output::Resume { lane });
+        self.answer(ticket, Ok(cut));
+    }
+
+    fn proceed(&mut self, now: Now, numbers: &mut Numbers) {
+        match &self.stage {
+            Stage::Idle => self.begin(now, numbers),
+            Stage::Opening { waiting, .. } if waiting.is_empty() => self.release(now),
+            Stage::Opening { since, waiting, .. } if now.instant >= since.instant.plus(CUT_OPEN_WAIT) => {
+                let late = waiting.iter().copied().collect();
+                self.abandon(late);
+            }
+            Stage::Releasing { waiting, .. } if waiting.is_empty() => self.finish(now),
+            Stage::Releasing { since, waiting, .. } if now.instant >= since.instant.plus(CUT_RELEASE_WAIT) => {
+                let late = waiting.iter().copied().collect();
+                self.abandon(late);
+            }
+            Stage::Opening { .. } | Stage::Releasing { .. } => {}
+        }
+        self.tell_who_is_waited_for();
+        self.forget_history();
+    }
+
+    /// A beat, or an operator's wish.
+    fn begin(&mut self, now: Now, numbers: &mut Numbers) {
+        if self.phase != Phase::Running {
+            while let Some(demand) = self.wanted.pop_front() {
+                self.answer(demand.ticket, Err(Refusal::Paused));
+            }
+            return;
+        }
+        let due = now.instant >= self.next_beat;
+        let fresh = self.wanted.front().is_some_and(|demand| demand.tries == 0);
+        let written = self.lanes.values().flatten().any(|standing| standing.written);
+        if !(fresh || due && (!self.wanted.is_empty() || self.beats() && written)) {
+            if due {
+                self.set_beat(now);
+            }
+            return;
+        }
+        let (missing, not_in_order) = self.waits_for();
+        if !missing.is_empty() || !not_in_order.is_empty() {
+            self.set_beat(now);
+            let refusal =
+                if missing.is_empty() { Refusal::NotInOrder(not_in_order) } else { Refusal::Missing(missing) };
+            if let Some(demand) = self.wanted.pop_front() {
+                self.answer(demand.ticket, Err(refusal));
+            }
+            return;
+        }
+        let cut = match numbers.give() {
+            Ok(cut) => cut,
+            Err(through) => {
+                if !std::mem::replace(&mut self.reserving, true) {
+                    self.outputs.push_back(Output::Reserve { through });
+                }
+                return;
+            }
+        };
+        self.set_beat(now);
+        for standing in self.lanes.values_mut().flatten() {
+            standing.written = false;
+        }
+        let lanes = self.count();
+        let waiting = self.lanes.keys().copied().collect();
+        self.stage = Stage::Opening { cut, waiting, since: now, demand: self.wanted.pop_front() };
+        self.tell_all(|lane| Output::Open { lane, cut, lanes });
+    }
+
+    /// Every lane withholds answers: what is answered from now on is above the cut everywhere.
+    fn release(&mut self, now: Now) {
+        let Stage::Opening { cut, since: opened, demand, .. } = std::mem::replace(&mut self.stage, Stage::Idle) else {
+            return;
+        };
+        let waiting = self.lanes.keys().copied().collect();
+        self.stage = Stage::Releasing { cut, waiting, since: now, opened, demand };
+        self.tell_all(|lane| Output::Release { lane, cut });
+    }
+
+    /// Every lane held on until it was told: the cut is one.
+    fn finish(&mut self, now: Now) {
+        let Stage::Releasing { cut, opened, demand, .. } = std::mem::replace(&mut self.stage, Stage::Idle) else {
+            return;
+        };
+        self.made += 1;
+        self.in_a_row = 0;
+        self.last = Some(Made { cut, wall: opened.wall });
+        self.history.push_back((cut, opened.instant));
+        let lanes = self.count();
+        let name = demand.as_ref().and_then(|demand| demand.name.clone());
+        if let Some(name) = &name {
+            self.outputs.push_back(Output::Named { name: name.clone(), cut, wall: opened.wall });
+        }
+        let pauses = demand.as_ref().is_some_and(|demand| demand.pause);
+        if pauses {
+            self.phase = Phase::Paused { cut, lanes };
+            self.outputs.push_back(Output::Persist { phase: self.phase });
+        }
+        self.tell_all(|lane| Output::Confirm { lane, cut, lanes, name: name.clone() });
+        if pauses {
+            self.tell_all(|lane| Output::Pause { lane });
+        }
+        if let Some(demand) = demand {
+            self.answer(demand.ticket, Ok(cut));
+        }
+        // What is wanted next begins at once.
+        self.next_beat = if self.wanted.is_empty() { self.next_beat } else { now.instant };
+    }
+
+    /// The cut that is under way is none: nobody confirms it. Everybody lets go at once.
+    fn abandon(&mut self, late: Vec<PairId>) {
+        let (cut, demand) = match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Idle => return,
+            Stage::Opening { cut, demand, .. } | Stage::Releasing { cut, demand, .. } => (cut, demand),
+        };
+        self.abandoned += 1;
+        self.in_a_row += 1;
+        self.tell_all(|lane| Output::Release { lane, cut });
+        // The next beat tries again, whatever is written.
+        for standing in self.lanes.values_mut().flatten() {
+            standing.written = true;
+        }
+        if self.in_a_row.is_power_of_two() {
+            let in_a_row = self.in_a_row;
+            self.outputs.push_back(Output::Event(Event::Abandoned { cut, late: late.clone(), in_a_row }));
+        }
+        if let Some(mut demand) = demand {
+            demand.tries += 1;
+            if demand.tries >= CUT_TRIES_MAX {
+                self.answer(demand.ticket, Err(Refusal::Abandoned(late)));
+            } else {
+                self.wanted.push_front(demand);
+            }
+        }
+    }
+
+    fn beats(&self) -> bool {
+        self.settings.interval.is_some() && self.lanes.len() > 1 && self.phase == Phase::Running
+    }
+
+    fn set_beat(&mut self, now: Now) {
+        if now.instant < self.next_beat {
+            return;
+        }
+        let interval = self.settings.interval.unwrap_or(crate::limits::CUT_INTERVAL);
+        // In step with the beats before, but not with those that were missed.
+        let next = self.next_beat.plus(interval);
+        self.next_beat = if next > now.instant { next } else { now.instant.plus(interval) };
+    }
+
+    fn count(&self) -> u16 {
+        u16::try_from(self.lanes.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Words go to lanes that can be spoken to.
+    fn tell_all(&mut self, word: impl Fn(PairId) -> Output) {
+        let there = self.lanes.iter().filter(|(_, standing)| standing.is_some());
+        self.outputs.extend(there.map(|(lane, _)| word(*lane)));
+    }
+
+    fn answer(&mut self, ticket: Ticket, result: Result<CutNumber, Refusal>) {
+        self.outputs.push_back(Output::Answer { ticket, result });
+    }
+
+    /// Who cannot be spoken to, and who is not in order.
+    fn waits_for(&self) -> (Vec<PairId>, Vec<PairId>) {
+        let missing = self.lanes.iter().filter(|(_, standing)| standing.is_none());
+        let lagging = self.lanes.iter().filter(|(_, standing)| standing.is_some_and(|standing| !standing.in_order));
+        (missing.map(|(lane, _)| *lane).collect(), lagging.map(|(lane, _)| *lane).collect())
+    }
+
+    fn tell_who_is_waited_for(&mut self) {
+        let waits = self.waits_for();
+        if waits == self.told {
+            return;
+        }
+        self.told = waits.clone();
+        let (missing, not_in_order) = waits;
+        let complete = missing.is_empty() && not_in_order.is_empty();
+        self.outputs.push_back(Output::Event(if complete {
+            Event::Complete
+        } else {
+            Event::Waits { missing, not_in_order }
+        }));
+    }
+
+    /// The last made cut that every lane's copy holds, with a confirmation in one.
+    fn copied(&self) -> Option<CutNumber> {
+        let standings: Option<Vec<&LaneStanding>> = self.lanes.values().map(Option::as_ref).collect();
+        let standings = standings?;
+        let boundary = standings.iter().map(|standing| standing.copied.boundary).min()?;
+        let confirmed = standings.iter().map(|standing| standing.copied.confirmed).max()?;
+        let through = boundary.min(confirmed);
+        self.history.iter().map(|(cut, _)| *cut).filter(|cut| *cut <= through).max()
+    }
+
+    fn exposure(&self, now: Now, copied: Option<CutNumber>) -> Option<Millis> {
+        let copied = copied?;
+        let idle = matches!(self.stage, Stage::Idle) && !self.lanes.values().flatten().any(|standing| standing.written);
+        if idle && self.last.is_some_and(|last| last.cut == copied) {
+            return Some(Millis(0));
+        }
+        let (_, opened) = self.history.iter().find(|(cut, _)| *cut == copied)?;
+        Some(now.instant.since(*opened))
+    }
+
+    fn settled(&self) -> bool {
+        let Phase::Paused { cut, .. } = self.phase else { return false };
+        let stopped = |standing: &Option<LaneStanding>| {
+            standing.is_some_and(|standing| standing.pause == PauseState::Paused && standing.copied.boundary >= cut)
+        };
+        self.lanes.values().all(stopped)
+    }
+
+    fn forget_history(&mut self) {
+        if let Some(copied) = self.copied() {
+            while self.history.pop_front_if(|(cut, _)| *cut < copied).is_some() {}
+        }
+        if self.history.len() > CUTS_KEPT_MAX {
+            // The first is the one that the copy holds; of the others the newest count.
+            self.history.remove(1);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The coordinator: cuts that are made, given up, refused, and a pause of all lanes at one of them.
+
+use farseal_core::group::{Command, Coordinator, CutName, Input, LaneStanding, Numbers, Output, Phase, Settings};
+use farseal_core::limits::{CUT_OPEN_WAIT, CUT_RELEASE_WAIT, CUT_TRIES_MAX};
+use farseal_core::primary::{CutCopied, PauseState};
+use farseal_core::units::{CutNumber, Instant, Millis, Now, PairId, Ticket, WallTime};
+
+fn lane(number: u8) -> PairId {
+    PairId([number; 16])
+}
+
+fn name(lane: PairId) -> char {
+    char::from(b'@' + lane.0[0])
+}
+
+const GOOD: LaneStanding = LaneStanding {
+    in_order: true,
+    written: true,
+    pause: PauseState::Running,
+    newest: CutNumber(0),
+    copied: CutCopied { boundary: CutNumber(0), confirmed: CutNumber(0) },
+};
+
+/// A coordinator whose numbers are made durable at once.
+struct Group {
+    coordinator: Coordinator,
+    numbers: Numbers,
+    now: u64,
+}
+
+impl Group {
+    /// With lanes A, B, ..; nobody is there yet.
+    fn new(lanes: u8, phase: Phase) -> Self {
+        let settings = Settings { interval: Some(Millis(250)) };
+        let lanes = (1..=lanes).map(lane).collect();
+        let now = Now { instant: Instant(1_000), wall: WallTime(1_000) };
+        Self {
+            coordinator: Coordinator::new(now, settings, lanes, phase),
+            numbers: Numbers::after(CutNumber(0)),
+            now: 1_000,
+        }
+    }
+
+    /// One thing that happens, and what the coordinator does for it.
+    fn tell(&mut self, input: Input) -> String {
+        let now = Now { instant: Instant(self.now), wall: WallTime(self.now) };
+        self.coordinator.handle(now, &mut self.numbers, input);
+        let mut does = Vec::new();
+        while let Some(output) = self.coordinator.poll_output() {
+            does.push(match output {
+                Output::Reserve { through } => {
+                    self.numbers.reserved(through);
+                    self.coordinator.handle(now, &mut self.numbers, Input::Reserved);
+                    continue;
+                }
+                Output::Open { lane, cut, .. } => format!("open {cut} {}", name(lane)),
+                Output::Release { lane, cut } => format!("release {cut} {}", name(lane)),
+                Output::Confirm { lane, cut, name: called, .. } => {
+                    let called = called.map(|called| format!(" as {called}")).unwrap_or_default();
+                    format!("confirm {cut} {}{called}", name(lane))
+                }
+                Output::Pause { lane } => format!("pause {}", name(lane)),
+                Output::Resume { lane } => format!("resume {}", name(lane)),
+                Output::Persist { phase: Phase::Running } => "persist running".into(),
+                Output::Persist { phase: Phase::Paused { cut, .. } } => format!("persist paused at {cut}"),
+                Output::Named { name, cut, .. } => format!("keep {name} {cut}"),
+                Output::Answer { ticket, result: Ok(cut) } => format!("answer {} cut {cut}", ticket.0),
+                Output::Answer { ticket, result: Err(why) } => format!("answer {} no: {why}", ticket.0),
+                Output::Event(event) => format!("({event:?})").replace("PairId", ""),
+            });
+        }
+        let does = does.join(", ");
+        (1..9).fold(does, |text, number| text.replace(&lane(number).to_string(), &name(lane(number)).to_string()))
+    }
+
+    fn joined(&mut self, number: u8, standing: LaneStanding) -> String {
+        self.tell(Input::Joined { lane: lane(number), standing })
+    }
+
+    fn stands(&mut self, number: u8, standing: LaneStanding) -> String {
+        self.tell(Input::Stands { lane: lane(number), standing })
+    }
+
+    fn opened(&mut self, number: u8, cut: u64) -> String {
+        self.tell(Input::Opened { lane: lane(number), cut: CutNumber(cut) })
+    }
+
+    fn released(&mut self, number: u8, cut: u64, whole: bool) -> String {
+        self.tell(Input::Released { lane: lane(number), cut: CutNumber(cut), whole })
+    }
+
+    fn later(&mut self, ms: u64) -> String {
+        self.now += ms;
+        self.tell(Input::Tick)
+    }
+
+    fn wants(&mut self, command: Command) -> String {
+        self.tell(Input::Wanted { ticket: Ticket(7), command })
+    }
+}
+
+/// Lanes A and B are there, and a cut of both was made.
+fn pair_of_lanes() -> Group {
+    let mut group = Group::new(2, Phase::Running);
+    group.joined(1, GOOD);
+    group.joined(2, GOOD);
+    group.later(250);
+    group.opened(1, 1);
+    group.opened(2, 1);
+    group.released(1, 1, true);
+    group.released(2, 1, true);
+    assert_eq!(group.coordinator.status(Now::default()).made, 1);
+    group
+}
+
+#[test]
+fn a_cut_is_confirmed_when_all_have_opened_it_and_all_held_on_until_they_were_told() {
+    let mut group = Group::new(2, Phase::Running);
+    assert_eq!(group.joined(1, GOOD), "(Waits { missing: [(B)], not_in_order: [] })");
+    assert_eq!(group.joined(2, GOOD), "(Complete)");
+    assert_eq!(group.later(250), "open 1 A, open 1 B");
+    assert_eq!(group.opened(2, 1), "");
+    assert_eq!(group.opened(1, 1), "release 1 A, release 1 B");
+    assert_eq!(group.released(1, 1, true), "");
+    assert_eq!(group.released(2, 1, true), "confirm 1 A, confirm 1 B");
+    let status = group.coordinator.status(Now::default());
+    assert_eq!((status.made, status.abandoned, status.last.map(|made| made.cut)), (1, 0, Some(CutNumber(1))));
+}
+
+#[test]
+fn a_lane_that_is_late_costs_the_cut_and_nobody_a_longer_wait() {
+    let mut group = pair_of_lanes();
+    group.stands(1, GOOD);
+    assert_eq!(group.later(250), "open 2 A, open 2 B");
+    group.opened(1, 2);
+    assert_eq!(group.later(CUT_OPEN_WAIT.0 - 1), "");
+    assert_eq!(group.later(1), "release 2 A, release 2 B, (Abandoned { cut: CutNumber(2), late: [(B)], in_a_row: 1 })");
+    assert_eq!(group.opened(2, 2), "", "too late");
+    assert_eq!(group.released(1, 2, true), "");
+    assert_eq!(group.released(2, 2, true), "");
+    assert_eq!(group.later(250), "open 3 A, open 3 B", "the next beat tries again under another number");
+    assert_eq!(group.coordinator.status(Now::default()).abandoned, 1);
+}
+
+#[test]
+fn a_lane_that_let_go_by_itself_left_or_came_anew_leaves_no_cut() {
+    for how in ["by itself", "left", "came anew", "silent", "another lane"] {
+        let mut group = pair_of_lanes();
+        group.stands(1, GOOD);
+        group.later(250);
+        group.opened(1, 2);
+        group.opened(2, 2);
+        group.released(1, 2, true);
+        let does = match how {
+            "by itself" => group.released(2, 2, false),
+            "left" => group.tell(Input::Left { lane: lane(2) }),
+            "came anew" => group.joined(2, GOOD),
+            "silent" => group.later(CUT_RELEASE_WAIT.0),
+            _ => group.tell(Input::Lanes((1..=3).map(lane).collect())),
+        };
+        assert!(does.contains("Abandoned") && !does.contains("confirm"), "{how}: {does}");
+        let late = group.released(2, 2, true);
+        assert!(!late.contains("confirm"), "{how}: {late}");
+    }
+}
+
+#[test]
+fn without_all_lanes_in_order_no_cut_is_made_and_it_says_so() {
+    let mut group = pair_of_lanes();
+    let lagging = LaneStanding { in_order: false, ..GOOD };
+    assert_eq!(group.stands(1, lagging), "(Waits { missing: [], not_in_order: [(A)] })");
+    assert_eq!(group.later(1_000), "");
+    let refused = "answer 7 no: 1 of the group's pairs are not copied in order now";
+    assert_eq!(group.wants(Command::Cut { name: None }), refused);
+    group.stands(1, GOOD);
+    assert_eq!(group.tell(Input::Left { lane: lane(2) }), "(Waits { missing: [(B)], not_in_order: [] })");
+    assert_eq!(group.wants(Command::Pause), "answer 7 no: 1 of the group's pairs cannot be reached");
+    assert_eq!(group.joined(2, GOOD), "(Complete)");
+    assert_eq!(group.later(250), "open 2 A, open 2 B");
+}
+
+#[test]
+fn no_cut_is_made_of_what_has_not_changed() {
+    let mut group = pair_of_lanes();
+    assert_eq!(group.later(10_000), "");
+    group.stands(2, GOOD);
+    assert_eq!(group.later(250), "open 2 A, open 2 B");
+}
+
+#[test]
+fn a_group_of_one_makes_cuts_when_asked_and_never_by_itself() {
+    let mut group = Group::new(1, Phase::Running);
+    group.joined(1, GOOD);
+    assert_eq!((group.later(10_000), group.coordinator.poll_timeout()), (String::new(), None));
+    let called = CutName::new("nightly").unwrap();
+    assert_eq!(group.wants(Command::Cut { name: Some(called) }), "open 1 A");
+    group.opened(1, 1);
+    assert_eq!(group.released(1, 1, true), "keep nightly 1, confirm 1 A as nightly, answer 7 cut 1");
+}
+
+#[test]
+fn what_an_operator_wants_is_tried_again_and_then_refused() {
+    let mut group = pair_of_lanes();
+    group.wants(Command::Cut { name: None });
+    for attempt in 1.. {
+        let does = group.later(250);
+        if does.contains("answer 7") {
+            assert!(does.contains("last late: 2"), "{does}");
+            assert_eq!(attempt, 2 * CUT_TRIES_MAX - 1);
+            break;
+        }
+        assert!(attempt < 1_000, "it was never refused");
+    }
+}
+
+#[test]
+fn all_lanes_stop_at_one_cut_and_one_that_comes_back_stops_there_too() {
+    let mut group = pair_of_lanes();
+    assert_eq!(group.wants(Command::Pause), "open 2 A, open 2 B");
+    group.opened(1, 2);
+    group.opened(2, 2);
+    group.released(1, 2, true);
+    assert_eq!(
+        group.released(2, 2, true),
+        "persist paused at 2, confirm 2 A, confirm 2 B, pause A, pause B, answer 7 cut 2"
+    );
+    group.stands(1, GOOD);
+    assert_eq!(group.later(1_000), "", "no cut is made before resume");
+    assert_eq!(group.wants(Command::Pause), "answer 7 no: the group is paused");
+    group.tell(Input::Left { lane: lane(2) });
+    assert!(group.joined(2, GOOD).starts_with("confirm 2 B, pause B"));
+    assert!(!group.coordinator.status(Now::default()).settled);
+    let copied = CutCopied { boundary: CutNumber(2), confirmed: CutNumber(2) };
+    let stopped = LaneStanding { pause: PauseState::Paused, copied, ..GOOD };
+    group.stands(1, stopped);
+    group.stands(2, stopped);
+    assert!(group.coordinator.status(Now::default()).settled);
+    assert!(group.wants(Command::Resume).starts_with("persist running, resume A, resume B, answer 7 cut 2"));
+    assert_eq!(group.wants(Command::Resume), "answer 7 no: the group is not paused");
+}
+
+#[test]
+fn a_lead_that_restarts_knows_the_pause_and_gives_no_number_again() {
+    let mut group = Group::new(2, Phase::Paused { cut: CutNumber(9), lanes: 2 });
+    assert!(group.joined(1, GOOD).starts_with("confirm 9 A, pause A"));
+    group.joined(2, LaneStanding { newest: CutNumber(5_000), ..GOOD });
+    let does = group.wants(Command::Resume);
+    assert!(does.starts_with("persist running, resume A, resume B, answer 7 cut 9"), "{does}");
+    assert!(does.ends_with("open 5001 A, open 5001 B"), "a lane's order holds 5000: {does}");
+}
+
+#[test]
+fn the_exposure_is_the_age_of_the_last_cut_that_the_copy_holds() {
+    let mut group = pair_of_lanes();
+    let at = |ms| Now { instant: Instant(ms), wall: WallTime(ms) };
+    assert_eq!(group.coordinator.status(at(1_350)).exposure, None);
+    let copied = CutCopied { boundary: CutNumber(1), confirmed: CutNumber(1) };
+    group.stands(1, LaneStanding { copied, written: false, ..GOOD });
+    assert_eq!(group.coordinator.status(at(1_350)).exposure, None, "the other lane does not");
+    let boundary_only = CutCopied { confirmed: CutNumber(0), ..copied };
+    group.stands(2, LaneStanding { copied: boundary_only, written: false, ..GOOD });
+    assert_eq!(group.coordinator.status(at(1_350)).exposure, Some(Millis(0)), "nothing was written since");
+    group.stands(2, LaneStanding { copied: boundary_only, ..GOOD });
+    assert_eq!(group.coordinator.status(at(1_350)).exposure, Some(Millis(100)));
+}
