@@ -7,6 +7,7 @@ mod ci;
 mod component;
 mod demo;
 mod diff;
+mod fuzz;
 mod nbd_client;
 mod new_plugin;
 mod plugins;
@@ -31,7 +32,7 @@ struct Command {
     run: fn(&Workspace, &[String]) -> anyhow::Result<()>,
 }
 
-const COMMANDS: [Command; 11] = [
+const COMMANDS: [Command; 12] = [
     Command {
         name: "demo",
         usage: "[--keep]",
@@ -79,6 +80,12 @@ const COMMANDS: [Command; 11] = [
         usage: "copy|split [--mib N] [--interruptions N] [--minutes N] [--farseal FILE]",
         purpose: "a large initial copy that is interrupted, or a long split and its resync, under load, compared at the end",
         run: soak::run,
+    },
+    Command {
+        name: "fuzz",
+        usage: "[TARGET] [--seconds N] [--seed N] [--input FILE]",
+        purpose: "feeds mutated inputs to a parser or a machine, or to each in turn for a minute",
+        run: fuzz::run,
     },
     Command { name: "tidy", usage: "", purpose: "checks the repository's structure", run: tidy::run },
     Command {

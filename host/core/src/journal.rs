@@ -83,6 +83,8 @@ pub enum Tear {
     RecordHeader { sequence: Sequence, reason: HeaderError },
     #[error("record {0}: its bytes do not match their checksum")]
     RecordBody(Sequence),
+    #[error("record {sequence} belongs to pair {pair}")]
+    OtherPair { sequence: Sequence, pair: PairId },
     #[error("record {found} stands where {expected} belongs")]
     OutOfOrder { expected: Sequence, found: Sequence },
 }
@@ -190,7 +192,7 @@ pub fn scan_segment(pair: PairId, bytes: &[u8]) -> Result<Scan, SegmentError> {
     let mut at = SEGMENT_HEADER_BYTES;
     let mut expected = header.first;
     while at < bytes.len() {
-        match scan_commit(&bytes[at..], expected) {
+        match scan_commit(pair, &bytes[at..], expected) {
             Ok((commit, entries)) => {
                 scan.durable = scan.durable.max(commit.durable);
                 expected = expected.plus(u64::from(commit.records));
@@ -217,7 +219,7 @@ pub fn damage(next: Sequence, durable: Sequence, torn: Option<Tear>) -> Option<D
     (durable >= next).then_some(Damage { first: next, last: durable, cause: torn.unwrap_or(Tear::CommitShort) })
 }
 
-fn scan_commit(bytes: &[u8], first: Sequence) -> Result<(CommitHeader, Vec<Entry>), Tear> {
+fn scan_commit(pair: PairId, bytes: &[u8], first: Sequence) -> Result<(CommitHeader, Vec<Entry>), Tear> {
     let commit = CommitHeader::decode(bytes).ok_or(Tear::CommitHeader)?;
     if commit.first != first {
         return Err(Tear::OutOfOrder { expected: first, found: commit.first });
@@ -227,6 +229,9 @@ fn scan_commit(bytes: &[u8], first: Sequence) -> Result<(CommitHeader, Vec<Entry
     let (mut entries, mut at, mut expected) = (Vec::new(), 0, first);
     while at < body.len() {
         let (entry, len) = scan_record(&body[at..], expected)?;
+        if entry.header.pair != pair {
+            return Err(Tear::OtherPair { sequence: expected, pair: entry.header.pair });
+        }
         entries.push(Entry { offset: wide(COMMIT_HEADER_BYTES + at), ..entry });
         at += len;
         expected = expected.next();

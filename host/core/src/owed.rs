@@ -168,8 +168,8 @@ impl OwedMap {
 
     pub fn decode(bytes: &[u8], volume: BlockCount, block_bytes: BlockBytes) -> Result<Self, OwedError> {
         let mut fields = Fields::new(bytes);
-        let (magic, version, _) = (fields.array::<4>(), fields.u8(), fields.array::<3>());
-        let (blocks, size, _, crc) = (fields.u64(), fields.u32(), fields.u64(), fields.u32());
+        let (magic, version, reserved) = (fields.array::<4>(), fields.u8(), fields.array::<3>());
+        let (blocks, size, zeroes, crc) = (fields.u64(), fields.u32(), fields.u64(), fields.u32());
         if !fields.ok() || magic != MAGIC {
             return Err(OwedError::Damaged);
         }
@@ -186,6 +186,12 @@ impl OwedMap {
         }
         for (word, bytes) in map.bits.iter_mut().zip(bits.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        }
+        // A granule past the end could never be copied, and the map never be empty again.
+        let past_the_end = (granules(volume, block_bytes)..u64::try_from(map.bits.len()).unwrap_or(u64::MAX) * 64)
+            .any(|granule| map.is_owed(granule));
+        if past_the_end || reserved != [0; 3] || zeroes != 0 {
+            return Err(OwedError::Damaged);
         }
         map.owed = map.bits.iter().map(|word| u64::from(word.count_ones())).sum();
         Ok(map)

@@ -18,6 +18,7 @@
 //! | [`handshake`] | negotiation on a socket, TLS included | yes |
 //! | [`session`] | the transmission phase of one connection | yes |
 //! | [`server`] | listeners, threads, stop | yes |
+//! | [`replay`] | a connection from bytes in memory | no |
 //! | [`tls`] | certificates and cipher choice | no |
 //! | [`counters`] | what `/metrics` reads | no |
 //!
@@ -46,6 +47,7 @@ pub mod negotiate;
 pub mod outbox;
 pub mod pool;
 pub mod registry;
+pub mod replay;
 pub mod server;
 pub mod session;
 pub mod tls;

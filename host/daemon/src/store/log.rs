@@ -1,7 +1,8 @@
 //! The remote's log: records verbatim, in the order in which they came, in segments that only grow.
 //!
 //! ```text
-//! <number, 8 hex digits>.fsl   segment header (64 bytes), then records, back to back
+//! <number, 8 hex digits>.fsl   segment header (64 bytes), then records, back to back; a header says where the segment
+//!                              before it ended, so that the loss of a whole end does not look like the end
 //! log.mark                     how far a sync has reached: two slots of 512 bytes, the newer one counts
 //! ```
 //!
@@ -71,6 +72,8 @@ pub enum Flaw {
     Body { sequence: Sequence, lba: u64, blocks: u32 },
     #[error("no log segment starts here: the header is missing or damaged")]
     Segment,
+    #[error("the segment ends here, and the next one says that it ended at byte {expected}")]
+    End { expected: u32 },
 }
 
 /// Why a log cannot be opened.
@@ -308,20 +311,20 @@ impl Log {
     /// Begins the next segment.
     fn roll(&mut self) -> Result<(), StoreError> {
         self.flush()?;
-        let number = match &mut self.tail {
+        let (number, before) = match &mut self.tail {
             Some((number, tail)) => {
                 if let Err(error) = tail.cut() {
                     tracing::warn!(path = %tail.path.display(), %error, "the reserve of a full segment stays");
                 }
-                *number + 1
+                (*number + 1, Location::at(*number, tail.end).offset)
             }
-            None => 0,
+            None => (0, 0),
         };
         let path = segment_path(&self.shared.dir, number);
         // A file of this name is what an attempt left behind that could not be undone.
         let _ = fs::remove_file(&path);
         let mut tail = Tail::create(Arc::clone(&self.disk), path.clone())?;
-        let header = encode_header(self.pair, number);
+        let header = encode_header(self.pair, number, before);
         if let Err(error) = tail.append(&mut [IoSlice::new(&header)], RESERVE_BYTES.min(self.segment_bytes)) {
             let _ = fs::remove_file(&path);
             return Err(error);
@@ -392,19 +395,21 @@ fn reopen(disk: &Arc<dyn Disk>, dir: &Path, number: u32) -> Result<Tail, StoreEr
     Ok(Tail::resume(Arc::clone(disk), path, Arc::new(file), end))
 }
 
-fn encode_header(pair: PairId, number: u32) -> [u8; LOG_HEADER_BYTES] {
+fn encode_header(pair: PairId, number: u32, before: u32) -> [u8; LOG_HEADER_BYTES] {
     let mut out = [0; LOG_HEADER_BYTES];
     out[0..4].copy_from_slice(&MAGIC);
     out[4] = VERSION;
     out[8..24].copy_from_slice(&pair.0);
     out[24..28].copy_from_slice(&number.to_le_bytes());
+    out[28..32].copy_from_slice(&before.to_le_bytes());
     let crc = crc32c::crc32c(&out[..60]);
     out[60..].copy_from_slice(&crc.to_le_bytes());
     out
 }
 
-/// The pair of a segment's header; `None` if that is no header of this segment. Or the version that is not ours.
-pub(super) fn decode_header(bytes: &[u8], number: u32) -> Option<Result<PairId, u8>> {
+/// The pair of a segment's header, and where the segment before it ended; `None` if that is no header of this segment.
+/// Or the version that is not ours.
+pub(super) fn decode_header(bytes: &[u8], number: u32) -> Option<Result<(PairId, u32), u8>> {
     let bytes = bytes.get(..LOG_HEADER_BYTES)?;
     let (body, crc) = bytes.split_at(narrow(60));
     let whole = crc == crc32c::crc32c(body).to_le_bytes().as_slice() && body.starts_with(&MAGIC);
@@ -413,5 +418,6 @@ pub(super) fn decode_header(bytes: &[u8], number: u32) -> Option<Result<PairId, 
     }
     let mut pair = PairId::default();
     pair.0.copy_from_slice(&body[8..24]);
-    Some(if body[4] == VERSION { Ok(pair) } else { Err(body[4]) })
+    let before = u32::from_le_bytes(body[28..32].try_into().ok()?);
+    Some(if body[4] == VERSION { Ok((pair, before)) } else { Err(body[4]) })
 }

@@ -25,11 +25,16 @@ pub(super) fn recover(
     durable: Location,
 ) -> Result<Found, LogError> {
     let mut found = Found { segments: BTreeMap::new(), tail: None, records: Vec::new() };
-    let mut paths = list(dir, durable)?.into_iter();
-    for (number, path) in paths.by_ref() {
+    let mut paths = list(dir, durable)?.into_iter().peekable();
+    while let Some((number, path)) = paths.next() {
+        let expected = paths.peek().map(|(next, path)| end_before(*next, path)).transpose()?.flatten();
         if number < from.segment.min(durable.segment) {
             let metadata = fs::metadata(&path).map_err(|source| StoreError::io(&path, "find its size", source))?;
-            found.segments.insert(number, metadata.len());
+            let end = metadata.len();
+            if let Some(expected) = expected.filter(|expected| u64::from(*expected) > end) {
+                return Err(LogError::Damaged { path, offset: end, flaw: Flaw::End { expected }, durable });
+            }
+            found.segments.insert(number, end);
             continue;
         }
         let start = if number == from.segment { u64::from(from.offset) } else { 0 };
@@ -37,6 +42,8 @@ pub(super) fn recover(
         let skip = number < from.segment;
         let missing = || LogError::Behind { dir: dir.to_owned(), from: from.max(durable) };
         let (end, flaw) = scan(pair, number, &path, start, skip, &mut found.records)?.ok_or_else(missing)?;
+        let flaw = flaw
+            .or_else(|| expected.filter(|expected| u64::from(*expected) > end).map(|expected| Flaw::End { expected }));
         let place = Location::at(number, end);
         if let Some(flaw) = flaw
             && place < durable
@@ -71,7 +78,7 @@ fn list(dir: &Path, durable: Location) -> Result<Vec<(u32, PathBuf)>, LogError> 
     let mut listed: Vec<(u32, PathBuf)> = Vec::new();
     for (number, path) in files::numbered(dir, 8, "fsl")? {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let expected = listed.last().map_or(number, |(last, _)| last + 1);
+        let expected = listed.last().map_or(0, |(last, _)| last + 1);
         if number != expected && Location::at(expected, 0) < durable {
             return Err(LogError::Missing { dir: dir.to_owned(), number: expected });
         }
@@ -83,6 +90,16 @@ fn list(dir: &Path, durable: Location) -> Result<Vec<(u32, PathBuf)>, LogError> 
         listed.push((number, path));
     }
     Ok(listed)
+}
+
+/// Where the segment before this one ended, as this one says; `None` where it does not say.
+fn end_before(number: u32, path: &Path) -> Result<Option<u32>, StoreError> {
+    let failed = |source| StoreError::io(path, "open the segment", source);
+    let file = File::open(path).map_err(failed)?;
+    let len = file.metadata().map_err(failed)?.len();
+    let mut cursor = Cursor::new(path.to_owned(), Arc::new(file), len.min(wide(LOG_HEADER_BYTES)));
+    let header = decode_header(cursor.bytes(0, wide(LOG_HEADER_BYTES))?, number);
+    Ok(header.and_then(Result::ok).map(|(_, before)| before))
 }
 
 /// Reads a segment from `start` on. Says where its valid part ends, and why there if that is not its end; `None` where
@@ -102,7 +119,7 @@ fn scan(
     match decode_header(cursor.bytes(0, wide(LOG_HEADER_BYTES))?, number) {
         None => return Ok(Some((0, Some(Flaw::Segment)))),
         Some(Err(found)) => return Err(LogError::Version { path: path.to_owned(), found }),
-        Some(Ok(found)) if found != pair => {
+        Some(Ok((found, _))) if found != pair => {
             return Err(LogError::OtherPair { path: path.to_owned(), expected: pair, found });
         }
         Some(Ok(_)) => {}
