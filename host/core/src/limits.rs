@@ -91,6 +91,10 @@ pub const PACE_MAX: Millis = Millis(20);
 /// The longest delay of a write's answer that may be configured: far below the 30 s of Linux's SCSI timer.
 pub const PACE_LONGEST: Millis = Millis(1_000);
 
+/// Bytes that a copy may have to do again after a restart, beside what is in flight, or a 1024th of a larger
+/// volume: the map, a bit for each granule, is written at most once for 512 times its own size of copies.
+pub const COPY_REPEATED_BYTES_MAX: ByteLen = ByteLen(256 << 20);
+
 /// How long the journal may wait with a sync when nobody waits for it.
 pub const LAZY_SYNC_INTERVAL: Millis = Millis(1_000);
 

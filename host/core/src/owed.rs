@@ -4,9 +4,11 @@
 //! copy, when the journal overflows, and after a takeover. A granule is cleared only by a durable acknowledgement of
 //! the record that copied it, and only if nothing marked it again in between: never by inference.
 
+use serde::{Deserialize, Serialize};
+
 use crate::bytes::Fields;
 use crate::limits::OWED_GRANULE_BYTES;
-use crate::units::{BlockBytes, BlockCount, Extent, Lba, Sequence};
+use crate::units::{BlockBytes, BlockCount, ByteLen, Extent, Lba, Sequence};
 
 /// One bit a granule of 64 KiB, and the copies that are under way.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +22,25 @@ pub struct OwedMap {
     /// Granules whose content is in a record that waits for its acknowledgement, with that record's sequence number
     /// once it has one.
     copying: std::collections::BTreeMap<u64, Option<Sequence>>,
+    account: Option<Account>,
+}
+
+/// Why a map is worked off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CopyKind {
+    /// The secondary gets the volume for the first time, or afresh.
+    Initial,
+    /// The secondary had it and missed something.
+    Resync,
+}
+
+/// What a map has owed since it came into being.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Account {
+    kind: CopyKind,
+    /// Granules.
+    total: u64,
 }
 
 /// Why bytes are not a dirty map of this volume.
@@ -58,7 +79,15 @@ impl OwedMap {
     pub fn empty(volume: BlockCount, block_bytes: BlockBytes) -> Self {
         let granules = granules(volume, block_bytes);
         let words = usize::try_from(granules.div_ceil(64)).unwrap_or(usize::MAX);
-        Self { block_bytes, volume, bits: vec![0; words], owed: 0, cursor: 0, copying: Default::default() }
+        Self {
+            block_bytes,
+            volume,
+            bits: vec![0; words],
+            owed: 0,
+            cursor: 0,
+            copying: Default::default(),
+            account: None,
+        }
     }
 
     /// Everything is owed: what a map that cannot be read stands for.
@@ -70,40 +99,61 @@ impl OwedMap {
         map
     }
 
+    /// What is owed is counted from here on, unless it is already.
+    pub fn begin(&mut self, kind: CopyKind) {
+        self.account.get_or_insert(Account { kind, total: self.owed });
+    }
+
+    /// Why this map is worked off, how much it owed altogether, and how much of that it owes no more. None where
+    /// nobody counts.
+    pub fn progress(&self) -> Option<(CopyKind, ByteLen, ByteLen)> {
+        let Account { kind, total } = self.account?;
+        let bytes = |granules: u64| ByteLen(granules.saturating_mul(OWED_GRANULE_BYTES.0));
+        Some((kind, bytes(total), bytes(total.saturating_sub(self.owed))))
+    }
+
     /// Owes every granule that the extent touches. A copy that is under way no longer clears them.
     pub fn mark(&mut self, extent: Extent) {
         let per = self.blocks_per_granule();
         for granule in extent.first().0 / per..=(extent.end().0 - 1) / per {
             let (word, bit) = place(granule);
             if let Some(bits) = self.bits.get_mut(word) {
-                self.owed += u64::from(*bits & bit == 0);
+                let new = u64::from(*bits & bit == 0);
                 *bits |= bit;
+                self.owed += new;
+                if let Some(account) = &mut self.account {
+                    account.total = account.total.saturating_add(new);
+                }
             }
             self.copying.remove(&granule);
         }
     }
 
-    /// The next owed granule that no copy is under way for, as an extent; the copy counts as under way from here.
-    pub fn next_copy(&mut self) -> Option<Extent> {
+    /// The next run of owed granules that no copy is under way for, at most so many, as an extent; the copy counts as
+    /// under way from here.
+    pub fn next_copy(&mut self, most: u64) -> Option<Extent> {
         let total = granules(self.volume, self.block_bytes);
         let start = self.cursor;
-        let found = self.find(start, total).or_else(|| self.find(0, start))?;
-        self.cursor = found + 1;
-        self.copying.insert(found, None);
-        self.extent_of(found)
+        let first = self.find(start, total).or_else(|| self.find(0, start))?;
+        let mut end = first + 1;
+        while end < total && end - first < most && self.is_owed(end) && !self.copying.contains_key(&end) {
+            end += 1;
+        }
+        self.cursor = end;
+        self.copying.extend((first..end).map(|granule| (granule, None)));
+        let (first, last) = (self.extent_of(first)?, self.extent_of(end - 1)?);
+        Extent::new(first.first(), BlockCount(last.end().0 - first.first().0))
     }
 
     /// The copy of this extent is in the record with this sequence number.
     pub fn copied_in(&mut self, extent: Extent, sequence: Sequence) {
-        let granule = extent.first().0 / self.blocks_per_granule();
-        if let Some(slot) = self.copying.get_mut(&granule) {
-            *slot = Some(sequence);
-        }
+        let granules = self.granules_of(extent);
+        self.copying.range_mut(granules).for_each(|(_, slot)| *slot = Some(sequence));
     }
 
     /// The copy of this extent came to nothing: it is owed still.
     pub fn copy_failed(&mut self, extent: Extent) {
-        self.copying.remove(&(extent.first().0 / self.blocks_per_granule()));
+        self.granules_of(extent).for_each(|granule| _ = self.copying.remove(&granule));
     }
 
     /// The secondary holds everything up to `durable`, durably. Returns how many granules that clears.
@@ -155,10 +205,15 @@ impl OwedMap {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(MAP_HEADER_BYTES + self.bits.len() * 8);
         out.extend(MAGIC);
-        out.extend([VERSION, 0, 0, 0]);
+        let (kind, total) = match self.account {
+            None => (0, 0),
+            Some(Account { kind: CopyKind::Initial, total }) => (1, total),
+            Some(Account { kind: CopyKind::Resync, total }) => (2, total),
+        };
+        out.extend([VERSION, kind, 0, 0]);
         out.extend(self.volume.0.to_le_bytes());
         out.extend(self.block_bytes.get().to_le_bytes());
-        out.extend([0; 8]);
+        out.extend(total.to_le_bytes());
         let bits: Vec<u8> = self.bits.iter().flat_map(|word| word.to_le_bytes()).collect();
         let crc = crc32c::crc32c_append(crc32c::crc32c(&out), &bits);
         out.extend(crc.to_le_bytes());
@@ -168,8 +223,8 @@ impl OwedMap {
 
     pub fn decode(bytes: &[u8], volume: BlockCount, block_bytes: BlockBytes) -> Result<Self, OwedError> {
         let mut fields = Fields::new(bytes);
-        let (magic, version, reserved) = (fields.array::<4>(), fields.u8(), fields.array::<3>());
-        let (blocks, size, zeroes, crc) = (fields.u64(), fields.u32(), fields.u64(), fields.u32());
+        let (magic, version, kind, reserved) = (fields.array::<4>(), fields.u8(), fields.u8(), fields.array::<2>());
+        let (blocks, size, total, crc) = (fields.u64(), fields.u32(), fields.u64(), fields.u32());
         if !fields.ok() || magic != MAGIC {
             return Err(OwedError::Damaged);
         }
@@ -190,10 +245,16 @@ impl OwedMap {
         // A granule past the end could never be copied, and the map never be empty again.
         let past_the_end = (granules(volume, block_bytes)..u64::try_from(map.bits.len()).unwrap_or(u64::MAX) * 64)
             .any(|granule| map.is_owed(granule));
-        if past_the_end || reserved != [0; 3] || zeroes != 0 {
+        if past_the_end || reserved != [0; 2] {
             return Err(OwedError::Damaged);
         }
         map.owed = map.bits.iter().map(|word| u64::from(word.count_ones())).sum();
+        map.account = match kind {
+            0 if total == 0 => None,
+            1 if total >= map.owed => Some(Account { kind: CopyKind::Initial, total }),
+            2 if total >= map.owed => Some(Account { kind: CopyKind::Resync, total }),
+            _ => return Err(OwedError::Damaged),
+        };
         Ok(map)
     }
 
@@ -231,6 +292,11 @@ impl OwedMap {
         let per = self.blocks_per_granule();
         let first = granule * per;
         Extent::new(Lba(first), BlockCount(per.min(self.volume.0.saturating_sub(first))))
+    }
+
+    fn granules_of(&self, extent: Extent) -> std::ops::Range<u64> {
+        let per = self.blocks_per_granule();
+        extent.first().0 / per..extent.end().0.div_ceil(per)
     }
 
     fn blocks_per_granule(&self) -> u64 {
@@ -279,9 +345,9 @@ mod tests {
     fn a_granule_is_cleared_only_by_an_acknowledgement_of_its_copy() {
         let mut map = map();
         map.mark(extent(20, 1));
-        let copy = map.next_copy().unwrap();
+        let copy = map.next_copy(1).unwrap();
         assert_eq!(copy, extent(16, 16));
-        assert_eq!(map.next_copy(), None, "one copy at a time");
+        assert_eq!(map.next_copy(1), None, "one copy at a time");
         assert_eq!(map.acknowledged(Sequence(100)), 0, "the copy has no place yet");
         map.copied_in(copy, Sequence(7));
         assert_eq!(map.acknowledged(Sequence(6)), 0);
@@ -293,18 +359,53 @@ mod tests {
     fn a_mark_during_a_copy_outlives_its_acknowledgement() {
         let mut map = map();
         map.mark(extent(0, 1));
-        let copy = map.next_copy().unwrap();
+        let copy = map.next_copy(1).unwrap();
         map.copied_in(copy, Sequence(7));
         map.mark(extent(3, 1));
         assert_eq!(map.acknowledged(Sequence(7)), 0);
-        assert_eq!(map.next_copy(), Some(copy));
+        assert_eq!(map.next_copy(1), Some(copy));
+    }
+
+    #[test]
+    fn a_run_of_owed_granules_is_one_copy_and_is_cleared_as_one() {
+        let mut map = map();
+        map.mark(extent(0, 64));
+        map.mark(extent(80, 16));
+        assert_eq!(map.next_copy(3), Some(extent(0, 48)), "no more than asked for");
+        assert_eq!(map.next_copy(3), Some(extent(48, 16)), "it ends where nothing is owed");
+        assert_eq!(map.next_copy(3), Some(extent(80, 16)));
+        map.copied_in(extent(0, 48), Sequence(5));
+        map.mark(extent(20, 1));
+        assert_eq!(map.acknowledged(Sequence(5)), 2, "the one that was written again stays");
+        map.copy_failed(extent(48, 16));
+        assert_eq!(map.next_copy(9), Some(extent(16, 16)));
+        assert_eq!(map.next_copy(9), Some(extent(48, 16)));
+    }
+
+    #[test]
+    fn progress_is_counted_from_the_beginning_and_survives_the_disk() {
+        let mut map = map();
+        let granules = |granules: u64| ByteLen(granules * OWED_GRANULE_BYTES.0);
+        map.mark(extent(0, 64));
+        assert_eq!(map.progress(), None);
+        map.begin(CopyKind::Initial);
+        map.begin(CopyKind::Resync);
+        assert_eq!(map.progress(), Some((CopyKind::Initial, granules(4), granules(0))), "the first word counts");
+        let copy = map.next_copy(2).unwrap();
+        map.copied_in(copy, Sequence(1));
+        map.acknowledged(Sequence(1));
+        map.mark(extent(0, 1));
+        let progress = Some((CopyKind::Initial, granules(5), granules(2)));
+        assert_eq!(map.progress(), progress, "what is owed again is more to do, not less done");
+        let read = OwedMap::decode(&map.encode(), BlockCount(1000), BlockBytes::DEFAULT).unwrap();
+        assert_eq!(read.progress(), progress);
     }
 
     #[test]
     fn the_last_granule_ends_with_the_volume() {
         let mut map = map();
         map.mark(extent(999, 1));
-        assert_eq!(map.next_copy(), Some(extent(992, 8)));
+        assert_eq!(map.next_copy(1), Some(extent(992, 8)));
     }
 
     #[test]
@@ -336,7 +437,7 @@ mod tests {
                         map.mark(written);
                         (written.first().0..written.end().0).for_each(|block| primary[at_block(block)] += 1);
                     }
-                    2 => if let Some(copy) = map.next_copy() {
+                    2 => if let Some(copy) = map.next_copy(len % 4 + 1) {
                         sequence += 1;
                         map.copied_in(copy, Sequence(sequence));
                         let blocks = (copy.first().0..copy.end().0).map(|block| (block, primary[at_block(block)]));

@@ -13,7 +13,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::chain::{Chain, Digest};
-use crate::flow::{Chosen, Flow, Way};
+use crate::flow::{Chosen, Flow, Limits, Way};
 use crate::frame::{Ack, KeyRefusal, Welcome};
 use crate::group::CutName;
 use crate::limits::{
@@ -42,7 +42,7 @@ mod transfer;
 mod words;
 
 pub use copy::CopyState;
-pub use flow::FlowStatus;
+pub use flow::{CopyProgress, FlowStatus, JournalFill};
 pub use recover::{Found, Kept, KeptMap, Logged};
 pub use transfer::Divergence;
 pub use words::*;
@@ -64,8 +64,8 @@ struct Accepted {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Content {
     Written(What),
-    /// A granule of a copy: the dirty map is told where it went.
-    Copied,
+    /// Granules of a copy, and what they hold: the dirty map is told where they went.
+    Copied(What),
 }
 
 /// An operator's pause. Records up to the cut still go; `None` until the cut has its place.
@@ -239,7 +239,7 @@ impl Primary {
             trimmed: Sequence::NONE,
             transfer,
             copying,
-            flow: flow::Flowing::new(settings.flow, recovered.chosen),
+            flow: flow::Flowing::new(now.instant, settings.flow, recovered.chosen),
             cuts: recovered.cuts,
             group: cut::GroupCuts::new(recovered.group_cut),
             voided: BTreeSet::new(),
@@ -305,6 +305,7 @@ impl Primary {
             .into_iter()
             .chain(retries)
             .flatten()
+            .chain(self.flow.timeouts())
             .chain(self.rotation.timeouts())
             // What was due when time was last told has been done, or waits for something that comes as an input.
             .filter(|(at, _)| *at > self.told)
@@ -410,9 +411,9 @@ impl Primary {
         match input {
             Input::Write { ticket, what, extent, fua } => self.on_write(ticket, what, extent, fua),
             Input::Flush { ticket } => self.on_flush(ticket),
-            Input::CopyRead { ticket, extent } => self.on_copy_read(ticket, extent),
+            Input::CopyRead { ticket, what, extent } => self.on_copy_read(ticket, what, extent),
             Input::CopyReadFailed { extent } => self.copying.read_failed(extent),
-            Input::Committed { digests } => self.on_committed(&digests),
+            Input::Committed { digests } => self.on_committed(now, &digests),
             Input::CommitFailed { fault } => self.on_commit_failed(now, fault),
             Input::JournalSynced { through } => self.on_journal_synced(through),
             Input::JournalSyncFailed => self.fail_journal(now),
@@ -463,7 +464,8 @@ impl Primary {
         // Before anything is planned, whose sealing they would wait for.
         self.answer_durable();
         self.run_resync(now);
-        self.run_copy();
+        self.run_copy(now);
+        self.run_shrink();
         self.plan_commits(now);
         // After the sealing that may have used a key up: no other event need follow that would ask.
         self.run_host_rotation(now);
@@ -473,7 +475,8 @@ impl Primary {
         self.run_home(now);
         self.run_overflow(now);
         self.run_trim();
-        self.run_transfer();
+        self.run_transfer(now);
+        self.run_high_water(now);
         self.run_mode(now);
     }
 
@@ -501,8 +504,8 @@ impl Primary {
     /// Bytes that the data buffer holds for these blocks.
     fn payload_bytes(&self, content: Content, blocks: BlockCount) -> u64 {
         match content {
-            Content::Written(What::Data) | Content::Copied => blocks.byte_len(self.settings.block_bytes).0,
-            Content::Written(What::Zero | What::Trim) => 0,
+            Content::Written(What::Data) | Content::Copied(What::Data) => blocks.byte_len(self.settings.block_bytes).0,
+            Content::Written(_) | Content::Copied(_) => 0,
         }
     }
 
@@ -540,6 +543,7 @@ impl Primary {
                 }
             }
             Command::SetWay(way) => self.set_way(way),
+            Command::SetLimits(limits) => self.set_limits(now, limits),
             Command::CopyAll => {
                 if self.settings.paired {
                     self.owe_everything();

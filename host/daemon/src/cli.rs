@@ -5,7 +5,7 @@
 //! pair        cards, invitations, new pairs
 //! status      am I protected, and how far behind
 //! operate     rotate, suspect, pause, resume, takeover, scrub, copy-all
-//! flow        transfer
+//! flow        transfer, throttle
 //! plugin      list, inspect, check, swap
 //! failure     exit codes
 //! ```

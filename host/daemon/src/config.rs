@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use farseal_core::flow::Transfer;
+use farseal_core::flow::{Limits, Pacing};
 use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
 use farseal_core::units::{BlockBytes, ByteLen, PairId, VolumeId};
@@ -230,6 +231,10 @@ pub struct Pair {
     pub key_limits: KeyLimits,
     /// Bytes of the journal before what it holds for the secondary goes to the dirty map.
     pub journal_max: ByteLen,
+    /// How fast copying may be, until an operator chooses otherwise.
+    pub limits: Limits,
+    /// How initiators are slowed down before the journal is full.
+    pub pacing: Pacing,
     /// What seals the blocks.
     pub cipher: PluginChoice,
     /// When the key changes.

@@ -24,6 +24,7 @@ use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
     Command, FlowStatus, Input, Output, Primary, ReplyError, Room, Settings, Source, Status, StoreFault, What,
 };
+use farseal_core::record::Kind;
 use farseal_core::rotation::{KeyLimits, KeyUse, Refused};
 use farseal_core::units::{BlockCount, Epoch, Extent, Generation, Incarnation, Lba, Path, Sequence, Ticket};
 use farseal_core::window::Range;
@@ -48,6 +49,8 @@ pub mod destage;
 pub mod intake;
 pub mod keywork;
 pub mod outbox;
+pub mod pacer;
+pub mod reader;
 pub mod recover;
 pub mod state;
 
@@ -56,6 +59,7 @@ use commit::Committer;
 use intake::Intake;
 use keywork::{KeyWork, PolicyWork};
 use outbox::Outbox;
+use pacer::Pacer;
 use state::LaneState;
 
 /// How many events are taken from the inbox before what follows from them is done: a commit's worth, as are
@@ -85,6 +89,11 @@ pub enum Event {
         data: Bytes,
         fua: bool,
         reply: Option<Reply>,
+    },
+    /// What [`Output::ReadForCopy`] asked for; behind every write that the read may have seen.
+    CopyRead {
+        extent: Extent,
+        read: reader::ReadForCopy,
     },
     Flush {
         reply: Reply,
@@ -213,7 +222,10 @@ impl Lane {
         let (inbox, events) = channel();
         let buffer = Arc::new(Buffer::new(parts.settings.block_bytes));
         let (home, settings) = (Arc::clone(&parts.home), parts.settings);
-        let intake = Arc::new(Intake::new(Arc::clone(&buffer), settings.block_bytes, inbox.clone()));
+        let threads = |source| StoreError::io(FilePath::new("."), "start the lane's threads", source);
+        let pacer = Pacer::start().map_err(threads)?;
+        let intake = Arc::new(Intake::new(Arc::clone(&buffer), settings.block_bytes, inbox.clone(), pacer));
+        let reader = reader::start(&home, &buffer, settings.block_bytes, &intake).map_err(threads)?;
         let journal = found.journal.reader();
         let way = found.recovered.chosen.way.unwrap_or(settings.flow.way);
         let paths = watch::Sender::new(way.paths);
@@ -223,8 +235,8 @@ impl Lane {
             let name = format!("lane-{}", parts.name);
             std::thread::Builder::new()
                 .name(name)
-                .spawn(move || Runner::new(parts, found, &inbox, buffer, intake, paths).run(&events))
-                .map_err(|source| StoreError::io(FilePath::new("."), "start the lane's thread", source))?
+                .spawn(move || Runner::new(parts, found, &inbox, buffer, intake, reader, paths).run(&events))
+                .map_err(threads)?
         };
         Ok(Self { inbox, intake, buffer, home, journal, settings, paths, thread: Mutex::new(Some(thread)) })
     }
@@ -257,14 +269,11 @@ struct Runner {
     stalled: bool,
     buffer: Arc<Buffer>,
     intake: Arc<Intake>,
-    /// The newest write that core has been told of.
-    heard: Ticket,
     home: Arc<dyn Home>,
     writes: BTreeMap<Ticket, Bytes>,
     /// Writes that are copies of what home holds already, or gets from an earlier write.
     copies: BTreeSet<Ticket>,
-    /// Reads for copies that found a write which core has not been told of: read again when it has.
-    early_copies: Vec<Extent>,
+    reader: Sender<Extent>,
     replies: BTreeMap<Ticket, Reply>,
     /// Requests that wait for room.
     backlog: VecDeque<Event>,
@@ -291,6 +300,7 @@ impl Runner {
         inbox: &Sender<Event>,
         buffer: Arc<Buffer>,
         intake: Arc<Intake>,
+        reader: Sender<Extent>,
         wanted_paths: watch::Sender<u16>,
     ) -> Self {
         let recover::Found { mut journal, recovered, chain, state } = found;
@@ -313,11 +323,10 @@ impl Runner {
             stalled: false,
             buffer,
             intake,
-            heard: Ticket(0),
             home: parts.home,
             writes: BTreeMap::new(),
             copies: BTreeSet::new(),
-            early_copies: Vec::new(),
+            reader,
             replies: BTreeMap::new(),
             backlog: VecDeque::new(),
             syncer,
@@ -342,6 +351,7 @@ impl Runner {
         // Before there is room for the first write; from then on when the mode changes.
         self.intake.set_answering(self.primary.answers_at_once());
         loop {
+            self.intake.pacer.set_delay(self.primary.pace_us());
             self.intake.set_room(self.backlog.is_empty() && self.primary.room() == Room::Open);
             let first = match self.wait(events) {
                 Ok(event) => Some(event),
@@ -354,7 +364,10 @@ impl Runner {
             let mut next = first;
             while let Some(event) = next.take() {
                 stop |= matches!(event, Event::Stop);
-                if let Event::Write { data, .. } | Event::Placed { data, .. } = &event {
+                if let Event::Write { data, .. }
+                | Event::Placed { data, .. }
+                | Event::CopyRead { read: Ok(Some(data)), .. } = &event
+                {
                     bytes += wide(data.len());
                 }
                 self.take_in(event, &mut inputs);
@@ -364,7 +377,6 @@ impl Runner {
             }
             inputs.push(Input::Tick);
             self.primary.handle_all(self.clock.now(), inputs);
-            std::mem::take(&mut self.early_copies).into_iter().for_each(|extent| self.read_for_copy(extent));
             self.carry_out();
             self.serve_backlog();
             if stop {
@@ -430,6 +442,10 @@ impl Runner {
                 self.writes.insert(ticket, data);
                 self.replies.extend(reply.map(|reply| (ticket, reply)));
                 self.hear(ticket, What::Data, extent, fua, inputs);
+            }
+            Event::CopyRead { extent, read } => {
+                let input = self.copy_read(extent, read);
+                inputs.push(input);
             }
             Event::Flush { reply } => {
                 if self.backlog.is_empty() {
@@ -521,6 +537,7 @@ impl Runner {
                 Err(error) => return reply.done(Err(errno_of(&error))),
             },
             Event::Placed { .. }
+            | Event::CopyRead { .. }
             | Event::Flush { .. }
             | Event::Synced(_)
             | Event::Destaged { .. }
@@ -545,7 +562,6 @@ impl Runner {
 
     /// Core is told of a write that has its place in the data buffer.
     fn hear(&mut self, ticket: Ticket, what: What, extent: Extent, fua: bool, inputs: &mut Vec<Input>) {
-        self.heard = self.heard.max(ticket);
         inputs.push(Input::Write { ticket, what, extent, fua });
     }
 
@@ -689,7 +705,7 @@ impl Runner {
                 let bytes = self.journal.bytes();
                 self.primary.handle(self.clock.now(), Input::JournalBytes { bytes });
             }
-            Output::ReadForCopy { extent } => self.read_for_copy(extent),
+            Output::ReadForCopy { extent } => drop(self.reader.send(extent)),
             Output::DiscardCopy { ticket } => {
                 self.copies.remove(&ticket);
                 self.writes.remove(&ticket);
@@ -764,6 +780,10 @@ impl Runner {
                 self.save_state();
                 self.wanted_paths.send_replace(way.paths);
             }
+            Output::PersistLimits { limits } => {
+                self.state.limits = Some(state::Instead { chosen: limits, instead_of: self.settings.flow.limits });
+                self.save_state();
+            }
             Output::PersistPause { paused } => {
                 self.state.paused = paused;
                 self.save_state();
@@ -803,6 +823,10 @@ impl Runner {
             for (planned, record) in sealed.planned.iter().zip(&sealed.records) {
                 self.outbox.push(planned.sequence, record.clone(), self.clock.now().instant);
                 let copied = matches!(planned.source, Source::Buffer { ticket, .. } if self.copies.contains(&ticket));
+                if let (Kind::Zero, Source::Buffer { ticket, .. }) = (planned.kind, planned.source) {
+                    // Of zeroes nothing is kept that could be finished.
+                    self.copies.remove(&ticket);
+                }
                 if !copied {
                     self.destage_queue.extend(destage::Write::of(planned, &self.writes, self.settings.block_bytes));
                 }
@@ -837,24 +861,20 @@ impl Runner {
         }
     }
 
-    fn read_for_copy(&mut self, extent: Extent) {
-        let read = self.read_blocks(extent);
-        if self.buffer.newest(extent) > Some(self.heard) {
-            return self.early_copies.push(extent);
-        }
-        let input = match read {
+    fn copy_read(&mut self, extent: Extent, read: reader::ReadForCopy) -> Input {
+        match read {
             Ok(bytes) => {
                 let ticket = self.ticket();
-                self.writes.insert(ticket, Bytes::from(bytes));
+                let what = if bytes.is_some() { What::Data } else { What::Zero };
+                self.writes.extend(bytes.map(|bytes| (ticket, bytes)));
                 self.copies.insert(ticket);
-                Input::CopyRead { ticket, extent }
+                Input::CopyRead { ticket, what, extent }
             }
             Err(error) => {
                 self.note_fault("read for the copy", &error);
                 Input::CopyReadFailed { extent }
             }
-        };
-        self.primary.handle(self.clock.now(), input);
+        }
     }
 
     fn save_state(&mut self) {

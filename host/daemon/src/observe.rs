@@ -45,7 +45,7 @@ pub fn start_log(form: LogForm, filter: &str) -> Result<(), LogError> {
 type Sample = fn(&PairStatus) -> Option<f64>;
 
 /// Name, kind, help, value; Prometheus' base units: seconds and bytes.
-const SAMPLES: [(&str, &str, Sample); 11] = [
+const SAMPLES: [(&str, &str, Sample); 18] = [
     ("farseal_pair_protected", "1 while every write reaches the other site without delay.", |pair| {
         Some(truth(protected(pair)))
     }),
@@ -66,6 +66,29 @@ const SAMPLES: [(&str, &str, Sample); 11] = [
     ("farseal_pair_journal_bytes", "The journal on disk.", |pair| pair.journal.map(|journal| float(journal.used.0))),
     ("farseal_pair_journal_limit_bytes", "The journal's limit.", |pair| {
         pair.journal.map(|journal| float(journal.max.0))
+    }),
+    ("farseal_pair_journal_seconds_left", "Until the journal is full, if the remote takes nothing.", |pair| {
+        pair.flow.as_ref()?.time_left.map(seconds)
+    }),
+    ("farseal_pair_write_delay_seconds", "By how much answers to writes are delayed now.", |pair| {
+        Some(float(pair.flow.as_ref()?.pace_us) / 1_000_000.0)
+    }),
+    ("farseal_pair_journal_high_waters", "How often the journal rose above high water since the start.", |pair| {
+        Some(float(pair.flow.as_ref()?.high_waters))
+    }),
+    (
+        "farseal_pair_journal_overflows",
+        "How often the journal overflowed into the dirty map since the start.",
+        |pair| Some(float(pair.flow.as_ref()?.overflows)),
+    ),
+    ("farseal_pair_copy_bytes", "What the copy beside the order owed altogether.", |pair| {
+        Some(float(pair.flow.as_ref()?.copy?.total.0))
+    }),
+    ("farseal_pair_copy_done_bytes", "What of it the remote has.", |pair| {
+        Some(float(pair.flow.as_ref()?.copy?.done.0))
+    }),
+    ("farseal_pair_copy_seconds_left", "Until nothing is owed.", |pair| {
+        pair.flow.as_ref()?.copy?.time_left.map(seconds)
     }),
 ];
 

@@ -62,6 +62,7 @@ impl Operator for Fake {
                 PairCommand::Rotate(_)
                 | PairCommand::SetMode(_)
                 | PairCommand::SetTransfer(_)
+                | PairCommand::Throttle(_)
                 | PairCommand::Suspect(_)
                 | PairCommand::Pause(_)
                 | PairCommand::TakeOver
@@ -178,6 +179,7 @@ async fn every_command_arrives_unchanged() {
         PairCommand::Pause(Pause { wait: false }),
         PairCommand::SetMode(SetMode { mode: Mode::SyncFlush }),
         PairCommand::SetTransfer(SetTransfer { transfer: farseal_core::flow::Transfer::Scheduled, paths: Some(3) }),
+        PairCommand::Throttle(Throttle { link: Some(SetRate::None), ..Throttle::default() }),
         PairCommand::TakeOver,
         PairCommand::CopyAll,
         PairCommand::Swap(Swap {

@@ -115,3 +115,93 @@ fn the_transfer_and_its_paths_change_while_records_flow_and_stay_changed_after_a
     let refused = sites.main.farseal(&["transfer", PAIR, "ordered", "--paths", "17"]).unwrap_err();
     assert!(refused.to_string().contains("1..=16"), "{refused}");
 }
+
+#[test]
+fn an_initial_copy_is_throttled_shown_and_goes_on_after_a_restart() {
+    const MIB: u64 = 1 << 20;
+    let mut sites = Sites::new("initial", 96, &[]);
+    // Data in its first 48 MiB; nothing was ever written behind them.
+    let image: Vec<u8> = (0..48 * MIB).map(|at| u8::try_from(at / 4096 % 255 + 1).unwrap()).collect();
+    let volume = std::fs::File::create(sites.main.dir.join("volume.img")).unwrap();
+    volume.set_len(96 * MIB).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&volume, &image, 0).unwrap();
+    volume.sync_all().unwrap();
+    drop(volume);
+    sites
+        .main
+        .edit(
+            "\nlimits = { link = \"none\", resync = \"none\", initial-copy = \"none\"",
+            "\nlimits = { initial-copy = \"8MiB/s\"",
+        )
+        .unwrap();
+    sites.start();
+    let part = |status: &Value| status["flow"]["copy"]["done"].as_u64().unwrap_or(0);
+    let shown = wait_until(&sites.main, "a part of the copy", |status| part(status) >= 16 * MIB);
+    assert_eq!(shown["flow"]["copy"]["kind"], "initial");
+    assert_eq!(shown["flow"]["copy"]["total"], 48 * MIB, "what was never written is not owed");
+    assert!(shown["flow"]["copy"]["time-left"].as_u64().unwrap() > 0);
+    assert!(sites.main.farseal(&["status"]).unwrap().contains("initial copy, "));
+    // Initiators write meanwhile.
+    let mut client = sites.client();
+    client.write(40 * MIB, &[0xee; 4096]).unwrap();
+    client.write(90 * MIB, &[0xdd; 4096]).unwrap();
+    client.flush().unwrap();
+    drop(client);
+
+    sites.main.kill().unwrap();
+    sites.main.edit("{ initial-copy = \"8MiB/s\"", "{ initial-copy = \"64KiB/s\"").unwrap();
+    sites.main.start().unwrap();
+    let shown = wait_until(&sites.main, "the copy going on", |status| status["state"]["is"] == "catching-up");
+    // An eighth of this volume may be repeated.
+    assert!(part(&shown) >= 4 * MIB, "it began again: {:#}", shown["flow"]["copy"]);
+    sites.main.farseal(&["throttle", PAIR, "--initial-copy", "none"]).unwrap();
+    let shown = wait_until(&sites.main, "the end of the copy", is_safe);
+    assert_eq!(shown["flow"]["limits"]["initial-copy"], Value::Null);
+
+    sites.main.kill().unwrap();
+    sites.remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    let mut copy = Client::connect(&sites.remote.socket(), PAIR).unwrap();
+    let mut found = vec![0; 1 << 20];
+    for mib in 0..96 {
+        copy.read(mib * MIB, &mut found).unwrap();
+        let at = usize::try_from(mib * MIB).unwrap();
+        let mut expected = image.get(at..at + (1 << 20)).map_or_else(|| vec![0; 1 << 20], <[u8]>::to_vec);
+        match mib {
+            40 => expected[..4096].fill(0xee),
+            90 => expected[..4096].fill(0xdd),
+            _ => {}
+        }
+        assert!(found == expected, "MiB {mib} is another at the remote");
+    }
+}
+
+#[test]
+fn a_journal_that_fills_slows_writes_says_so_and_stops_nobody_when_it_is_full() {
+    const MIB: u64 = 1 << 20;
+    let mut sites = Sites::new("fill", 64, &[]);
+    sites.main.edit("\njournal-max = \"4GiB\"", "\njournal-max = \"128MiB\"").unwrap();
+    sites.main.edit("\njournal-high-water = 80", "\njournal-high-water = 20").unwrap();
+    sites.start();
+    wait_until(&sites.main, "the link", is_safe);
+    sites.remote.kill().unwrap();
+    wait_until(&sites.main, "the loss of the link", |status| status["state"]["is"] == "link-down");
+    let mut client = sites.client();
+    let mut paced = false;
+    for round in 0..400 {
+        client.write(round % 64 * MIB, &vec![u8::try_from(round % 255 + 1).unwrap(); 1 << 20]).unwrap();
+        if round % 16 == 0 {
+            paced |= status(&sites.main)["flow"]["pace-us"].as_u64().unwrap() > 0;
+            if status(&sites.main)["flow"]["overflows"] == 1 {
+                break;
+            }
+        }
+    }
+    assert!(paced, "no write was slowed");
+    let shown = wait_until(&sites.main, "the dirty map", |status| status["flow"]["overflows"] == 1);
+    assert!(shown["flow"]["high-waters"].as_u64().unwrap() >= 1);
+    let shown = wait_until(&sites.main, "no delay", |status| status["flow"]["pace-us"] == 0);
+    assert_eq!(shown["flow"]["copy"]["kind"], "resync");
+    client.flush().unwrap();
+    sites.remote.start().unwrap();
+    wait_until(&sites.main, "nothing owed", is_safe);
+}

@@ -17,7 +17,7 @@ pub(crate) fn run(data: &[u8]) {
     let Ok(mut map) = OwedMap::decode(&bytes, VOLUME, BlockBytes::DEFAULT) else { return };
     assert_eq!(map.encode(), bytes, "what decodes encodes to the same bytes");
     let mut copied = 0;
-    while let Some(extent) = map.next_copy() {
+    while let Some(extent) = map.next_copy(u64::from(mend % 20) + 1) {
         assert!(extent.end().0 <= VOLUME.0, "a copy inside the volume");
         copied += 1;
         map.copied_in(extent, Sequence(copied));

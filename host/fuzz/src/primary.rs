@@ -206,7 +206,8 @@ impl Site {
             Asked::ReadForCopy(extent) if fails => Input::CopyReadFailed { extent },
             Asked::ReadForCopy(extent) => {
                 let ticket = self.ticket();
-                Input::CopyRead { ticket, extent }
+                let what = if script.byte() % 2 == 0 { What::Data } else { What::Zero };
+                Input::CopyRead { ticket, what, extent }
             }
             Asked::PrepareEpoch(epoch) if fails => Input::EpochFailed { epoch },
             Asked::PrepareEpoch(epoch) => {

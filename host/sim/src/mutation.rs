@@ -31,4 +31,6 @@ pub enum Mutation {
     DamageIgnored,
     /// In an ordered transfer records go over a path that stands by.
     SpareUsed,
+    /// The machine is not told of throttles.
+    ThrottleIgnored,
 }

@@ -24,6 +24,7 @@ use crate::check::{self, Checker, Failure};
 use crate::dice::Dice;
 use crate::disk::{Home, Loss, Mark, Tape, to_usize, wide};
 use crate::faults::Fault;
+use crate::flow::Throttled;
 use crate::link::{Message, Side};
 use crate::model::{Rec, write};
 use crate::mutation::Mutation;
@@ -97,7 +98,9 @@ pub struct PrimarySite {
     pub paused: bool,
     pub fenced: Option<Generation>,
     mode: Option<Mode>,
-    chosen: Chosen,
+    pub chosen: Chosen,
+    /// What the link's throttle let through.
+    pub throttled: Throttled,
     /// The path that carried the last records.
     pub carrier: Option<Path>,
     /// What the journal's disk really holds, durably.
@@ -154,6 +157,7 @@ impl PrimarySite {
             fenced: None,
             mode: None,
             chosen: Chosen::default(),
+            throttled: Throttled::default(),
             carrier: None,
             durable_on_disk: Sequence::NONE,
             chain: Chain::START,
@@ -232,11 +236,16 @@ impl World {
                 Err(error) => return Err(Failure::new(Checker::Durability, format!("a segment is gone: {error}"))),
             }
         }
+        let mut resumed = false;
         let owed = site.map.as_ref().map(|(bytes, acked, acked_chain)| {
             let (blocks, size) = (site.settings.blocks, site.settings.block_bytes);
             let map = OwedMap::decode(bytes, blocks, size).unwrap_or_else(|_| OwedMap::full(blocks, size));
+            resumed |= map.progress().is_some_and(|(_, _, done)| done.0 > 0);
             KeptMap { map, acked: *acked, acked_chain: *acked_chain }
         });
+        if resumed {
+            self.stats.see(Sometimes::CopyResumed);
+        }
         let owed = match self.settings.mutation {
             Some(Mutation::DirtyBitsForgotten) => owed
                 .map(|kept| KeptMap { map: OwedMap::empty(site.settings.blocks, site.settings.block_bytes), ..kept }),
@@ -289,6 +298,9 @@ impl World {
         site.sent.clear();
         site.tick_at = None;
         site.carrier = None;
+        let limits = site.chosen.limits.unwrap_or(site.settings.flow.limits);
+        site.throttled = Throttled::default();
+        site.throttled.set(limits.link);
         if self.settings.mutation != Some(Mutation::EpochReused) {
             site.incarnation = self.dice_life.draw();
         }
@@ -480,7 +492,11 @@ impl World {
         if self.settings.mutation == Some(Mutation::TicksLost) {
             return Ok(());
         }
-        if let Some((at, _)) = machine.poll_timeout(now)
+        let timeout = machine.poll_timeout(now);
+        if timeout.is_some_and(|(_, why)| why.contains("throttle")) {
+            self.stats.see(Sometimes::Throttled);
+        }
+        if let Some((at, _)) = timeout
             && self.primary.tick_at.is_none_or(|before| at < before)
         {
             self.primary.tick_at = Some(at);
@@ -600,6 +616,11 @@ impl World {
                 });
                 Ok(())
             }
+            Output::PersistLimits { limits } => {
+                self.primary.chosen.limits = Some(limits);
+                self.stats.see(Sometimes::ThrottleChanged);
+                Ok(())
+            }
             Output::PersistPause { paused } => {
                 self.primary.paused = paused;
                 self.stats.see(Sometimes::PausedByOperator);
@@ -618,6 +639,7 @@ impl World {
                         return Err(Failure::new(Checker::Liveness, format!("false alarm: {divergence}")));
                     }
                     Alarm::Home(StoreFault::Full | StoreFault::Unsealed)
+                    | Alarm::HighWater
                     | Alarm::EpochNotPrepared(_)
                     | Alarm::SequenceEnd
                     | Alarm::CannotSeal
@@ -675,9 +697,14 @@ impl World {
                 }
                 self.stats.see(Sometimes::CopyRead);
                 let ticket = self.ticket();
+                let empty = stamps.iter().all(|stamp| *stamp == 0);
+                let (what, stamps) = if empty { (What::Zero, Vec::new()) } else { (What::Data, stamps) };
+                if empty {
+                    self.stats.see(Sometimes::CopyOfZeroes);
+                }
                 self.primary.buffered_bytes += wide(stamps.len()) * block_bytes().as_u64();
                 self.primary.buffer.push_back(Buffered { ticket, extent, stamps, order: None, last: None });
-                self.tell_primary(Input::CopyRead { ticket, extent })
+                self.tell_primary(Input::CopyRead { ticket, what, extent })
             }
         }
     }
@@ -954,6 +981,7 @@ impl World {
             self.primary.sent.insert(Sequence(sequence), wide(rec.bytes.len()));
         }
         self.count_in_flight();
+        self.throttled(wide(bytes.len()))?;
         if self.faults.strikes(Fault::Duplicate) {
             self.send(path, Side::Secondary, Message::Records(bytes.clone()));
         }

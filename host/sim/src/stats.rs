@@ -42,6 +42,11 @@ pub enum Sometimes {
     AnsweredWithoutTheCopy,
     TransferOrdered,
     TransferScheduled,
+    ThrottleChanged,
+    Throttled,
+    Paced,
+    CopyOfZeroes,
+    CopyResumed,
 }
 
 /// Sums over runs.
@@ -57,7 +62,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 39] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -92,6 +97,11 @@ impl Sometimes {
         Self::AnsweredWithoutTheCopy,
         Self::TransferOrdered,
         Self::TransferScheduled,
+        Self::ThrottleChanged,
+        Self::Throttled,
+        Self::Paced,
+        Self::CopyOfZeroes,
+        Self::CopyResumed,
     ];
 }
 

@@ -286,7 +286,7 @@ impl World {
             return self.heal();
         }
         self.operations_left -= 1;
-        let pace = self.dice_initiator.between(1, 2 * self.pace_us);
+        let pace = self.dice_initiator.between(1, 2 * self.pace_us) + self.paced();
         self.after(pace, Event::Operation);
         self.stats.operations += 1;
         self.accidents()?;
@@ -468,6 +468,7 @@ impl World {
             self.crash(Side::Secondary);
         }
         self.after(1000, Event::Look);
+        self.let_flow()?;
         if self.primary.machine.is_some() {
             self.tell_primary(farseal_core::primary::Input::Operator(Command::Resume))?;
         }

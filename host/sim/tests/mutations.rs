@@ -84,6 +84,11 @@ fn bounds_checker_fires_when_the_data_buffer_leaks() {
 }
 
 #[test]
+fn bounds_checker_fires_when_a_throttle_is_ignored() {
+    fires(Mutation::ThrottleIgnored, &[Checker::Bounds]);
+}
+
+#[test]
 fn liveness_checker_fires_when_time_never_passes_for_the_primary() {
     fires(Mutation::TicksLost, &[Checker::Liveness]);
 }

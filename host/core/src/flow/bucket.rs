@@ -46,6 +46,14 @@ impl Bucket {
         }
     }
 
+    /// What was taken was not used after all.
+    pub fn give_back(&mut self, bytes: ByteLen) {
+        if let Some(rate) = self.rate {
+            let thousandths = i64::try_from(bytes.0).unwrap_or(i64::MAX).saturating_mul(1_000);
+            self.level = self.level.saturating_add(thousandths).min(burst(rate));
+        }
+    }
+
     /// When bytes may be taken again, as of the last look; none: now.
     pub fn ready_at(&self) -> Option<Instant> {
         let rate = self.rate?;

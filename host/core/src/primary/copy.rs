@@ -12,12 +12,35 @@
 //! A fresh key follows the gap at once, because the secondary lacks the keys among what was given up; it is prepared
 //! beforehand, so that nothing is held for longer than the map's write takes.
 //! The secondary offers its last consistent state until the cut.
+//!
+//! # Why no activity log is needed
+//!
+//! Other systems mark a place durably before they answer a write there, and keep a log of hot places so that this costs
+//! less than a write for each write. Here the journal is that log: every write stands in it before a FLUSH that covers
+//! it is answered, and it leaves the journal only when (`run_trim`) home holds it *and* the secondary acknowledged it, or a
+//! map that was made durable after the write was marked owes it (`covered`). In each phase:
+//!
+//! - *In order*: there is no map. Everything above the acknowledged mark is in the journal.
+//! - *Behind* (overflow, split, takeover): [`Copying::written`] marks the map in memory when the write is accepted;
+//!   `covered` grows only in [`Copying::persisted`], by the mark up to which home was durable when that map was asked for,
+//!   and the driver encodes the map when it carries the request out, which is not earlier. What came later stands in
+//!   the journal, and a restart marks it again ([`Copying::new`]).
+//! - *Resync, before the gap is placed*: the same; nothing is placed while the map is being made durable.
+//! - *Resync, open*: writes go in the order again and stand in the journal until they are acknowledged. The map only
+//!   shrinks, by acknowledged copies; the file may show more than is owed, never less. `run_shrink` writes it anew with the
+//!   acknowledged mark of that time and lets no trim lean on it.
+//! - *Falling behind from there*: the map takes over what is in flight at once, in memory; until it is durable the trim
+//!   stands still.
+//!
+//! So a crash at any moment leaves each owed place in the journal, in the durable map, or in both.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::*;
+use crate::limits::COPY_REPEATED_BYTES_MAX;
+use crate::owed::CopyKind;
 
 /// How the secondary is brought up to date.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -45,6 +68,8 @@ pub(super) struct Copying {
     reads: BTreeMap<Lba, Read>,
     /// What each map that is being made durable covers.
     persisting: VecDeque<(u64, Sequence)>,
+    /// Granules that the map no longer owes and its file does.
+    cleared: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +109,7 @@ impl Copying {
             (false, _) => Phase::Unpaired,
             (true, None) => Phase::InOrder,
             (true, Some(mut map)) => {
+                map.begin(CopyKind::Resync);
                 unacked.iter().filter_map(|record| record.extent).for_each(|extent| map.mark(extent));
                 Phase::Behind { map }
             }
@@ -95,6 +121,7 @@ impl Copying {
             retry_at: None,
             reads: BTreeMap::new(),
             persisting: VecDeque::new(),
+            cleared: 0,
         }
     }
 
@@ -205,7 +232,8 @@ impl Copying {
         let Some(read) = self.reads.remove(&extent.first()) else {
             return false;
         };
-        let good = !read.stale && matches!(self.phase, Phase::Resync { stage: Stage::Open, .. });
+        let good =
+            !read.stale && read.extent == extent && matches!(self.phase, Phase::Resync { stage: Stage::Open, .. });
         if !good {
             self.read_failed(extent);
         }
@@ -219,19 +247,20 @@ impl Copying {
         }
     }
 
-    /// The secondary holds everything up to `acked`. Says whether that ends a resync.
-    pub(super) fn acknowledged(&mut self, acked: Sequence) -> bool {
+    /// The secondary holds everything up to `acked`. Says how many granules that clears, and whether it ends a resync.
+    pub(super) fn acknowledged(&mut self, acked: Sequence) -> (u64, bool) {
         let Phase::Resync { map, stage } = &mut self.phase else {
-            return false;
+            return (0, false);
         };
-        map.acknowledged(acked);
+        let cleared = map.acknowledged(acked);
+        self.cleared += cleared;
         let ended = matches!(stage, Stage::CutPlaced(cut) if *cut <= acked);
         if ended {
             self.phase = Phase::InOrder;
             self.covered = Sequence::NONE;
             self.persisting.clear();
         }
-        ended
+        (cleared, ended)
     }
 
     pub(super) fn covered_through(&self) -> Sequence {
@@ -305,42 +334,53 @@ impl Primary {
     }
 
     /// Asks for the next granules of a resync, a bounded number at a time.
-    pub(super) fn run_copy(&mut self) {
+    pub(super) fn run_copy(&mut self, now: Now) {
         if !self.link_up() || self.pause.is_some() {
             return;
         }
         // Copies pass through the journal: they must not be what makes it overflow.
         let bytes = COPY_BYTES_IN_FLIGHT_MAX.0.min(self.settings.journal_bytes_max.0 / 8);
         let most = usize::try_from(bytes / OWED_GRANULE_BYTES.0).unwrap_or(usize::MAX).max(1);
+        // One record takes a whole run.
+        let run = (self.record_blocks_max() * self.settings.block_bytes.as_u64() / OWED_GRANULE_BYTES.0).max(1);
         let Phase::Resync { map, stage: Stage::Open } = &mut self.copying.phase else {
             return;
         };
+        let kind = map.progress().map_or(CopyKind::Resync, |(kind, ..)| kind);
+        self.flow.copy_as(now, kind);
         let mut busy = Vec::new();
-        while map.copies_under_way() < most {
-            let Some(extent) = map.next_copy() else {
+        while map.copies_under_way() < most && self.flow.may_copy(now) {
+            let room = wide(most - map.copies_under_way());
+            let Some(extent) = map.next_copy(run.min(room)) else {
                 break;
             };
-            if self.copying.reads.contains_key(&extent.first()) {
+            if self.copying.reads.values().any(|read| read.extent.overlaps(extent)) {
                 // A read of an earlier resync is under way still: its content may be old. This one waits for its end.
                 busy.push(extent);
                 continue;
             }
             self.copying.reads.insert(extent.first(), Read { extent, stale: false });
+            self.flow.copies(extent.blocks().byte_len(self.settings.block_bytes));
             self.outputs.push_back(Output::ReadForCopy { extent });
         }
         busy.into_iter().for_each(|extent| map.copy_failed(extent));
     }
 
-    pub(super) fn on_copy_read(&mut self, ticket: Ticket, extent: Extent) {
+    pub(super) fn on_copy_read(&mut self, ticket: Ticket, what: What, extent: Extent) {
+        if what != What::Data {
+            // It is read no further and hardly sent.
+            self.flow.copies_nothing(extent.blocks().byte_len(self.settings.block_bytes));
+        }
         if self.copying.take_read(extent) && !self.journal_failed {
-            self.accept(ticket, Content::Copied, extent);
+            self.accept(ticket, Content::Copied(what), extent);
         } else {
             self.outputs.push_back(Output::DiscardCopy { ticket });
         }
     }
 
     pub(super) fn owe_everything(&mut self) {
-        let map = OwedMap::full(self.settings.blocks, self.settings.block_bytes);
+        let mut map = OwedMap::full(self.settings.blocks, self.settings.block_bytes);
+        map.begin(CopyKind::Initial);
         self.copying.phase = Phase::Behind { map };
         self.transfer.stop_sending();
         // Asked for is done, whatever crashes.
@@ -374,7 +414,8 @@ impl Primary {
         match self.copying.phase {
             Phase::Unpaired | Phase::Behind { .. } => return,
             Phase::InOrder => {
-                let map = OwedMap::empty(self.settings.blocks, self.settings.block_bytes);
+                let mut map = OwedMap::empty(self.settings.blocks, self.settings.block_bytes);
+                map.begin(CopyKind::Resync);
                 self.copying.phase = Phase::Behind { map };
             }
             Phase::Resync { .. } => self.copying.fall_behind(),
@@ -403,6 +444,7 @@ impl Primary {
                 self.copying.wait_and_retry(now);
             }
             self.alarm(now, Alarm::Behind);
+            self.flow.overflowed();
             self.start_over();
         }
         self.persist_owed();
@@ -430,8 +472,21 @@ impl Primary {
         }
     }
 
+    /// A restart begins with the map on disk: now and then it learns what need not be copied again.
+    pub(super) fn run_shrink(&mut self) {
+        let volume = self.settings.blocks.byte_len(self.settings.block_bytes).0;
+        let most = COPY_REPEATED_BYTES_MAX.0.max(volume / 1024).min(volume / 8);
+        let open = matches!(self.copying.phase, Phase::Resync { stage: Stage::Open, .. });
+        let due = self.copying.cleared >= (most / OWED_GRANULE_BYTES.0).max(1);
+        if open && due && self.copying.persisting.is_empty() {
+            // No trim leans on it: what is under way stands in the journal.
+            self.next_stamp(Sequence::NONE);
+        }
+    }
+
     fn next_stamp(&mut self, through: Sequence) -> u64 {
         self.copying.stamp += 1;
+        self.copying.cleared = 0;
         let stamp = self.copying.stamp;
         self.copying.persisting.push_back((stamp, through));
         let (acked, acked_chain) = (self.transfer.acked(), self.transfer.acked_chain());

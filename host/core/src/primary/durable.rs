@@ -55,7 +55,7 @@ impl Primary {
         self.answer_durable();
     }
 
-    pub(super) fn on_committed(&mut self, digests: &[Digest]) {
+    pub(super) fn on_committed(&mut self, now: Now, digests: &[Digest]) {
         let Some(commit) = self.commits.pop_front() else {
             return;
         };
@@ -82,6 +82,7 @@ impl Primary {
         }
         self.appended_bytes_unsynced += commit.bytes.0;
         self.journal_bytes.0 += commit.bytes.0;
+        self.flow.filled(now, commit.bytes);
         self.in_journal.expect(self.appended, commit.order);
         // What is not on its way is not waited for one by one.
         if !self.copying.sends() {

@@ -146,8 +146,8 @@ impl Primary {
             return self.plan_filler(now, epoch);
         };
         let most = match accepted.content {
-            Content::Written(What::Data) | Content::Copied => self.record_blocks_max(),
-            Content::Written(What::Zero | What::Trim) => u64::from(u32::MAX),
+            Content::Written(What::Data) | Content::Copied(What::Data) => self.record_blocks_max(),
+            Content::Written(_) | Content::Copied(_) => u64::from(u32::MAX),
         };
         let blocks = BlockCount(accepted.rest.blocks().0.min(most));
         let extent = Extent::new(accepted.rest.first(), blocks)?;
@@ -164,16 +164,16 @@ impl Primary {
             }
         }
         let kind = match accepted.content {
-            Content::Written(What::Data) | Content::Copied => Kind::Data,
-            Content::Written(What::Zero) => Kind::Zero,
-            Content::Written(What::Trim) => Kind::Trim,
+            Content::Written(What::Data) | Content::Copied(What::Data) => Kind::Data,
+            Content::Written(What::Zero) | Content::Copied(What::Zero) => Kind::Zero,
+            Content::Written(What::Trim) | Content::Copied(What::Trim) => Kind::Trim,
         };
         let bytes = self.payload_bytes(accepted.content, blocks);
         self.queued_bytes -= bytes;
         self.buffered_bytes += bytes;
         self.buffered.push_back((self.next, bytes));
         self.rotation.sealed(ByteLen(bytes), blocks.0);
-        if accepted.content == Content::Copied {
+        if matches!(accepted.content, Content::Copied(_)) {
             self.copying.copied_in(extent, self.next);
         }
         let source = Source::Buffer { ticket: accepted.ticket, skip: accepted.skip };

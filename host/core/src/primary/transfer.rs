@@ -195,8 +195,8 @@ impl Transfer {
         self.held.iter().any(|range| range.first <= sequence && sequence <= range.last)
     }
 
-    /// The next run of records to send, at most one commit's bytes long.
-    fn next_run(&mut self, through: Sequence) -> Option<Range> {
+    /// The next run of records to send and its bytes, at most a quarter of a frame and one record.
+    fn next_run(&mut self, through: Sequence) -> Option<(Range, ByteLen)> {
         let mut run: Option<Range> = None;
         let mut bytes = 0;
         let from = self.unacked.partition_point(|record| record.sequence <= self.sent);
@@ -222,7 +222,7 @@ impl Transfer {
                 None => run = Some(Range { first: record.sequence, last: record.sequence }),
             }
         }
-        run
+        run.map(|run| (run, ByteLen(bytes)))
     }
 
     /// In order, the same path for as long as it lives; else each in its turn.
@@ -262,7 +262,7 @@ impl Primary {
             return self.diverge(now, divergence);
         }
         self.transfer.path_up(path);
-        self.note_acknowledged();
+        self.note_acknowledged(now);
         self.note_full(now, welcome.ack.full);
     }
 
@@ -275,7 +275,7 @@ impl Primary {
         {
             return self.diverge(now, divergence);
         }
-        self.note_acknowledged();
+        self.note_acknowledged(now);
         self.note_full(now, ack.full);
     }
 
@@ -286,12 +286,14 @@ impl Primary {
         self.transfer.full = full;
     }
 
-    fn note_acknowledged(&mut self) {
+    fn note_acknowledged(&mut self, now: Now) {
         let acked = self.transfer.acked;
         self.rotation.acknowledged(acked);
         self.group.acknowledged(acked);
         self.voided = self.voided.split_off(&acked.next());
-        if self.copying.acknowledged(acked) {
+        let (cleared, ended) = self.copying.acknowledged(acked);
+        self.flow.copied(now, cleared);
+        if ended {
             self.outputs.push_back(Output::DropOwed);
         }
     }
@@ -314,8 +316,8 @@ impl Primary {
         }
     }
 
-    /// Sends what is durable, inside the window, unless the operator paused or the order says that it is not for sending.
-    pub(super) fn run_transfer(&mut self) {
+    /// Sends what is durable, inside the window and the throttle, unless the operator paused or the order says that it is not for sending.
+    pub(super) fn run_transfer(&mut self, now: Now) {
         if !self.settings.paired {
             // Nobody else has to hold a key before it seals.
             self.rotation.acknowledged(self.synced);
@@ -327,13 +329,14 @@ impl Primary {
             return;
         }
         let through = self.pause.and_then(|pause| pause.cut).map_or(self.synced, |cut| cut.min(self.synced));
-        while !self.transfer.paths.is_empty() {
-            let Some(range) = self.transfer.next_run(through) else {
+        while !self.transfer.paths.is_empty() && self.flow.may_send(now) {
+            let Some((range, bytes)) = self.transfer.next_run(through) else {
                 return;
             };
             let Some(path) = self.transfer.pick_path(self.flow.way().transfer) else {
                 return;
             };
+            self.flow.sends(bytes);
             self.outputs.push_back(Output::Send { path, range });
         }
     }

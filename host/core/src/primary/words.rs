@@ -105,9 +105,11 @@ pub enum Input {
     Flush {
         ticket: Ticket,
     },
-    /// The driver read a granule that [`Output::ReadForCopy`] asked for, and keeps it in the data buffer.
+    /// The driver read what [`Output::ReadForCopy`] asked for, and keeps it in the data buffer. Every write that it may have
+    /// seen stands before this among the inputs. `what` is zero where all of it reads as zeroes: nothing is kept then.
     CopyRead {
         ticket: Ticket,
+        what: What,
         extent: Extent,
     },
     CopyReadFailed {
@@ -233,6 +235,8 @@ pub enum Command {
     SetMode(Mode),
     /// Send over other paths, or in another order.
     SetWay(Way),
+    /// Copy no faster than this.
+    SetLimits(Limits),
 }
 
 /// What the rotation policy decided.
@@ -365,6 +369,10 @@ pub enum Output {
     PersistWay {
         way: Way,
     },
+    /// Remember, durably, how fast the operator lets copying be.
+    PersistLimits {
+        limits: Limits,
+    },
     Alarm(Alarm),
 }
 
@@ -436,6 +444,8 @@ pub enum Alarm {
     SequenceEnd,
     #[error("the journal is larger than its limit: what the secondary is owed went to the dirty map")]
     Behind,
+    #[error("the journal is filling up because the secondary does not follow: writes are slowed down; see the link")]
+    HighWater,
 }
 
 /// Can more writes be taken?

@@ -107,6 +107,7 @@ impl Site {
                 | Output::PersistPause { .. }
                 | Output::PersistMode { .. }
                 | Output::PersistWay { .. }
+                | Output::PersistLimits { .. }
                 | Output::PersistFence { .. } => {}
             }
         }
@@ -200,7 +201,7 @@ fn open() -> Site {
 
 fn cut_placed() -> Site {
     let mut site = open();
-    site.tell(Input::CopyRead { ticket: Ticket(100), extent: Extent::new(Lba(0), BLOCKS).unwrap() });
+    site.tell(Input::CopyRead { ticket: Ticket(100), what: What::Data, extent: Extent::new(Lba(0), BLOCKS).unwrap() });
     site.settle();
     let last = site.primary.status().last;
     site.ack(last);
@@ -229,14 +230,22 @@ fn events() -> Vec<Event> {
             }
         }),
         ("copy read", |site| {
-            site.tell(Input::CopyRead { ticket: Ticket(60), extent: Extent::new(Lba(0), BLOCKS).unwrap() });
+            site.tell(Input::CopyRead {
+                ticket: Ticket(60),
+                what: What::Data,
+                extent: Extent::new(Lba(0), BLOCKS).unwrap(),
+            });
         }),
         ("copy not read", |site| {
             site.tell(Input::CopyReadFailed { extent: Extent::new(Lba(0), BLOCKS).unwrap() });
         }),
         ("write, then copy read", |site| {
             site.tell(Input::Write { ticket: Ticket(51), what: What::Data, extent: block(3), fua: false });
-            site.tell(Input::CopyRead { ticket: Ticket(61), extent: Extent::new(Lba(0), BLOCKS).unwrap() });
+            site.tell(Input::CopyRead {
+                ticket: Ticket(61),
+                what: What::Data,
+                extent: Extent::new(Lba(0), BLOCKS).unwrap(),
+            });
         }),
         ("all acknowledged", |site| {
             site.settle();

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use farseal_core::flow::{Limits, Pacing};
 use farseal_core::limits::{JOURNAL_BYTES_MAX, KEY_AGE_MAX, KEY_BYTES_MAX, ROTATION_INTERVAL_MIN};
 use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
@@ -316,6 +317,8 @@ fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) ->
         rotate: How::InBand,
         key_limits: limits,
         journal_max: JOURNAL_BYTES_MAX,
+        limits: Limits::default(),
+        pacing: Pacing::default(),
         cipher: choose(cipher)?,
         policy: choose(policy)?,
         disguise: choose(disguise)?,

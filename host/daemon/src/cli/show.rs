@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 
 use farseal_core::flow::Transfer;
+use farseal_core::owed::CopyKind;
 use farseal_core::units::{ByteLen, Millis, WallTime};
 
 use crate::control::api::{
-    KeyStatus, LastError, NodeStatus, PairState, PairStatus, PluginStanding, PluginStatus, Role, RotationWord,
+    FlowStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PluginStanding, PluginStatus, Role,
+    RotationWord,
 };
 
 /// The whole node.
@@ -52,7 +54,11 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
         field(out, "key", &self::key(key, pair.role));
     }
     if let Some(journal) = pair.journal {
-        field(out, "journal", &format!("{} of {}", percent(journal.used.0, journal.max.0), size(journal.max)));
+        let fill = pair.flow.as_ref().map(fill).unwrap_or_default();
+        field(out, "journal", &format!("{} of {}{fill}", percent(journal.used.0, journal.max.0), size(journal.max)));
+    }
+    if let Some(flow) = &pair.flow {
+        self::flow(out, flow);
     }
     for (at, plugin) in pair.plugins.iter().enumerate() {
         field(out, if at == 0 { "plugins" } else { "" }, &self::plugin(plugin));
@@ -106,6 +112,42 @@ fn behind(pair: &PairStatus) -> String {
         }
         (Role::Secondary, Some(time)) => format!("the newest record was made {} ago", span(time)),
         (Role::Secondary, None) => "no record has come yet".to_owned(),
+    }
+}
+
+/// How long the journal lasts, and what that costs initiators.
+fn fill(flow: &FlowStatus) -> String {
+    let mut text = String::new();
+    if let Some(left) = flow.time_left {
+        let _ = write!(text, ", lasts {} at {}/s", span(left), size(flow.fill_rate));
+    }
+    if flow.pace_us > 0 {
+        let _ = write!(text, "; WRITES SLOWED by {}.{} ms", flow.pace_us / 1_000, flow.pace_us % 1_000 / 100);
+    }
+    if flow.high_waters > 0 || flow.overflows > 0 {
+        let _ = write!(text, "; {} times above high water, {} overflowed", flow.high_waters, flow.overflows);
+    }
+    text
+}
+
+fn flow(out: &mut String, flow: &FlowStatus) {
+    if let Some(copy) = &flow.copy {
+        let kind = match copy.kind {
+            CopyKind::Initial => "initial copy",
+            CopyKind::Resync => "resync",
+        };
+        let mut text = format!("{kind}, {} of {} done", size(copy.done), size(copy.total));
+        if let Some(left) = copy.time_left {
+            let _ = write!(text, ", {}/s, {} left", size(copy.rate), span(left));
+        }
+        field(out, "copy", &text);
+    }
+    let limits = &flow.limits;
+    let limits = [("link", limits.link), ("resync", limits.resync), ("initial copy", limits.initial_copy)];
+    let set = limits.into_iter().filter_map(|(name, rate)| Some(format!("{name} {}/s", size(ByteLen(rate?.get())))));
+    let set: Vec<String> = set.collect();
+    if !set.is_empty() {
+        field(out, "limits", &set.join(", "));
     }
 }
 

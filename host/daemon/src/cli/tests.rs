@@ -40,7 +40,7 @@ fn primary(state: PairState) -> PairStatus {
         marks: Marks { last: Sequence(1200), durable: Sequence(1200), safe: Sequence(1188), homed: Sequence(1100) },
         lag: Lag { records: 12, bytes: ByteLen(1_258_291), time: Some(Millis(240)) },
         journal: Some(JournalUse { used: ByteLen(512 << 20), max: ByteLen(4 << 30) }),
-        flow: Some(FlowStatus { transfer: farseal_core::flow::Transfer::Ordered, carrier: Some(0) }),
+        flow: Some(flow()),
         key: Some(KeyStatus {
             epoch: Epoch(4),
             age: Some(Millis(754_000)),
@@ -50,6 +50,16 @@ fn primary(state: PairState) -> PairStatus {
         }),
         plugins: vec![plugin(PluginSlot::Cipher, "aes-256-gcm"), plugin(PluginSlot::Policy, "interval")],
         last_error: None,
+    }
+}
+
+fn flow() -> FlowStatus {
+    FlowStatus {
+        carrier: Some(0),
+        high_water: ByteLen(3 << 30),
+        fill_rate: ByteLen(8 << 20),
+        time_left: Some(Millis(448_000)),
+        ..FlowStatus::default()
     }
 }
 
@@ -167,3 +177,25 @@ fn sizes_and_spans_read_well() {
 }
 
 mod journey;
+
+#[test]
+fn a_pair_that_is_copied_throttled_and_paced() {
+    let mut pair = primary(PairState::CatchingUp { owed: ByteLen(7 << 30) });
+    let rate = |bytes| farseal_core::flow::Rate::new(bytes).ok();
+    pair.paths = 2;
+    pair.flow = Some(FlowStatus {
+        limits: farseal_core::flow::Limits { link: rate(50 << 20), resync: None, initial_copy: rate(20 << 20) },
+        pace_us: 4_200,
+        high_waters: 2,
+        overflows: 1,
+        copy: Some(CopyStatus {
+            kind: farseal_core::owed::CopyKind::Initial,
+            total: ByteLen(10 << 30),
+            done: ByteLen(3 << 30),
+            rate: ByteLen(20 << 20),
+            time_left: Some(Millis(358_000)),
+        }),
+        ..flow()
+    });
+    insta::assert_snapshot!(screen(vec![pair]));
+}

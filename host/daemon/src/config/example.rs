@@ -116,6 +116,13 @@ listen = ["unix:nbd.sock"]
 #key-limits = { min-interval = "100ms", max-age = "30d", max-bytes = "16TiB" }
 # Beyond it, what the secondary lacks is remembered by place, and the journal is let go.
 #journal-max = "4GiB"
+# Percent of journal-max above which answers to writes are delayed, and the delay when it is full; "0ms": never. A journal
+# that is full goes over to remembering by place, and nobody is slowed any more.
+#journal-high-water = 80
+#pace-max = "20ms"
+# No faster than this, as in "50MiB/s": everything on the link, copying after an outage, the first copy.
+# `farseal throttle PAIR ..` changes it while the node runs.
+#limits = { link = "none", resync = "none", initial-copy = "none" }
 # The plugins. component: a name in [plugins] dir, or a path. sha256: what its bytes must be; `farseal plugin inspect`
 # shows it. grants: ["raw"] lets a cipher see blocks and derived keys. config: the plugin's own settings.
 #cipher = { component = "aes-256-gcm", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }

@@ -1,5 +1,6 @@
 //! Sizes and durations as people write them: `64MiB`, `15m`. Exact both ways.
 
+use farseal_core::flow::{BadRate, Rate};
 use farseal_core::units::{ByteLen, Millis};
 
 /// What a size may look like, for messages.
@@ -47,6 +48,41 @@ pub fn parse_span(text: &str) -> Result<Millis, UnitError> {
     parse(text, &SPANS, |_| false).map(Millis)
 }
 
+/// What a rate may look like, for messages.
+pub const RATE_FORM: &str = "a size a second, as in 50MiB/s, of 64KiB/s to 1TiB/s; or none";
+
+/// Why a text is no rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RateError {
+    /// It does not end in `/s`.
+    #[error("`/s` is missing")]
+    NoSecond,
+    /// What stands before it.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// Outside of the host's limits.
+    #[error(transparent)]
+    Bad(#[from] BadRate),
+}
+
+/// Reads a rate; `none` is none.
+///
+/// # Errors
+/// [`RateError`].
+pub fn parse_rate(text: &str) -> Result<Option<Rate>, RateError> {
+    if text.trim() == "none" {
+        return Ok(None);
+    }
+    let size = text.trim().strip_suffix("/s").ok_or(RateError::NoSecond)?;
+    Ok(Some(Rate::new(parse_size(size)?.0)?))
+}
+
+/// Writes a rate so that [`parse_rate`] reads the same one.
+#[must_use]
+pub fn rate_text(rate: Option<Rate>) -> String {
+    rate.map_or_else(|| "none".to_owned(), |rate| format!("{}/s", size_text(ByteLen(rate.get()))))
+}
+
 /// Writes a size so that [`parse_size`] reads the same one: in the largest unit that divides it.
 #[must_use]
 pub fn size_text(size: ByteLen) -> String {
@@ -86,6 +122,8 @@ fn text(value: u64, units: &[(&str, u64)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     #[test]
@@ -103,6 +141,22 @@ mod tests {
             ("99999999999999999999B", Err(UnitError::TooLarge)),
         ] {
             assert_eq!(parse_size(text).map(|size| size.0), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_sizes_a_second_within_limits() {
+        for (text, expected) in [("none", None), ("64KiB/s", Some(64 << 10)), (" 50MiB/s ", Some(50 << 20))] {
+            let rate = parse_rate(text).unwrap();
+            assert_eq!(rate.map(Rate::get), expected, "{text}");
+            assert_eq!(rate_text(rate), text.trim());
+        }
+        for (text, wrong) in [
+            ("50MiB", RateError::NoSecond),
+            ("50MB/s", RateError::Unit(UnitError::Decimal)),
+            ("1KiB/s", RateError::Bad(BadRate(1024))),
+        ] {
+            assert_eq!(parse_rate(text), Err(wrong), "{text}");
         }
     }
 

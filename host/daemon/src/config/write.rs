@@ -12,7 +12,7 @@ use farseal_core::rotation::How;
 use toml::Value;
 
 use super::problem::ConfigError;
-use super::units::{size_text, span_text};
+use super::units::{rate_text, size_text, span_text};
 use super::{Config, Pair, PairSide, Peer, PluginChoice, Volume, read};
 
 /// Why sections were not appended; the file is as it was.
@@ -137,6 +137,16 @@ pub fn pair_section(pair: &Pair) -> String {
     );
     line(&mut text, "key-limits", &limits);
     line(&mut text, "journal-max", &quoted(&size_text(pair.journal_max)));
+    let limits = &pair.limits;
+    let limits = format!(
+        "{{ link = {}, resync = {}, initial-copy = {} }}",
+        quoted(&rate_text(limits.link)),
+        quoted(&rate_text(limits.resync)),
+        quoted(&rate_text(limits.initial_copy)),
+    );
+    line(&mut text, "limits", &limits);
+    line(&mut text, "journal-high-water", &pair.pacing.high_water_percent.to_string());
+    line(&mut text, "pace-max", &quoted(&span_text(pair.pacing.pace_max)));
     line(&mut text, "cipher", &plugin(&pair.cipher));
     line(&mut text, "policy", &plugin(&pair.policy));
     line(&mut text, "disguise", &plugin(&pair.disguise));

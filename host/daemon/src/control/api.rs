@@ -288,6 +288,8 @@ pub enum PairCommand {
     SetMode(SetMode),
     /// Send over other paths, or in another order.
     SetTransfer(SetTransfer),
+    /// Copy no faster than this.
+    Throttle(Throttle),
     /// Make this secondary the side that writes.
     TakeOver,
     /// Check every record of the copy, without a key.
@@ -414,6 +416,7 @@ impl PairCommand {
             Self::Resume => "resume",
             Self::SetMode(_) => "mode",
             Self::SetTransfer(_) => "transfer",
+            Self::Throttle(_) => "throttle",
             Self::TakeOver => "takeover",
             Self::Scrub => "scrub",
             Self::CopyAll => "copy-all",

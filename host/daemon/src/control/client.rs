@@ -106,6 +106,7 @@ impl Client {
             PairCommand::Pause(parameters) => json(parameters)?,
             PairCommand::SetMode(parameters) => json(parameters)?,
             PairCommand::SetTransfer(parameters) => json(parameters)?,
+            PairCommand::Throttle(parameters) => json(parameters)?,
             PairCommand::Swap(parameters) => json(parameters)?,
             PairCommand::Resume | PairCommand::TakeOver | PairCommand::Scrub | PairCommand::CopyAll => Vec::new(),
         };

@@ -27,7 +27,7 @@ use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, UnixListener};
 
-use super::api::{ErrorCode, ErrorReply, PairCommand, Pause, Rotate, SetMode, SetTransfer, Suspect, Swap};
+use super::api::{ErrorCode, ErrorReply, PairCommand, Pause, Rotate, SetMode, SetTransfer, Suspect, Swap, Throttle};
 use super::operator::Operator;
 use crate::observe;
 
@@ -35,7 +35,7 @@ use crate::observe;
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 
 /// Every command, for messages.
-const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, takeover, scrub, copy-all, swap";
+const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, takeover, scrub, copy-all, swap";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +166,7 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "resume" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Resume)?,
         "mode" => PairCommand::SetMode(parameters::<SetMode>(verb, body)?),
         "transfer" => PairCommand::SetTransfer(parameters::<SetTransfer>(verb, body)?),
+        "throttle" => PairCommand::Throttle(parameters::<Throttle>(verb, body)?),
         "takeover" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::TakeOver)?,
         "scrub" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Scrub)?,
         "copy-all" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::CopyAll)?,

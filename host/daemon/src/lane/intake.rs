@@ -18,6 +18,8 @@ use farseal_core::primary::What;
 use farseal_core::units::{BlockBytes, BlockCount, Extent, Lba, Ticket};
 
 use super::buffer::Buffer;
+use super::pacer::Pacer;
+use super::reader::ReadForCopy;
 use super::{Event, wide};
 use crate::nbd::completion::Reply;
 use crate::nbd::export::Answer;
@@ -36,12 +38,12 @@ pub struct Intake {
     unheard: AtomicU64,
     /// Requests in the inbox, or held back by the lane, whose writes have no place yet.
     unplaced: AtomicUsize,
+    pub(super) pacer: Pacer,
     door: Mutex<Sender<Event>>,
 }
 
 impl Intake {
-    #[must_use]
-    pub fn new(buffer: Arc<Buffer>, block_bytes: BlockBytes, inbox: Sender<Event>) -> Self {
+    pub fn new(buffer: Arc<Buffer>, block_bytes: BlockBytes, inbox: Sender<Event>, pacer: Pacer) -> Self {
         Self {
             buffer,
             block_bytes,
@@ -50,12 +52,14 @@ impl Intake {
             answering: AtomicBool::new(true),
             unheard: AtomicU64::new(0),
             unplaced: AtomicUsize::new(0),
+            pacer,
             door: Mutex::new(inbox),
         }
     }
 
     /// A write of an initiator.
     pub fn write(&self, offset: u64, data: Bytes, fua: bool, reply: Reply) {
+        let reply = self.pacer.paced(reply);
         let door = self.door();
         let whole = self.whole_blocks(offset, &data).filter(|_| self.may_place(wide(data.len())));
         let Some(extent) = whole else {
@@ -75,12 +79,18 @@ impl Intake {
 
     /// A run of zeroes of an initiator.
     pub fn zero(&self, offset: u64, len: u64, fua: bool, what: What, reply: Reply) {
+        let reply = self.pacer.paced(reply);
         self.send_unplaced(&self.door(), Event::Zero { offset, len, fua, what, reply });
     }
 
     /// An initiator's FLUSH: it covers everything that was answered before it came.
     pub fn flush(&self, reply: Reply) {
         let _ = self.door().send(Event::Flush { reply });
+    }
+
+    /// Something was read for a copy: behind every write that the read may have seen.
+    pub(super) fn copy_read(&self, extent: Extent, read: ReadForCopy) {
+        let _ = self.door().send(Event::CopyRead { extent, read });
     }
 
     /// The next ticket. The lane takes tickets for what it places itself while something is unplaced, or nothing that
@@ -151,7 +161,7 @@ mod tests {
         let block = BlockBytes::DEFAULT;
         let buffer = Arc::new(Buffer::new(block));
         let (inbox, events) = channel();
-        let intake = Intake::new(Arc::clone(&buffer), block, inbox);
+        let intake = Intake::new(Arc::clone(&buffer), block, inbox, Pacer::start().unwrap());
         intake.set_room(true);
         (intake, buffer, events)
     }

@@ -65,7 +65,10 @@ pub fn recover(parts: &Parts) -> Result<Found, RecoverError> {
         owed: owed.map(|map| KeptMap { map, acked: state.acked, acked_chain: state.acked_chain }),
         paused: state.paused,
         fenced: state.fenced,
-        chosen: Chosen { way: Instead::of(state.way, parts.settings.flow.way), ..Chosen::default() },
+        chosen: Chosen {
+            way: Instead::of(state.way, parts.settings.flow.way),
+            limits: Instead::of(state.limits, parts.settings.flow.limits),
+        },
         mode: state.chosen.filter(|chosen| chosen.instead_of == parts.settings.mode).map(|chosen| chosen.mode),
     };
     let before = recovery.first.previous();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use farseal_core::chain::Chain;
-use farseal_core::flow::Way;
+use farseal_core::flow::{Limits, Way};
 use farseal_core::primary::Mode;
 use farseal_core::units::{Generation, Sequence};
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,9 @@ pub struct LaneState {
     /// Over what the operator has records go, as [`LaneState::chosen`].
     #[serde(default)]
     pub way: Option<Instead<Way>>,
+    /// How fast the operator lets copying be, as [`LaneState::chosen`].
+    #[serde(default)]
+    pub limits: Option<Instead<Limits>>,
     /// The other site has taken over, as this generation: nothing is written here any more.
     #[serde(default)]
     pub fenced: Option<Generation>,
@@ -83,6 +86,7 @@ impl Default for LaneState {
             fenced: None,
             chosen: None,
             way: None,
+            limits: None,
         }
     }
 }

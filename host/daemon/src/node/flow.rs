@@ -1,11 +1,12 @@
 //! What an operator can change of how a pair's copying flows, while it does.
 
-use farseal_core::flow::Way;
+use farseal_core::flow::{Limits, Way};
 use farseal_core::limits::PATHS_MAX;
 use farseal_core::primary::Command;
 
 use super::pair::PairNode;
-use crate::control::api::{CommandReply, FlowStatus, SetTransfer};
+use crate::config::units::rate_text;
+use crate::control::api::{CommandReply, CopyStatus, FlowStatus, SetRate, SetTransfer, Throttle};
 use crate::control::operator::CommandError;
 use crate::lane::LaneView;
 
@@ -25,9 +26,40 @@ impl PairNode {
         Ok(CommandReply::new(message))
     }
 
+    pub(super) async fn throttle(&self, wanted: Throttle) -> Result<CommandReply, CommandError> {
+        let now = self.look().await?.flow.limits;
+        let limits = Limits {
+            link: SetRate::over(wanted.link, now.link),
+            resync: SetRate::over(wanted.resync, now.resync),
+            initial_copy: SetRate::over(wanted.initial_copy, now.initial_copy),
+        };
+        if limits != now {
+            self.tell(Command::SetLimits(limits), "throttle").await?;
+        }
+        let [link, resync, initial] = [limits.link, limits.resync, limits.initial_copy].map(rate_text);
+        Ok(CommandReply::new(format!("at most: link {link}, resync {resync}, initial copy {initial}")))
+    }
+
     /// The flow in the operator's words.
     pub(super) fn flow_status(&self, view: &LaneView) -> FlowStatus {
         let flow = &view.flow;
-        FlowStatus { transfer: flow.way.transfer, carrier: flow.carrier.map(|path| path.0) }
+        FlowStatus {
+            transfer: flow.way.transfer,
+            carrier: flow.carrier.map(|path| path.0),
+            limits: flow.limits,
+            high_water: flow.journal.high_water,
+            fill_rate: flow.journal.fill_rate,
+            time_left: flow.journal.time_left,
+            pace_us: flow.journal.pace_us,
+            high_waters: flow.journal.high_waters,
+            overflows: flow.journal.overflows,
+            copy: flow.copy.map(|copy| CopyStatus {
+                kind: copy.kind,
+                total: copy.total,
+                done: copy.done,
+                rate: copy.rate,
+                time_left: copy.time_left,
+            }),
+        }
     }
 }

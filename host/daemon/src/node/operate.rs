@@ -82,6 +82,7 @@ impl PairNode {
             }
             PairCommand::SetMode(chosen) => self.set_mode(chosen.mode).await,
             PairCommand::SetTransfer(wanted) => self.set_transfer(wanted).await,
+            PairCommand::Throttle(wanted) => self.throttle(wanted).await,
             PairCommand::TakeOver => self.take_over().await,
             PairCommand::Scrub => self.scrub().await,
             PairCommand::CopyAll => {

@@ -179,7 +179,8 @@ fn set(place: &Mutex<Option<Instant>>, value: Option<Instant>) {
 
 /// How copying flows until an operator chooses otherwise.
 fn flow_of(config: &Pair) -> Flow {
-    Flow { way: Way { transfer: config.transfer, paths: config.paths }, ..Flow::default() }
+    let way = Way { transfer: config.transfer, paths: config.paths };
+    Flow { way, limits: config.limits, pacing: config.pacing }
 }
 
 fn directory(shared: &Shared, config: &Pair) -> PathBuf {
@@ -242,7 +243,7 @@ fn start_primary(
 
 /// The first start of a pair over a volume that holds data already: all of it is owed.
 fn owe_what_is_there(directory: &std::path::Path, home: &RawHome, settings: &LaneSettings) -> anyhow::Result<()> {
-    use farseal_core::owed::OwedMap;
+    use farseal_core::owed::{CopyKind, OwedMap};
     use farseal_core::units::{Extent, Lba};
     if directory.join("lane.json").exists() || directory.join("journal").exists() {
         return Ok(());
@@ -256,6 +257,7 @@ fn owe_what_is_there(directory: &std::path::Path, home: &RawHome, settings: &Lan
         }
         at += len;
     }
+    map.begin(CopyKind::Initial);
     if !map.is_empty() {
         crate::lane::state::save_owed(directory, &map.encode())?;
     }

@@ -20,6 +20,8 @@ use super::{Base, NAME_FORM, Unique, bytes, name, size};
 
 const ID_FORM: &str = "32 hexadecimal digits, as `farseal pair create` draws them; the same at both sites";
 
+mod flow;
+
 /// The shipped component for each slot.
 pub(crate) const DEFAULT_CIPHER: &str = "aes-256-gcm";
 pub(crate) const DEFAULT_POLICY: &str = "interval";
@@ -77,6 +79,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         Some(field) => journal_max(&field)?,
         None => JOURNAL_BYTES_MAX,
     };
+    let (limits, pacing) = (flow::limits(table)?, flow::pacing(table)?);
     let mut choice = |slot, default, grants| plugin(table, context, slot, default, grants);
     let cipher = choice("cipher", DEFAULT_CIPHER, &[("raw", Grant::Raw)])?;
     let policy = choice("policy", DEFAULT_POLICY, &[])?;
@@ -97,6 +100,8 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         rotate,
         key_limits,
         journal_max,
+        limits,
+        pacing,
         cipher,
         policy,
         disguise,
@@ -259,7 +264,7 @@ fn key_limits(table: &mut Table<'_, '_>) -> Result<KeyLimits, ConfigError> {
     Ok(limits)
 }
 
-fn span(field: &Field<'_, '_>, least: Millis, most: Millis) -> Result<Millis, ConfigError> {
+pub(super) fn span(field: &Field<'_, '_>, least: Millis, most: Millis) -> Result<Millis, ConfigError> {
     let span = field.parsed(SPAN_FORM, parse_span)?;
     if (least..=most).contains(&span) {
         return Ok(span);
