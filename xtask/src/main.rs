@@ -5,6 +5,7 @@ mod build;
 mod chaos;
 mod ci;
 mod component;
+mod conform;
 mod demo;
 mod diff;
 mod fuzz;
@@ -32,7 +33,7 @@ struct Command {
     run: fn(&Workspace, &[String]) -> anyhow::Result<()>,
 }
 
-const COMMANDS: [Command; 12] = [
+const COMMANDS: [Command; 13] = [
     Command {
         name: "demo",
         usage: "[--keep]",
@@ -62,6 +63,12 @@ const COMMANDS: [Command; 12] = [
         usage: "[NAME|FILE.wasm] [--scenario GLOB] [--check|--review|--accept]",
         purpose: "plays the scenarios to plugins and compares the transcripts with the accepted ones",
         run: snapshot::run,
+    },
+    Command {
+        name: "conform",
+        usage: "NAME|FILE.wasm [--settings JSON] [--stories N] [--seed N] [--json FILE] [--save FOLDER]",
+        purpose: "tries the contract's rules on a plugin with stories made by chance",
+        run: conform::run,
     },
     Command {
         name: "chaos",

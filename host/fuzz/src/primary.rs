@@ -206,7 +206,7 @@ impl Site {
             Asked::ReadForCopy(extent) if fails => Input::CopyReadFailed { extent },
             Asked::ReadForCopy(extent) => {
                 let ticket = self.ticket();
-                let what = if script.byte() % 2 == 0 { What::Data } else { What::Zero };
+                let what = if script.byte().is_multiple_of(2) { What::Data } else { What::Zero };
                 Input::CopyRead { ticket, what, extent }
             }
             Asked::PrepareEpoch(epoch) if fails => Input::EpochFailed { epoch },

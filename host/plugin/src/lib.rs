@@ -30,7 +30,8 @@
 //! [`fallback`] and says so; only a cipher fails closed ([`CipherUnavailable`]).
 //!
 //! # How to test one
-//! [`scenario`] plays stories from `fixtures/<kind>` to a component and writes transcripts for review.
+//! [`scenario`] plays stories from `fixtures/<kind>` to a component and writes transcripts for review; [`mod@conform`] makes
+//! stories by chance and tries the contract's rules with them.
 //!
 //! No sockets, no disks, no clock in here: storage is behind [`CodeCache`], time is an argument. The one thread is the
 //! deadline clock of the two engines.
@@ -41,6 +42,7 @@ mod bindings;
 mod breaker;
 mod cache;
 mod cipher;
+pub mod conform;
 mod disguise;
 mod engine;
 pub mod fallback;

@@ -92,6 +92,14 @@ pub struct Run {
     pub transcript: String,
     /// Expectations that were not met; they count even when the transcript is accepted.
     pub failures: Vec<String>,
+    /// The fault that ended it.
+    pub fault: Option<FaultClass>,
+    /// It ended because the plugin never came to rest: too many calls without time passing.
+    pub restless: bool,
+    /// What was counted, such as `rotations`.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// A recovery strategy's plan came to its end.
+    pub finished: bool,
 }
 
 const HEADING: [&str; 6] = ["about", "kind", "plugins", "config", "configs", "expect"];
@@ -216,6 +224,8 @@ struct Script {
     counts: BTreeMap<&'static str, u64>,
     finished: bool,
     round_trip: bool,
+    /// It never comes to rest: too many calls without time passing.
+    restless: bool,
 }
 
 impl Script {
@@ -306,7 +316,8 @@ impl Script {
         if expect.round_trip && !self.round_trip {
             self.fail("no raw batch made the round trip");
         }
-        Run { transcript: self.text, failures: self.failures }
+        let Self { text, failures, fault, restless, counts, finished, .. } = self;
+        Run { transcript: text, failures, fault, restless, counts, finished }
     }
 }
 

@@ -8,7 +8,8 @@ use farseal_sdk::{About, Plugin};
 /// What a carrier begins with.
 const MAGIC: [u8; 8] = *b"FSPLAIN1";
 const LENGTH: usize = 4;
-const OVERHEAD: usize = MAGIC.len() + LENGTH;
+const CHECK: usize = 4;
+const OVERHEAD: usize = MAGIC.len() + LENGTH + CHECK;
 /// The longest payload: sixteen times what a key needs.
 const LONGEST_PAYLOAD: usize = 64 << 10;
 
@@ -35,19 +36,29 @@ impl Disguise for Plain {
         let Some((head, body)) = cover.split_first_chunk_mut::<OVERHEAD>() else { return };
         let Some(place) = body.get_mut(..payload.len()) else { return };
         head[..MAGIC.len()].copy_from_slice(&MAGIC);
-        head[MAGIC.len()..].copy_from_slice(&length.to_le_bytes());
+        head[MAGIC.len()..MAGIC.len() + LENGTH].copy_from_slice(&length.to_le_bytes());
+        head[MAGIC.len() + LENGTH..].copy_from_slice(&crc32(payload).to_le_bytes());
         place.copy_from_slice(payload);
     }
 
     fn extract(carrier: &[u8], _settings: &NoSettings) -> Option<Vec<u8>> {
         let (magic, rest) = carrier.split_first_chunk::<{ MAGIC.len() }>()?;
-        let (length, body) = rest.split_first_chunk::<LENGTH>()?;
+        let (length, rest) = rest.split_first_chunk::<LENGTH>()?;
+        let (check, body) = rest.split_first_chunk::<CHECK>()?;
         let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
         if *magic != MAGIC || length > LONGEST_PAYLOAD {
             return None;
         }
-        body.get(..length).map(<[u8]>::to_vec)
+        let payload = body.get(..length)?;
+        (crc32(payload).to_le_bytes() == *check).then(|| payload.to_vec())
     }
+}
+
+/// CRC-32 as in ISO 3309: a carrier that was damaged is not taken for another.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| if sum & 1 == 1 { (sum >> 1) ^ 0xedb8_8320 } else { sum >> 1 })
+    })
 }
 
 farseal_sdk::export_disguise!(Plain);
@@ -62,7 +73,7 @@ mod tests {
 
     #[test]
     fn what_goes_in_comes_out_up_to_capacity() {
-        for cover in [12, 13, 4096] {
+        for cover in [16, 17, 4096] {
             let most = usize::try_from(capacity::<Plain>(cover, "{}").unwrap()).unwrap();
             let cover = vec![0xa5; usize::try_from(cover).unwrap()];
             for length in [0, 1, most] {
@@ -79,6 +90,17 @@ mod tests {
     fn a_key_goes_at_once_and_as_short_as_it_can_be() {
         let slots = plan::<Plain>(&[], 2, &[7; 32], "{}").unwrap();
         assert_eq!(slots.iter().map(|slot| (slot.gap, slot.blocks)).collect::<Vec<_>>(), [(0, 2)]);
+    }
+
+    #[test]
+    fn a_changed_carrier_holds_nothing() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926, "the check value of CRC-32");
+        let carrier = embed::<Plain>(vec![0; 64], &[1; 40], &[7; 32], "{}").unwrap();
+        for bit in 0..(OVERHEAD + 40) * 8 {
+            let mut changed = carrier.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(extract::<Plain>(&changed, "{}").unwrap(), None, "bit {bit}");
+        }
     }
 
     #[test]

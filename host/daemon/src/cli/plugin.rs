@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
+use farseal_plugin::conform::{self, Broken, CodeInMemory, Effort, Verdict};
 use farseal_plugin::{
     Cipher, Digest, Disguise, Facts, Grant, HostOptions, LoadRequest, Plugin, PluginHost, Recovery, RotationPolicy,
 };
@@ -25,8 +27,32 @@ pub(super) enum PluginCommand {
     },
     /// Would it be taken, with these settings?
     Check(Check),
+    /// Does it keep the contract's rules? Tries each with stories made by chance.
+    Conform(Conform),
     /// Put a component in the place of another, while the pair goes on.
     Swap(SwapArgs),
+}
+
+/// `farseal plugin conform`.
+#[derive(Debug, Args)]
+pub(super) struct Conform {
+    /// The component.
+    file: PathBuf,
+    /// Its settings.
+    #[arg(long, value_name = "JSON", value_parser = settings)]
+    settings: Option<Value>,
+    /// Stories for each rule.
+    #[arg(long, default_value_t = Effort::default().stories)]
+    stories: u32,
+    /// The same seed makes the same stories.
+    #[arg(long, default_value_t = Effort::default().seed)]
+    seed: u64,
+    /// Write the result there, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Keep each story that breaks a rule there, as a scenario.
+    #[arg(long, value_name = "FOLDER")]
+    save: Option<PathBuf>,
 }
 
 /// `farseal plugin check`.
@@ -89,6 +115,7 @@ pub(super) fn plugin(place: &Place, command: PluginCommand) -> Result<(), Failur
         }
         PluginCommand::Inspect { file } => inspect(&file),
         PluginCommand::Check(check) => self::check(&check),
+        PluginCommand::Conform(wanted) => try_rules(&wanted),
         PluginCommand::Swap(swap) => self::swap(place, swap),
     }
 }
@@ -111,6 +138,47 @@ fn inspect(file: &Path) -> Result<(), Failure> {
         found.digest,
         line(&found.about.summary),
     ))
+}
+
+fn try_rules(wanted: &Conform) -> Result<(), Failure> {
+    let bytes = read(&wanted.file)?;
+    let code_cache = Some(Arc::new(CodeInMemory::default()) as Arc<_>);
+    let host =
+        PluginHost::new(HostOptions { code_cache, ..HostOptions::uncached() }).map_err(|error| Failure::of(&error))?;
+    let subject = wanted.file.display().to_string();
+    let config = wanted.settings.clone().unwrap_or_default();
+    let effort = Effort { stories: wanted.stories.max(1), seed: wanted.seed };
+    let report = conform::conform(&host, &subject, &bytes, &config, effort).map_err(|error| Failure::of(&error))?;
+    let mut text = format!("{} {}, {}, sha256 {}\n", report.name, report.version, report.kind, report.digest);
+    for Verdict { rule, tried, broken } in &report.verdicts {
+        let found = broken
+            .as_ref()
+            .map_or_else(|| format!("kept, tried {tried} times"), |broken| format!("BROKEN: {}", broken.said));
+        text.push_str(&format!("  {:<62} {found}\n", rule.to_string()));
+        let Some(Broken { scenario: Some(scenario), transcript, .. }) = broken else { continue };
+        match &wanted.save {
+            Some(folder) => {
+                let file = folder.join(format!("{}-{}.yaml", report.name, rule.number().to_lowercase()));
+                fs::create_dir_all(folder)
+                    .and_then(|()| fs::write(&file, scenario))
+                    .map_err(|error| Failure::file(&file, &error))?;
+                text.push_str(&format!("        the shortest story that does it is in {}\n", file.display()));
+            }
+            None => scenario.lines().for_each(|line| text.push_str(&format!("        {line}\n"))),
+        }
+        transcript.iter().for_each(|line| text.push_str(&format!("      | {}\n", farseal_plugin::escaped(line))));
+    }
+    say(&text)?;
+    if let Some(file) = &wanted.json {
+        let json = serde_json::to_string_pretty(&report).map_err(|error| Failure::of(&error))?;
+        fs::write(file, json + "\n").map_err(|error| Failure::file(file, &error))?;
+    }
+    if report.conforms() {
+        Ok(())
+    } else {
+        let next = "mend it; the story is a scenario for `cargo xtask snapshot`; the rules are in wit/README.md";
+        Err(Failure::new(Exit::Failed, format!("{subject} breaks a rule"), next))
+    }
 }
 
 fn check(check: &Check) -> Result<(), Failure> {

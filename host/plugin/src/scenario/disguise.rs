@@ -22,6 +22,9 @@ pub(super) struct Story {
     covers: Vec<usize>,
     #[serde(default)]
     payloads: Vec<Payload>,
+    /// Bits of each carrier that are flipped, one at a time.
+    #[serde(default)]
+    flips: Vec<u64>,
 }
 
 const fn one() -> u32 {
@@ -71,7 +74,7 @@ pub(super) fn play(disguise: Disguise, story: &Story, script: &mut Script) {
         }
     }
     for cover in &story.covers {
-        if let Err(error) = round_trips(&disguise, *cover, &story.payloads, script) {
+        if let Err(error) = round_trips(&disguise, *cover, story, script) {
             return script.error(&error);
         }
     }
@@ -109,18 +112,13 @@ fn grouped(slots: &[Slot]) -> Vec<String> {
         .collect()
 }
 
-fn round_trips(
-    disguise: &Disguise,
-    cover_bytes: usize,
-    payloads: &[Payload],
-    script: &mut Script,
-) -> Result<(), CallError> {
+fn round_trips(disguise: &Disguise, cover_bytes: usize, story: &Story, script: &mut Script) -> Result<(), CallError> {
     let cover = noise(cover_bytes);
     let asked = u32::try_from(cover_bytes).unwrap_or(u32::MAX);
     let capacity = usize::try_from(disguise.capacity(asked)?.value).unwrap_or(usize::MAX);
     script.blank();
     script.line(&format!("cover of {cover_bytes} bytes: carries {capacity}"));
-    for payload in payloads {
+    for payload in &story.payloads {
         let bytes = match payload {
             Payload::Bytes(bytes) => *bytes,
             Payload::Capacity => capacity,
@@ -135,6 +133,16 @@ fn round_trips(
         script.line(&format!("  {bytes:>9} bytes in and out again; {share} % of the cover changed"));
         script.logs(&carrier.logs);
         script.fuel(carrier.fuel);
+        let payload = vec![0xa5; bytes];
+        let mut others = 0;
+        for bit in &story.flips {
+            if !is_sound_with_flipped(disguise, &carrier.value, *bit, &payload)? {
+                others += 1;
+            }
+        }
+        if others > 0 {
+            script.fail(format!("{others} carriers with one bit changed hold another payload (R-23)"));
+        }
     }
     if capacity < cover_bytes {
         match disguise.embed(&cover, &vec![0xa5; capacity + 1], &[7; 32]) {
@@ -148,6 +156,17 @@ fn round_trips(
         Some(_) => script.fail("a payload is found in a plain cover (R-23)"),
     }
     Ok(())
+}
+
+/// A carrier with one bit changed holds its payload or nothing.
+fn is_sound_with_flipped(disguise: &Disguise, carrier: &[u8], bit: u64, payload: &[u8]) -> Result<bool, CallError> {
+    let mut changed = carrier.to_vec();
+    let bits = u64::try_from(changed.len()).unwrap_or(u64::MAX).saturating_mul(8);
+    let at = usize::try_from(bit.checked_rem(bits).unwrap_or(0) / 8).unwrap_or(usize::MAX);
+    let Some(byte) = changed.get_mut(at) else { return Ok(true) };
+    *byte ^= 1 << (bit % 8);
+    let found = disguise.extract(&changed)?.value;
+    Ok(found.is_none_or(|found| found == payload))
 }
 
 /// Bytes without a pattern, the same ones each time: BLAKE3's output of the length.

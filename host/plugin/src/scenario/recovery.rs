@@ -16,6 +16,8 @@ use crate::wit::recovery::{Action, Context, Event, Extent, OnAccess, Outcome, Pr
 const VOLUME_BLOCKS: u64 = 4 << 20;
 /// Calls in a row without time passing; more, and the strategy talks to itself.
 const CHAIN: u32 = 32;
+/// Calls in a story: four times what the largest volume takes in chunks of 4 096 blocks.
+const CALLS: u32 = 4_096;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -55,6 +57,8 @@ enum Entry {
     Read(u64, u64),
     Request(String),
     Restart,
+    /// The journal holds this text as the strategy's state.
+    State(String),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -64,6 +68,7 @@ struct EntryForm {
     run: Option<Span>,
     read: Option<(u64, u64)>,
     request: Option<String>,
+    state: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Entry {
@@ -73,11 +78,12 @@ impl<'de> Deserialize<'de> for Entry {
             return Ok(Self::Restart);
         }
         let form: EntryForm = serde_yaml_ng::from_value(value).map_err(D::Error::custom)?;
-        match (form.advance, form.run, form.read, form.request) {
-            (Some(by), None, None, None) => Ok(Self::Advance(by.0)),
-            (None, Some(by), None, None) => Ok(Self::Run(by.0)),
-            (None, None, Some((first, blocks)), None) => Ok(Self::Read(first, blocks)),
-            (None, None, None, Some(text)) => Ok(Self::Request(text)),
+        match (form.advance, form.run, form.read, form.request, form.state) {
+            (Some(by), None, None, None, None) => Ok(Self::Advance(by.0)),
+            (None, Some(by), None, None, None) => Ok(Self::Run(by.0)),
+            (None, None, Some((first, blocks)), None, None) => Ok(Self::Read(first, blocks)),
+            (None, None, None, Some(text), None) => Ok(Self::Request(text)),
+            (None, None, None, None, Some(text)) => Ok(Self::State(text)),
             _ => Err(D::Error::custom("a timeline entry is one happening")),
         }
     }
@@ -107,6 +113,7 @@ pub(super) fn play(strategy: Recovery, story: &Story, script: &mut Script) {
         access: OnAccess::Open,
         work: VecDeque::new(),
         chain: 0,
+        calls: 0,
         ended: false,
     };
     for (first, blocks) in story.present.iter().flatten() {
@@ -138,6 +145,7 @@ struct Node<'a> {
     /// Background opens in order, the first under way.
     work: VecDeque<Extent>,
     chain: u32,
+    calls: u32,
     ended: bool,
 }
 
@@ -199,6 +207,13 @@ impl Node<'_> {
                 self.script.finished = false;
                 self.call(Some(Event::Begin));
             }
+            Entry::State(text) => {
+                self.head(&format!("the journal holds another state of {} bytes; the node restarts", text.len()));
+                self.work.clear();
+                self.script.finished = false;
+                self.state = Some(text.clone());
+                self.call(Some(Event::Begin));
+            }
         }
     }
 
@@ -251,9 +266,16 @@ impl Node<'_> {
         if self.ended {
             return;
         }
+        self.calls += 1;
+        if self.calls > CALLS {
+            self.script.fail(format!("{CALLS} calls, and no end in sight"));
+            self.ended = true;
+            return;
+        }
         self.chain += 1;
         if self.chain > CHAIN {
             self.script.fail("the strategy talks to itself: 32 calls in a row and no time passes");
+            self.script.restless = true;
             self.ended = true;
             return;
         }
@@ -280,6 +302,14 @@ impl Node<'_> {
                 self.carry_out(called.value);
                 self.script.logs(&called.logs);
                 self.script.fuel(called.fuel);
+            }
+            Err(error @ CallError::Refused { error: crate::wit::types::PluginError::InvalidState(_), .. }) => {
+                self.script.line(&format!("  refuses   {error}"));
+                self.script.logs(error.logs());
+                self.script.line("  host      the strategy begins afresh");
+                self.state = None;
+                self.call(None);
+                self.call(Some(Event::Begin));
             }
             Err(error) => self.die(&error),
         }

@@ -31,7 +31,18 @@ pub(super) struct Story {
     entropy: Entropy,
     #[serde(default)]
     link: Link,
+    #[serde(default)]
+    told: Told,
     timeline: Vec<Entry>,
+}
+
+/// How often the policy hears of what the node tells of its own accord.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Told {
+    #[default]
+    Once,
+    Twice,
 }
 
 pub(super) const fn start() -> Instant {
@@ -88,8 +99,16 @@ enum Crash {
 
 #[derive(Debug, Clone)]
 enum Entry {
-    Advance { by: u64, bytes: u64, blocks: u64 },
-    Usage { bytes: u64, blocks: u64, records: u64 },
+    Advance {
+        by: u64,
+        bytes: u64,
+        blocks: u64,
+    },
+    Usage {
+        bytes: u64,
+        blocks: u64,
+        records: u64,
+    },
     Request(String),
     Suspect(Option<u64>),
     Link(Link),
@@ -97,6 +116,12 @@ enum Entry {
     Crash(Crash),
     Restart,
     Ext(Extension),
+    /// The journal holds this text as the policy's state.
+    State(String),
+    /// The state so far is handed to the policy as one of this schema.
+    Migrate(u32),
+    /// This very call; what comes of it is not carried out.
+    Call(Box<RotationCall>),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,6 +137,9 @@ struct EntryForm {
     clock: Option<Step>,
     crash: Option<Crash>,
     ext: Option<Extension>,
+    state: Option<String>,
+    migrate: Option<u32>,
+    call: Option<RotationCall>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -174,6 +202,9 @@ impl<'de> Deserialize<'de> for Entry {
         found.extend(form.clock.map(|step| Self::Clock(step.0)));
         found.extend(form.crash.map(Self::Crash));
         found.extend(form.ext.map(Self::Ext));
+        found.extend(form.state.map(Self::State));
+        found.extend(form.migrate.map(Self::Migrate));
+        found.extend(form.call.map(|call| Self::Call(Box::new(call))));
         match <[Self; 1]>::try_from(found) {
             Ok([entry]) => Ok(entry),
             Err(found) => Err(D::Error::custom(format!("a timeline entry is one happening, not {}", found.len()))),
@@ -228,6 +259,10 @@ pub(super) fn play(policy: RotationPolicy, story: &Story, script: &mut Script) {
         node.enter(entry);
     }
     node.close();
+}
+
+fn foreign_state(error: &CallError) -> bool {
+    matches!(error, CallError::Refused { error: crate::wit::types::PluginError::InvalidState(_), .. })
 }
 
 #[derive(Debug, Clone)]
@@ -336,6 +371,64 @@ impl Node<'_> {
                     self.head(&format!("extension {} is not sent: the plugin does not name it", ext.name));
                 }
             }
+            Entry::State(text) => {
+                self.head(&format!("the journal holds another state of {} bytes; the node restarts", text.len()));
+                self.state = Some(text.clone());
+                self.happens(Some(Event::Started));
+            }
+            Entry::Migrate(from) => self.migrate(*from),
+            Entry::Call(call) => self.make(call),
+        }
+    }
+
+    /// A newer component takes over the state of an older one. Refused, it begins afresh.
+    fn migrate(&mut self, from: u32) {
+        self.head(&format!("the state is handed over as one of schema {from}"));
+        let state = self.state.clone().unwrap_or_default();
+        match self.policy.migrate(from, &state) {
+            Ok(called) => {
+                self.script.line(&format!("  state     {}", crate::fault::escaped(&called.value)));
+                self.script.logs(&called.logs);
+                self.state = Some(called.value);
+                self.happens(Some(Event::Started));
+            }
+            Err(error @ CallError::Refused { .. }) => self.begin_afresh(&error),
+            Err(error) => self.die(&error),
+        }
+    }
+
+    /// A state that the policy does not take: a node forgets it, says so, and makes the first call again.
+    fn begin_afresh(&mut self, error: &CallError) {
+        self.script.line(&format!("  refuses   {error}"));
+        self.script.logs(error.logs());
+        self.script.line("  host      the policy begins afresh");
+        self.state = None;
+        self.happens(None);
+    }
+
+    /// A call as it stands, twice: the answers must be one. `own` is the state so far.
+    fn make(&mut self, call: &RotationCall) {
+        let mut call = call.clone();
+        if let RotationCall::Step { state, .. } = &mut call
+            && state == "own"
+        {
+            *state = self.state.clone().unwrap_or_default();
+        }
+        let (RotationCall::Init { context } | RotationCall::Step { context, .. }) = &mut call;
+        context.config.clone_from(&self.policy.facts().config);
+        let what = match &call {
+            RotationCall::Init { .. } => "init".into(),
+            RotationCall::Step { event, .. } => self.event_words(event),
+        };
+        self.head(&format!("called as it stands: {what}"));
+        let answer = self.policy.call(&call);
+        if self.policy.call(&call) != answer {
+            self.script.fail("the same call has another answer (R-1)");
+        }
+        match answer {
+            Ok(called) => self.show(&called.value, &called.logs),
+            Err(error @ CallError::Refused { .. }) => self.script.line(&format!("  refuses   {error}")),
+            Err(error) => self.die(&error),
         }
     }
 
@@ -490,12 +583,12 @@ impl Node<'_> {
 
     /// Tells the policy (`None`: its first call) and everything that follows from it at this moment.
     fn happens(&mut self, event: Option<Event>) {
-        self.call(event);
+        self.tell(event);
         while let Some(event) = self.queue.pop_front() {
             if self.ended {
                 return;
             }
-            self.call(Some(event));
+            self.tell(Some(event));
         }
         // Marks that are passed already, and keys that arrive at once.
         if !self.ended {
@@ -503,11 +596,26 @@ impl Node<'_> {
         }
     }
 
+    /// What the node tells of its own accord it may tell twice: after a crash between the call and the journal.
+    fn tell(&mut self, event: Option<Event>) {
+        let again = event.clone().filter(|event| {
+            let own =
+                matches!(event, Event::Started | Event::Timer | Event::Usage | Event::Rotated(_) | Event::Decided(_));
+            own && self.story.told == Told::Twice
+        });
+        self.call(event);
+        if !self.ended && again.is_some() {
+            self.call(again);
+        }
+    }
+
     fn call(&mut self, event: Option<Event>) {
         self.chain += 1;
-        if self.chain > CHAIN {
+        let most = if self.story.told == Told::Twice { 2 * CHAIN } else { CHAIN };
+        if self.chain > most {
             self.script
-                .line(&format!("  host      {CHAIN} calls in a row and no time passes: the policy talks to itself"));
+                .line(&format!("  host      {most} calls in a row and no time passes: the policy talks to itself"));
+            self.script.restless = true;
             self.script.fault = Some(FaultClass::Protocol);
             self.ended = true;
             return;
@@ -544,6 +652,7 @@ impl Node<'_> {
                 self.carry_out(called.value);
                 self.script.fuel(called.fuel);
             }
+            Err(error @ CallError::Refused { .. }) if foreign_state(&error) => return self.begin_afresh(&error),
             Err(error) => self.die(&error),
         }
         if crash.is_some() && !self.ended {
@@ -720,7 +829,7 @@ impl Node<'_> {
                 };
                 format!("decided: #{} {outcome}", decided.id)
             }
-            Event::Ext(ext) => format!("extension {}", ext.name),
+            Event::Ext(ext) => format!("extension {}", quoted(&ext.name)),
         }
     }
 

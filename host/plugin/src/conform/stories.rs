@@ -1,0 +1,259 @@
+//! Stories made by chance, in the form of `fixtures/`: what may happen to a plugin of each kind, the unlikely as often
+//! as the likely.
+
+use serde_yaml_ng::{Mapping, Value};
+
+use super::Rule;
+use super::chance::Chance;
+use crate::kind::Kind;
+use crate::limits;
+use crate::rotation::RotationCall;
+use crate::wit::rotation::{Context, Decided, Event, HostLimits, KeyInfo, KeyState, OutcomeOfDecision};
+use crate::wit::types::Extension;
+
+const HOUR: u64 = 3_600_000;
+
+/// Texts that people and other programs write.
+const TEXTS: [&str; 7] = ["", "audit", "rate 100", "pause", "\u{0}\u{e9}\u{7f}", "{\"a\":1}", "rate -1 resume"];
+
+pub(super) fn story(kind: Kind, rule: Rule, config: &serde_json::Value, chance: &mut Chance) -> Value {
+    let mut story = Mapping::new();
+    story.insert("about".into(), format!("{} ({}).", sentence(rule), rule.number()).into());
+    story.insert("kind".into(), kind.name().into());
+    if let Some(config) = serde_yaml_ng::to_value(config).ok().filter(|config| !config.is_null()) {
+        story.insert("config".into(), config);
+    }
+    match kind {
+        Kind::Rotation => rotation(rule, chance, &mut story),
+        Kind::Recovery => recovery(rule, chance, &mut story),
+        Kind::Disguise => disguise(chance, &mut story),
+        Kind::Cipher => cipher(chance, &mut story),
+    }
+    Value::Mapping(story)
+}
+
+/// As a scenario's title.
+fn sentence(rule: Rule) -> String {
+    let mut letters = rule.words().chars();
+    letters.next().map(|first| first.to_uppercase().collect::<String>() + letters.as_str()).unwrap_or_default()
+}
+
+fn entry(name: &str, value: impl Into<Value>) -> Value {
+    let mut entry = Mapping::new();
+    entry.insert(name.into(), value.into());
+    Value::Mapping(entry)
+}
+
+fn span(ms: u64) -> Value {
+    format!("{ms}ms").into()
+}
+
+fn numbers(chance: &mut Chance, count: u64, mut number: impl FnMut(&mut Chance) -> Value) -> Value {
+    Value::Sequence((0..count).map(|_| number(chance)).collect())
+}
+
+fn rotation(rule: Rule, chance: &mut Chance, story: &mut Mapping) {
+    let mut host = Mapping::new();
+    let floor = chance.pick(&[0, 1_000, 60_000, HOUR]).unwrap_or(0);
+    host.insert("min-interval".into(), span(floor));
+    host.insert("max-age".into(), span(floor + HOUR + chance.below(48 * HOUR)));
+    host.insert("delivery".into(), span(chance.pick(&[0, 2_000, 600_000]).unwrap_or(0)));
+    story.insert("host".into(), Value::Mapping(host));
+    // Told twice there are more calls, which must not get other numbers for that.
+    let count = if rule == Rule::ToldTwice { 1 } else { 1 + chance.below(7) };
+    story.insert("entropy".into(), numbers(chance, count, |chance| chance.next().into()));
+    let mut timeline = Vec::new();
+    for _ in 0..4 + chance.below(20) {
+        timeline.push(happening(rule, chance));
+    }
+    match rule {
+        Rule::ForeignState => {
+            timeline.push(entry("state", foreign_state(chance)));
+            timeline.push(entry("advance", span(chance.below(6 * HOUR))));
+        }
+        Rule::Migrates => {
+            timeline.push(entry("migrate", chance.pick(&[0, 1, 2, u64::from(u32::MAX)]).unwrap_or(0)));
+            timeline.push(entry("advance", span(chance.below(6 * HOUR))));
+        }
+        Rule::NeverDies | Rule::WithinBounds | Rule::Pure => {
+            for _ in 0..1 + chance.below(6) {
+                let at = usize::try_from(chance.below(u64::try_from(timeline.len()).unwrap_or(1))).unwrap_or(0);
+                if let Ok(call) = serde_yaml_ng::to_value(call(chance)) {
+                    timeline.insert(at, entry("call", call));
+                }
+            }
+        }
+        Rule::SettingsChecked
+        | Rule::ComesToRest
+        | Rule::ToldTwice
+        | Rule::Finishes
+        | Rule::RoundTrips
+        | Rule::Seals => {}
+    }
+    story.insert("timeline".into(), Value::Sequence(timeline));
+}
+
+fn happening(rule: Rule, chance: &mut Chance) -> Value {
+    match chance.below(12) {
+        0..=3 => {
+            let mut advance = Mapping::new();
+            let most = chance.pick(&[2_000, HOUR, 6 * HOUR]).unwrap_or(HOUR);
+            advance.insert("advance".into(), span(1 + chance.below(most)));
+            if chance.below(2) == 0 {
+                advance
+                    .insert("sealing".into(), (chance.next() >> chance.pick(&[20, 24, 30, 40]).unwrap_or(30)).into());
+            }
+            Value::Mapping(advance)
+        }
+        4 => entry("usage", chance.next() >> (20 + chance.below(30))),
+        5 => entry("request", chance.text(&TEXTS)),
+        6 => match chance.below(3) {
+            0 => entry("suspect", chance.edgy()),
+            _ => entry("suspect", "current"),
+        },
+        7 => entry("link", chance.text(&["up", "up", "down"])),
+        // A clock that jumps makes two tellings differ in when, which is not what that rule is about.
+        8 if rule != Rule::ToldTwice => {
+            let step = chance.pick(&["+3650d", "-3650d", "-2h", "+2h", "-1ms", "+100000d"]).unwrap_or("-2h");
+            entry("clock", step)
+        }
+        9 if rule != Rule::ToldTwice => entry("crash", chance.text(&["before-ack", "after-ack"])),
+        10 => "restart".into(),
+        _ => entry("advance", span(chance.below(HOUR))),
+    }
+}
+
+fn foreign_state(chance: &mut Chance) -> String {
+    match chance.below(8) {
+        0 => String::new(),
+        1 => "null".into(),
+        2 => "{}".into(),
+        3 => "{\"v\":1,\"next\":18446744073709551615,\"own\":{}}".into(),
+        4 => format!("{{\"v\":{},\"next\":{},\"own\":null}}", chance.edgy(), chance.edgy()),
+        5 => "[".repeat(4_000),
+        6 => "x".repeat(limits::STATE_BYTES),
+        _ => (0..chance.below(200)).filter_map(|_| char::from_u32(u32::try_from(chance.below(0x3000)).ok()?)).collect(),
+    }
+}
+
+/// Everything that the types allow, however unlikely.
+fn call(chance: &mut Chance) -> RotationCall {
+    let context = context(chance);
+    let event = match chance.below(9) {
+        0 => return RotationCall::Init { context },
+        1 => Event::Started,
+        2 => Event::Timer,
+        3 => Event::Usage,
+        4 => Event::Requested(chance.text(&TEXTS).repeat(usize::try_from(1 + chance.below(2_000)).unwrap_or(1))),
+        5 => Event::Suspect(chance.edgy()),
+        6 => Event::Rotated(chance.edgy()),
+        7 => {
+            let text = chance.text(&TEXTS).to_owned();
+            let outcome = match chance.below(3) {
+                0 => OutcomeOfDecision::Applied,
+                1 => OutcomeOfDecision::Clamped(text),
+                _ => OutcomeOfDecision::Refused(text),
+            };
+            Event::Decided(Decided { id: chance.edgy(), outcome })
+        }
+        _ => Event::Ext(Extension { name: chance.text(&TEXTS).into(), json: chance.text(&TEXTS).into() }),
+    };
+    RotationCall::Step { state: "own".into(), event, context }
+}
+
+fn context(chance: &mut Chance) -> Context {
+    let count = chance.pick(&[0, 1, 2, 3, limits::KEYS]).unwrap_or(1);
+    let states = [KeyState::Delivering, KeyState::Active, KeyState::Retired, KeyState::Suspect];
+    let key = |chance: &mut Chance| KeyInfo {
+        epoch: chance.edgy(),
+        state: chance.pick(&states).unwrap_or(KeyState::Active),
+        since: chance.edgy(),
+        bytes_sealed: chance.edgy(),
+        blocks_sealed: chance.edgy(),
+        records_sealed: chance.edgy(),
+    };
+    let keys = (0..count).map(|_| key(chance)).collect();
+    Context {
+        now: chance.edgy(),
+        pair: chance.text(&TEXTS).into(),
+        entropy: chance.next(),
+        config: "{}".into(),
+        keys,
+        limits: HostLimits { min_interval: chance.edgy(), max_age: chance.edgy(), max_bytes: chance.edgy() },
+        link_up: chance.below(2) == 0,
+    }
+}
+
+fn recovery(rule: Rule, chance: &mut Chance, story: &mut Mapping) {
+    let most = chance.pick(&[1, 100, 20_000]).unwrap_or(100);
+    let blocks = 1 + chance.below(most);
+    story.insert("volume-blocks".into(), blocks.into());
+    let extents = |chance: &mut Chance| {
+        let count = chance.below(5);
+        numbers(chance, count, |chance| {
+            Value::Sequence(vec![chance.below(blocks).into(), (1 + chance.below(blocks)).into()])
+        })
+    };
+    if chance.below(2) == 0 {
+        story.insert("present".into(), extents(chance));
+    }
+    story.insert("damaged".into(), extents(chance));
+    story.insert("speed".into(), (1 + chance.below(1_000_000)).into());
+    story.insert("entropy".into(), chance.next().into());
+    let mut timeline = Vec::new();
+    for _ in 0..chance.below(16) {
+        timeline.push(match chance.below(6) {
+            0 | 1 => entry("advance", span(chance.below(60_000))),
+            2 => "restart".into(),
+            3 if rule != Rule::Finishes => entry("request", chance.text(&TEXTS)),
+            _ => entry("read", Value::Sequence(vec![chance.below(blocks).into(), (1 + chance.below(64)).into()])),
+        });
+    }
+    if rule == Rule::ForeignState {
+        timeline.push(entry("state", foreign_state(chance)));
+    }
+    timeline.push(entry("run", "52w"));
+    story.insert("timeline".into(), Value::Sequence(timeline));
+}
+
+fn disguise(chance: &mut Chance, story: &mut Mapping) {
+    let smallest = chance.pick(&[1, 1, 2, 3, 16, 256]).unwrap_or(1);
+    story.insert("smallest".into(), smallest.into());
+    let count = chance.below(6);
+    let seen = numbers(chance, count, |chance| {
+        let mut sight = Mapping::new();
+        sight.insert("gap".into(), span(chance.edgy() >> 20));
+        sight.insert("blocks".into(), chance.below(300).into());
+        sight.insert("times".into(), (1 + chance.below(40)).into());
+        Value::Mapping(sight)
+    });
+    story.insert("seen".into(), seen);
+    story.insert("seeds".into(), numbers(chance, 3, |chance| chance.below(256).into()));
+    let covers = [0, 1, 31, 52, 100, 512, 4_096, 65_536, 1 << 20];
+    story.insert("covers".into(), numbers(chance, 2, |chance| chance.pick(&covers).unwrap_or(512).into()));
+    let mut payloads = vec!["capacity".into(), 0.into()];
+    payloads.extend((0..3).map(|_| Value::from(chance.below(3_000))));
+    story.insert("payloads".into(), Value::Sequence(payloads));
+    story.insert("flips".into(), numbers(chance, 8, |chance| (chance.next() >> 40).into()));
+}
+
+fn cipher(chance: &mut Chance, story: &mut Mapping) {
+    let count = 1 + chance.below(4);
+    let batches = numbers(chance, count, |chance| {
+        let block = chance.pick(&[512, 1_024, 4_096, 65_536]).unwrap_or(4_096_u64);
+        let mut batch = Mapping::new();
+        batch.insert("epoch".into(), (1 + (chance.edgy() >> 1)).into());
+        batch.insert("first-sequence".into(), (1 + chance.below(1 << 47)).into());
+        batch.insert("block-bytes".into(), block.into());
+        // A batch of an own algorithm holds at most 4 MiB.
+        let room = (u64::try_from(limits::RAW_BATCH_BYTES).unwrap_or(1 << 22) / block / 4).clamp(1, 64);
+        let count = 1 + chance.below(3);
+        let records = numbers(chance, count, |chance| {
+            let kind = chance.text(&["data", "data", "zeroes", "cover"]);
+            Value::Sequence(vec![kind.into(), (chance.edgy() >> 9).into(), (1 + chance.below(room)).into()])
+        });
+        batch.insert("records".into(), records);
+        Value::Mapping(batch)
+    });
+    story.insert("batches".into(), batches);
+}
