@@ -95,6 +95,15 @@ pub const PACE_LONGEST: Millis = Millis(1_000);
 /// volume: the map, a bit for each granule, is written at most once for 512 times its own size of copies.
 pub const COPY_REPEATED_BYTES_MAX: ByteLen = ByteLen(256 << 20);
 
+/// Presets of one pair: more than a day has reasons to pause for.
+pub const PRESETS_MAX: usize = 16;
+
+/// The shortest pause, and the shortest time between two, that a preset may ask for.
+pub const PRESET_SPAN_MIN: Millis = Millis(1_000);
+
+/// The longest of both: a year.
+pub const PRESET_SPAN_LONGEST: Millis = Millis(366 * 24 * 3_600 * 1_000);
+
 /// How long the journal may wait with a sync when nobody waits for it.
 pub const LAZY_SYNC_INTERVAL: Millis = Millis(1_000);
 

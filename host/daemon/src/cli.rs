@@ -6,6 +6,7 @@
 //! status      am I protected, and how far behind
 //! operate     rotate, suspect, pause, resume, takeover, scrub, copy-all
 //! flow        transfer, throttle
+//! preset      add, list, remove
 //! plugin      list, inspect, check, swap
 //! failure     exit codes
 //! ```
@@ -30,6 +31,7 @@ mod invitation;
 mod operate;
 mod pair;
 mod plugin;
+mod preset;
 mod show;
 mod status;
 
@@ -71,6 +73,9 @@ enum Command {
     Operate(operate::Operate),
     #[command(flatten)]
     Flow(flow::Flow),
+    /// Have a pair pause and resume by itself: at times of day, or every so often.
+    #[command(subcommand)]
+    Preset(preset::PresetCommand),
     /// List, inspect, check and swap plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -126,6 +131,7 @@ fn perform<E: Into<Box<dyn std::error::Error>>>(
         Command::Status(status) => status::status(&place, &status),
         Command::Operate(command) => operate::operate(&place, command),
         Command::Flow(command) => flow::flow(&place, command),
+        Command::Preset(command) => preset::preset(&place, command),
         Command::Plugin(command) => plugin::plugin(&place, command),
     };
     match done {

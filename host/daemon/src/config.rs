@@ -231,6 +231,8 @@ pub struct Pair {
     pub key_limits: KeyLimits,
     /// Bytes of the journal before what it holds for the secondary goes to the dirty map.
     pub journal_max: ByteLen,
+    /// Primary: what of the volume's content at the pair's first start is copied. `Used` at a secondary.
+    pub pick: Pick,
     /// How fast copying may be, until an operator chooses otherwise.
     pub limits: Limits,
     /// How initiators are slowed down before the journal is full.
@@ -243,6 +245,18 @@ pub struct Pair {
     pub disguise: PluginChoice,
     /// How the copy is opened.
     pub recovery: PluginChoice,
+}
+
+/// What of a volume's content at the pair's first start is copied (R13). What is written from then on always is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pick {
+    /// What the file system or the device says may hold data.
+    #[default]
+    Used,
+    /// Every block; those that read as zeroes are sent as such.
+    All,
+    /// Nothing: the copy is whole where the volume was written since, and zeroes elsewhere.
+    Written,
 }
 
 /// A component for a slot of a pair.
@@ -319,6 +333,16 @@ impl Pair {
             PairSide::Primary { volume } => volume,
             PairSide::Secondary { export, .. } => export,
         }
+    }
+}
+
+impl std::fmt::Display for Pick {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Used => "used",
+            Self::All => "all",
+            Self::Written => "written",
+        })
     }
 }
 

@@ -32,6 +32,7 @@ use crate::store::home::RawHome;
 pub mod flow;
 pub mod operate;
 pub mod pair;
+pub mod preset;
 pub mod status;
 
 use pair::PairNode;
@@ -78,6 +79,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let node = Arc::new(tokio::task::spawn_blocking(move || Node::start(config)).await??);
     node.listen_link().await?;
     node.pairs.iter().for_each(PairNode::dial);
+    for pair in &node.pairs {
+        tokio::spawn(Arc::clone(pair).follow_presets());
+    }
     node.start_nbd()?;
     let operator: Arc<dyn Operator> = Arc::clone(&node) as Arc<dyn Operator>;
     let listener = control::bind(&socket)?;

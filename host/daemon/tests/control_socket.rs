@@ -45,7 +45,7 @@ impl Operator for Fake {
             }
             self.told.lock().unwrap().push((pair.clone(), command.clone()));
             match &command {
-                PairCommand::Pause(Pause { wait: true }) => {
+                PairCommand::Pause(Pause { wait: true, .. }) => {
                     self.entered.notify_one();
                     self.gate.notified().await;
                     Ok(CommandReply::new("paused"))
@@ -63,6 +63,8 @@ impl Operator for Fake {
                 | PairCommand::SetMode(_)
                 | PairCommand::SetTransfer(_)
                 | PairCommand::Throttle(_)
+                | PairCommand::AddPreset(_)
+                | PairCommand::RemovePreset(_)
                 | PairCommand::Suspect(_)
                 | PairCommand::Pause(_)
                 | PairCommand::TakeOver
@@ -176,10 +178,15 @@ async fn every_command_arrives_unchanged() {
         PairCommand::Rotate(Rotate { how: Some(How::Pause), reason: Some("drill \"7\"".into()), force: true }),
         PairCommand::Rotate(Rotate::default()),
         PairCommand::Suspect(Suspect { epoch: Epoch(4) }),
-        PairCommand::Pause(Pause { wait: false }),
+        PairCommand::Pause(Pause { wait: false, by: Some("backup".into()), span: Some(Millis(60_000)) }),
         PairCommand::SetMode(SetMode { mode: Mode::SyncFlush }),
         PairCommand::SetTransfer(SetTransfer { transfer: farseal_core::flow::Transfer::Scheduled, paths: Some(3) }),
         PairCommand::Throttle(Throttle { link: Some(SetRate::None), ..Throttle::default() }),
+        PairCommand::AddPreset(AddPreset {
+            name: "night".into(),
+            preset: farseal_core::preset::Preset::TimeOfDay { pause: 120, resume: 360, days: [true; 7], offset: -30 },
+        }),
+        PairCommand::RemovePreset(RemovePreset { name: "night".into() }),
         PairCommand::TakeOver,
         PairCommand::CopyAll,
         PairCommand::Swap(Swap {
@@ -269,7 +276,9 @@ async fn metrics_over_tcp_serve_nothing_else() {
 async fn a_stop_lets_the_command_under_way_finish() {
     let node = running();
     let client = Client::new(&node.socket);
-    let asked = tokio::spawn(async move { client.command("vault-1", &PairCommand::Pause(Pause { wait: true })).await });
+    let asked = tokio::spawn(async move {
+        client.command("vault-1", &PairCommand::Pause(Pause { wait: true, ..Pause::default() })).await
+    });
     node.fake.entered.notified().await;
     node.stop.send(()).unwrap();
     node.fake.gate.notify_one();

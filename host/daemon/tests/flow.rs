@@ -205,3 +205,58 @@ fn a_journal_that_fills_slows_writes_says_so_and_stops_nobody_when_it_is_full() 
     sites.remote.start().unwrap();
     wait_until(&sites.main, "nothing owed", is_safe);
 }
+
+#[test]
+fn presets_pause_and_resume_and_an_operators_word_wins() {
+    let mut sites = Sites::new("presets", 16, &[]);
+    sites.start();
+    wait_until(&sites.main, "the link", is_safe);
+    let is = |state: &'static str| move |status: &Value| status["state"]["is"] == state;
+    let add = ["preset", "add", PAIR, "often", "--every", "4s", "--for", "2s"];
+    sites.main.farseal(&add).unwrap();
+    let shown = wait_until(&sites.main, "the preset's pause", is("paused"));
+    assert_eq!(shown["flow"]["pause"]["by"], "preset often");
+    assert!(shown["flow"]["pause"]["until"].is_u64(), "{shown:#}");
+    wait_until(&sites.main, "its end", is("copying"));
+    let again = sites.main.farseal(&add).unwrap_err();
+    assert!(again.to_string().contains("there is a preset \"often\" already"), "{again}");
+
+    wait_until(&sites.main, "the next pause", is("paused"));
+    sites.main.farseal(&["pause", PAIR, "--wait", "--by", "backup-job"]).unwrap();
+    let shown = status(&sites.main);
+    assert_eq!((&shown["flow"]["pause"]["by"], &shown["state"]["is"]), (&"backup-job".into(), &"paused".into()));
+    sites.main.kill().unwrap();
+    sites.main.start().unwrap();
+    // Two of the preset's windows later.
+    let until = shown["flow"]["presets"][0]["until"].as_u64().unwrap() + 8_000;
+    let shown = wait_until(&sites.main, "two more windows", |status| {
+        status["flow"]["presets"][0]["until"].as_u64().is_some_and(|now| now > until)
+    });
+    assert_eq!(shown["flow"]["pause"]["by"], "backup-job", "kept over a restart, and not ended by the preset");
+    sites.main.farseal(&["resume", PAIR]).unwrap();
+    sites.main.farseal(&["preset", "remove", PAIR, "often"]).unwrap();
+    wait_until(&sites.main, "copying", is("copying"));
+    sites.main.farseal(&["pause", PAIR, "--for", "2s"]).unwrap();
+    wait_until(&sites.main, "the end of a pause with an end", is_safe);
+    assert_eq!(sites.main.farseal(&["preset", "list", PAIR]).unwrap(), "no presets; `farseal preset add` makes one\n");
+}
+
+#[test]
+fn a_pair_copies_what_was_picked_of_what_was_there_and_all_that_is_written_later() {
+    const MIB: u64 = 1 << 20;
+    let mut sites = Sites::new("pick", 8, &["--pick", "written"]);
+    std::fs::write(sites.main.dir.join("volume.img"), vec![5; 8 << 20]).unwrap();
+    sites.start();
+    wait_until(&sites.main, "the link", is_safe);
+    let mut client = sites.client();
+    client.write(MIB, &[9; 4096]).unwrap();
+    client.flush().unwrap();
+    wait_until(&sites.main, "the write at the remote", is_safe);
+    drop(client);
+    sites.main.kill().unwrap();
+    sites.remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    let mut copy = Client::connect(&sites.remote.socket(), PAIR).unwrap();
+    let mut found = [1; 8192];
+    copy.read(MIB - 4096, &mut found).unwrap();
+    assert_eq!((&found[..4096], &found[4096..]), (&[0; 4096][..], &[9; 4096][..]));
+}

@@ -3,10 +3,11 @@
 use clap::{Args, Subcommand, ValueEnum};
 use farseal_core::primary::Mode;
 use farseal_core::rotation::How;
-use farseal_core::units::Epoch;
+use farseal_core::units::{Epoch, Millis};
 
 use super::failure::{Exit, Failure};
 use super::{Place, agreed, say, wait_for};
+use crate::config::units::{SPAN_FORM, parse_span};
 use crate::control::api::{CommandReply, PairCommand, Pause, Rotate, SetMode, Suspect};
 
 /// One variant for each command.
@@ -22,12 +23,23 @@ pub(super) enum Operate {
         epoch: u64,
     },
     /// Bring both sites to one state and keep it there; initiators go on writing.
+    #[command(
+        after_help = "For programs: `farseal pause PAIR --wait --by NAME --for 30m` ends with 0 when both sites hold \
+                            the state, with 3 if the pair is paused already or is not there in 60 s, with 4 if no node \
+                            answers. A preset's pause becomes the caller's."
+    )]
     Pause {
         /// The pair.
         pair: String,
         /// Come back when both sites hold that state.
         #[arg(long)]
         wait: bool,
+        /// Who asks, for the status and the log.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+        /// Resume by itself after this, as 30m.
+        #[arg(long = "for", value_name = "SPAN", value_parser = span)]
+        span: Option<Millis>,
     },
     /// Go on after a pause.
     Resume {
@@ -114,7 +126,7 @@ pub(super) fn operate(place: &Place, command: Operate) -> Result<(), Failure> {
             (pair, PairCommand::Rotate(Rotate { how, reason, force }))
         }
         Operate::Suspect { pair, epoch } => (pair, PairCommand::Suspect(Suspect { epoch: Epoch(epoch) })),
-        Operate::Pause { pair, wait } => (pair, PairCommand::Pause(Pause { wait })),
+        Operate::Pause { pair, wait, by, span } => (pair, PairCommand::Pause(Pause { wait, by, span })),
         Operate::Resume { pair } => (pair, PairCommand::Resume),
         Operate::Mode { pair, mode } => (pair, PairCommand::SetMode(SetMode { mode: mode.into() })),
         Operate::Takeover { pair, yes } => {
@@ -129,6 +141,10 @@ pub(super) fn operate(place: &Place, command: Operate) -> Result<(), Failure> {
     let client = place.client()?;
     let reply = wait_for(async { Ok(client.command(&pair, &command).await?) })?;
     print(&reply)
+}
+
+fn span(text: &str) -> Result<Millis, String> {
+    parse_span(text).map_err(|error| format!("{error}: {SPAN_FORM}"))
 }
 
 fn confirm_takeover(pair: &str) -> Result<(), Failure> {

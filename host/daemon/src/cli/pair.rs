@@ -23,7 +23,7 @@ use crate::config::sections::{
 };
 use crate::config::units::parse_size;
 use crate::config::write::{append, pair_section, peer_section, volume_section};
-use crate::config::{Config, Pair, PairSide, Peer, PeerAddress, PluginChoice, Transfer, Volume};
+use crate::config::{Config, Pair, PairSide, Peer, PeerAddress, Pick, PluginChoice, Transfer, Volume};
 use crate::keys::card::PeerCard;
 use crate::keys::fingerprint::ShownFingerprint;
 
@@ -41,14 +41,20 @@ pub(super) enum PairCommand {
 }
 
 /// `farseal pair create`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Create {
     /// What both sites call the pair, and the volume's export.
     #[arg(value_parser = named)]
     name: String,
     /// A file or a block device.
-    #[arg(long, value_name = "PATH")]
-    volume: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "all_volumes")]
+    volume: Option<PathBuf>,
+    /// The whole subsystem: a pair NAME-VOLUME for each configured volume that has none.
+    #[arg(long, conflicts_with_all = ["volume", "size"])]
+    all_volumes: bool,
+    /// What the volume holds already and is copied: what may hold data, every block, or nothing.
+    #[arg(long, value_enum, default_value = "used")]
+    pick: PickArg,
     /// Make the file, this large, when the node starts.
     #[arg(long, value_parser = parse_size)]
     size: Option<ByteLen>,
@@ -88,7 +94,7 @@ pub(super) struct Create {
     #[arg(long, default_value = DEFAULT_RECOVERY)]
     /// How the copy is opened.
     recovery: String,
-    /// Where the invitation is written; NAME.invitation unless given.
+    /// Where the invitation is written; NAME.invitation unless given. With --all-volumes, the folder for all of them.
     #[arg(long, value_name = "FILE")]
     invitation: Option<PathBuf>,
 }
@@ -97,6 +103,26 @@ pub(super) struct Create {
 enum Rotate {
     InBand,
     Pause,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PickArg {
+    /// What may hold data.
+    Used,
+    /// Every block.
+    All,
+    /// Nothing: only what is written from the pair's first start on.
+    Written,
+}
+
+impl From<PickArg> for Pick {
+    fn from(pick: PickArg) -> Self {
+        match pick {
+            PickArg::Used => Self::Used,
+            PickArg::All => Self::All,
+            PickArg::Written => Self::Written,
+        }
+    }
 }
 
 /// `farseal pair accept`.
@@ -121,10 +147,33 @@ pub(super) fn pair(place: &Place, command: PairCommand) -> Result<(), Failure> {
             let card = identity::card(&place.config()?).map_err(|error| Failure::of(&error))?;
             say(&card.to_string())
         }
+        PairCommand::Create(create) if create.all_volumes => create_all(place, &create),
         PairCommand::Create(create) => self::create(place, &create),
         PairCommand::Accept(accept) => self::accept(place, &accept),
         PairCommand::List => list(&place.config()?),
     }
+}
+
+/// A pair for each volume that has none, one after the other: what is made stays made if a later one cannot be.
+fn create_all(place: &Place, create: &Create) -> Result<(), Failure> {
+    let config = place.config()?;
+    let copied =
+        |volume: &Volume| config.pairs.iter().any(|pair| pair.is_primary() && pair.volume_name() == volume.name);
+    let free: Vec<&Volume> = config.volumes.iter().filter(|volume| !copied(volume)).collect();
+    if free.is_empty() {
+        let next = "add [[volume]] sections, or give --volume PATH";
+        return Err(Failure::new(Exit::Refused, "every configured volume has a pair, or there is none", next));
+    }
+    for volume in free {
+        let name = format!("{}-{}", create.name, volume.name);
+        named(&name)
+            .map_err(|form| Failure::new(Exit::Failed, format!("pair name {name}: {form}"), "choose a shorter NAME"))?;
+        let invitation = create.invitation.as_ref().map(|folder| folder.join(format!("{name}.invitation")));
+        let volume = Some(volume.path.clone());
+        let one = Create { name, volume, all_volumes: false, invitation, ..create.clone() };
+        self::create(place, &one)?;
+    }
+    Ok(())
 }
 
 fn create(place: &Place, create: &Create) -> Result<(), Failure> {
@@ -148,6 +197,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         block_bytes: create.block_bytes,
         paths: create.paths,
         transfer: create.transfer.map_or_else(|| transfer(create.paths > 1), Into::into),
+        pick: create.pick.into(),
         mode: create.mode.into(),
         rotate: match create.rotate {
             Rotate::InBand => How::InBand,
@@ -317,6 +367,7 @@ fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) ->
         rotate: How::InBand,
         key_limits: limits,
         journal_max: JOURNAL_BYTES_MAX,
+        pick: Pick::default(),
         limits: Limits::default(),
         pacing: Pacing::default(),
         cipher: choose(cipher)?,
@@ -354,7 +405,8 @@ fn unpinned(pair: &Pair) -> String {
 
 /// The `[[volume]]` with this path, or a new one with the pair's name.
 fn volume(config: &Config, create: &Create) -> Result<Volume, Failure> {
-    let path = std::path::absolute(&create.volume).map_err(|error| Failure::file(&create.volume, &error))?;
+    let given = create.volume.clone().unwrap_or_default();
+    let path = std::path::absolute(&given).map_err(|error| Failure::file(&given, &error))?;
     let path = fs::canonicalize(&path).unwrap_or(path);
     if let Some(volume) = config.volumes.iter().find(|volume| volume.path == path) {
         return Ok(volume.clone());

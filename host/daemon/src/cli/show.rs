@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 
 use farseal_core::flow::Transfer;
 use farseal_core::owed::CopyKind;
+use farseal_core::preset::Preset;
 use farseal_core::units::{ByteLen, Millis, WallTime};
 
 use crate::control::api::{
-    FlowStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PluginStanding, PluginStatus, Role,
-    RotationWord,
+    FlowStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PluginStanding, PluginStatus, PresetStatus,
+    Role, RotationWord,
 };
 
 /// The whole node.
@@ -59,6 +60,7 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
     }
     if let Some(flow) = &pair.flow {
         self::flow(out, flow);
+        presets(out, flow, now);
     }
     for (at, plugin) in pair.plugins.iter().enumerate() {
         field(out, if at == 0 { "plugins" } else { "" }, &self::plugin(plugin));
@@ -113,6 +115,40 @@ fn behind(pair: &PairStatus) -> String {
         (Role::Secondary, Some(time)) => format!("the newest record was made {} ago", span(time)),
         (Role::Secondary, None) => "no record has come yet".to_owned(),
     }
+}
+
+/// Whose pause it is, and what the presets do next.
+fn presets(out: &mut String, flow: &FlowStatus, now: WallTime) {
+    if let Some(pause) = &flow.pause {
+        let since = span(now.since(pause.since));
+        let until = pause.until.map(|until| format!(", {} left", span(until.since(now)))).unwrap_or_default();
+        field(out, "paused", &format!("by {} for {since}{until}", line(&pause.by)));
+    }
+    for (at, each) in flow.presets.iter().enumerate() {
+        field(out, if at == 0 { "presets" } else { "" }, &preset(each, now));
+    }
+}
+
+/// A preset as one line.
+pub(super) fn preset(preset: &PresetStatus, now: WallTime) -> String {
+    let clock = |minutes: u16| format!("{:02}:{:02}", minutes / 60, minutes % 60);
+    let spans = |(least, most): (Millis, Millis)| format!("{} to {}", span(least), span(most));
+    let what = match &preset.preset {
+        Preset::TimeOfDay { pause, resume, days, offset } => {
+            let names = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+            let chosen: Vec<&str> = names.into_iter().zip(days).filter_map(|(name, day)| day.then_some(name)).collect();
+            let days = if chosen.len() == 7 { "daily".to_owned() } else { chosen.join(",") };
+            let (sign, ahead) = (if *offset < 0 { '-' } else { '+' }, clock(offset.unsigned_abs()));
+            format!("{days} {} to {} UTC{sign}{ahead}", clock(*pause), clock(*resume))
+        }
+        Preset::Interval { every, span: length, .. } => format!("every {} for {}", span(*every), span(*length)),
+        Preset::Irregular { every, span } => format!("after {}, for {}", spans(*every), spans(*span)),
+    };
+    let next = preset.until.map(|until| {
+        let act = if preset.holds { "resumes" } else { "pauses" };
+        format!("; {act} in {}", span(until.since(now)))
+    });
+    format!("{}: {what}{}", line(&preset.name), next.unwrap_or_default())
 }
 
 /// How long the journal lasts, and what that costs initiators.

@@ -180,6 +180,13 @@ mod journey;
 
 #[test]
 fn a_pair_that_is_copied_throttled_and_paced() {
+    use farseal_core::preset::Preset;
+    let preset = |name: &str, preset| PresetStatus {
+        name: name.into(),
+        preset,
+        holds: name == "night",
+        until: Some(WallTime(1_700_003_700_000)),
+    };
     let mut pair = primary(PairState::CatchingUp { owed: ByteLen(7 << 30) });
     let rate = |bytes| farseal_core::flow::Rate::new(bytes).ok();
     pair.paths = 2;
@@ -195,6 +202,19 @@ fn a_pair_that_is_copied_throttled_and_paced() {
             rate: ByteLen(20 << 20),
             time_left: Some(Millis(358_000)),
         }),
+        pause: Some(PauseStatus {
+            by: "preset night".into(),
+            since: WallTime(1_700_000_040_000),
+            until: Some(WallTime(1_700_003_700_000)),
+        }),
+        presets: vec![
+            preset("night", Preset::TimeOfDay { pause: 120, resume: 360, days: [true; 7], offset: 540 }),
+            preset("hourly", Preset::Interval { every: Millis(3_600_000), span: Millis(60_000), from: WallTime(0) }),
+            preset(
+                "now-and-then",
+                Preset::Irregular { every: (Millis(60_000), Millis(120_000)), span: (Millis(1_000), Millis(2_000)) },
+            ),
+        ],
         ..flow()
     });
     insta::assert_snapshot!(screen(vec![pair]));

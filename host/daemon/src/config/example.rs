@@ -95,6 +95,9 @@ listen = ["unix:nbd.sock"]
 #role = "primary"
 # Primary: the [[volume]]. Secondary: the export's name after a takeover; the pair's name unless given.
 #volume = "vault"
+# Primary: what the volume holds already at the pair's first start, and is copied: "used" (what may hold data), "all" (every
+# block), "written" (nothing: only what is written from then on). What is written later is always copied.
+#pick = "used"
 # Secondary only: bytes of the primary's volume.
 # size = "10GiB"
 # Seal every record? The same at both sites; a record that disagrees is refused.

@@ -115,6 +115,7 @@ pub fn pair_section(pair: &Pair) -> String {
         PairSide::Primary { volume } => {
             line(&mut text, "role", "\"primary\"");
             line(&mut text, "volume", &quoted(volume));
+            line(&mut text, "pick", &quoted(&pair.pick.to_string()));
         }
         PairSide::Secondary { export, size } => {
             line(&mut text, "role", "\"secondary\"");

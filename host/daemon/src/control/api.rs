@@ -4,12 +4,14 @@ use std::fmt;
 use std::path::PathBuf;
 
 mod flow;
+mod preset;
 
 pub use farseal_core::primary::Mode;
 use farseal_core::rotation::How;
 use farseal_core::units::{BlockCount, ByteLen, Epoch, Generation, Millis, Sequence, WallTime};
 use farseal_plugin::{Digest, Grant};
 pub use flow::*;
+pub use preset::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -290,6 +292,10 @@ pub enum PairCommand {
     SetTransfer(SetTransfer),
     /// Copy no faster than this.
     Throttle(Throttle),
+    /// Have the pair pause by itself.
+    AddPreset(AddPreset),
+    /// No longer.
+    RemovePreset(RemovePreset),
     /// Make this secondary the side that writes.
     TakeOver,
     /// Check every record of the copy, without a key.
@@ -326,6 +332,11 @@ pub struct Suspect {
 pub struct Pause {
     /// Answer when both sites hold the state of the pause.
     pub wait: bool,
+    /// Who asks, for the status and the log; `None`: an operator.
+    pub by: Option<String>,
+    /// Resume by itself after this; `None`: when somebody resumes.
+    #[serde(rename = "for")]
+    pub span: Option<Millis>,
 }
 
 /// Parameters of `mode`.
@@ -417,6 +428,8 @@ impl PairCommand {
             Self::SetMode(_) => "mode",
             Self::SetTransfer(_) => "transfer",
             Self::Throttle(_) => "throttle",
+            Self::AddPreset(_) => "preset-add",
+            Self::RemovePreset(_) => "preset-remove",
             Self::TakeOver => "takeover",
             Self::Scrub => "scrub",
             Self::CopyAll => "copy-all",

@@ -107,6 +107,8 @@ impl Client {
             PairCommand::SetMode(parameters) => json(parameters)?,
             PairCommand::SetTransfer(parameters) => json(parameters)?,
             PairCommand::Throttle(parameters) => json(parameters)?,
+            PairCommand::AddPreset(parameters) => json(parameters)?,
+            PairCommand::RemovePreset(parameters) => json(parameters)?,
             PairCommand::Swap(parameters) => json(parameters)?,
             PairCommand::Resume | PairCommand::TakeOver | PairCommand::Scrub | PairCommand::CopyAll => Vec::new(),
         };

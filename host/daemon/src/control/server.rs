@@ -27,7 +27,10 @@ use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, UnixListener};
 
-use super::api::{ErrorCode, ErrorReply, PairCommand, Pause, Rotate, SetMode, SetTransfer, Suspect, Swap, Throttle};
+use super::api::{
+    AddPreset, ErrorCode, ErrorReply, PairCommand, Pause, RemovePreset, Rotate, SetMode, SetTransfer, Suspect, Swap,
+    Throttle,
+};
 use super::operator::Operator;
 use crate::observe;
 
@@ -35,7 +38,7 @@ use crate::observe;
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 
 /// Every command, for messages.
-const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, takeover, scrub, copy-all, swap";
+const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, scrub, copy-all, swap";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +170,8 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "mode" => PairCommand::SetMode(parameters::<SetMode>(verb, body)?),
         "transfer" => PairCommand::SetTransfer(parameters::<SetTransfer>(verb, body)?),
         "throttle" => PairCommand::Throttle(parameters::<Throttle>(verb, body)?),
+        "preset-add" => PairCommand::AddPreset(parameters::<AddPreset>(verb, body)?),
+        "preset-remove" => PairCommand::RemovePreset(parameters::<RemovePreset>(verb, body)?),
         "takeover" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::TakeOver)?,
         "scrub" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Scrub)?,
         "copy-all" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::CopyAll)?,

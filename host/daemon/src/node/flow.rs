@@ -43,6 +43,7 @@ impl PairNode {
     /// The flow in the operator's words.
     pub(super) fn flow_status(&self, view: &LaneView) -> FlowStatus {
         let flow = &view.flow;
+        let (pause, presets) = self.pause_status();
         FlowStatus {
             transfer: flow.way.transfer,
             carrier: flow.carrier.map(|path| path.0),
@@ -60,6 +61,8 @@ impl PairNode {
                 rate: copy.rate,
                 time_left: copy.time_left,
             }),
+            pause,
+            presets,
         }
     }
 }

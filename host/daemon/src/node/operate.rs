@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::Node;
 use super::pair::{PairNode, Side};
 use crate::config::PluginChoice;
-use crate::control::api::{CommandReply, NodeStatus, PairCommand, PluginSlot, PluginStatus, Role, Rotate, Swap};
+use crate::control::api::{CommandReply, NodeStatus, PairCommand, Pause, PluginSlot, PluginStatus, Role, Rotate, Swap};
 use crate::control::operator::{BoxFuture, CommandError, Operator};
 use crate::lane::Event as LaneEvent;
 use crate::replica::Event as ReplicaEvent;
@@ -68,7 +68,7 @@ impl PairNode {
                 self.tell(Command::Suspect(suspect.epoch), "suspect").await?;
                 Ok(CommandReply::new("the policy was told that the key may be known to others"))
             }
-            PairCommand::Pause(pause) => self.pause(pause.wait).await,
+            PairCommand::Pause(pause) => self.pause(pause).await,
             PairCommand::Resume => {
                 if self.look().await?.status.pause == PauseState::Running {
                     return Err(self.wrong_state(
@@ -77,12 +77,15 @@ impl PairNode {
                         Some(format!("farseal pause {}", self.config.name)),
                     ));
                 }
+                self.let_go()?;
                 self.tell(Command::Resume, "resume").await?;
                 Ok(CommandReply::new("the transfer goes on"))
             }
             PairCommand::SetMode(chosen) => self.set_mode(chosen.mode).await,
             PairCommand::SetTransfer(wanted) => self.set_transfer(wanted).await,
             PairCommand::Throttle(wanted) => self.throttle(wanted).await,
+            PairCommand::AddPreset(add) => self.add_preset(add),
+            PairCommand::RemovePreset(remove) => self.remove_preset(&remove),
             PairCommand::TakeOver => self.take_over().await,
             PairCommand::Scrub => self.scrub().await,
             PairCommand::CopyAll => {
@@ -136,19 +139,23 @@ impl PairNode {
         }
     }
 
-    async fn pause(&self, wait: bool) -> Result<CommandReply, CommandError> {
-        if self.look().await?.status.pause != PauseState::Running {
+    async fn pause(&self, pause: Pause) -> Result<CommandReply, CommandError> {
+        if self.look().await?.status.pause != PauseState::Running && !self.is_held_by_preset() {
             return Err(self.wrong_state(
                 "pause",
                 "paused already",
                 Some(format!("farseal resume {}", self.config.name)),
             ));
         }
+        let by = pause.by.map(|by| farseal_plugin::escaped(&by).to_string());
+        tracing::info!(pair = self.config.name, by = by.as_deref().unwrap_or("an operator"), "a pause is asked for");
+        let taken_from = self.hold(by, pause.span)?;
         self.tell(Command::Pause, "pause").await?;
         let deadline = Instant::now() + PATIENCE;
-        if !wait {
+        if !pause.wait {
             let message = "what came before is still sent; then both sites hold the same state until resume";
-            return Ok(CommandReply::new(message));
+            let details = taken_from.map(|preset| format!("preset {preset} does not end this pause any more"));
+            return Ok(CommandReply { details: details.into_iter().collect(), ..CommandReply::new(message) });
         }
         loop {
             if self.look().await?.status.pause == PauseState::Paused {

@@ -12,7 +12,8 @@ use farseal_core::secondary::Settings as ReplicaSettings;
 use farseal_core::units::{BlockCount, Generation, Instant, PairId, Path, Sequence, VolumeId};
 
 use super::Shared;
-use crate::config::{Pair, PairSide};
+use super::preset::Schedule;
+use crate::config::{Pair, PairSide, Pick};
 use crate::keyring::Keyring;
 use crate::keys::card::PeerCard;
 use crate::keys::descriptor::Role;
@@ -37,6 +38,7 @@ pub struct PairNode {
     pub peer: PeerCard,
     pub side: Side,
     pub link: LinkState,
+    pub schedule: Schedule,
 }
 
 /// What this node is for the pair.
@@ -85,7 +87,8 @@ impl PairNode {
         let trouble = (0..PATHS_MAX).map(|_| Arc::default()).collect();
         let lost_at = Arc::new(Mutex::new(Some(shared.clock.now().instant)));
         let link = LinkState { trouble, lost_at };
-        Ok(Arc::new(Self { config, shared, plugins, blocks, peer, side, link }))
+        let schedule = Schedule::open(&directory(&shared, &config))?;
+        Ok(Arc::new(Self { config, shared, plugins, blocks, peer, side, link, schedule }))
     }
 
     /// Starts the paths of a primary.
@@ -219,7 +222,7 @@ fn start_primary(
         flow: flow_of(config),
     };
     if existed {
-        owe_what_is_there(&directory, &home, &settings)?;
+        owe_what_is_there(&directory, &home, &settings, config.pick)?;
     }
     let keyring = Keyring::open(&directory.join("epochs"), config.id, Arc::clone(&shared.identity), own.clone())?;
     let lane = Lane::start(LaneParts {
@@ -241,8 +244,13 @@ fn start_primary(
     Ok((Side::Primary(lane), blocks))
 }
 
-/// The first start of a pair over a volume that holds data already: all of it is owed.
-fn owe_what_is_there(directory: &std::path::Path, home: &RawHome, settings: &LaneSettings) -> anyhow::Result<()> {
+/// The first start of a pair over a volume that holds data already: what is picked of it is owed.
+fn owe_what_is_there(
+    directory: &std::path::Path,
+    home: &RawHome,
+    settings: &LaneSettings,
+    pick: Pick,
+) -> anyhow::Result<()> {
     use farseal_core::owed::{CopyKind, OwedMap};
     use farseal_core::units::{Extent, Lba};
     if directory.join("lane.json").exists() || directory.join("journal").exists() {
@@ -252,7 +260,12 @@ fn owe_what_is_there(directory: &std::path::Path, home: &RawHome, settings: &Lan
     let (block, mut at) = (settings.block_bytes.as_u64(), 0);
     for (len, data) in home.allocated(0, settings.blocks.0 * block)? {
         let (first, end) = (at / block, (at + len).div_ceil(block).min(settings.blocks.0));
-        if data && let Some(extent) = Extent::new(Lba(first), BlockCount(end - first)) {
+        let picked = match pick {
+            Pick::Used => data,
+            Pick::All => true,
+            Pick::Written => false,
+        };
+        if picked && let Some(extent) = Extent::new(Lba(first), BlockCount(end - first)) {
             map.mark(extent);
         }
         at += len;

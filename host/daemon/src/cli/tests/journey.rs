@@ -63,6 +63,29 @@ fn two_sites_make_a_pair() {
 }
 
 #[test]
+fn every_volume_without_a_pair_gets_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (main, remote) = (made(folder.path(), "main"), made(folder.path(), "remote"));
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("card"), card(&remote).to_string()).unwrap();
+    let mut text = fs::read_to_string(&main).unwrap();
+    for volume in ["ledger", "mail"] {
+        fs::write(path(volume), vec![0; 1 << 20]).unwrap();
+        text.push_str(&format!("\n[[volume]]\nname = \"{volume}\"\npath = \"{}\"\n", path(volume)));
+    }
+    fs::write(&main, text).unwrap();
+    let invitations = folder.path().to_str().unwrap();
+    let create = ["pair", "create", "site", "--config", &main, "--all-volumes", "--peer-card", &path("card")];
+    let rest = ["--peer-address", "127.0.0.1:7440", "--invitation", invitations];
+    assert!(is(farseal(&[&create[..], &rest[..]].concat()), Exit::Done));
+    assert!(is(farseal(&[&create[..], &rest[..]].concat()), Exit::Refused), "none is left");
+    let config = Config::load(Path::new(&main)).unwrap();
+    let pairs: Vec<_> = config.pairs.iter().map(|pair| (pair.name.as_str(), pair.volume_name())).collect();
+    assert_eq!(pairs, [("site-ledger", "ledger"), ("site-mail", "mail")]);
+    assert!(folder.path().join("site-mail.invitation").exists());
+}
+
+#[test]
 fn an_identity_opens_again_and_nobody_else_can_read_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = made(folder.path(), "main");

@@ -91,7 +91,7 @@ fn every_field_that_the_code_knows_is_in_the_example() {
 
 fn secondary() -> String {
     let text = uncommented().replace("role = \"primary\"", "role = \"secondary\"\nsize = \"1GiB\"");
-    text.replace("volume = \"vault\"", "volume = \"copy\"")
+    text.replace("volume = \"vault\"", "volume = \"copy\"").replace("pick = \"used\"\n", "")
 }
 
 #[test]

@@ -79,6 +79,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         Some(field) => journal_max(&field)?,
         None => JOURNAL_BYTES_MAX,
     };
+    let pick = flow::pick(table, matches!(side, PairSide::Primary { .. }))?;
     let (limits, pacing) = (flow::limits(table)?, flow::pacing(table)?);
     let mut choice = |slot, default, grants| plugin(table, context, slot, default, grants);
     let cipher = choice("cipher", DEFAULT_CIPHER, &[("raw", Grant::Raw)])?;
@@ -100,6 +101,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         rotate,
         key_limits,
         journal_max,
+        pick,
         limits,
         pacing,
         cipher,

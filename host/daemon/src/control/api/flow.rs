@@ -5,6 +5,8 @@ use farseal_core::owed::CopyKind;
 use farseal_core::units::{ByteLen, Millis};
 use serde::{Deserialize, Serialize};
 
+use super::{PauseStatus, PresetStatus};
+
 /// How a primary's copying flows.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -29,6 +31,10 @@ pub struct FlowStatus {
     pub overflows: u64,
     /// What is copied beside the order; `None` where nothing is.
     pub copy: Option<CopyStatus>,
+    /// Whose pause it is; `None` while there is none, or where somebody else paused the pair.
+    pub pause: Option<PauseStatus>,
+    /// When the pair pauses by itself.
+    pub presets: Vec<PresetStatus>,
 }
 
 /// A copy of what the dirty map owes.

@@ -1,4 +1,4 @@
-//! A pair's throttles, and how its initiators are slowed down.
+//! How a pair's copying flows: what is picked, its throttles, and how its initiators are slowed down.
 
 use farseal_core::flow::{Limits, Pacing, Rate};
 use farseal_core::limits::PACE_LONGEST;
@@ -8,6 +8,16 @@ use super::super::super::problem::ConfigError;
 use super::super::super::read::Table;
 use super::super::super::units::{RATE_FORM, parse_rate};
 use super::span;
+use crate::config::Pick;
+
+pub(super) fn pick(table: &mut Table<'_, '_>, primary: bool) -> Result<Pick, ConfigError> {
+    let Some(field) = table.take("pick") else { return Ok(Pick::default()) };
+    if !primary {
+        let fix = "remove it; write it at the primary";
+        return Err(field.wrong("what is copied is picked where initiators write", "pick on a primary", fix));
+    }
+    field.one_of(&[("used", Pick::Used), ("all", Pick::All), ("written", Pick::Written)])
+}
 
 pub(super) fn limits(table: &mut Table<'_, '_>) -> Result<Limits, ConfigError> {
     let Some(field) = table.take("limits") else { return Ok(Limits::default()) };

@@ -1,0 +1,220 @@
+//! Carries out a pair's presets: looks at the clock, pauses and resumes, and keeps durably whose pause it is.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use farseal_core::limits::PRESETS_MAX;
+use farseal_core::preset::{Act, By, Preset, Presets};
+use farseal_core::primary::{Command, PauseState};
+use farseal_core::units::{Millis, WallTime};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::pair::{PairNode, Side};
+use crate::config::sections::is_name;
+use crate::control::api::{AddPreset, CommandReply, PauseStatus, PresetStatus, RemovePreset};
+use crate::control::operator::CommandError;
+use crate::store::{StoreError, files};
+
+/// A wall clock may jump: it is looked at this often, whatever is due.
+const LOOK_AT_LEAST: Duration = Duration::from_secs(2);
+/// A file that holds more is not ours: a preset takes some 200 bytes.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// A pair's presets and their file.
+#[derive(Debug)]
+pub struct Schedule {
+    file: PathBuf,
+    presets: Mutex<Presets>,
+    changed: Notify,
+}
+
+/// The file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    format: u32,
+    presets: Presets,
+}
+
+/// Why presets cannot be used. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PresetsError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{}: {source}; restore it, or remove it and add the presets again", path.display())]
+    Unreadable { path: PathBuf, source: serde_json::Error },
+    #[error("{}: format {found}; this version reads format 1", path.display())]
+    Format { path: PathBuf, found: u32 },
+}
+
+impl Schedule {
+    /// Reads what an earlier run left in a pair's folder.
+    pub fn open(directory: &Path) -> Result<Self, PresetsError> {
+        let file = directory.join("presets.json");
+        let presets = match files::read_if_there(&file, FILE_BYTES_MAX)? {
+            None => Presets::default(),
+            Some(bytes) => {
+                let kept: Kept = serde_json::from_slice(&bytes)
+                    .map_err(|source| PresetsError::Unreadable { path: file.clone(), source })?;
+                if kept.format != 1 {
+                    return Err(PresetsError::Format { path: file, found: kept.format });
+                }
+                kept.presets
+            }
+        };
+        Ok(Self { file, presets: Mutex::new(presets), changed: Notify::new() })
+    }
+
+    /// Changes the presets; what is new is durable when this returns.
+    fn change<T>(&self, change: impl FnOnce(&mut Presets) -> T) -> Result<T, StoreError> {
+        let mut presets = self.presets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = presets.clone();
+        let changed = change(&mut new);
+        if new != *presets {
+            let kept = Kept { format: 1, presets: new.clone() };
+            files::write_atomically(&self.file, &serde_json::to_vec_pretty(&kept).unwrap_or_default())?;
+            *presets = new;
+            self.changed.notify_one();
+        }
+        Ok(changed)
+    }
+
+    fn now(&self) -> Presets {
+        self.presets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl PairNode {
+    /// Follows the presets of a primary until the node stops.
+    pub async fn follow_presets(self: Arc<Self>) {
+        if !matches!(self.side, Side::Primary(_)) {
+            return;
+        }
+        let mut stop = self.shared.stop.subscribe();
+        // A pause that was kept and not carried out, because the node ended in between.
+        if self.schedule.now().hold().is_some() && self.is_paused().await == Some(false) {
+            self.act(Act::Pause).await;
+        }
+        loop {
+            if let Some(paused) = self.is_paused().await {
+                let entropy = entropy();
+                let now = self.shared.clock.now().wall;
+                match self.schedule.change(|presets| presets.look(now, paused, entropy)) {
+                    Ok(Some(act)) => self.act(act).await,
+                    Ok(None) => {}
+                    Err(error) => tracing::error!(pair = self.config.name, %error, "the presets cannot be kept"),
+                }
+            }
+            let now = self.shared.clock.now().wall;
+            let due = self.schedule.now().due().map(|due| Duration::from_millis(due.since(now).0.max(1)));
+            let wait = due.map_or(LOOK_AT_LEAST, |due| due.min(LOOK_AT_LEAST));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.schedule.changed.notified() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    async fn is_paused(&self) -> Option<bool> {
+        Some(self.look().await.ok()?.status.pause != PauseState::Running)
+    }
+
+    async fn act(&self, act: Act) {
+        let command = match act {
+            Act::Pause => Command::Pause,
+            Act::Resume => Command::Resume,
+        };
+        tracing::info!(pair = self.config.name, ?act, "by the presets, or because a pause is over");
+        if let Err(error) = self.tell(command, "preset").await {
+            tracing::warn!(pair = self.config.name, %error, "what is due by the presets could not be done");
+        }
+    }
+
+    pub(super) fn add_preset(&self, add: AddPreset) -> Result<CommandReply, CommandError> {
+        if !is_name(&add.name) {
+            let reason = "1 to 63 characters of a-z, A-Z, 0-9, '.', '_' and '-', first a letter or digit".to_owned();
+            return Err(CommandError::BadParameter { parameter: "name", reason });
+        }
+        let preset = match add.preset {
+            Preset::Interval { every, span, .. } => {
+                Preset::Interval { every, span, from: self.shared.clock.now().wall }
+            }
+            other @ (Preset::TimeOfDay { .. } | Preset::Irregular { .. }) => other,
+        };
+        let added = self.schedule.change(|presets| presets.add(&add.name, preset)).map_err(|error| not_kept(&error))?;
+        added.map_err(|bad| CommandError::Refused { reason: bad.to_string(), next: None })?;
+        Ok(CommandReply::new(format!("preset {} is in force; a pair has at most {PRESETS_MAX}", add.name)))
+    }
+
+    pub(super) fn remove_preset(&self, remove: &RemovePreset) -> Result<CommandReply, CommandError> {
+        let removed = self.schedule.change(|presets| presets.remove(&remove.name)).map_err(|error| not_kept(&error))?;
+        if removed {
+            return Ok(CommandReply::new(format!("preset {} is gone; a pause that it holds ends", remove.name)));
+        }
+        let reason = format!("pair {} has no preset {:?}", self.config.name, remove.name);
+        Err(CommandError::Refused { reason, next: Some(format!("`farseal preset list {}`", self.config.name)) })
+    }
+
+    /// An operator pauses. Says whose pause it becomes his in place of.
+    pub(super) fn hold(&self, by: Option<String>, span: Option<Millis>) -> Result<Option<String>, CommandError> {
+        let now = self.shared.clock.now().wall;
+        let held = |presets: &mut Presets| {
+            let before = presets.hold().map(|hold| hold.by.clone());
+            presets.pause(now, by, span);
+            before.and_then(|by| if let By::Preset(name) = by { Some(name) } else { None })
+        };
+        self.schedule.change(held).map_err(|error| not_kept(&error))
+    }
+
+    /// A preset holds the pause: an operator may take it over.
+    pub(super) fn is_held_by_preset(&self) -> bool {
+        self.schedule.now().hold().is_some_and(|hold| matches!(hold.by, By::Preset(_)))
+    }
+
+    /// An operator resumes.
+    pub(super) fn let_go(&self) -> Result<(), CommandError> {
+        self.schedule.change(Presets::resume).map_err(|error| not_kept(&error))
+    }
+
+    pub(super) fn pause_status(&self) -> (Option<PauseStatus>, Vec<PresetStatus>) {
+        let presets = self.schedule.now();
+        let pause = presets.hold().map(|hold| PauseStatus {
+            by: hold.by.to_string(),
+            since: hold.since,
+            until: hold.until.or_else(|| until(&presets, &hold.by)),
+        });
+        let list = presets.list().map(|(name, preset, turn)| PresetStatus {
+            name: name.to_owned(),
+            preset: preset.clone(),
+            holds: turn.is_some_and(|turn| turn.holds),
+            until: turn.map(|turn| turn.until),
+        });
+        (pause, list.collect())
+    }
+}
+
+/// When the window of the preset that holds ends.
+fn until(presets: &Presets, by: &By) -> Option<WallTime> {
+    let By::Preset(holder) = by else { return None };
+    let turn = presets.list().find(|(name, ..)| name == holder).and_then(|(_, _, turn)| turn)?;
+    turn.holds.then_some(turn.until)
+}
+
+fn not_kept(error: &StoreError) -> CommandError {
+    CommandError::Failed {
+        reason: error.to_string(),
+        next: Some("mend the state folder's disk, then try again".into()),
+    }
+}
+
+/// Without chance an irregular preset is a regular one: no reason to stop.
+fn entropy() -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => 0,
+    }
+}
