@@ -21,6 +21,8 @@ pub struct Digest(pub [u8; 32]);
 impl Chain {
     /// Before the first record of a pair.
     pub const START: Self = Self([0; 32]);
+    /// Not known: no record leads to it.
+    pub const UNKNOWN: Self = Self([0xff; 32]);
 
     /// The chain after the record with this digest.
     #[must_use]

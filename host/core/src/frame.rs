@@ -6,15 +6,18 @@
 //!
 //! | wire version | since | what |
 //! |---|---|---|
-//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong |
+//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong, lineage, differs, hand over, handed over |
 //!
 //! The primary connects, both say hello with 32 random bytes, the primary attaches to one pair, the secondary
 //! welcomes it with what it holds, or refuses. After that the primary sends records and the secondary acknowledges.
+//! Before its attach a primary tells its lineage, once there was a takeover; before its welcome a secondary tells
+//! which granules its own history left different, until a resync has made them the same.
 //! A peer that sends anything else is dropped and counted; nothing is guessed.
 
 use crate::bytes::Fields;
 use crate::chain::Chain;
-use crate::limits::{ACK_RANGES_MAX, FRAME_BYTES_MAX};
+use crate::limits::{ACK_RANGES_MAX, DIFFERS_WORDS_MAX, FRAME_BYTES_MAX};
+use crate::lineage::Lineage;
 use crate::units::{BlockBytes, BlockCount, Generation, PairId, Sequence, VolumeId};
 use crate::window::Range;
 
@@ -51,6 +54,36 @@ pub enum Frame {
     Pong {
         token: u64,
     },
+    /// Where the primary's history comes from.
+    Lineage(Lineage),
+    Differs(Differs),
+    /// The primary stops at this record and asks the secondary to write from there on.
+    HandOver(HandOver),
+    /// The secondary writes from here on, as this generation: durably so.
+    HandedOver {
+        generation: Generation,
+    },
+}
+
+/// Granules in which the secondary's base may differ from the history that the primary goes on with: bits of the dirty
+/// map, in words from `first` on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Differs {
+    pub first: u64,
+    pub words: Vec<u64>,
+    /// Nothing differs but what this frame and those before it say.
+    pub last: bool,
+}
+
+/// A planned change of sides, at one record that both sites hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandOver {
+    /// The one to come.
+    pub generation: Generation,
+    /// The last record of the one before, and the running hash there.
+    pub at: Sequence,
+    pub chain: Chain,
 }
 
 /// What the primary wants to copy. Everything in it must agree with the secondary's control information.
@@ -150,6 +183,10 @@ const KEY_REFUSED: u8 = 7;
 const COMPONENT: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
+const LINEAGE: u8 = 11;
+const DIFFERS: u8 = 12;
+const HAND_OVER: u8 = 13;
+const HANDED_OVER: u8 = 14;
 
 /// Bytes of an acknowledgement's body, whatever it says: its length tells an observer nothing.
 const ACK_BYTES: usize = 8 + 32 + 1 + 1 + ACK_RANGES_MAX * 16;
@@ -162,7 +199,7 @@ impl Prefix {
         if version != VERSION {
             return Err(FrameError::Version(version));
         }
-        if !(HELLO..=PONG).contains(&kind) {
+        if !(HELLO..=HANDED_OVER).contains(&kind) {
             return Err(FrameError::Kind(kind));
         }
         match len.checked_sub(4) {
@@ -215,6 +252,13 @@ impl Frame {
             }
             PING => Self::Ping { token: fields.u64() },
             PONG => Self::Pong { token: fields.u64() },
+            LINEAGE => Self::Lineage(Lineage::decode(&mut fields).ok_or(malformed)?),
+            DIFFERS => Self::Differs(decode_differs(&mut fields, body.len()).ok_or(malformed)?),
+            HAND_OVER => {
+                let (generation, at) = (Generation(fields.u64()), Sequence(fields.u64()));
+                Self::HandOver(HandOver { generation, at, chain: Chain(fields.array()) })
+            }
+            HANDED_OVER => Self::HandedOver { generation: Generation(fields.u64()) },
             other => return Err(FrameError::Kind(other)),
         };
         // One form for each: padding carries nothing between the sites.
@@ -249,6 +293,24 @@ impl Frame {
             Self::Component { digest, bytes } => (COMPONENT, [digest.as_slice(), bytes].concat()),
             Self::Ping { token } => (PING, token.to_le_bytes().to_vec()),
             Self::Pong { token } => (PONG, token.to_le_bytes().to_vec()),
+            Self::Lineage(lineage) => {
+                let mut out = Vec::with_capacity(Lineage::BYTES);
+                lineage.encode(&mut out);
+                (LINEAGE, out)
+            }
+            Self::Differs(differs) => {
+                let mut out = differs.first.to_le_bytes().to_vec();
+                out.push(u8::from(differs.last));
+                differs.words.iter().for_each(|word| out.extend(word.to_le_bytes()));
+                (DIFFERS, out)
+            }
+            Self::HandOver(HandOver { generation, at, chain }) => {
+                let mut out = generation.0.to_le_bytes().to_vec();
+                out.extend(at.0.to_le_bytes());
+                out.extend(chain.0);
+                (HAND_OVER, out)
+            }
+            Self::HandedOver { generation } => (HANDED_OVER, generation.0.to_le_bytes().to_vec()),
         }
     }
 }
@@ -345,6 +407,16 @@ fn decode_ack(fields: &mut Fields<'_>) -> Option<Ack> {
     Some(Ack { durable, chain, ranges, full: full == 1 })
 }
 
+fn decode_differs(fields: &mut Fields<'_>, body_bytes: usize) -> Option<Differs> {
+    let (first, last) = (fields.u64(), fields.u8());
+    let rest = body_bytes.checked_sub(9)?;
+    let count = rest / 8;
+    if last > 1 || !rest.is_multiple_of(8) || count > DIFFERS_WORDS_MAX {
+        return None;
+    }
+    Some(Differs { first, words: (0..count).map(|_| fields.u64()).collect(), last: last == 1 })
+}
+
 fn encode_refusal(refusal: Refusal) -> Vec<u8> {
     let (code, number) = match refusal {
         Refusal::UnknownPair => (1u8, 0),
@@ -413,6 +485,10 @@ mod tests {
             Frame::Component { digest: [5; 32], bytes: vec![0; 40] },
             Frame::Ping { token: 1 },
             Frame::Pong { token: 1 },
+            Frame::Lineage(Lineage::at(Generation(2), Sequence(7), Chain([4; 32]))),
+            Frame::Differs(Differs { first: 3, words: vec![1, u64::MAX], last: true }),
+            Frame::HandOver(HandOver { generation: Generation(3), at: Sequence(9), chain: Chain([5; 32]) }),
+            Frame::HandedOver { generation: Generation(3) },
         ]
     }
 

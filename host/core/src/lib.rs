@@ -24,6 +24,8 @@ pub mod record;
 
 pub mod chain;
 
+pub mod lineage;
+
 pub mod journal;
 
 pub mod frame;

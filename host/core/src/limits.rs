@@ -46,6 +46,13 @@ pub const ACK_RANGES_MAX: usize = 16;
 /// Bytes of a frame: one records frame of 4 MiB and its header. A peer that announces more is dropped.
 pub const FRAME_BYTES_MAX: u32 = 4 << 20;
 
+/// Words of the dirty map in one frame: 2 MiB, half a frame, stand for 1 TiB of volume.
+pub const DIFFERS_WORDS_MAX: usize = 1 << 18;
+
+/// How long a planned change of sides may hold initiators' new writes before it is given up: the time of the last
+/// records to the other site, and well below the 30 s after which initiators time out.
+pub const SWAP_HOLD_MAX: Millis = Millis(5_000);
+
 /// Bytes of a component that a peer ships for the archive: Python guests are the largest, at about 20 MB.
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 

@@ -7,7 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Fields;
-use crate::limits::OWED_GRANULE_BYTES;
+use crate::frame::Differs;
+use crate::limits::{DIFFERS_WORDS_MAX, OWED_GRANULE_BYTES};
 use crate::units::{BlockBytes, BlockCount, ByteLen, Extent, Lba, Sequence};
 
 /// One bit a granule of 64 KiB, and the copies that are under way.
@@ -127,6 +128,42 @@ impl OwedMap {
             }
             self.copying.remove(&granule);
         }
+    }
+
+    /// Owes what the other site says that its base differs in. Bits beyond the volume mean nothing.
+    pub fn mark_differing(&mut self, differs: &Differs) {
+        let total = granules(self.volume, self.block_bytes);
+        for (at, word) in (differs.first..).zip(&differs.words).filter(|(_, word)| **word != 0) {
+            for granule in
+                (0..64).filter(|bit| word >> bit & 1 == 1).filter_map(|bit| at.checked_mul(64)?.checked_add(bit))
+            {
+                if granule < total
+                    && let Some(extent) = self.extent_of(granule)
+                {
+                    self.mark(extent);
+                }
+            }
+        }
+    }
+
+    /// The map in frames for the other site, the last one marked as such; runs without a bit take no place.
+    pub fn differs(&self) -> Vec<Differs> {
+        let mut frames: Vec<Differs> = Vec::new();
+        let words = self.bits.chunks(DIFFERS_WORDS_MAX);
+        for (first, words) in (0u64..).step_by(DIFFERS_WORDS_MAX).zip(words) {
+            let Some(last) = words.iter().rposition(|word| *word != 0) else { continue };
+            frames.push(Differs { first, words: words[..=last].to_vec(), last: false });
+        }
+        match frames.last_mut() {
+            Some(frame) => frame.last = true,
+            None => frames.push(Differs { first: 0, words: Vec::new(), last: true }),
+        }
+        frames
+    }
+
+    /// Owes what another map of the same volume owes.
+    pub fn join(&mut self, other: &Self) {
+        other.differs().iter().for_each(|differs| self.mark_differing(differs));
     }
 
     /// The next run of owed granules that no copy is under way for, at most so many, as an extent; the copy counts as

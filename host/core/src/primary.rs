@@ -14,13 +14,13 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::chain::{Chain, Digest};
 use crate::flow::{Chosen, Flow, Limits, Way};
-use crate::frame::{Ack, KeyRefusal, Welcome};
+use crate::frame::{Ack, Differs, HandOver, KeyRefusal, Welcome};
 use crate::group::CutName;
 use crate::limits::{
     ALARMS_MAX, BUFFER_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, COMMITS_IN_FLIGHT_MAX,
     COPY_BYTES_IN_FLIGHT_MAX, HOME_DIRTY_BYTES_MAX, HOME_SYNC_INTERVAL, LAZY_SYNC_INTERVAL, OWED_GRANULE_BYTES,
     POLICY_EVENTS_MAX, RECORD_BLOCKS_MAX, RECORD_PAYLOAD_MAX, SEQUENCE_MAX, STALL_PATIENCE, STORE_RETRY_INTERVAL,
-    WINDOW_BYTES_MAX, WINDOW_RECORDS_MAX,
+    SWAP_HOLD_MAX, WINDOW_BYTES_MAX, WINDOW_RECORDS_MAX,
 };
 use crate::owed::{OwedMap, joined};
 use crate::record::{CutMark, HEADER_BYTES, Kind, TAG_BYTES};
@@ -38,12 +38,14 @@ mod flow;
 mod keys;
 mod plan;
 mod recover;
+mod swap;
 mod transfer;
 mod words;
 
 pub use copy::CopyState;
 pub use flow::{CopyProgress, FlowStatus, JournalFill};
-pub use recover::{Found, Kept, KeptMap, Logged};
+pub use recover::{Differing, Found, Kept, KeptMap, Logged};
+pub use swap::SwapState;
 pub use transfer::Divergence;
 pub use words::*;
 
@@ -182,6 +184,7 @@ pub struct Primary {
     discard_after_commit: Vec<Epoch>,
     // Policy and operator.
     pause: Option<Pause>,
+    swap: Option<swap::Stage>,
     policy_busy: bool,
     policy_events: VecDeque<PolicyEvent>,
     rotation_by: Option<u64>,
@@ -245,6 +248,7 @@ impl Primary {
             voided: BTreeSet::new(),
             discard_after_commit: Vec::new(),
             pause: recovered.paused.then_some(Pause { after: Order(0), cut: Some(recovered.acked) }),
+            swap: recovered.handing_over.map(swap::Stage::again),
             policy_busy: false,
             policy_events: VecDeque::from([PolicyEvent::Started]),
             rotation_by: None,
@@ -301,7 +305,8 @@ impl Primary {
         ];
         let resync = self.copying.timeout().map(|at| (at, "begin the resync again"));
         let hold = self.group.timeout().map(|at| (at, "go on without the group's cut"));
-        [wall, lazy, home, resync, hold]
+        let swap = self.swap_timeout().map(|at| (at, "give the change of sides up"));
+        [wall, lazy, home, resync, hold, swap]
             .into_iter()
             .chain(retries)
             .flatten()
@@ -314,8 +319,10 @@ impl Primary {
 
     /// Asked by the driver before it takes another write from an initiator.
     pub fn room(&self) -> Room {
-        if self.fenced.is_some() {
+        if self.fenced.is_some() || self.swap_hangs() {
             Room::Fenced
+        } else if self.swap.is_some() {
+            Room::Wait
         } else if self.journal_failed || self.hopeless() == Some(ReplyError::Io) {
             Room::Failed
         } else if self.journal_full() {
@@ -339,6 +346,7 @@ impl Primary {
             hold: self.group.held(),
             group_cut: self.group.newest(),
             cut_copied: self.group.copied(),
+            swap: self.swap.as_ref().map(swap::Stage::state),
             link_paths: self.transfer.paths(),
             last: self.next.previous(),
             durable: self.synced,
@@ -430,13 +438,20 @@ impl Primary {
             Input::OwedPersistFailed { stamp } => self.copying.persist_failed(now, stamp),
             Input::Attaching { path } => self.transfer.attaching(path),
             Input::Welcomed { path, welcome } => self.on_welcomed(now, path, &welcome),
-            Input::PathLost { path } => self.transfer.path_lost(path),
+            Input::PathLost { path } => {
+                self.transfer.path_lost(path);
+                self.swap_path_lost(path);
+            }
             Input::Acked { path, ack } => self.on_acked(now, path, &ack),
             Input::KeyRefused { key, why } => {
                 self.on_key_refused(now, key);
                 self.alarm(now, Alarm::KeyRefused { key, why });
             }
-            Input::Fenced { generation } => self.fence(now, generation),
+            Input::Differs { differs } => self.on_differs(&differs),
+            Input::HandOverPersisted => self.on_hand_over_persisted(now),
+            Input::HandOverPersistFailed => self.on_hand_over_not_persisted(now),
+            Input::HandedOver { generation } => self.on_newer_generation(now, generation),
+            Input::Fenced { generation } => self.on_newer_generation(now, generation),
             Input::EpochPrepared { epoch, slot } => {
                 if !self.rotation.prepared(epoch, slot) {
                     self.outputs.push_back(Output::DiscardEpoch { epoch });
@@ -476,6 +491,7 @@ impl Primary {
         self.run_overflow(now);
         self.run_trim();
         self.run_transfer(now);
+        self.run_swap(now);
         self.run_high_water(now);
         self.run_mode(now);
     }
@@ -483,6 +499,10 @@ impl Primary {
     fn on_write(&mut self, ticket: Ticket, what: What, extent: Extent, fua: bool) {
         if self.journal_failed {
             self.outputs.push_back(Output::Reply { ticket, result: Err(ReplyError::Io) });
+            return;
+        }
+        if !self.takes_writes() {
+            self.outputs.push_back(Output::Reply { ticket, result: Err(ReplyError::Fenced) });
             return;
         }
         self.copying.written(extent);
@@ -514,6 +534,9 @@ impl Primary {
     }
 
     fn on_command(&mut self, now: Now, command: Command) {
+        if !self.swap_allows(command) {
+            return;
+        }
         match command {
             Command::Pause => {
                 if self.pause.is_none() {
@@ -544,6 +567,7 @@ impl Primary {
             }
             Command::SetWay(way) => self.set_way(way),
             Command::SetLimits(limits) => self.set_limits(now, limits),
+            Command::HandOver => self.begin_swap(now),
             Command::CopyAll => {
                 if self.settings.paired {
                     self.owe_everything();

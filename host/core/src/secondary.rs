@@ -6,16 +6,21 @@
 //! checked, because the primary will seal with that key next.
 //!
 //! What is offered is always a prefix of the primary's order, and while a gap is open it is the prefix before the gap.
+//!
+//! A site that wrote itself and was taken over from keeps the copy of the new generation over its own volume, its
+//! *base*. Both histories have everything up to the fork; until the first cut the base is a state of the old one, the
+//! primary is told with each attach where it differs, and what is offered is that old state.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
 use crate::chain::{Chain, Digest};
-use crate::frame::{Ack, Attach, KeyRefusal, Refusal, Welcome};
+use crate::frame::{Ack, Attach, HandOver, KeyRefusal, Refusal, Welcome};
 use crate::group::{KeptCuts, OfferLimit};
 use crate::ledger::{Entry as LedgerEntry, Ledger, LedgerError};
 use crate::limits::{ALARMS_MAX, STORE_RETRY_INTERVAL};
+use crate::lineage::Lineage;
 use crate::primary::StoreFault;
 use crate::record::{Header, Kind};
 use crate::units::{
@@ -47,7 +52,7 @@ pub struct Recovered {
     /// Durable records above it.
     pub above: Vec<(Header, Digest)>,
     pub ledger: Ledger,
-    /// The offered prefix, if a gap was open.
+    /// The offered prefix, if a gap was open, and the running hash there.
     pub gap_open_after: Option<Sequence>,
     /// What was offered, where that is known; it is never less afterwards. Else all that is consistent.
     pub offered: Option<Sequence>,
@@ -57,6 +62,9 @@ pub struct Recovered {
     pub group_cut: CutNumber,
     /// The group's cuts up to `contiguous`.
     pub cuts: KeptCuts,
+    pub gap_chain: Chain,
+    /// The base is a state of another history, and the gap after this record is the one that it leaves open.
+    pub differs_after: Option<Sequence>,
 }
 
 /// One thing that happened.
@@ -95,6 +103,11 @@ pub enum Input {
     /// How far the group lets this lane be offered. Only grows; a takeover opens what is offered then.
     Limit(OfferLimit),
     TakeOver,
+    /// The primary stops writing at this record, and this site is to go on from there.
+    HandOver {
+        path: Path,
+        hand_over: HandOver,
+    },
     GenerationPersisted {
         generation: Generation,
     },
@@ -111,6 +124,10 @@ pub struct KeyFacts {
 /// What the driver must do, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
+    /// Tell the primary in which granules the base differs; the welcome follows.
+    Differs {
+        path: Path,
+    },
     Welcome {
         path: Path,
         welcome: Welcome,
@@ -145,7 +162,13 @@ pub enum Output {
     Offer {
         through: Sequence,
     },
-    /// Make the generation durable before anything is promised under it.
+    /// Tell the primary that this site writes now.
+    HandedOver {
+        path: Path,
+        generation: Generation,
+    },
+    /// Make the generation durable before anything is promised under it. With `taken_over`, where its history comes
+    /// from too: [`Secondary::fork`].
     PersistGeneration {
         generation: Generation,
         taken_over: bool,
@@ -177,6 +200,8 @@ pub enum Alarm {
     Ledger { key: Sequence, error: LedgerErrorKind },
     #[error("a primary of generation {0} tried to attach: it was taken over from")]
     Fenced(Generation),
+    #[error("the primary wants to hand over at a record that this site is not at: refused")]
+    OtherPlace,
 }
 
 /// [`LedgerError`] without its numbers, for alarms.
@@ -205,6 +230,8 @@ pub struct Status {
     pub gap_open: bool,
     /// The group's cut that is offered; 0 where the pair is alone in its group.
     pub group_cut: CutNumber,
+    /// What is offered is this site's own old history: the new one is not whole here yet.
+    pub base_differs: bool,
     pub epoch: Option<Epoch>,
     pub full: bool,
     pub chain: String,
@@ -259,7 +286,12 @@ pub struct Secondary {
     group_through: Sequence,
     group_cut: CutNumber,
     cuts: KeptCuts,
+    gap_chain: Chain,
+    differs_after: Option<Sequence>,
     offered: Sequence,
+    /// What the takeover that is under way goes on from, and who waits for word of it.
+    fork: Option<(Sequence, Chain)>,
+    handing_over: Option<Path>,
     /// A takeover has fixed what is offered.
     fixed: bool,
     /// The refused key that the primary was last told of.
@@ -285,6 +317,23 @@ impl Recovered {
             group_through: Sequence::NONE,
             group_cut: CutNumber::NONE,
             cuts: KeptCuts::default(),
+            gap_chain: Chain::START,
+            differs_after: None,
+        }
+    }
+
+    /// A site that becomes the keeper of another's history, from its start on. `differs`: its base is the end of a
+    /// history of its own; else it holds what the history held there.
+    pub fn keeper_of(lineage: &Lineage, differs: bool) -> Self {
+        let gap = differs.then_some(lineage.start);
+        Self {
+            generation: lineage.generation,
+            contiguous: lineage.start,
+            chain: lineage.start_chain,
+            gap_open_after: gap,
+            gap_chain: lineage.start_chain,
+            differs_after: gap,
+            ..Self::fresh()
         }
     }
 }
@@ -317,6 +366,10 @@ impl Secondary {
             ledger: recovered.ledger,
             gaps: BTreeMap::new(),
             gap_open_after: recovered.gap_open_after,
+            gap_chain: recovered.gap_chain,
+            differs_after: recovered.differs_after,
+            fork: None,
+            handing_over: None,
             limit: recovered.limit,
             group_through: recovered.group_through,
             group_cut: recovered.group_cut,
@@ -387,6 +440,32 @@ impl Secondary {
         self.gap_open_after
     }
 
+    /// The running hash before an open gap.
+    pub fn gap_chain(&self) -> Chain {
+        self.gap_chain
+    }
+
+    /// The base is a state of another history still.
+    pub fn base_differs(&self) -> bool {
+        self.gap_open_after.is_some() && self.gap_open_after == self.differs_after
+    }
+
+    /// What a takeover goes on from: the last record that is offered, and the running hash there. Fixed by a takeover.
+    pub fn fork(&self) -> (Sequence, Chain) {
+        let now = match self.gap_open_after {
+            Some(before) => (before, self.gap_chain),
+            None => (self.durable.contiguous(), self.chain),
+        };
+        // Below what is consistent here only because the group is not further: that place's running hash is not kept.
+        let now = if self.offered < now.0 { (self.offered, Chain::UNKNOWN) } else { now };
+        self.fork.unwrap_or(now)
+    }
+
+    /// The takeover is the primary's wish: there is one history.
+    pub fn was_handed_over(&self) -> bool {
+        self.handing_over.is_some()
+    }
+
     /// Durable without a hole, and the running hash there.
     pub fn durable(&self) -> (Sequence, Chain) {
         (self.durable.contiguous(), self.chain)
@@ -402,6 +481,7 @@ impl Secondary {
             durable_wall: self.durable_wall,
             gap_open: self.gap_open_after.is_some(),
             group_cut: self.group_cut,
+            base_differs: self.base_differs(),
             epoch: self.ledger.newest().map(|entry| entry.epoch),
             full: self.retry_at.is_some(),
             chain: self.chain.to_string(),
@@ -432,10 +512,15 @@ impl Secondary {
             }
             Input::Limit(limit) => self.on_limit(limit),
             Input::TakeOver => self.takeover_wanted = true,
+            Input::HandOver { path, hand_over } => self.on_hand_over(now, path, &hand_over),
             Input::GenerationPersisted { generation } => {
                 if self.taking_over && generation == self.generation {
                     self.taking_over = false;
                     self.taken_over = true;
+                    if let Some(path) = self.handing_over {
+                        self.outputs.push_back(Output::HandedOver { path, generation });
+                        self.close_paths();
+                    }
                     self.outputs.push_back(Output::TakenOver { generation, through: self.offered });
                 }
             }
@@ -486,6 +571,9 @@ impl Secondary {
         if let Some((key, why)) = self.key_refused() {
             self.outputs.push_back(Output::KeyRefused { path, key, why });
         }
+        if self.base_differs() {
+            self.outputs.push_back(Output::Differs { path });
+        }
         let welcome = Welcome { generation: self.generation, ack: self.ack() };
         self.outputs.push_back(Output::Welcome { path, welcome });
     }
@@ -513,7 +601,7 @@ impl Secondary {
     }
 
     fn on_record(&mut self, now: Now, path: Path, header: Header, digest: Digest) {
-        if !self.paths.contains(&path) || self.failed {
+        if !self.paths.contains(&path) || self.failed || self.taking_over {
             return;
         }
         self.heard = Some(path);
@@ -624,10 +712,17 @@ impl Secondary {
             let Some(record) = self.durable.peek(next).copied() else {
                 break;
             };
+            // Over a base of another history nothing counts before a gap: no cut but the one behind it makes them one.
+            if record.header.kind != Kind::Gap && self.base_differs() && self.differs_after == Some(next.previous()) {
+                break;
+            }
             if record.header.kind == Kind::Key && !self.settle_key(now, &record.header) {
                 break;
             }
             self.durable.advance();
+            if record.header.kind == Kind::Gap && self.gap_open_after.is_none() {
+                self.gap_chain = self.chain;
+            }
             self.chain = self.chain.after(record.digest);
             self.durable_wall = Some(record.header.wall);
             self.ack_due = true;
@@ -791,11 +886,31 @@ impl Secondary {
         if self.taking_over || self.taken_over {
             return;
         }
+        self.fork = Some(self.fork());
         self.taking_over = true;
         self.fixed = true;
-        self.generation = self.generation.next();
-        self.close_paths();
+        // The primary begins as the first generation, whether or not it has attached yet.
+        self.generation = self.generation.max(Lineage::FIRST.generation).next();
+        if self.handing_over.is_none() {
+            self.close_paths();
+        }
         self.outputs.push_back(Output::PersistGeneration { generation: self.generation, taken_over: true });
+    }
+
+    /// Asked again, when the answer was lost, this site has a newer generation and refuses the attach: that is the answer.
+    fn on_hand_over(&mut self, now: Now, path: Path, hand_over: &HandOver) {
+        if !self.paths.contains(&path) || self.failed || self.taking_over || self.taken_over {
+            return;
+        }
+        let here = HandOver { generation: self.generation.next(), at: self.durable.contiguous(), chain: self.chain };
+        if *hand_over != here || self.gap_open_after.is_some() {
+            return self.drop_path(now, path, Alarm::OtherPlace);
+        }
+        self.handing_over = Some(path);
+        // The primary's word: it stops here, whatever the group is at.
+        self.limit = OfferLimit::Everything;
+        self.advance(now);
+        self.take_over();
     }
 
     fn drop_path(&mut self, now: Now, path: Path, alarm: Alarm) {

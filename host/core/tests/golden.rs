@@ -5,8 +5,11 @@
 use std::collections::BTreeSet;
 
 use farseal_core::chain::Chain;
-use farseal_core::frame::{Ack, Attach, Frame, FrameError, KeyRefusal, PREFIX_BYTES, Prefix, Refusal, Welcome};
+use farseal_core::frame::{
+    Ack, Attach, Differs, Frame, FrameError, HandOver, KeyRefusal, PREFIX_BYTES, Prefix, Refusal, Welcome,
+};
 use farseal_core::journal::{CommitHeader, SEGMENT_HEADER_BYTES, SegmentError, SegmentHeader, scan_segment};
+use farseal_core::lineage::Lineage;
 use farseal_core::owed::{OwedError, OwedMap};
 use farseal_core::record::{Framed, HEADER_BYTES, Header, HeaderError, Kind};
 use farseal_core::units::{
@@ -162,6 +165,13 @@ fn frames() -> Vec<(&'static str, Frame)> {
         paths: 2,
     };
     let refused = |why| Frame::KeyRefused { key: Sequence(3), why };
+    let lineage = Lineage {
+        generation: Generation(4),
+        fork: Sequence(20),
+        fork_chain: Chain([6; 32]),
+        start: Sequence(30),
+        start_chain: Chain([7; 32]),
+    };
     vec![
         ("hello", Frame::Hello { challenge: [9; 32] }),
         ("attach", Frame::Attach(attach)),
@@ -183,6 +193,10 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("component", Frame::Component { digest: [5; 32], bytes: vec![6; 4] }),
         ("ping", Frame::Ping { token: 0x0102_0304_0506_0708 }),
         ("pong", Frame::Pong { token: 8 }),
+        ("lineage", Frame::Lineage(lineage)),
+        ("differs", Frame::Differs(Differs { first: 3, words: vec![1, 1 << 63], last: true })),
+        ("hand-over", Frame::HandOver(HandOver { generation: Generation(6), at: Sequence(40), chain: Chain([8; 32]) })),
+        ("handed-over", Frame::HandedOver { generation: Generation(6) }),
     ]
 }
 

@@ -1,5 +1,5 @@
-//! Every event in every state of the rotation, of the copying and of the secondary, as tables, and the diagrams that
-//! follow from them.
+//! Every event in every state of the rotation, of the copying, of a change of sides and of the secondary, as tables,
+//! and the diagrams that follow from them.
 //!
 //! A state is reached by events, as in life. The tables are what a reviewer reads when a rule changes; the diagrams
 //! in `ARCHITECTURE.md` are generated from them.
@@ -14,6 +14,8 @@ mod copying;
 mod rotation;
 #[path = "transitions/secondary.rs"]
 mod secondary;
+#[path = "transitions/swap.rs"]
+mod swap;
 
 /// One event in one state: what it made of the state, and what it led to.
 struct Step {

@@ -4,7 +4,8 @@
 //! init        a configuration and an identity
 //! pair        cards, invitations, new pairs
 //! status      am I protected, and how far behind
-//! operate     rotate, suspect, pause, resume, takeover, scrub, copy-all
+//! operate     rotate, suspect, pause, resume, takeover, rejoin, swap, scrub, copy-all
+//! branches    list, show, export, adopt, drop
 //! flow        transfer, throttle
 //! preset      add, list, remove
 //! plugin      list, inspect, check, swap
@@ -23,6 +24,7 @@ use clap::{Parser, Subcommand};
 use crate::config::Config;
 use crate::control::client::Client;
 
+mod branches;
 pub mod failure;
 mod flow;
 pub mod identity;
@@ -76,6 +78,9 @@ enum Command {
     /// Have a pair pause and resume by itself: at times of day, or every so often.
     #[command(subcommand)]
     Preset(preset::PresetCommand),
+    /// What this site wrote and no history has: list, show, export, adopt, drop.
+    #[command(subcommand)]
+    Branches(branches::BranchesCommand),
     /// List, inspect, check and swap plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -132,6 +137,7 @@ fn perform<E: Into<Box<dyn std::error::Error>>>(
         Command::Operate(command) => operate::operate(&place, command),
         Command::Flow(command) => flow::flow(&place, command),
         Command::Preset(command) => preset::preset(&place, command),
+        Command::Branches(command) => branches::branches(&place, command),
         Command::Plugin(command) => plugin::plugin(&place, command),
     };
     match done {

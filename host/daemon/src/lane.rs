@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farseal_core::frame::{Ack, KeyRefusal, Welcome};
+use farseal_core::frame::{Ack, Differs, HandOver, KeyRefusal, Welcome};
 use farseal_core::limits::COMMIT_BYTES_MAX;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
@@ -118,6 +118,14 @@ pub enum Event {
     PathLost {
         path: Path,
     },
+    /// Where the secondary's base differs.
+    Differs(Differs),
+    /// The secondary writes now, as it was asked to.
+    HandedOver {
+        generation: Generation,
+    },
+    /// Everything that initiators placed before a change of sides has been heard of.
+    DoorClosed,
     Acked {
         path: Path,
         ack: Ack,
@@ -182,6 +190,8 @@ pub struct Parts {
     pub identity: Arc<Identity>,
     /// Who can open each epoch: this node, and the secondary where there is one.
     pub recipients: Vec<(Role, PeerCard)>,
+    /// Called when the secondary writes in this lane's place; the lane does nothing more.
+    pub handed_over: Arc<dyn Fn(HandOver) + std::marker::Send + Sync>,
 }
 
 impl std::fmt::Debug for Event {
@@ -287,6 +297,11 @@ struct Runner {
     keywork: KeyWork,
     policy: PolicyWork,
     operators: VecDeque<Done>,
+    /// What the lane tells itself.
+    inbox: Sender<Event>,
+    /// Who asked for a change of sides that waits for the door.
+    swaps: Vec<Done>,
+    handed_over: Arc<dyn Fn(HandOver) + std::marker::Send + Sync>,
     state: LaneState,
     directory: PathBuf,
     last_seal_fault: Option<String>,
@@ -339,6 +354,9 @@ impl Runner {
             keywork,
             policy,
             operators: VecDeque::new(),
+            inbox: inbox.clone(),
+            swaps: Vec::new(),
+            handed_over: parts.handed_over,
             state,
             directory: parts.directory,
             last_seal_fault: None,
@@ -352,7 +370,8 @@ impl Runner {
         self.intake.set_answering(self.primary.answers_at_once());
         loop {
             self.intake.pacer.set_delay(self.primary.pace_us());
-            self.intake.set_room(self.backlog.is_empty() && self.primary.room() == Room::Open);
+            let open = self.backlog.is_empty() && self.swaps.is_empty() && self.primary.room() == Room::Open;
+            self.intake.set_room(open);
             let first = match self.wait(events) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -501,6 +520,18 @@ impl Runner {
             }
             Event::EpochFailed { epoch } => inputs.push(Input::EpochFailed { epoch }),
             Event::PolicyDecided(decisions) => inputs.push(Input::PolicyDecided { decisions }),
+            Event::Differs(differs) => inputs.push(Input::Differs { differs }),
+            Event::HandedOver { generation } => inputs.push(Input::HandedOver { generation }),
+            Event::Operator { command: Command::HandOver, done } => {
+                // Whatever connections have placed by now is in the inbox before the event that is sent here.
+                self.intake.close();
+                self.swaps.push(done);
+                let _ = self.inbox.send(Event::DoorClosed);
+            }
+            Event::DoorClosed => {
+                self.operators.extend(self.swaps.drain(..));
+                inputs.push(Input::Operator(Command::HandOver));
+            }
             Event::Operator { command, done } => {
                 self.operators.push_back(done);
                 inputs.push(Input::Operator(command));
@@ -545,6 +576,9 @@ impl Runner {
             | Event::Attaching { .. }
             | Event::Welcomed { .. }
             | Event::PathLost { .. }
+            | Event::Differs(_)
+            | Event::HandedOver { .. }
+            | Event::DoorClosed
             | Event::Acked { .. }
             | Event::KeyRefused { .. }
             | Event::Fenced { .. }
@@ -769,6 +803,25 @@ impl Runner {
                 self.state.fenced = Some(generation);
                 self.save_state();
             }
+            Output::PersistHandOver { hand_over } => {
+                self.state.handing_over = Some(hand_over);
+                let input = match self.state.save(&self.directory) {
+                    Ok(()) => Input::HandOverPersisted,
+                    Err(error) => {
+                        self.note_fault("keep that this site hands over", &error);
+                        self.state.handing_over = None;
+                        self.save_state();
+                        Input::HandOverPersistFailed
+                    }
+                };
+                self.primary.handle(self.clock.now(), input);
+            }
+            Output::SendHandOver { path, hand_over } => {
+                if let Some(jobs) = self.paths.get(&path) {
+                    let _ = jobs.send(Send::HandOver(hand_over));
+                }
+            }
+            Output::HandedOver { hand_over } => (self.handed_over)(hand_over),
             Output::PersistMode { mode } => {
                 // Before the operator hears of it.
                 self.intake.set_answering(self.primary.answers_at_once());

@@ -20,5 +20,6 @@ pub mod plain;
 pub mod plugins;
 pub mod recovery;
 pub mod replica;
+pub mod role;
 pub mod store;
 pub mod volume;

@@ -1,7 +1,6 @@
 //! A running node: what the configuration names, put together and taken apart again.
 //!
-//! Each pair has its folder below the state folder: `pairs/<name>/`. A primary keeps its lane there, a secondary its log
-//! and index; after a takeover the secondary keeps the lane of the new generation in a folder of its own beside them.
+//! Each pair has its folder below the state folder: `pairs/<name>/`; what lies there says [`crate::role`].
 
 use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,11 +28,15 @@ use crate::plugins::{FileCache, host_options};
 use crate::store::files::{self, DirLock};
 use crate::store::home::RawHome;
 
+pub mod branch;
 pub mod flow;
+pub mod makings;
 pub mod operate;
 pub mod pair;
 pub mod preset;
+pub mod sides;
 pub mod status;
+pub mod turn;
 
 use pair::PairNode;
 
@@ -47,6 +50,8 @@ pub struct Shared {
     pub plugins: PluginHost,
     pub exports: Registry,
     pub stop: watch::Sender<bool>,
+    /// For what threads outside of it start.
+    pub runtime: tokio::runtime::Handle,
     pub started: Instant,
     pub ready: AtomicBool,
 }
@@ -78,7 +83,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let metrics = config.metrics.listen;
     let node = Arc::new(tokio::task::spawn_blocking(move || Node::start(config)).await??);
     node.listen_link().await?;
-    node.pairs.iter().for_each(PairNode::dial);
     for pair in &node.pairs {
         tokio::spawn(Arc::clone(pair).follow_presets());
     }
@@ -136,6 +140,7 @@ impl Node {
             plugins: PluginHost::new(host_options(cache, mac_key))?,
             exports: Registry::default(),
             stop: watch::Sender::new(false),
+            runtime: tokio::runtime::Handle::current(),
             started: clock.now().instant,
             ready: AtomicBool::new(false),
             config,

@@ -8,7 +8,7 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use farseal_core::record::{Header, Kind};
-use farseal_core::units::{BlockBytes, BlockCount, Extent, Lba, Sequence};
+use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Lba, Sequence};
 use farseal_plugin::wit::recovery as wit;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,8 @@ use crate::store::opened::{BlockSource, OpenedHome, Unopened};
 /// The copy as a source of opened blocks.
 pub struct CopySource {
     index: Arc<Index>,
+    /// There may be something under the copy that a zeroed block hides.
+    based: bool,
     reader: LogReader,
     ledger: Arc<farseal_core::ledger::Ledger>,
     keyring: Arc<Keyring>,
@@ -64,6 +66,7 @@ impl CopySource {
         let (accessed, events) = channel();
         let source = Self {
             index: Arc::clone(&hand_over.index),
+            based: hand_over.based,
             reader: hand_over.reader.clone(),
             ledger: Arc::clone(&hand_over.ledger),
             keyring,
@@ -81,6 +84,12 @@ impl CopySource {
     #[must_use]
     pub fn sweeper(&self) -> Sender<Sweep> {
         self.accessed.clone()
+    }
+
+    /// What a lane after this one may begin with: no epoch of the copy comes again.
+    #[must_use]
+    pub fn newest_epoch(&self) -> Epoch {
+        self.keyring.newest()
     }
 
     /// The switch for accesses.
@@ -173,7 +182,11 @@ impl BlockSource for CopySource {
     }
 
     fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)> {
-        self.index.runs(within)
+        if self.based { self.index.held(within) } else { self.index.runs(within) }
+    }
+
+    fn is_based(&self) -> bool {
+        self.based
     }
 }
 

@@ -15,6 +15,8 @@ use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Frame, KeyRefusal};
 use farseal_core::group::{KeptCuts, OfferLimit};
 use farseal_core::ledger::Ledger;
+use farseal_core::lineage::Lineage;
+use farseal_core::owed::OwedMap;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind};
 use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings, Status};
@@ -27,6 +29,8 @@ use crate::keyring::Keyring;
 use crate::keys::package::SealedEpoch;
 use crate::link::listen::{Answer, Came};
 use crate::plugins::PairPlugins;
+pub use crate::role::Control;
+use crate::role::ControlError;
 use crate::store::index::{Index, IndexError};
 use crate::store::log::{Location, Log, LogError, LogReader, Logged};
 use crate::store::{StoreError, files};
@@ -36,8 +40,8 @@ const INBOX_BATCH: usize = 256;
 /// Bytes of log between two checkpoints of the index: what a restart reads again.
 const CHECKPOINT_BYTES: u64 = 256 << 20;
 
-/// The control information is a line of text.
-const CONTROL_BYTES_MAX: u64 = 4096;
+/// A bit for each 64 KiB of the largest volume.
+const DIFFERS_BYTES_MAX: u64 = 1 << 33;
 
 /// Something for the replica's thread.
 pub enum Event {
@@ -65,6 +69,16 @@ pub enum Event {
 pub struct HandOver {
     pub generation: Generation,
     pub through: Sequence,
+    /// Where the new generation's history comes from.
+    pub lineage: Lineage,
+    /// The other site holds everything up to there and wants it so.
+    pub planned: bool,
+    /// No epoch up to here is given again.
+    pub epoch_floor: Epoch,
+    /// This site wrote before: the copy lies over its volume.
+    pub based: bool,
+    /// Where this site's own history, which goes on, differs from the one that the other site has.
+    pub differs: Option<OwedMap>,
     pub index: Arc<Index>,
     pub reader: LogReader,
     pub ledger: Arc<Ledger>,
@@ -73,7 +87,11 @@ pub struct HandOver {
 /// What a replica is made of.
 pub struct Parts {
     pub name: String,
+    /// The pair's folder, with its control information.
+    pub pair_directory: PathBuf,
+    /// Where the copy lies.
     pub directory: PathBuf,
+    pub control: Control,
     pub settings: Settings,
     pub keyring: Arc<Keyring>,
     pub plugins: Arc<PairPlugins>,
@@ -114,17 +132,8 @@ pub enum StartError {
     Log(#[from] LogError),
     #[error(transparent)]
     Index(#[from] IndexError),
-    #[error("{path}: {source}; restore the file from a copy of the node's state directory")]
-    Control { path: PathBuf, source: serde_json::Error },
-}
-
-/// The pair's control information at this site.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Control {
-    pub generation: Generation,
-    /// Where this site took over, if it did.
-    pub taken_over_at: Option<Sequence>,
+    #[error(transparent)]
+    Control(#[from] ControlError),
 }
 
 /// What the index's checkpoint says of the order.
@@ -143,6 +152,9 @@ struct Checkpoint {
     group_cut: CutNumber,
     #[serde(default)]
     group_cuts: KeptCuts,
+    /// The running hash there.
+    #[serde(default)]
+    gap_chain: Option<Chain>,
     /// Every record that is not in the index lies here or later; packed.
     scan_from: u64,
 }
@@ -177,16 +189,15 @@ impl Replica {
 
 /// Reads the pair's control information; a new pair has none.
 pub fn load_control(directory: &std::path::Path) -> Result<Control, StartError> {
-    let path = directory.join("control.json");
-    match files::read_if_there(&path, CONTROL_BYTES_MAX)? {
-        Some(bytes) => serde_json::from_slice(&bytes).map_err(|source| StartError::Control { path, source }),
-        None => Ok(Control::default()),
-    }
+    Ok(Control::load(directory)?)
 }
 
 struct Runner {
     name: String,
+    pair_directory: PathBuf,
     directory: PathBuf,
+    settings: Settings,
+    keyring: Arc<Keyring>,
     clock: Clock,
     secondary: Secondary,
     control: Control,
@@ -210,18 +221,21 @@ impl Runner {
     fn recover(parts: Parts, inbox: Sender<Event>) -> Result<Self, StartError> {
         let directory = parts.directory;
         files::create_private_dir(&directory)?;
-        let control = load_control(&directory)?;
+        let control = parts.control;
         let settings = parts.settings;
+        let from_base = control.keeps.as_ref().map(|keeps| Recovered::keeper_of(&control.history(), keeps.differs));
+        let begin = from_base.unwrap_or_else(Recovered::fresh);
         let (index, blob) = open_index(&directory, &parts.name, settings)?;
         let checkpoint = blob.and_then(|blob| serde_json::from_slice::<Checkpoint>(&blob).ok()).unwrap_or(Checkpoint {
-            contiguous: Sequence::NONE,
-            chain: Chain::START,
-            indexed: Sequence::NONE,
+            contiguous: begin.contiguous,
+            chain: begin.chain,
+            indexed: begin.contiguous,
             ledger: Ledger::default(),
-            gap_open_after: None,
             group_through: Sequence::NONE,
             group_cut: CutNumber::NONE,
             group_cuts: KeptCuts::default(),
+            gap_open_after: begin.gap_open_after,
+            gap_chain: Some(begin.gap_chain),
             scan_from: Location::START.pack(),
         });
         let (log, scanned) = Log::open(&directory.join("log"), settings.pair, Location::unpack(checkpoint.scan_from))?;
@@ -258,12 +272,17 @@ impl Runner {
             group_through,
             group_cut: checkpoint.group_cut,
             cuts: checkpoint.group_cuts,
+            gap_chain: checkpoint.gap_chain.unwrap_or(begin.gap_chain),
+            differs_after: begin.differs_after,
         };
         let syncer = start_syncer(&log, inbox.clone());
-        let checker = start_checker(parts.name.clone(), log.reader(), parts.keyring, parts.plugins, inbox);
+        let checker = start_checker(parts.name.clone(), log.reader(), Arc::clone(&parts.keyring), parts.plugins, inbox);
         Ok(Self {
             name: parts.name,
+            pair_directory: parts.pair_directory,
             directory,
+            settings,
+            keyring: parts.keyring,
             secondary: Secondary::new(parts.clock.now(), settings, recovered),
             clock: parts.clock,
             control,
@@ -321,13 +340,16 @@ impl Runner {
 
     fn take_in(&mut self, event: Event) {
         match event {
-            Event::Came { path, came: Came::Attach(attach, answers) } => {
+            Event::Came { path, came: Came::Attach(attach, _, answers) } => {
                 self.paths.insert(path, answers);
                 self.give(Input::Attach { path, attach });
             }
             Event::Came { path, came: Came::Records(bytes, permit) } => {
                 self.take_records(path, &bytes);
                 drop(permit);
+            }
+            Event::Came { path, came: Came::HandOver(hand_over) } => {
+                self.give(Input::HandOver { path, hand_over });
             }
             Event::Came { path, came: Came::Lost } => {
                 self.paths.remove(&path);
@@ -379,6 +401,14 @@ impl Runner {
     fn carry_out(&mut self, came: &[(&Header, &[u8])]) {
         while let Some(output) = self.secondary.poll_output() {
             match output {
+                Output::Differs { path } => {
+                    for differs in self.differs().differs() {
+                        self.answer(path, Answer::Frame(Frame::Differs(differs)));
+                    }
+                }
+                Output::HandedOver { path, generation } => {
+                    self.answer(path, Answer::Frame(Frame::HandedOver { generation }));
+                }
                 Output::Welcome { path, welcome } => self.answer(path, Answer::Frame(Frame::Welcome(welcome))),
                 Output::Refuse { path, refusal } => self.answer(path, Answer::Refuse(refusal)),
                 Output::ClosePath { path } => self.answer(path, Answer::Close),
@@ -419,6 +449,17 @@ impl Runner {
         }
     }
 
+    /// Where the base may differ; everywhere, if that cannot be read.
+    fn differs(&self) -> OwedMap {
+        let (blocks, size) = (self.settings.blocks, self.settings.block_bytes);
+        let bytes = files::read_if_there(&differs_path(&self.directory), DIFFERS_BYTES_MAX).ok().flatten();
+        let map = bytes.and_then(|bytes| OwedMap::decode(&bytes, blocks, size).ok());
+        map.unwrap_or_else(|| {
+            tracing::warn!(pair = self.name, "where the base differs cannot be read: the whole volume does");
+            OwedMap::full(blocks, size)
+        })
+    }
+
     fn write_out(&mut self) {
         if let Err(error) = self.log.flush() {
             self.log_failed("write the log", &error);
@@ -449,10 +490,23 @@ impl Runner {
     }
 
     fn persist(&mut self, generation: Generation, taken_over: bool) {
-        let taken_over_at = taken_over.then(|| self.secondary.offered());
-        let control = Control { generation, taken_over_at };
-        let text = serde_json::to_vec_pretty(&control).unwrap_or_default();
-        match files::write_atomically(&self.directory.join("control.json"), &text) {
+        let (through, chain) = self.secondary.fork();
+        let mut control = Control { generation, ..self.control.clone() };
+        if taken_over {
+            let base = control.keeps.as_ref().filter(|_| self.secondary.base_differs());
+            // Over a base that differs the copy is not whole: what goes on is this site's own history.
+            control.lineage = Some(match base {
+                Some(keeps) => {
+                    let kept = self.control.history();
+                    Lineage { generation, start: keeps.base, start_chain: keeps.base_chain, ..kept }
+                }
+                None => Lineage::at(generation, through, chain),
+            });
+            control.taken_over_at = Some(through);
+            control.planned = self.secondary.was_handed_over();
+            control.epoch_floor = control.epoch_floor.max(self.keyring.newest());
+        }
+        match control.save(&self.pair_directory) {
             Ok(()) => {
                 self.control = control;
                 self.secondary.handle(self.clock.now(), Input::GenerationPersisted { generation });
@@ -469,9 +523,15 @@ impl Runner {
         }
         self.checkpoint();
         let (Some(index), Some(taken_over)) = (self.index.take(), self.taken_over.take()) else { return };
+        let own_history = self.secondary.base_differs();
         taken_over(HandOver {
             generation: self.control.generation,
             through,
+            lineage: self.control.history(),
+            planned: self.control.planned,
+            epoch_floor: self.control.epoch_floor,
+            based: self.control.keeps.is_some(),
+            differs: own_history.then(|| self.differs()),
             index: Arc::new(index),
             reader: self.log.reader(),
             ledger: Arc::new(self.secondary.ledger().clone()),
@@ -491,6 +551,7 @@ impl Runner {
             group_through,
             group_cut: self.secondary.group_cut(),
             group_cuts: self.secondary.cuts().clone(),
+            gap_chain: Some(self.secondary.gap_chain()),
             scan_from: self
                 .pending
                 .values()
@@ -518,6 +579,11 @@ impl Runner {
             self.paths.remove(&path);
         }
     }
+}
+
+/// The map of where the base differs from the history that is kept in a folder.
+pub fn differs_path(directory: &std::path::Path) -> PathBuf {
+    directory.join("differs.map")
 }
 
 /// A damaged index is built again from the log.

@@ -68,6 +68,9 @@ impl Operator for Fake {
                 | PairCommand::Suspect(_)
                 | PairCommand::Pause(_)
                 | PairCommand::TakeOver
+                | PairCommand::Rejoin
+                | PairCommand::SwapSides
+                | PairCommand::Branch(_)
                 | PairCommand::CopyAll
                 | PairCommand::Swap(_) => Ok(CommandReply::new(command.name())),
             }

@@ -3,6 +3,7 @@
 pub mod bounds;
 pub mod durability;
 pub mod epoch;
+pub mod fence;
 pub mod liveness;
 pub mod nonce;
 pub mod owed;
@@ -20,6 +21,7 @@ pub enum Checker {
     WriteOrder,
     Owed,
     Epoch,
+    Fence,
     Nonce,
     Recoverable,
     Bounds,

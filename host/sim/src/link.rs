@@ -1,7 +1,7 @@
 //! The link: paths that delay, stall, break and are made anew. Inside one connection nothing is lost or reordered, as in TCP.
 
-use farseal_core::frame::{Ack, Attach, KeyRefusal, Refusal, Welcome};
-use farseal_core::units::{Path, Sequence};
+use farseal_core::frame::{Ack, Attach, Differs, HandOver, KeyRefusal, Refusal, Welcome};
+use farseal_core::units::{Generation, Path, Sequence};
 
 /// One of the two sites.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -23,6 +23,9 @@ pub enum Message {
         key: Sequence,
         why: KeyRefusal,
     },
+    Differs(Differs),
+    HandOver(HandOver),
+    HandedOver(Generation),
     Nonsense,
 }
 

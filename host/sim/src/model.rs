@@ -33,11 +33,19 @@ pub struct Model {
     pub placed: Vec<Option<Sequence>>,
     /// Flushes and FUA writes that were answered cover everything up to here.
     pub promised: Sequence,
+    /// What was answered in a mode that waits for the secondary.
+    pub promised_at_both: Sequence,
 }
 
 impl Model {
     pub fn new(blocks: usize) -> Self {
-        Self { accepted: vec![0; blocks], history: Vec::new(), placed: Vec::new(), promised: Sequence::NONE }
+        Self {
+            accepted: vec![0; blocks],
+            history: Vec::new(),
+            placed: Vec::new(),
+            promised: Sequence::NONE,
+            promised_at_both: Sequence::NONE,
+        }
     }
 
     pub fn get(&self, sequence: Sequence) -> Option<&Rec> {

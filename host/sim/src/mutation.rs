@@ -27,6 +27,14 @@ pub enum Mutation {
     LogAckedEarly,
     /// The primary never hears that time has passed.
     TicksLost,
+    /// A site that was taken over from forgets it in a crash.
+    FenceForgotten,
+    /// That this site hands over is not kept before the other one is asked.
+    HandOverNotKept,
+    /// A takeover goes on before the new generation is kept, and a crash forgets it.
+    GenerationNotKept,
+    /// A keeper does not tell where its base differs.
+    DiffersNotTold,
     /// A damaged record of the journal is passed over.
     DamageIgnored,
     /// In an ordered transfer records go over a path that stands by.

@@ -5,14 +5,14 @@ use std::rc::Rc;
 
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::flow::{Chosen, Flow, Transfer};
-use farseal_core::frame::Attach;
+use farseal_core::frame::{Attach, HandOver, Refusal};
 use farseal_core::journal::{COMMIT_HEADER_BYTES, CommitHeader, SegmentHeader, chain_after, scan_segment};
 use farseal_core::ledger::{Entry as LedgerEntry, Ledger};
 use farseal_core::limits::{JOURNAL_BYTES_MAX, KEY_AGE_MAX, KEY_BYTES_MAX, RECORD_BLOCKS_MAX};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
-    Action, Alarm, Decision, Input, Kept, KeptMap, Mode, Output, Planned, Primary, Recovered, Room, Settings, Source,
-    StoreFault, What,
+    Action, Alarm, Decision, Divergence, Found, Input, Kept, KeptMap, Mode, Output, Planned, Primary, Recovered, Room,
+    Settings, Source, StoreFault, What,
 };
 use farseal_core::record::{HEADER_BYTES, Header, Kind};
 use farseal_core::rotation::{How, KeyLimits, Slot, State as RotationState};
@@ -44,6 +44,7 @@ pub enum PrimaryEvent {
     EpochReady { epoch: Epoch },
     PolicyDecides,
     CopyRead { extent: Extent, stamps: Vec<Stamp> },
+    HandOverKept,
 }
 
 /// What an initiator waits for.
@@ -82,31 +83,36 @@ enum MapOperation {
 #[derive(Debug)]
 pub struct PrimarySite {
     pub machine: Option<Primary>,
-    settings: Settings,
+    pub settings: Settings,
     pub life: u32,
-    incarnation: u64,
+    pub incarnation: u64,
     pub tick_at: Option<Instant>,
     /// A disk failed for good: only a restart helps.
     pub broken: bool,
     // Durable.
-    tape: Tape,
-    home: Home,
-    homed: Sequence,
-    map: Option<(Vec<u8>, Sequence, Chain)>,
+    pub tape: Tape,
+    pub home: Home,
+    pub homed: Sequence,
+    pub map: Option<(Vec<u8>, Sequence, Chain)>,
     /// Every key that was ever prepared, by epoch; written before the key is used.
-    keys: BTreeMap<Epoch, KeyId>,
+    pub keys: BTreeMap<Epoch, KeyId>,
     pub paused: bool,
     pub fenced: Option<Generation>,
-    mode: Option<Mode>,
+    pub mode: Option<Mode>,
     pub chosen: Chosen,
     /// What the link's throttle let through.
     pub throttled: Throttled,
     /// The path that carried the last records.
     pub carrier: Option<Path>,
+    pub handing_over: Option<HandOver>,
+    /// Being written.
+    pub handing: Option<HandOver>,
+    /// No epoch up to here comes again.
+    pub epoch_floor: Epoch,
     /// What the journal's disk really holds, durably.
     pub durable_on_disk: Sequence,
     // Until the next crash.
-    chain: Chain,
+    pub chain: Chain,
     pub commits: VecDeque<Commit>,
     appending: bool,
     held: bool,
@@ -117,8 +123,8 @@ pub struct PrimarySite {
     waiting: BTreeMap<Ticket, Waiting>,
     /// Bytes sent, by record, until acknowledged or sent anew.
     pub sent: BTreeMap<Sequence, u64>,
-    segment_bytes: usize,
-    journal_capacity: u64,
+    pub segment_bytes: usize,
+    pub journal_capacity: u64,
     pub journal_disk_full: bool,
     pub home_disk_full: bool,
 }
@@ -141,6 +147,13 @@ impl PrimarySite {
             journal_bytes_max: if small_journal { ByteLen(dice.between(300_000, 800_000)) } else { JOURNAL_BYTES_MAX },
             flow,
         };
+        let segment_bytes = to_usize(dice.between(10_000, 60_000));
+        let capacity = if small_journal { dice.between(900_000, 3_000_000) } else { u64::MAX };
+        Self::blank(settings, segment_bytes, capacity)
+    }
+
+    /// Nothing was ever written.
+    pub fn blank(settings: Settings, segment_bytes: usize, journal_capacity: u64) -> Self {
         Self {
             machine: None,
             settings,
@@ -149,7 +162,7 @@ impl PrimarySite {
             tick_at: None,
             broken: false,
             tape: Tape::default(),
-            home: Home::new(to_usize(blocks)),
+            home: Home::new(to_usize(settings.blocks.0)),
             homed: Sequence::NONE,
             map: None,
             keys: BTreeMap::new(),
@@ -159,6 +172,9 @@ impl PrimarySite {
             chosen: Chosen::default(),
             throttled: Throttled::default(),
             carrier: None,
+            handing_over: None,
+            handing: None,
+            epoch_floor: Epoch::NONE,
             durable_on_disk: Sequence::NONE,
             chain: Chain::START,
             commits: VecDeque::new(),
@@ -170,8 +186,8 @@ impl PrimarySite {
             destaged: Sequence::NONE,
             waiting: BTreeMap::new(),
             sent: BTreeMap::new(),
-            segment_bytes: to_usize(dice.between(10_000, 60_000)),
-            journal_capacity: if small_journal { dice.between(900_000, 3_000_000) } else { u64::MAX },
+            segment_bytes,
+            journal_capacity,
             journal_disk_full: false,
             home_disk_full: false,
         }
@@ -206,6 +222,14 @@ impl World {
                 self.stats.see(Sometimes::CrashDuringRotation);
             }
         }
+        if let Some(handing) = self.primary.handing.take() {
+            self.stats.see(Sometimes::CrashDuringSwap);
+            // The write that was under way may have been done.
+            if self.settings.mutation != Some(Mutation::HandOverNotKept) && self.dice_disk.chance(500) {
+                self.primary.handing_over = Some(handing);
+            }
+        }
+        self.primary_forgets();
         self.primary.machine = None;
         self.primary.life += 1;
         self.in_flight_bytes = 0;
@@ -219,6 +243,18 @@ impl World {
         if self.primary.machine.is_some() {
             return Ok(());
         }
+        let Some(found) = self.recover_primary()? else { return Ok(()) };
+        let last = found.recovered.last;
+        self.begin_segment(last.next());
+        self.check_epochs(last)?;
+        let machine = Primary::new(self.clock(), self.primary.settings, found.recovered);
+        self.primary.machine = Some(machine);
+        self.owed_may_have_changed = true;
+        self.carry_out_primary()
+    }
+
+    /// What a restart makes of the disks; nothing, where damage ended the run.
+    pub fn recover_primary(&mut self) -> Result<Option<Found>, Failure> {
         let appended = Sequence(wide(self.model.history.len()));
         let loss = Loss::draw(&mut self.dice_disk);
         let torn = {
@@ -232,7 +268,7 @@ impl World {
         for segment in &site.tape.segments {
             match scan_segment(PAIR, &segment.bytes) {
                 Ok(scan) => scans.push(scan),
-                Err(_) if torn => return self.damage_named(),
+                Err(_) if torn => return self.damage_named().map(|()| None),
                 Err(error) => return Err(Failure::new(Checker::Durability, format!("a segment is gone: {error}"))),
             }
         }
@@ -253,12 +289,13 @@ impl World {
         };
         let kept = Kept {
             homed: site.homed,
-            newest_epoch: site.keys.last_key_value().map_or(Epoch::NONE, |(epoch, _)| *epoch),
+            newest_epoch: site.keys.last_key_value().map_or(Epoch::NONE, |(epoch, _)| *epoch).max(site.epoch_floor),
             owed,
             paused: site.paused,
             fenced: site.fenced,
             mode: site.mode,
             chosen: site.chosen,
+            handing_over: site.handing_over,
         };
         let mut found = Recovered::from_journal(&scans, kept.clone());
         if self.settings.mutation == Some(Mutation::DamageIgnored) && found.is_err() {
@@ -267,7 +304,7 @@ impl World {
         }
         let found = match found {
             Ok(found) => found,
-            Err(_) if torn => return self.damage_named(),
+            Err(_) if torn => return self.damage_named().map(|()| None),
             Err(damage) => return Err(Failure::new(Checker::Durability, damage.to_string())),
         };
         let last = found.recovered.last;
@@ -275,7 +312,7 @@ impl World {
             // No later commit says that the last one was durable: its rot looks like a torn tail. Known, and documented.
             self.stats.see(Sometimes::RotInLastCommit);
             self.over = true;
-            return Ok(());
+            return Ok(None);
         }
         check::durability::primary_restarted(self, last, appended, loss == Loss::None && !torn)?;
         self.note_loss(loss, last, appended, scans.iter().any(|scan| scan.torn.is_some()));
@@ -304,14 +341,9 @@ impl World {
         if self.settings.mutation != Some(Mutation::EpochReused) {
             site.incarnation = self.dice_life.draw();
         }
-        self.begin_segment(last.next());
         let home = self.primary.home.image();
         check::write_order::recovered(self, &home, last)?;
-        self.check_epochs(last)?;
-        let machine = Primary::new(self.clock(), self.primary.settings, found.recovered);
-        self.primary.machine = Some(machine);
-        self.owed_may_have_changed = true;
-        self.carry_out_primary()
+        Ok(Some(found))
     }
 
     fn replay_home(&mut self, replay: &[(usize, farseal_core::journal::Entry)]) {
@@ -387,7 +419,7 @@ impl World {
         check::epoch::check(self, &ledger, |epoch| self.primary.keys.get(&epoch).copied(), records, "the primary")
     }
 
-    fn begin_segment(&mut self, first: Sequence) {
+    pub fn begin_segment(&mut self, first: Sequence) {
         let (now, site) = (self.clock(), &mut self.primary);
         let header = SegmentHeader {
             pair: PAIR,
@@ -450,6 +482,7 @@ impl World {
             self.stats.see(Sometimes::FlushFailed);
             return Ok(());
         }
+        check::fence::answered_well(self)?;
         self.promised(waiting)
     }
 
@@ -600,9 +633,25 @@ impl World {
                 Ok(())
             }
             Output::PersistFence { generation } => {
-                self.primary.fenced = Some(generation);
+                self.sides.knows = true;
+                self.primary.fenced =
+                    Some(generation).filter(|_| self.settings.mutation != Some(Mutation::FenceForgotten));
                 Ok(())
             }
+            Output::PersistHandOver { hand_over } => {
+                self.primary.handing = Some(hand_over);
+                if self.settings.mutation == Some(Mutation::HandOverNotKept) {
+                    return self.tell_primary(Input::HandOverPersisted);
+                }
+                let delay = self.disk_delay(3_000);
+                self.after(delay, soon(PrimaryEvent::HandOverKept));
+                Ok(())
+            }
+            Output::SendHandOver { path, hand_over } => {
+                self.send(path, Side::Secondary, Message::HandOver(hand_over));
+                Ok(())
+            }
+            Output::HandedOver { hand_over } => self.handed_over(&hand_over),
             Output::PersistMode { mode } => {
                 self.primary.mode = Some(mode);
                 Ok(())
@@ -635,6 +684,10 @@ impl World {
                     Alarm::HardLimit => self.stats.see(Sometimes::HeldAtHardLimit),
                     Alarm::Behind => self.stats.see(Sometimes::JournalOverflow),
                     Alarm::JournalFailed | Alarm::Home(StoreFault::Failed) => self.primary.broken = true,
+                    Alarm::Diverged(Divergence::Fenced(_)) if self.sides.forked.is_some() => {
+                        self.stats.see(Sometimes::Fenced);
+                    }
+                    Alarm::SwapEnded(_) => self.stats.see(Sometimes::SwapGivenUp),
                     Alarm::Diverged(divergence) => {
                         return Err(Failure::new(Checker::Liveness, format!("false alarm: {divergence}")));
                     }
@@ -686,6 +739,10 @@ impl World {
                 Some((stamp, false)) => self.tell_primary(Input::OwedPersistFailed { stamp }),
                 None => Ok(()),
             },
+            PrimaryEvent::HandOverKept => {
+                self.primary.handing_over = self.primary.handing.take();
+                self.tell_primary(Input::HandOverPersisted)
+            }
             PrimaryEvent::EpochReady { epoch } => self.epoch_ready(epoch),
             PrimaryEvent::PolicyDecides => {
                 let decisions = self.decide();
@@ -878,6 +935,7 @@ impl World {
             digests.push(rec.digest);
             self.model.append(rec);
         }
+        check::fence::appended(self, last)?;
         self.append_next();
         let bytes = ByteLen(self.primary.tape.bytes());
         self.tell_primary(Input::Committed { digests })?;
@@ -1001,14 +1059,24 @@ impl World {
         }
         match message {
             Message::Welcome(welcome) => self.tell_primary(Input::Welcomed { path, welcome }),
-            Message::Refuse(_) => {
+            Message::Refuse(refusal) => {
                 self.stats.see(Sometimes::PathRefused);
                 self.close_path(path, Side::Primary);
-                Ok(())
+                match refusal {
+                    Refusal::Fenced(generation) => self.tell_primary(Input::Fenced { generation }),
+                    Refusal::UnknownPair
+                    | Refusal::EncryptionDiffers
+                    | Refusal::OtherSize(_)
+                    | Refusal::OtherVolume
+                    | Refusal::NotSecondary
+                    | Refusal::Damaged => Ok(()),
+                }
             }
             Message::Ack(ack) => self.tell_primary(Input::Acked { path, ack }),
             Message::KeyRefused { key, why } => self.tell_primary(Input::KeyRefused { key, why }),
-            Message::Attach(_) | Message::Records(_) | Message::Nonsense => Ok(()),
+            Message::Differs(differs) => self.tell_primary(Input::Differs { differs }),
+            Message::HandedOver(generation) => self.tell_primary(Input::HandedOver { generation }),
+            Message::Attach(_) | Message::Records(_) | Message::HandOver(_) | Message::Nonsense => Ok(()),
         }
     }
 }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use farseal_core::chain::Digest;
 use farseal_core::frame::KeyRefusal;
 use farseal_core::journal::scan_record;
+use farseal_core::lineage::Lineage;
+use farseal_core::owed::OwedMap;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{Framed, Header, Kind};
 use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings};
@@ -32,14 +34,23 @@ pub enum SecondaryEvent {
 #[derive(Debug)]
 pub struct SecondarySite {
     pub machine: Option<Secondary>,
-    settings: Settings,
+    pub settings: Settings,
     pub life: u32,
     pub tick_at: Option<Instant>,
     pub broken: bool,
     // Durable.
     log: Log,
-    generation: Generation,
+    pub generation: Generation,
     pub taken_over: bool,
+    /// Where it took over.
+    pub taken_at: Option<Sequence>,
+    /// The history that it keeps, over a base that may be another's.
+    pub keeps: Option<Lineage>,
+    /// Its base is the end of another history still.
+    pub base_differs: bool,
+    pub base: Vec<Stamp>,
+    /// Where its base differs from the history that it keeps, if it wrote before.
+    pub differs: Option<OwedMap>,
     // Known from the log.
     /// Where each record stands in the log; the newest, if it came more than once.
     pub records: BTreeMap<Sequence, usize>,
@@ -53,7 +64,7 @@ pub struct SecondarySite {
     pub live_through: Sequence,
     /// The volume as it is offered.
     pub index: Vec<Stamp>,
-    indexed: Sequence,
+    pub indexed: Sequence,
     /// What the checkers remember over crashes.
     pub offered: Sequence,
     pub acknowledged: Sequence,
@@ -72,6 +83,11 @@ impl SecondarySite {
             log: Log::default(),
             generation: Generation(0),
             taken_over: false,
+            taken_at: None,
+            keeps: None,
+            base_differs: false,
+            base: vec![0; blocks],
+            differs: None,
             records: BTreeMap::new(),
             gaps: BTreeMap::new(),
             stored: 0,
@@ -152,12 +168,16 @@ impl World {
                 return if rotten { Ok(()) } else { Err(Failure::new(Checker::Durability, "the log is damaged")) };
             };
             site.learn(&entry.header, place);
-            above.push((entry.header, entry.digest));
+            if site.taken_at.is_none_or(|taken| entry.header.sequence <= taken) {
+                above.push((entry.header, entry.digest));
+            }
         }
-        let recovered =
-            Recovered { generation: site.generation, taken_over: site.taken_over, above, ..Recovered::fresh() };
-        let blocks = site.index.len();
-        (site.index, site.indexed) = (vec![0; blocks], Sequence::NONE);
+        let begin = match &site.keeps {
+            Some(lineage) => Recovered::keeper_of(lineage, site.differs.is_some()),
+            None => Recovered::fresh(),
+        };
+        let recovered = Recovered { generation: site.generation, taken_over: site.taken_over, above, ..begin };
+        (site.index, site.indexed) = (site.base.clone(), recovered.contiguous);
         (site.stored, site.incoming, site.broken, site.tick_at) = (0, None, false, None);
         let machine = Secondary::new(self.clock(), self.secondary.settings, recovered);
         self.secondary.machine = Some(machine);
@@ -181,6 +201,7 @@ impl World {
         self.follow_durable();
         let now = self.clock();
         let Some(machine) = &self.secondary.machine else { return Ok(()) };
+        self.secondary.base_differs = machine.base_differs();
         if let Some((at, _)) = machine.poll_timeout()
             && self.secondary.tick_at.is_none_or(|before| at < before)
         {
@@ -210,7 +231,21 @@ impl World {
     fn secondary_does(&mut self, output: Output) -> Outcome {
         let life = self.secondary.life;
         match output {
+            Output::Differs { path } => {
+                if self.settings.mutation == Some(Mutation::DiffersNotTold) {
+                    return Ok(());
+                }
+                for differs in self.secondary.differs.clone().map(|map| map.differs()).unwrap_or_default() {
+                    self.send(path, Side::Primary, Message::Differs(differs));
+                }
+                Ok(())
+            }
+            Output::HandedOver { path, generation } => {
+                self.send(path, Side::Primary, Message::HandedOver(generation));
+                Ok(())
+            }
             Output::Welcome { path, welcome } => {
+                check::fence::welcomed(self)?;
                 check::durability::secondary_restarted(self, welcome.ack.durable)?;
                 self.note_acknowledged(welcome.ack.durable)?;
                 self.send(path, Side::Primary, Message::Welcome(welcome));
@@ -255,8 +290,17 @@ impl World {
             }
             Output::Offer { through } => self.offer(through),
             Output::PersistGeneration { generation, taken_over } => {
-                self.secondary.generation = generation;
-                self.secondary.taken_over = taken_over;
+                let kept = self.settings.mutation != Some(Mutation::GenerationNotKept);
+                if let Some(machine) = self.secondary.machine.as_ref().filter(|_| taken_over) {
+                    let (fork, chain) = machine.fork();
+                    self.sides.taking(Lineage::at(generation, fork, chain), machine.was_handed_over());
+                    if kept {
+                        (self.secondary.taken_over, self.secondary.taken_at) = (true, Some(fork));
+                    }
+                }
+                if kept {
+                    self.secondary.generation = generation;
+                }
                 self.tell_secondary(Input::GenerationPersisted { generation })
             }
             Output::TakenOver { through, .. } => {
@@ -264,7 +308,8 @@ impl World {
                 if gap_open {
                     self.stats.see(Sometimes::TakeOverWithGapOpen);
                 }
-                check::write_order::offered(self, through)
+                check::write_order::offered(self, through)?;
+                self.taken_over()
             }
             Output::Alarm(_) => Ok(()),
         }
@@ -273,7 +318,8 @@ impl World {
     fn note_acknowledged(&mut self, durable: Sequence) -> Outcome {
         let held = self.secondary.log.durable;
         let place = self.secondary.records.get(&durable).copied();
-        if durable != Sequence::NONE && place.is_none_or(|place| place >= held) {
+        let begun = self.secondary.keeps.map_or(Sequence::NONE, |lineage| lineage.start);
+        if durable != begun && place.is_none_or(|place| place >= held) {
             return Err(Failure::new(
                 Checker::Durability,
                 format!("record {durable} is acknowledged before it is durable"),
@@ -284,6 +330,7 @@ impl World {
     }
 
     fn store(&mut self, sequence: Sequence) -> Outcome {
+        check::fence::believed(self, sequence)?;
         self.secondary.stored += 1;
         let Some(record) = self.secondary.incoming.take() else {
             return Err(Failure::new(Checker::Panic, format!("record {sequence} is to be stored; none came")));
@@ -390,7 +437,13 @@ impl World {
                 }
                 Ok(())
             }
-            Message::Welcome(_) | Message::Refuse(_) | Message::Ack(_) | Message::KeyRefused { .. } => Ok(()),
+            Message::HandOver(hand_over) => self.tell_secondary(Input::HandOver { path, hand_over }),
+            Message::Welcome(_)
+            | Message::Refuse(_)
+            | Message::Ack(_)
+            | Message::KeyRefused { .. }
+            | Message::Differs(_)
+            | Message::HandedOver(_) => Ok(()),
         }
     }
 }

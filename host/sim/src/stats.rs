@@ -38,6 +38,12 @@ pub enum Sometimes {
     RotInLastCommit,
     TakeOver,
     TakeOverWithGapOpen,
+    Fenced,
+    Rejoined,
+    RejoinedUnknown,
+    SwappedSides,
+    SwapGivenUp,
+    CrashDuringSwap,
     AnsweredForBothSites,
     AnsweredWithoutTheCopy,
     TransferOrdered,
@@ -62,7 +68,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 45] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -93,6 +99,12 @@ impl Sometimes {
         Self::RotInLastCommit,
         Self::TakeOver,
         Self::TakeOverWithGapOpen,
+        Self::Fenced,
+        Self::Rejoined,
+        Self::RejoinedUnknown,
+        Self::SwappedSides,
+        Self::SwapGivenUp,
+        Self::CrashDuringSwap,
         Self::AnsweredForBothSites,
         Self::AnsweredWithoutTheCopy,
         Self::TransferOrdered,

@@ -23,6 +23,7 @@ use crate::seal::KeyId;
 use crate::secondary::{SecondaryEvent, SecondarySite};
 use crate::stats::{Sometimes, Stats};
 use crate::trace::Trace;
+use crate::turn::Sides;
 
 pub type Outcome = Result<(), Failure>;
 
@@ -91,6 +92,8 @@ pub enum Event {
     FreeSpace,
     /// Is the pair back?
     Look,
+    /// The site that was taken over from, or handed over, becomes the keeper.
+    Turn,
 }
 
 #[derive(Debug)]
@@ -103,6 +106,7 @@ pub struct World {
     pub faults: Faults,
     pub nonces: Nonces,
     pub stats: Stats,
+    pub sides: Sides,
     pub trace: Trace,
     /// Keys that the secondary cannot open, for good.
     pub unopenable: BTreeSet<KeyId>,
@@ -152,6 +156,9 @@ impl World {
             faults.insist(Fault::JournalRot, 1000);
             faults.insist(Fault::CrashPrimary, 50);
         }
+        if settings.mutation == Some(Mutation::HandOverNotKept) {
+            faults.insist(Fault::CrashPrimary, 100);
+        }
         let blocks = dice.between(40, 420);
         let paths = u16::try_from(dice.between(1, 5)).unwrap_or(1);
         let operations = settings.operations.unwrap_or_else(|| dice.between(50, 500));
@@ -174,6 +181,7 @@ impl World {
             faults,
             nonces: Nonces::default(),
             stats: Stats { seeds: 1, ..Stats::default() },
+            sides: Sides::draw(seed, settings.mutation == Some(Mutation::HandOverNotKept)),
             trace: Trace::new(settings.traced),
             unopenable: BTreeSet::new(),
             in_flight_bytes: 0,
@@ -244,6 +252,7 @@ impl World {
                 Ok(())
             }
             Event::Look => self.look(),
+            Event::Turn => self.turn(),
         }
     }
 
@@ -290,6 +299,7 @@ impl World {
         self.after(pace, Event::Operation);
         self.stats.operations += 1;
         self.accidents()?;
+        self.change_sides()?;
         if self.primary.machine.is_none() {
             return Ok(());
         }
@@ -449,7 +459,12 @@ impl World {
         if self.healed_at.is_some() {
             return Ok(());
         }
-        if self.ends_in_takeover && self.secondary.machine.is_some() {
+        if self.sides.is_changing() {
+            // First who writes is settled.
+            self.after(100_000, Event::Operation);
+            return Ok(());
+        }
+        if self.ends_in_takeover && self.secondary.machine.is_some() && !self.secondary.base_differs {
             self.stats.see(Sometimes::TakeOver);
             self.ends_in_takeover = false;
             self.tell_secondary(secondary::Input::TakeOver)?;
@@ -515,7 +530,7 @@ impl World {
         self.dice_net.between(20, 2_000) * slow
     }
 
-    fn dial(&mut self, path: Path) {
+    pub fn dial(&mut self, path: Path) {
         if !self.link.line(path).dialling {
             self.link.line(path).dialling = true;
             let delay = self.dice_net.between(1_000, 400_000);
@@ -527,7 +542,7 @@ impl World {
         let up = self.primary.machine.is_some() && self.secondary.machine.is_some();
         let line = self.link.line(path);
         line.dialling = false;
-        if line.open || self.secondary.taken_over {
+        if line.open {
             return Ok(());
         }
         if !up || line.cut != [false; 2] || line.primary_up {

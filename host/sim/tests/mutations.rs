@@ -92,3 +92,24 @@ fn bounds_checker_fires_when_a_throttle_is_ignored() {
 fn liveness_checker_fires_when_time_never_passes_for_the_primary() {
     fires(Mutation::TicksLost, &[Checker::Liveness]);
 }
+
+#[test]
+fn fence_checker_fires_when_a_site_forgets_that_it_was_taken_over_from() {
+    fires(Mutation::FenceForgotten, &[Checker::Fence]);
+}
+
+#[test]
+fn fence_checker_fires_when_a_site_asks_the_other_to_write_before_it_has_kept_that_it_does_not() {
+    fires(Mutation::HandOverNotKept, &[Checker::Fence]);
+}
+
+#[test]
+fn fence_checker_fires_when_a_takeover_does_not_keep_its_generation() {
+    fires(Mutation::GenerationNotKept, &[Checker::Fence]);
+}
+
+#[test]
+fn owed_checker_fires_when_a_keeper_does_not_tell_where_its_base_differs() {
+    // What nobody owes is not there when the resync says that it is over.
+    fires(Mutation::DiffersNotTold, &[Checker::Owed, Checker::WriteOrder]);
+}

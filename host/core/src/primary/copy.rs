@@ -70,6 +70,8 @@ pub(super) struct Copying {
     persisting: VecDeque<(u64, Sequence)>,
     /// Granules that the map no longer owes and its file does.
     cleared: u64,
+    /// The secondary has said where its base differs, and a map with that in it owes it until the resync's end.
+    told: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +124,7 @@ impl Copying {
             reads: BTreeMap::new(),
             persisting: VecDeque::new(),
             cleared: 0,
+            told: false,
         }
     }
 
@@ -259,6 +262,7 @@ impl Copying {
             self.phase = Phase::InOrder;
             self.covered = Sequence::NONE;
             self.persisting.clear();
+            self.told = false;
         }
         (cleared, ended)
     }
@@ -407,6 +411,19 @@ impl Primary {
         }
         self.transfer.adopt(ack);
         true
+    }
+
+    /// The secondary tells with every attach, until its gap is closed; once is enough while this machine lives. A resync
+    /// that began without it begins again, so that the map is durable with it before a gap has its place.
+    pub(super) fn on_differs(&mut self, differs: &Differs) {
+        if self.copying.told {
+            return;
+        }
+        self.start_over();
+        if let Phase::Behind { map } = &mut self.copying.phase {
+            map.mark_differing(differs);
+            self.copying.told = differs.last;
+        }
     }
 
     /// The rest of the order is given up: the map owes what is under way.

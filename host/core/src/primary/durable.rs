@@ -141,6 +141,7 @@ impl Primary {
             || (self.link_up() && self.copying.sends())
             || self.appended_bytes_unsynced >= COMMIT_BYTES_MAX
             || self.rotation_waits()
+            || self.swap.is_some()
             || now.instant >= self.last_sync.plus(LAZY_SYNC_INTERVAL);
         if wanted {
             self.sync_under_way = true;

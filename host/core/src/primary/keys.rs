@@ -80,7 +80,8 @@ impl Primary {
 
     /// The first key, and the one at the hard limit, need nobody's leave.
     pub(super) fn run_host_rotation(&mut self, now: Now) {
-        if self.journal_failed || !self.rotation.host_demands(now) {
+        let ended = self.fenced.is_some() || self.swap_is_cut();
+        if self.journal_failed || ended || !self.rotation.host_demands(now) {
             return;
         }
         // At the limit itself no interval and no delivery is waited for.

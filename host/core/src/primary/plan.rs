@@ -26,10 +26,13 @@ impl Primary {
     pub(super) fn plan_records(&mut self, now: Now) -> Vec<Planned> {
         let (mut records, mut bytes) = (Vec::new(), 0);
         self.held = None;
+        if self.swap_is_cut() {
+            return records;
+        }
         while records.len() < COMMIT_RECORDS_MAX && bytes < COMMIT_BYTES_MAX {
             // A commit has one key to seal it, and a gap begins a segment.
             let boundary = self.copying.gap_due() || self.rotation.starts(self.next);
-            if self.copying.awaits_map() || (boundary && !records.is_empty()) {
+            if self.copying.awaits_map() || (boundary && !records.is_empty()) || self.swap_is_cut() {
                 break;
             }
             if self.next.0 > SEQUENCE_MAX {
@@ -117,7 +120,8 @@ impl Primary {
 
     pub(super) fn ordinary_waits(&self) -> bool {
         let pausing = self.pause.is_some_and(|pause| pause.cut.is_none() && self.planned >= pause.after);
-        !self.queue.is_empty() || pausing || self.copying.closes() || self.cut_mark_due()
+        let due = self.cut_mark_due() || self.swap_cut_due();
+        !self.queue.is_empty() || pausing || self.copying.closes() || due
     }
 
     pub(super) fn plan_ordinary(&mut self, now: Now, epoch: Epoch) -> Option<Planned> {
@@ -140,6 +144,10 @@ impl Primary {
             && self.planned >= pause.after
         {
             pause.cut = Some(self.next);
+            return Some(self.plan_marker(now, epoch, Kind::Cut));
+        }
+        if self.swap_cut_due() {
+            self.swap_cut_placed(self.next);
             return Some(self.plan_marker(now, epoch, Kind::Cut));
         }
         let Some(accepted) = self.queue.front().copied() else {

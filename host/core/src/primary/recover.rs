@@ -4,10 +4,12 @@
 
 use crate::chain::{Chain, Digest};
 use crate::flow::Chosen;
+use crate::frame::HandOver;
 use crate::journal::{Damage, Entry, Scan, Tear, chain_after, damage};
+use crate::lineage::Lineage;
 use crate::owed::OwedMap;
 use crate::record::{CutMark, Header, Kind};
-use crate::units::{ByteLen, Epoch, Generation, Sequence};
+use crate::units::{BlockBytes, BlockCount, ByteLen, Epoch, Generation, Sequence};
 
 use super::{Mode, Recovered, Unacked};
 
@@ -28,6 +30,8 @@ pub struct Kept {
     pub mode: Option<Mode>,
     /// What else an operator chose.
     pub chosen: Chosen,
+    /// This site was handing over.
+    pub handing_over: Option<HandOver>,
 }
 
 /// What [`super::Output::PersistOwed`] made durable.
@@ -135,9 +139,40 @@ impl Recovered {
             fenced: kept.fenced,
             mode: kept.mode,
             chosen: kept.chosen,
+            // Whoever asks the other site places nothing behind the cut: with more here, it was given up.
+            handing_over: kept
+                .handing_over
+                .filter(|hand_over| last.is_none_or(|last| last.header.sequence == hand_over.at)),
             cuts: cuts.unwrap_or(0),
             group_cut: group_cut.max().unwrap_or_default(),
         }
+    }
+}
+
+/// Where a site's volume may differ from another history.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Differing {
+    pub map: OwedMap,
+    /// It is known which granules; else all of them count.
+    pub known: bool,
+}
+
+impl Recovered {
+    /// Where the volume that this journal led to may differ from a history that forked from it: what was written above the
+    /// fork. Nothing is known where the fork lies below what the secondary acknowledged, or where it was never here.
+    pub fn differing(&self, from: &Lineage, volume: BlockCount, block_bytes: BlockBytes) -> Differing {
+        let at = self.unacked.iter().find(|record| record.sequence == from.fork).map(|record| record.chain);
+        let chain = if from.fork == self.acked { Some(self.acked_chain) } else { at };
+        let told = from.fork_chain != Chain::UNKNOWN;
+        let other = told && chain.is_some_and(|chain| chain != from.fork_chain);
+        if from.fork < self.acked || from.fork > self.last || other {
+            return Differing { map: OwedMap::full(volume, block_bytes), known: false };
+        }
+        let mut map = self.owed.clone().unwrap_or_else(|| OwedMap::empty(volume, block_bytes));
+        map.forget_copies();
+        let above = self.unacked.iter().filter(|record| record.sequence > from.fork);
+        above.filter_map(|record| record.extent).for_each(|extent| map.mark(extent));
+        Differing { map, known: true }
     }
 }
 

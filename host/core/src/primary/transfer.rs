@@ -225,6 +225,15 @@ impl Transfer {
         run.map(|run| (run, ByteLen(bytes)))
     }
 
+    /// One that is up.
+    pub(super) fn any_path(&self) -> Option<Path> {
+        self.paths.first().copied()
+    }
+
+    pub(super) fn close(&mut self) -> BTreeSet<Path> {
+        std::mem::take(&mut self.paths)
+    }
+
     /// In order, the same path for as long as it lives; else each in its turn.
     fn pick_path(&mut self, transfer: Kinds) -> Option<Path> {
         let path = match transfer {
@@ -248,7 +257,7 @@ impl Primary {
             return;
         }
         if welcome.generation > self.settings.generation {
-            return self.fence(now, welcome.generation);
+            return self.on_newer_generation(now, welcome.generation);
         }
         // A mark below the one that is known now is only old; below what was known when the path asked, it is a loss.
         let ours = self.transfer.attaching.remove(&path).unwrap_or(Sequence::NONE);

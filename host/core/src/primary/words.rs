@@ -79,6 +79,8 @@ pub struct Recovered {
     pub cuts: u64,
     /// The greatest number of a group's cut in the journal.
     pub group_cut: CutNumber,
+    /// This site was handing over to the other, durably: whether it did, the other knows.
+    pub handing_over: Option<HandOver>,
 }
 
 /// A record that the secondary has not acknowledged.
@@ -167,6 +169,17 @@ pub enum Input {
         key: Sequence,
         why: KeyRefusal,
     },
+    /// The secondary's base is the end of another history; this part of it may differ. Comes before the welcome.
+    Differs {
+        differs: Differs,
+    },
+    /// [`Output::PersistHandOver`] is done.
+    HandOverPersisted,
+    HandOverPersistFailed,
+    /// The secondary writes from now on: what it was asked to.
+    HandedOver {
+        generation: Generation,
+    },
     /// The secondary refused to attach: its generation is newer, it was taken over to.
     Fenced {
         generation: Generation,
@@ -237,6 +250,9 @@ pub enum Command {
     SetWay(Way),
     /// Copy no faster than this.
     SetLimits(Limits),
+    /// Change sides: stop at one record that both sites hold, and have the secondary go on from there. The driver takes
+    /// no new writes from before this command on, until the swap is over.
+    HandOver,
 }
 
 /// What the rotation policy decided.
@@ -357,6 +373,19 @@ pub enum Output {
     PersistFence {
         generation: Generation,
     },
+    /// Remember, durably, that this site hands over, before the other one is asked: it never writes after that record.
+    PersistHandOver {
+        hand_over: HandOver,
+    },
+    /// Ask the secondary to go on from here.
+    SendHandOver {
+        path: Path,
+        hand_over: HandOver,
+    },
+    /// The secondary writes now. This lane is done: nothing follows.
+    HandedOver {
+        hand_over: HandOver,
+    },
     /// Remember, durably, that the operator paused or resumed.
     PersistPause {
         paused: bool,
@@ -446,6 +475,8 @@ pub enum Alarm {
     Behind,
     #[error("the journal is filling up because the secondary does not follow: writes are slowed down; see the link")]
     HighWater,
+    #[error("the change of sides was given up ({0}): this site goes on writing")]
+    SwapEnded(SwapState),
 }
 
 /// Can more writes be taken?
@@ -476,6 +507,8 @@ pub struct Status {
     pub group_cut: CutNumber,
     /// What the secondary holds of the group's cuts.
     pub cut_copied: CutCopied,
+    /// A planned change of sides that is under way.
+    pub swap: Option<SwapState>,
     pub link_paths: usize,
     pub last: Sequence,
     pub durable: Sequence,
@@ -529,6 +562,7 @@ impl Recovered {
             chosen: Chosen::default(),
             cuts: 0,
             group_cut: CutNumber::NONE,
+            handing_over: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::flow::Flow;
-use farseal_core::frame::{Ack, KeyRefusal, Welcome};
+use farseal_core::frame::{Ack, Differs, KeyRefusal, Welcome};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{Command, CopyState, Input, Mode, Output, Primary, Recovered, Settings, StoreFault, What};
 use farseal_core::rotation::{How, KeyLimits, Slot};
@@ -108,6 +108,9 @@ impl Site {
                 | Output::PersistMode { .. }
                 | Output::PersistWay { .. }
                 | Output::PersistLimits { .. }
+                | Output::PersistHandOver { .. }
+                | Output::SendHandOver { .. }
+                | Output::HandedOver { .. }
                 | Output::PersistFence { .. } => {}
             }
         }
@@ -256,6 +259,9 @@ fn events() -> Vec<Event> {
         ("key in force refused", |site| {
             let key = Sequence(if site.primary.status().last > Sequence(4) { 5 } else { 1 });
             site.tell(Input::KeyRefused { key, why: KeyRefusal::Unopenable });
+        }),
+        ("secondary's base differs", |site| {
+            site.tell(Input::Differs { differs: Differs { first: 0, words: vec![1], last: true } });
         }),
         ("operator copies all", |site| site.tell(Input::Operator(Command::CopyAll))),
         ("operator pauses", |site| site.tell(Input::Operator(Command::Pause))),

@@ -1,7 +1,8 @@
 //! Every event in every state of the secondary.
 
-use farseal_core::chain::Digest;
-use farseal_core::frame::{Attach, KeyRefusal};
+use farseal_core::chain::{Chain, Digest};
+use farseal_core::frame::{Attach, HandOver, KeyRefusal};
+use farseal_core::lineage::Lineage;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{Header, Kind};
 use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings};
@@ -70,6 +71,8 @@ impl Site {
                 Output::Offer { through } => format!("offer {through}"),
                 Output::PersistGeneration { generation, .. } => format!("persist generation {generation}"),
                 Output::TakenOver { through, .. } => format!("taken over at {through}"),
+                Output::Differs { .. } => "tell where the base differs".into(),
+                Output::HandedOver { generation, .. } => format!("handed over as generation {generation}"),
                 Output::Alarm(_) => "alarm".into(),
             });
         }
@@ -92,6 +95,14 @@ impl Site {
             paths: 1,
         };
         self.tell(0, Input::Attach { path: Path(0), attach });
+    }
+
+    /// The primary asks this site to go on from so many records above what is here.
+    fn hand_over(&mut self, above: u64) {
+        let (at, chain) = self.secondary.durable();
+        let generation = self.secondary.generation().next();
+        let hand_over = HandOver { generation, at: Sequence(at.0 + above), chain };
+        self.tell(0, Input::HandOver { path: Path(0), hand_over });
     }
 
     fn synced(&mut self) {
@@ -174,6 +185,22 @@ fn failed() -> Site {
     site
 }
 
+/// It was a primary up to another record than the fork, and keeps the copy of the new history.
+fn base_differs() -> Site {
+    let lineage = Lineage::at(Generation(1), Sequence(5), Chain([5; 32]));
+    let recovered = Recovered::keeper_of(&lineage, true);
+    let mut site = Site { secondary: Secondary::new(at(0), SETTINGS, recovered), does: Vec::new(), stored: 0 };
+    site.attach();
+    site
+}
+
+/// The primary asks it to go on; the generation is not durable yet.
+fn handed_over() -> Site {
+    let mut site = attached();
+    site.hand_over(0);
+    site
+}
+
 fn taking_over() -> Site {
     let mut site = gap_open();
     site.tell(0, Input::TakeOver);
@@ -228,6 +255,8 @@ fn events() -> Vec<Event> {
         }),
         ("nonsense", |site| site.tell(0, Input::Nonsense { path: Path(0) })),
         ("take over", |site| site.tell(0, Input::TakeOver)),
+        ("hand over, here", |site| site.hand_over(0)),
+        ("hand over, elsewhere", |site| site.hand_over(1)),
         ("generation durable", |site| {
             site.tell(0, Input::GenerationPersisted { generation: Generation(2) });
         }),
@@ -237,7 +266,7 @@ fn events() -> Vec<Event> {
 
 #[test]
 fn every_event_in_every_state_of_the_secondary() {
-    let states: [State; 11] = [
+    let states: [State; 13] = [
         ("alone", alone),
         ("attached", attached),
         ("with a hole", holed),
@@ -247,6 +276,8 @@ fn every_event_in_every_state_of_the_secondary() {
         ("gap open", gap_open),
         ("full", full),
         ("failed", failed),
+        ("base differs", base_differs),
+        ("handed over", handed_over),
         ("taking over", taking_over),
         ("taken over", taken_over),
     ];

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use farseal_core::units::{BadBlockBytes, BlockBytes, ByteLen, PairId, VolumeId};
 use serde::{Deserialize, Serialize};
 
-use crate::config::sections;
+use crate::config::PeerAddress;
+use crate::config::sections::{self, parse_peer_address};
 use crate::keys::card::{CardError, PeerCard};
 
 /// Bytes of an invitation at most; a hybrid card takes 2 500.
@@ -26,6 +27,8 @@ pub(super) struct Invitation {
     pub(super) scheduled: bool,
     pub(super) paths: u16,
     pub(super) card: PeerCard,
+    /// Where the main site listens, if the roles may change.
+    pub(super) addresses: Vec<PeerAddress>,
 }
 
 /// Why a text is no invitation.
@@ -39,6 +42,8 @@ pub(super) enum InvitationError {
     Id { field: &'static str },
     #[error("field block-bytes: {0}")]
     Block(#[from] BadBlockBytes),
+    #[error("field addresses: {0}")]
+    Address(String),
     #[error("field card: {0}")]
     Card(#[from] CardError),
 }
@@ -56,6 +61,8 @@ struct Text {
     scheduled: bool,
     paths: u16,
     card: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<String>,
 }
 
 impl FromStr for Invitation {
@@ -76,6 +83,11 @@ impl FromStr for Invitation {
             scheduled: text.scheduled,
             paths: text.paths,
             card: text.card.parse()?,
+            addresses: text
+                .addresses
+                .iter()
+                .map(|address| parse_peer_address(address).map_err(|error| InvitationError::Address(error.to_string())))
+                .collect::<Result<_, _>>()?,
             pair: text.pair,
         })
     }
@@ -94,6 +106,7 @@ impl fmt::Display for Invitation {
             scheduled: self.scheduled,
             paths: self.paths,
             card: self.card.to_string(),
+            addresses: self.addresses.iter().map(ToString::to_string).collect(),
         };
         let text = toml::to_string(&text).map_err(|_| fmt::Error)?;
         write!(f, "# An invitation to a farseal pair: `farseal pair accept THIS-FILE` at the remote site.\n{text}")

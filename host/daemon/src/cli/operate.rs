@@ -54,13 +54,23 @@ pub(super) enum Operate {
         #[arg(value_enum)]
         mode: ModeArg,
     },
-    /// On the secondary's node: make it the side that writes. The old primary is fenced off for good.
+    /// On the secondary's node: make it the side that writes. The old primary is fenced off.
     Takeover {
         /// The pair.
         pair: String,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+    },
+    /// On a node that was taken over from: keep the copy of the new history. What it lacks is kept as a branch.
+    Rejoin {
+        /// The pair.
+        pair: String,
+    },
+    /// On the primary's node: change sides with the other node, without losing a write. Initiators connect there then.
+    Swap {
+        /// The pair.
+        pair: String,
     },
     /// On the secondary's node: check every record of the copy, without a key.
     Scrub {
@@ -135,6 +145,8 @@ pub(super) fn operate(place: &Place, command: Operate) -> Result<(), Failure> {
             }
             (pair, PairCommand::TakeOver)
         }
+        Operate::Rejoin { pair } => (pair, PairCommand::Rejoin),
+        Operate::Swap { pair } => (pair, PairCommand::SwapSides),
         Operate::Scrub { pair } => (pair, PairCommand::Scrub),
         Operate::CopyAll { pair } => (pair, PairCommand::CopyAll),
     };
@@ -150,7 +162,7 @@ fn span(text: &str) -> Result<Millis, String> {
 fn confirm_takeover(pair: &str) -> Result<(), Failure> {
     let question = format!(
         "Takeover of {pair}: initiators will work on the copy here. The other site is fenced off: what it wrote and this \
-         site lacks is not in the copy, and it cannot copy to this site again under its generation."
+         site lacks is not in the copy. It can be had back as the keeper of a copy, with `farseal rejoin` there."
     );
     match agreed(&question) {
         Some(true) => Ok(()),

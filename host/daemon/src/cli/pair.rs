@@ -64,6 +64,12 @@ pub(super) struct Create {
     /// Where the remote node listens for links; once for each path.
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_peer_address)]
     peer_address: Vec<PeerAddress>,
+    /// Where this node listens for links, if the configuration does not say yet: needed for the sites to change sides.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where the remote node reaches this one; --listen's address unless given.
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_peer_address)]
+    own_address: Vec<PeerAddress>,
     /// Send records as they are.
     #[arg(long)]
     no_encrypt: bool,
@@ -205,7 +211,9 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         },
         ..defaults(&config, [&create.cipher, &create.policy, &create.disguise, &create.recovery])?
     };
+    let listen = listening(&config, create.listen)?;
     let invitation = Invitation {
+        addresses: own_addresses(&config, create),
         pair: pair.name.clone(),
         id: pair.id,
         volume_id: pair.volume_id,
@@ -227,7 +235,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
 
     let file = create.invitation.clone().unwrap_or_else(|| PathBuf::from(format!("{}.invitation", pair.name)));
     let mut written = File::create_new(&file).map_err(|error| Failure::file(&file, &error))?;
-    let config = append(&config.file, None, &sections).inspect_err(|_| drop(fs::remove_file(&file)))?;
+    let config = append(&config.file, listen, &sections).inspect_err(|_| drop(fs::remove_file(&file)))?;
     let kept = written.write_all(invitation.to_string().as_bytes()).and_then(|()| written.sync_all());
     kept.map_err(|error| Failure::file(&file, &error))?;
 
@@ -287,25 +295,15 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
     let peer = match known {
         Some(peer) => peer.clone(),
         None => {
-            Peer { name: free_name(&config, invitation.card.node.as_str()), addresses: vec![], card: invitation.card }
+            let name = free_name(&config, invitation.card.node.as_str());
+            Peer { name, addresses: invitation.addresses.clone(), card: invitation.card }
         }
     };
-    let listen = match (config.link.listen, accept.listen) {
-        (None, None) => {
-            let next = "give --listen, as in --listen 0.0.0.0:7440";
-            return Err(Failure::new(
-                Exit::Failed,
-                "primaries cannot connect to this node: [link] has no listen",
-                next,
-            ));
-        }
-        (Some(has), Some(given)) if has != given => {
-            let next = "leave --listen out, or change the configuration";
-            return Err(Failure::new(Exit::Failed, format!("[link] listens on {has} already"), next));
-        }
-        (Some(_), _) => None,
-        (None, given) => given,
-    };
+    let listen = listening(&config, accept.listen)?;
+    if config.link.listen.is_none() && listen.is_none() {
+        let next = "give --listen, as in --listen 0.0.0.0:7440";
+        return Err(Failure::new(Exit::Failed, "primaries cannot connect to this node: [link] has no listen", next));
+    }
     let pair = Pair {
         name: invitation.pair.clone(),
         id: invitation.id,
@@ -328,6 +326,27 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
         unpinned(&pair),
         config.file.display(),
     ))
+}
+
+/// What [link] listens on from now on, if that changes.
+fn listening(config: &Config, wanted: Option<SocketAddr>) -> Result<Option<SocketAddr>, Failure> {
+    match (config.link.listen, wanted) {
+        (Some(has), Some(given)) if has != given => {
+            let next = "leave --listen out, or change the configuration";
+            Err(Failure::new(Exit::Failed, format!("[link] listens on {has} already"), next))
+        }
+        (Some(_), _) => Ok(None),
+        (None, given) => Ok(given),
+    }
+}
+
+/// Where the remote reaches this node. An address that stands for all of a machine's says nothing elsewhere.
+fn own_addresses(config: &Config, create: &Create) -> Vec<PeerAddress> {
+    if !create.own_address.is_empty() {
+        return create.own_address.clone();
+    }
+    let listens = create.listen.or(config.link.listen).filter(|listens| !listens.ip().is_unspecified());
+    listens.and_then(|listens| parse_peer_address(&listens.to_string()).ok()).into_iter().collect()
 }
 
 fn list(config: &Config) -> Result<(), Failure> {

@@ -298,6 +298,12 @@ pub enum PairCommand {
     RemovePreset(RemovePreset),
     /// Make this secondary the side that writes.
     TakeOver,
+    /// Become the keeper of the history of the site that took over.
+    Rejoin,
+    /// Hand over to the other site, which holds everything, and become its keeper.
+    SwapSides,
+    /// What this site wrote and no history has.
+    Branch(BranchCommand),
     /// Check every record of the copy, without a key.
     Scrub,
     /// Copy the whole volume afresh.
@@ -345,6 +351,36 @@ pub struct Pause {
 pub struct SetMode {
     /// From now on, and after a restart, until the configuration is given another mode than it has now.
     pub mode: Mode,
+}
+
+/// Parameters of `branch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum BranchCommand {
+    /// Name them.
+    List,
+    /// Say what is known of one.
+    Show {
+        /// Which.
+        branch: String,
+    },
+    /// Open its records and write them to a folder.
+    Export {
+        /// Which.
+        branch: String,
+        /// The folder, made where it is not: an absolute path.
+        to: PathBuf,
+    },
+    /// Write here again, from the branch's end on: the other site's history becomes a branch there.
+    Adopt {
+        /// Which.
+        branch: String,
+    },
+    /// Delete it.
+    Drop {
+        /// Which.
+        branch: String,
+    },
 }
 
 /// Parameters of `swap`.
@@ -431,6 +467,9 @@ impl PairCommand {
             Self::AddPreset(_) => "preset-add",
             Self::RemovePreset(_) => "preset-remove",
             Self::TakeOver => "takeover",
+            Self::Rejoin => "rejoin",
+            Self::SwapSides => "swap-sides",
+            Self::Branch(_) => "branch",
             Self::Scrub => "scrub",
             Self::CopyAll => "copy-all",
             Self::Swap(_) => "swap",

@@ -110,7 +110,13 @@ impl Client {
             PairCommand::AddPreset(parameters) => json(parameters)?,
             PairCommand::RemovePreset(parameters) => json(parameters)?,
             PairCommand::Swap(parameters) => json(parameters)?,
-            PairCommand::Resume | PairCommand::TakeOver | PairCommand::Scrub | PairCommand::CopyAll => Vec::new(),
+            PairCommand::Branch(parameters) => json(parameters)?,
+            PairCommand::Resume
+            | PairCommand::TakeOver
+            | PairCommand::Rejoin
+            | PairCommand::SwapSides
+            | PairCommand::Scrub
+            | PairCommand::CopyAll => Vec::new(),
         };
         let path = format!("/v1/pairs/{}/{}", escaped(pair), command.name());
         self.ask(Method::POST, &path, body).await

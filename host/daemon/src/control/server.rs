@@ -28,8 +28,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::api::{
-    AddPreset, ErrorCode, ErrorReply, PairCommand, Pause, RemovePreset, Rotate, SetMode, SetTransfer, Suspect, Swap,
-    Throttle,
+    AddPreset, BranchCommand, ErrorCode, ErrorReply, PairCommand, Pause, RemovePreset, Rotate, SetMode, SetTransfer,
+    Suspect, Swap, Throttle,
 };
 use super::operator::Operator;
 use crate::observe;
@@ -38,7 +38,7 @@ use crate::observe;
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 
 /// Every command, for messages.
-const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, scrub, copy-all, swap";
+const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, branch, scrub, copy-all, swap";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +172,9 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "throttle" => PairCommand::Throttle(parameters::<Throttle>(verb, body)?),
         "preset-add" => PairCommand::AddPreset(parameters::<AddPreset>(verb, body)?),
         "preset-remove" => PairCommand::RemovePreset(parameters::<RemovePreset>(verb, body)?),
+        "rejoin" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Rejoin)?,
+        "swap-sides" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::SwapSides)?,
+        "branch" => PairCommand::Branch(parameters::<BranchCommand>(verb, body)?),
         "takeover" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::TakeOver)?,
         "scrub" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Scrub)?,
         "copy-all" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::CopyAll)?,

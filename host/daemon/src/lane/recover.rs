@@ -14,6 +14,7 @@ use super::Parts;
 use super::state::{self, Instead, LaneState, StateError};
 use crate::keyring::{UnsealError, Unsealer};
 use crate::store::StoreError;
+use crate::store::home::Home;
 use crate::store::journal::{Journal, JournalError};
 
 /// What a restart found, ready to go on.
@@ -48,10 +49,15 @@ pub fn recover(parts: &Parts) -> Result<Found, RecoverError> {
     let directory = &parts.directory;
     crate::store::files::create_private_dir(directory)?;
     let mut state = LaneState::load(directory)?;
-    let known = state.homed.max(state.acked);
-    let (journal, recovery) = Journal::open(&directory.join("journal"), parts.settings.pair, known)?;
+    // A lane that goes on after another's end has an empty journal at first.
+    let known = Some(state.homed.max(state.acked)).filter(|known| *known > state.start).unwrap_or_default();
+    let (journal, mut recovery) = Journal::open(&directory.join("journal"), parts.settings.pair, known)?;
     if let Some((path, tear)) = &recovery.cut {
         tracing::info!(pair = parts.name, path = %path.display(), "the journal's tail was never promised and is cut off: {tear}");
+    }
+    if recovery.records.is_empty() {
+        (recovery.first, recovery.last) = (state.start.next(), state.start);
+        (recovery.chain_before, recovery.chain) = (state.start_chain, state.start_chain);
     }
     replay(parts, &journal, &recovery.records, state.homed)?;
     if recovery.last > state.homed {
@@ -61,7 +67,7 @@ pub fn recover(parts: &Parts) -> Result<Found, RecoverError> {
     let owed = load_owed(parts)?;
     let kept = Kept {
         homed: state.homed,
-        newest_epoch: parts.keyring.newest(),
+        newest_epoch: parts.keyring.newest().max(state.epoch_floor),
         owed: owed.map(|map| KeptMap { map, acked: state.acked, acked_chain: state.acked_chain }),
         paused: state.paused,
         fenced: state.fenced,
@@ -69,6 +75,7 @@ pub fn recover(parts: &Parts) -> Result<Found, RecoverError> {
             way: Instead::of(state.way, parts.settings.flow.way),
             limits: Instead::of(state.limits, parts.settings.flow.limits),
         },
+        handing_over: state.handing_over,
         mode: state.chosen.filter(|chosen| chosen.instead_of == parts.settings.mode).map(|chosen| chosen.mode),
     };
     let before = recovery.first.previous();
@@ -103,7 +110,7 @@ fn replay(parts: &Parts, journal: &Journal, records: &[Logged], homed: Sequence)
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
         let range = Range { first: first.header.sequence, last: last.header.sequence };
         for (record, bytes) in run.iter().zip(reader.read(range)?) {
-            apply(parts, &mut unsealer, &record.header, &bytes)?;
+            apply(&*parts.home, &mut unsealer, &record.header, &bytes)?;
         }
     }
     parts.home.sync()?;
@@ -111,7 +118,8 @@ fn replay(parts: &Parts, journal: &Journal, records: &[Logged], homed: Sequence)
     Ok(())
 }
 
-fn apply(parts: &Parts, unsealer: &mut Unsealer, header: &Header, record: &[u8]) -> Result<(), RecoverError> {
+/// Opens a record and writes what it says to a home.
+pub fn apply(home: &dyn Home, unsealer: &mut Unsealer, header: &Header, record: &[u8]) -> Result<(), RecoverError> {
     let Some(extent) = header.extent() else { return Ok(()) };
     let sequence = header.sequence;
     let mut body = record.get(HEADER_BYTES..).unwrap_or_default().to_vec();
@@ -119,9 +127,9 @@ fn apply(parts: &Parts, unsealer: &mut Unsealer, header: &Header, record: &[u8])
     unsealer.open(header, 0, blocks, tags).map_err(|source| RecoverError::Unsealed { sequence, source })?;
     let offset = extent.first().0 * header.block_bytes.as_u64();
     match header.kind {
-        Kind::Data => parts.home.write(offset, blocks)?,
+        Kind::Data => home.write(offset, blocks)?,
         Kind::Zero | Kind::Trim => {
-            parts.home.zero(offset, extent.blocks().byte_len(header.block_bytes).0, header.kind == Kind::Trim)?;
+            home.zero(offset, extent.blocks().byte_len(header.block_bytes).0, header.kind == Kind::Trim)?;
         }
         Kind::Key | Kind::Cover | Kind::Void | Kind::Cut | Kind::Gap => {}
     }

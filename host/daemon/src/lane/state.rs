@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use farseal_core::chain::Chain;
 use farseal_core::flow::{Limits, Way};
+use farseal_core::frame::HandOver;
 use farseal_core::primary::Mode;
-use farseal_core::units::{Generation, Sequence};
+use farseal_core::units::{Epoch, Generation, Sequence};
 use serde::{Deserialize, Serialize};
 
 use crate::store::{StoreError, files};
@@ -34,6 +35,21 @@ pub struct LaneState {
     /// The other site has taken over, as this generation: nothing is written here any more.
     #[serde(default)]
     pub fenced: Option<Generation>,
+    /// This site hands over to the other, which alone knows whether it took over: nothing is written here until it says.
+    #[serde(default)]
+    pub handing_over: Option<HandOver>,
+    /// The record that this lane goes on after, and the running hash there; none for a pair's first lane.
+    #[serde(default)]
+    pub start: Sequence,
+    #[serde(default = "chain_start")]
+    pub start_chain: Chain,
+    /// No epoch up to here is given again: the lanes before this one used them.
+    #[serde(default)]
+    pub epoch_floor: Epoch,
+}
+
+fn chain_start() -> Chain {
+    Chain::START
 }
 
 /// See [`LaneState::chosen`].
@@ -87,11 +103,34 @@ impl Default for LaneState {
             chosen: None,
             way: None,
             limits: None,
+            handing_over: None,
+            start: Sequence::NONE,
+            start_chain: Chain::START,
+            epoch_floor: Epoch::NONE,
         }
     }
 }
 
 impl LaneState {
+    /// A lane that goes on after a record that both sites hold, or whose difference a dirty map owes.
+    #[must_use]
+    pub fn beginning(start: Sequence, chain: Chain, epoch_floor: Epoch) -> Self {
+        Self {
+            acked: start,
+            acked_chain: chain,
+            homed: start,
+            start,
+            start_chain: chain,
+            epoch_floor,
+            ..Self::default()
+        }
+    }
+
+    /// Has a lane begun here?
+    pub fn exists(directory: &Path) -> bool {
+        directory.join("lane.json").exists()
+    }
+
     pub fn load(directory: &Path) -> Result<Self, StateError> {
         let path = directory.join("lane.json");
         let Some(bytes) = files::read_if_there(&path, STATE_BYTES_MAX)? else { return Ok(Self::default()) };

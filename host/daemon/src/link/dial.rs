@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farseal_core::frame::{Attach, Frame, Refusal};
+use farseal_core::frame::{Attach, Differs, Frame, HandOver, Refusal};
+use farseal_core::lineage::Lineage;
 use farseal_core::units::Path;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -23,6 +24,8 @@ use super::session::{
 pub enum Came {
     /// An attach goes out: the welcome that follows was written after this.
     Attaching,
+    /// Where the secondary's base differs; before the welcome.
+    Differs(Differs),
     Welcomed(farseal_core::frame::Welcome, UnboundedSender<Send>),
     Acked(farseal_core::frame::Ack),
     KeyRefused {
@@ -31,6 +34,8 @@ pub enum Came {
     },
     /// The secondary was taken over to, as this generation.
     Fenced(farseal_core::units::Generation),
+    /// The secondary writes now, as it was asked to.
+    HandedOver(farseal_core::units::Generation),
     Lost,
 }
 
@@ -38,6 +43,7 @@ pub enum Came {
 #[derive(Debug)]
 pub enum Send {
     Records(Vec<bytes::Bytes>),
+    HandOver(HandOver),
     Close,
 }
 
@@ -49,6 +55,8 @@ pub struct Dialler {
     pub peer: ServerName<'static>,
     pub tls: Arc<ClientConfig>,
     pub attach: Attach,
+    /// Where this site's history comes from, if there was a takeover.
+    pub lineage: Option<Lineage>,
     /// Takes in what comes; never blocks.
     pub came: Box<dyn Fn(Path, Came) + std::marker::Send + Sync>,
     /// Why the path is not up, for the console.
@@ -158,12 +166,18 @@ impl Dialler {
         }
         *attaching = true;
         (self.came)(self.path, Came::Attaching);
+        if let Some(lineage) = self.lineage {
+            write_frame(&mut stream, &Frame::Lineage(lineage)).await?;
+        }
         let attach = Attach { paths: *self.wanted.borrow(), ..self.attach };
         write_frame(&mut stream, &Frame::Attach(attach)).await?;
-        match read_frame(&mut stream).await? {
-            Frame::Welcome(welcome) => Ok((stream, welcome)),
-            Frame::Refuse(refusal) => Err(PathError::Refused(refusal)),
-            other => Err(SessionError::Unexpected { wanted: "a welcome", found: kind(&other) }.into()),
+        loop {
+            match read_frame(&mut stream).await? {
+                Frame::Differs(differs) => (self.came)(self.path, Came::Differs(differs)),
+                Frame::Welcome(welcome) => return Ok((stream, welcome)),
+                Frame::Refuse(refusal) => return Err(PathError::Refused(refusal)),
+                other => return Err(SessionError::Unexpected { wanted: "a welcome", found: kind(&other) }.into()),
+            }
         }
     }
 
@@ -173,6 +187,7 @@ impl Dialler {
             match read_frame(&mut reader).await? {
                 Frame::Ack(ack) => (self.came)(self.path, Came::Acked(ack)),
                 Frame::KeyRefused { key, why } => (self.came)(self.path, Came::KeyRefused { key, why }),
+                Frame::HandedOver { generation } => (self.came)(self.path, Came::HandedOver(generation)),
                 Frame::Pong { .. } => {}
                 other => {
                     let found = kind(&other);
@@ -212,6 +227,7 @@ async fn transmit(writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceiver<
                         writer.flush().await.map_err(SessionError::from)?;
                     }
                 }
+                Some(Send::HandOver(hand_over)) => write_frame(&mut writer, &Frame::HandOver(hand_over)).await?,
                 Some(Send::Close) | None => return Err(PathError::Closed),
             },
             _ = ping.tick() => write_frame(&mut writer, &Frame::Ping { token: 0 }).await?,

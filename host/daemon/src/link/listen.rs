@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
-use farseal_core::frame::{Attach, Frame, Refusal};
+use farseal_core::frame::{Attach, Frame, HandOver, Refusal};
+use farseal_core::lineage::Lineage;
 use farseal_core::units::Path;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, split};
@@ -21,7 +22,10 @@ use crate::keys::fingerprint::Fingerprint;
 /// What a path brings to its pair.
 #[derive(Debug)]
 pub enum Came {
-    Attach(Attach, UnboundedSender<Answer>),
+    /// With where the primary's history comes from, if there was a takeover.
+    Attach(Attach, Option<Lineage>, UnboundedSender<Answer>),
+    /// The primary stops and wants this site to go on.
+    HandOver(HandOver),
     /// One frame of records. The permit bounds what waits to be stored.
     Records(Vec<u8>, tokio::sync::OwnedSemaphorePermit),
     Lost,
@@ -129,19 +133,23 @@ async fn serve(
             other => return Err(SessionError::Unexpected { wanted: "a hello", found: kind(&other) }.into()),
         }
         write_frame(&mut stream, &Frame::Hello { challenge: challenge()? }).await?;
-        match read_frame(&mut stream).await? {
-            Frame::Attach(attach) => Ok::<_, Dropped>((stream, peer, attach)),
+        let (lineage, frame) = match read_frame(&mut stream).await? {
+            Frame::Lineage(lineage) => (Some(lineage), read_frame(&mut stream).await?),
+            other => (None, other),
+        };
+        match frame {
+            Frame::Attach(attach) => Ok::<_, Dropped>((stream, peer, attach, lineage)),
             other => Err(SessionError::Unexpected { wanted: "an attach", found: kind(&other) }.into()),
         }
     };
-    let (mut stream, peer, attach) = timeout(HANDSHAKE_MAX, handshake).await.map_err(|_| Dropped::Slow)??;
+    let (mut stream, peer, attach, lineage) = timeout(HANDSHAKE_MAX, handshake).await.map_err(|_| Dropped::Slow)??;
     let Some(inbox) = route(&attach, peer) else {
         write_frame(&mut stream, &Frame::Refuse(Refusal::UnknownPair)).await?;
         return Err(Dropped::NoPair(attach.pair));
     };
     tracing::info!(%from, pair = %attach.pair, path = path.0, "a primary attaches");
     let (answers, queue) = unbounded_channel();
-    inbox(path, Came::Attach(attach, answers.clone()));
+    inbox(path, Came::Attach(attach, lineage, answers.clone()));
     let (reader, writer) = split(stream);
     let ended = tokio::select! {
         ended = receive(reader, path, &inbox, &answers) => ended,
@@ -168,6 +176,7 @@ async fn receive(
                 };
                 inbox(path, Came::Records(bytes, permit));
             }
+            Frame::HandOver(hand_over) => inbox(path, Came::HandOver(hand_over)),
             Frame::Ping { token } => {
                 let _ = answers.send(Answer::Frame(Frame::Pong { token }));
             }

@@ -106,6 +106,10 @@ pub fn kind(frame: &Frame) -> &'static str {
         Frame::Component { .. } => "a component",
         Frame::Ping { .. } => "a ping",
         Frame::Pong { .. } => "a pong",
+        Frame::Lineage(_) => "a lineage",
+        Frame::Differs(_) => "where a base differs",
+        Frame::HandOver(_) => "a hand-over",
+        Frame::HandedOver { .. } => "the end of a hand-over",
     }
 }
 

@@ -1,8 +1,8 @@
 //! What an operator can have this node do.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use farseal_core::primary::{Command, Mode, PauseState};
@@ -87,6 +87,9 @@ impl PairNode {
             PairCommand::AddPreset(add) => self.add_preset(add),
             PairCommand::RemovePreset(remove) => self.remove_preset(&remove),
             PairCommand::TakeOver => self.take_over().await,
+            PairCommand::Rejoin => self.rejoin().await,
+            PairCommand::SwapSides => self.swap_sides().await,
+            PairCommand::Branch(command) => self.branch(command).await,
             PairCommand::Scrub => self.scrub().await,
             PairCommand::CopyAll => {
                 self.tell(Command::CopyAll, "copy-all").await?;
@@ -181,10 +184,10 @@ impl PairNode {
     }
 
     async fn take_over(&self) -> Result<CommandReply, CommandError> {
-        let Side::Secondary { replica, taken } = &self.side else {
+        let Side::Secondary { replica, .. } = self.side() else {
             return Err(self.other_side("takeover", Role::Secondary));
         };
-        let up = || taken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let up = || self.taken();
         if up().is_some() {
             return Err(self.wrong_state("takeover", "taken over already", None));
         }
@@ -212,7 +215,9 @@ impl PairNode {
     }
 
     async fn scrub(&self) -> Result<CommandReply, CommandError> {
-        let Side::Secondary { replica, .. } = &self.side else { return Err(self.other_side("scrub", Role::Secondary)) };
+        let Side::Secondary { replica, .. } = self.side() else {
+            return Err(self.other_side("scrub", Role::Secondary));
+        };
         let reader = replica.reader.clone();
         let report = tokio::task::spawn_blocking(move || crate::store::scrub::scrub(&reader, &mut |_| {}))
             .await
@@ -284,7 +289,7 @@ impl PairNode {
 
     /// Gives the lane a command. Refused is what its machine does not begin.
     async fn order(&self, command: Command, name: &'static str) -> Result<Result<(), Refused>, CommandError> {
-        let Side::Primary(lane) = &self.side else { return Err(self.other_side(name, Role::Primary)) };
+        let Some(lane) = self.writer() else { return Err(self.other_side(name, Role::Primary)) };
         let (sender, done) = oneshot::channel();
         let event = LaneEvent::Operator { command, done: Box::new(move |result| _ = sender.send(result)) };
         let gone =
@@ -295,7 +300,7 @@ impl PairNode {
 
     /// The lane's numbers.
     pub(super) async fn look(&self) -> Result<crate::lane::LaneView, CommandError> {
-        let Side::Primary(lane) = &self.side else { return Err(self.other_side("this", Role::Primary)) };
+        let Some(lane) = self.writer() else { return Err(self.other_side("this", Role::Primary)) };
         let (sender, view) = oneshot::channel();
         let _ = lane.inbox.send(LaneEvent::Look { done: Box::new(move |view| drop(sender.send(view))) });
         view.await.map_err(|_| CommandError::Failed {
@@ -304,12 +309,12 @@ impl PairNode {
         })
     }
 
-    fn other_side(&self, command: &'static str, needs: Role) -> CommandError {
+    pub(super) fn other_side(&self, command: &'static str, needs: Role) -> CommandError {
         let is = if needs == Role::Primary { Role::Secondary } else { Role::Primary };
         CommandError::OtherSide { pair: self.config.name.clone(), command, needs, is }
     }
 
-    fn wrong_state(&self, command: &'static str, state: &str, would: Option<String>) -> CommandError {
+    pub(super) fn wrong_state(&self, command: &'static str, state: &str, would: Option<String>) -> CommandError {
         CommandError::WrongState { pair: self.config.name.clone(), command, state: state.into(), would }
     }
 }

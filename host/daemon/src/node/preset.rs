@@ -11,7 +11,7 @@ use farseal_core::units::{Millis, WallTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::pair::{PairNode, Side};
+use super::pair::PairNode;
 use crate::config::sections::is_name;
 use crate::control::api::{AddPreset, CommandReply, PauseStatus, PresetStatus, RemovePreset};
 use crate::control::operator::CommandError;
@@ -87,11 +87,8 @@ impl Schedule {
 }
 
 impl PairNode {
-    /// Follows the presets of a primary until the node stops.
+    /// Follows the pair's presets until the node stops, whenever this site writes.
     pub async fn follow_presets(self: Arc<Self>) {
-        if !matches!(self.side, Side::Primary(_)) {
-            return;
-        }
         let mut stop = self.shared.stop.subscribe();
         // A pause that was kept and not carried out, because the node ended in between.
         if self.schedule.now().hold().is_some() && self.is_paused().await == Some(false) {

@@ -35,13 +35,13 @@ impl Shared {
 
 impl PairNode {
     pub(super) fn status(&self) -> PairStatus {
-        match &self.side {
-            Side::Primary(lane) => match look(lane) {
-                Some(view) => self.primary_status(lane, &view),
+        match self.side() {
+            Side::Primary(lane) => match look(&lane) {
+                Some(view) => self.primary_status(&lane, &view),
                 None => self.blank(Role::Primary, PairState::Stopped { why: "the lane does not answer".into() }),
             },
-            Side::Secondary { replica, taken } => {
-                if let Some(taken) = taken.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            Side::Secondary { replica, .. } => {
+                if let Some(taken) = self.taken() {
                     return self.taken_status(&taken);
                 }
                 let (sender, status) = std::sync::mpsc::channel();
@@ -58,13 +58,15 @@ impl PairNode {
     /// After a takeover: the numbers of the lane that writes here, beside how much of the copy is open.
     fn taken_status(&self, taken: &Taken) -> PairStatus {
         let progress = taken.home.progress();
-        let state = PairState::TakenOver { opened: progress.opened, of: progress.present };
         match look(&taken.lane) {
-            Some(view) => {
+            // As long as the other site is away, how much of the copy is open says more than that it is away.
+            Some(view) if view.status.link_paths == 0 && view.status.diverged.is_none() => {
                 let status = self.primary_status(&taken.lane, &view);
+                let state = PairState::TakenOver { opened: progress.opened, of: progress.present };
                 let marks = Marks { safe: taken.through, ..status.marks };
-                PairStatus { role: Role::Secondary, state, marks, lag: Lag::default(), ..status }
+                PairStatus { state, marks, lag: Lag::default(), ..status }
             }
+            Some(view) => self.primary_status(&taken.lane, &view),
             None => self.blank(Role::Secondary, PairState::Stopped { why: "the lane does not answer".into() }),
         }
     }

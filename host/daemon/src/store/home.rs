@@ -34,6 +34,33 @@ pub trait Home: Send + Sync + fmt::Debug {
     fn allocated(&self, offset: u64, len: u64) -> Result<Vec<(u64, bool)>, StoreError>;
 }
 
+/// One home that several hold: a site's image outlives the lanes over it.
+impl Home for std::sync::Arc<dyn Home> {
+    fn bytes(&self) -> u64 {
+        (**self).bytes()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), StoreError> {
+        (**self).read(offset, into)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        (**self).write(offset, bytes)
+    }
+
+    fn zero(&self, offset: u64, len: u64, punch: bool) -> Result<(), StoreError> {
+        (**self).zero(offset, len, punch)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        (**self).sync()
+    }
+
+    fn allocated(&self, offset: u64, len: u64) -> Result<Vec<(u64, bool)>, StoreError> {
+        (**self).allocated(offset, len)
+    }
+}
+
 /// Why a home cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {

@@ -241,6 +241,30 @@ impl Index {
         runs
     }
 
+    /// The blocks of `within` in runs: how many, and does any record say what they hold? Zeroed blocks count, too: over a
+    /// base they hide what lies there.
+    pub fn held(&self, within: Extent) -> Vec<(BlockCount, bool)> {
+        let mut runs: Vec<(BlockCount, bool)> = Vec::new();
+        let mut push = |count: u64, held: bool| match runs.last_mut() {
+            Some((last, same)) if *same == held => last.0 += count,
+            _ => runs.push((BlockCount(count), held)),
+        };
+        let (mut at, end) = (within.first().0, within.end().0);
+        while at < end {
+            let number = at / CHUNK_BLOCKS;
+            let until = ((number + 1) * CHUNK_BLOCKS).min(end);
+            let group = self.groups.get(narrow(number / GROUP_CHUNKS)).and_then(Option::as_deref);
+            match group.and_then(|group| group[narrow(number % GROUP_CHUNKS)].as_deref()) {
+                Some(chunk) => {
+                    (at..until).for_each(|lba| push(1, chunk.slots[narrow(lba % CHUNK_BLOCKS)].place().is_some()))
+                }
+                None => push(until - at, self.zeroes.get(number).is_some()),
+            }
+            at = until;
+        }
+        runs
+    }
+
     /// Blocks that hold data.
     pub fn present(&self) -> BlockCount {
         BlockCount(self.present)

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Lba, Sequence};
 
@@ -32,8 +32,14 @@ pub trait BlockSource: Send + Sync {
     /// Opens whole blocks. `into` is as long as they are; it is used only if this succeeds.
     fn open(&self, extent: Extent, into: &mut [u8]) -> Result<(), Unopened>;
 
-    /// Runs that cover `within`: how many blocks, and do they hold data? Those that do not read as zeroes.
+    /// Runs that cover `within`: how many blocks, and do they hold data? Those that do not read as zeroes, or as the base.
     fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)>;
+
+    /// Was there something in the image before anything was opened? Then blocks that this source says nothing of are what
+    /// the image holds.
+    fn is_based(&self) -> bool {
+        false
+    }
 }
 
 /// Why blocks could not be opened.
@@ -108,6 +114,17 @@ impl<S: BlockSource> OpenedHome<S> {
         }
         files::create_private_dir(dir)?;
         let image = RawHome::open(&dir.join("opened.image"), Some(bytes))?;
+        let map = RawHome::open(&dir.join("opened.map"), Some(bits::map_bytes(bytes / block.as_u64())))?;
+        Ok(Self::open_on(Box::new(image), Box::new(map), block, source)?)
+    }
+
+    /// As [`Self::open`], over the base of a site that wrote before; the map is made in `dir`.
+    pub fn over(image: Arc<dyn Home>, dir: &Path, block: BlockBytes, source: S) -> Result<Self, OpenedError> {
+        let bytes = image.bytes();
+        if !bytes.is_multiple_of(block.as_u64()) || bytes == 0 {
+            return Err(OpenedError::Size { dir: dir.to_owned(), bytes, block: block.get() });
+        }
+        files::create_private_dir(dir)?;
         let map = RawHome::open(&dir.join("opened.map"), Some(bits::map_bytes(bytes / block.as_u64())))?;
         Ok(Self::open_on(Box::new(image), Box::new(map), block, source)?)
     }

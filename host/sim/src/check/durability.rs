@@ -25,7 +25,7 @@ pub fn promised(world: &mut World, orders: usize) -> Result<(), Failure> {
 }
 
 /// A request over the first `orders` writes of this life was answered in a mode that waits for the secondary.
-pub fn promised_at_both(world: &World, orders: usize) -> Result<(), Failure> {
+pub fn promised_at_both(world: &mut World, orders: usize) -> Result<(), Failure> {
     let through = world.model.through(orders).unwrap_or_default();
     let acknowledged = world.secondary.acknowledged;
     if through > acknowledged {
@@ -34,6 +34,7 @@ pub fn promised_at_both(world: &World, orders: usize) -> Result<(), Failure> {
             format!("answered for both sites over record {through}; the secondary acknowledged {acknowledged}"),
         ));
     }
+    world.model.promised_at_both = world.model.promised_at_both.max(through);
     Ok(())
 }
 

@@ -68,13 +68,13 @@ impl<S: BlockSource> Home for OpenedHome<S> {
             for (data_from, data_to) in self.closed_data(from, to) {
                 let (data_from, data_to) = self.bytes_of(data_from, data_to, offset, len);
                 if data_from > at {
-                    push(data_from - at, false);
+                    self.under(at, data_from - at)?.into_iter().for_each(|(len, data)| push(len, data));
                 }
                 push(data_to - data_from, true);
                 at = data_to;
             }
             if to_byte > at {
-                push(to_byte - at, false);
+                self.under(at, to_byte - at)?.into_iter().for_each(|(len, data)| push(len, data));
             }
         }
         Ok(runs)
@@ -82,6 +82,11 @@ impl<S: BlockSource> Home for OpenedHome<S> {
 }
 
 impl<S: BlockSource> OpenedHome<S> {
+    /// What lies under the copy where it says nothing.
+    fn under(&self, offset: u64, len: u64) -> Result<Vec<(u64, bool)>, StoreError> {
+        if self.source.is_based() { self.image.allocated(offset, len) } else { Ok(vec![(len, false)]) }
+    }
+
     /// Reads within one region, opening what is closed.
     fn read_closed(&self, first: u64, end: u64, offset: u64, into: &mut [u8]) -> Result<(), StoreError> {
         let _region = self.region(first);
@@ -93,7 +98,12 @@ impl<S: BlockSource> OpenedHome<S> {
                 self.image.read(from_byte, piece)?;
                 continue;
             }
-            piece.fill(0);
+            // What the copy says nothing of is what the base has.
+            if self.source.is_based() {
+                self.image.read(from_byte, piece)?;
+            } else {
+                piece.fill(0);
+            }
             for (data_from, data_to) in self.closed_data(from, to) {
                 let opened = self.open_for_read(data_from, data_to)?;
                 let (at, until) = self.bytes_of(data_from, data_to, offset, len);
@@ -154,6 +164,8 @@ impl<S: BlockSource> OpenedHome<S> {
         let mut bytes = vec![0; self.len(1)];
         if !self.closed_data(lba, lba + 1).is_empty() {
             self.open_into(lba, lba + 1, &mut bytes)?;
+        } else if self.source.is_based() {
+            self.image.read(lba * block, &mut bytes)?;
         }
         self.keep(lba, lba + 1, &bytes)
     }

@@ -1,0 +1,324 @@
+//! What a pair's lanes and copies are made of, whichever of them runs now.
+
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use farseal_core::flow::{Flow, Way};
+use farseal_core::frame::{Attach, HandOver as PlannedTurn};
+use farseal_core::limits::PATHS_MAX;
+use farseal_core::lineage::Lineage;
+use farseal_core::owed::{CopyKind, OwedMap};
+use farseal_core::primary::Settings as LaneSettings;
+use farseal_core::secondary::Settings as ReplicaSettings;
+use farseal_core::units::{BlockCount, Extent, Generation, Lba, Path};
+
+use super::Shared;
+use super::pair::{LinkState, Side, Taken, set};
+use crate::config::{Pair, PairSide, Pick};
+use crate::keyring::Keyring;
+use crate::keys::card::PeerCard;
+use crate::keys::descriptor::Role;
+use crate::lane::keywork::KeyWork;
+use crate::lane::state::{self, LaneState};
+use crate::lane::{Event as LaneEvent, Lane, Parts as LaneParts};
+use crate::link::dial;
+use crate::plugins::PairPlugins;
+use crate::recovery::{CopySource, Sweeper};
+use crate::replica::{self, HandOver, Replica};
+use crate::role::{Control, lane_folder};
+use crate::store::files;
+use crate::store::home::{Home, RawHome};
+use crate::store::opened::OpenedHome;
+use crate::volume::Volume;
+
+/// Everything that does not change when the sites do.
+pub struct Makings {
+    pub shared: Arc<Shared>,
+    pub config: Pair,
+    pub plugins: Arc<PairPlugins>,
+    pub peer: PeerCard,
+    pub link: Arc<LinkState>,
+    /// The other site writes in the lane's place.
+    pub handed_over: Arc<dyn Fn(PlannedTurn) + Send + Sync>,
+    /// The site's image of the volume, opened once and for all: lanes come and go over it.
+    pub image: OnceLock<Arc<dyn Home>>,
+}
+
+impl std::fmt::Debug for Makings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Makings").field("pair", &self.config.name).finish_non_exhaustive()
+    }
+}
+
+impl Makings {
+    /// The pair's folder.
+    pub fn directory(&self) -> PathBuf {
+        self.shared.config.node.state_dir.join("pairs").join(&self.config.name)
+    }
+
+    pub fn blocks(&self) -> anyhow::Result<BlockCount> {
+        let bytes = match &self.config.side {
+            PairSide::Primary { .. } => self.image()?.bytes(),
+            PairSide::Secondary { size, .. } => size.0,
+        };
+        Ok(BlockCount(bytes / self.config.block_bytes.as_u64()))
+    }
+
+    /// The site's image. A secondary's is made when it is needed first.
+    pub fn image(&self) -> anyhow::Result<Arc<dyn Home>> {
+        if let Some(image) = self.image.get() {
+            return Ok(Arc::clone(image));
+        }
+        let home = match &self.config.side {
+            PairSide::Primary { volume } => {
+                let volume =
+                    self.shared.config.volume(volume).ok_or_else(|| {
+                        anyhow::anyhow!("pair {}: volume {volume} is not configured", self.config.name)
+                    })?;
+                let existed = volume.path.exists();
+                let home = RawHome::open(&volume.path, volume.size.map(|size| size.0))?;
+                if existed {
+                    self.owe_what_is_there(&home)?;
+                }
+                home
+            }
+            PairSide::Secondary { size, .. } => {
+                let folder = self.directory().join("opened");
+                files::create_private_dir(&folder)?;
+                RawHome::open(&folder.join("opened.image"), Some(size.0))?
+            }
+        };
+        let home: Arc<dyn Home> = Arc::new(home);
+        Ok(Arc::clone(self.image.get_or_init(|| home)))
+    }
+
+    fn export(&self, lane: &Arc<Lane>, description: String) -> anyhow::Result<()> {
+        self.shared.exports.add(self.config.volume_name(), Arc::new(Volume::new(Arc::clone(lane), description)))?;
+        Ok(())
+    }
+
+    /// Starts a lane over the image alone, and its paths.
+    pub fn write(&self, folder: &FilePath, control: &Control) -> anyhow::Result<Arc<Lane>> {
+        let generation = control.history().generation;
+        let lane = Arc::new(Lane::start(self.lane_parts(folder, self.image()?, generation)?)?);
+        let description = match &self.config.side {
+            PairSide::Primary { volume } => self.shared.config.volume(volume).map(|volume| volume.description.clone()),
+            PairSide::Secondary { .. } => None,
+        };
+        self.export(&lane, description.unwrap_or_else(|| format!("pair {}", self.config.name)))?;
+        self.dial(&lane, control.lineage);
+        Ok(lane)
+    }
+
+    /// What a lane in this folder is made of.
+    pub fn lane_parts(
+        &self,
+        folder: &FilePath,
+        home: Arc<dyn Home>,
+        generation: Generation,
+    ) -> anyhow::Result<LaneParts> {
+        files::create_private_dir(folder)?;
+        let (config, shared) = (&self.config, &self.shared);
+        let own = shared.identity.card().clone();
+        let keyring = Keyring::open(&folder.join("epochs"), config.id, Arc::clone(&shared.identity), own.clone())?;
+        Ok(LaneParts {
+            name: config.name.clone(),
+            directory: folder.to_owned(),
+            settings: LaneSettings {
+                pair: config.id,
+                volume: config.volume_id,
+                generation,
+                encrypted: config.encrypted,
+                block_bytes: config.block_bytes,
+                blocks: BlockCount(home.bytes() / config.block_bytes.as_u64()),
+                mode: config.mode,
+                paired: true,
+                key_limits: config.key_limits,
+                rotate_how: config.rotate,
+                journal_bytes_max: config.journal_max,
+                flow: flow_of(config),
+            },
+            home,
+            keyring: Arc::new(keyring),
+            keywork: KeyWork::new(Arc::clone(&self.plugins), config.block_bytes, shared.incarnation),
+            plugins: Arc::clone(&self.plugins),
+            clock: shared.clock,
+            incarnation: shared.incarnation,
+            identity: Arc::clone(&shared.identity),
+            recipients: vec![(Role::Own, own), (Role::Secondary, self.peer.clone())],
+            handed_over: Arc::clone(&self.handed_over),
+        })
+    }
+
+    /// The first start of a pair over a volume that holds data already: what is picked of it is owed.
+    fn owe_what_is_there(&self, home: &RawHome) -> anyhow::Result<()> {
+        let directory = self.directory();
+        let began = ["control.json", "lane.json", "journal"].iter().any(|name| directory.join(name).exists());
+        if began {
+            return Ok(());
+        }
+        let block = self.config.block_bytes.as_u64();
+        let (blocks, mut at) = (BlockCount(home.bytes() / block), 0);
+        let mut map = OwedMap::empty(blocks, self.config.block_bytes);
+        for (len, data) in home.allocated(0, blocks.0 * block)? {
+            let (first, end) = (at / block, (at + len).div_ceil(block).min(blocks.0));
+            let picked = match self.config.pick {
+                Pick::Used => data,
+                Pick::All => true,
+                Pick::Written => false,
+            };
+            if picked && let Some(extent) = Extent::new(Lba(first), BlockCount(end - first)) {
+                map.mark(extent);
+            }
+            at += len;
+        }
+        map.begin(CopyKind::Initial);
+        if !map.is_empty() {
+            state::save_owed(&directory, &map.encode())?;
+        }
+        Ok(())
+    }
+
+    /// Starts the copy in a folder, or what was made of it when it was taken over.
+    pub fn keep(self: &Arc<Self>, folder: &FilePath, control: Control) -> anyhow::Result<Side> {
+        files::create_private_dir(folder)?;
+        let (config, shared) = (&self.config, &self.shared);
+        let epochs = folder.join("epochs");
+        let keyring = Arc::new(Keyring::open(&epochs, config.id, Arc::clone(&shared.identity), self.peer.clone())?);
+        let taken: Arc<Mutex<Option<Taken>>> = Arc::default();
+        let taken_over = {
+            let (makings, keyring, taken) = (Arc::clone(self), Arc::clone(&keyring), Arc::clone(&taken));
+            move |hand_over: HandOver| match makings.bring_up(&keyring, &hand_over) {
+                Ok(up) => *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(up),
+                Err(error) => tracing::error!(pair = makings.config.name, "the copy could not be opened: {error:#}"),
+            }
+        };
+        let replica = Replica::start(replica::Parts {
+            name: config.name.clone(),
+            pair_directory: self.directory(),
+            directory: folder.to_owned(),
+            control,
+            settings: ReplicaSettings {
+                pair: config.id,
+                volume: config.volume_id,
+                encrypted: config.encrypted,
+                block_bytes: config.block_bytes,
+                blocks: self.blocks()?,
+            },
+            keyring,
+            plugins: Arc::clone(&self.plugins),
+            clock: shared.clock,
+            grouped: false,
+            cuts: Box::new(|_| {}),
+            taken_over: Box::new(taken_over),
+        })?;
+        Ok(Side::Secondary { replica: Arc::new(replica), taken })
+    }
+
+    /// Opens the copy for initiators: an export over a lane of the new generation, whose home opens blocks as they are
+    /// needed. Unless the takeover was planned, the lane remembers from its first write on what the other site lacks.
+    fn bring_up(&self, keyring: &Arc<Keyring>, hand_over: &HandOver) -> anyhow::Result<Taken> {
+        let (config, plugins) = (&self.config, &self.plugins);
+        let folder = self.directory().join(lane_folder(hand_over.generation));
+        files::create_private_dir(&folder)?;
+        let (source, events) = CopySource::new(hand_over, Arc::clone(keyring), Arc::clone(plugins), config.block_bytes);
+        let (sweeper, refuse, epoch_floor) = (source.sweeper(), source.refuse(), source.newest_epoch());
+        let image = self.image()?;
+        let home = Arc::new(OpenedHome::over(image, &folder.join("opened"), config.block_bytes, source)?);
+        let blocks = self.blocks()?;
+        if !LaneState::exists(&folder) {
+            if !hand_over.planned {
+                let none = || OwedMap::empty(blocks, config.block_bytes);
+                state::save_owed(&folder, &hand_over.differs.clone().unwrap_or_else(none).encode())?;
+            }
+            let floor = epoch_floor.max(hand_over.epoch_floor);
+            let Lineage { start, start_chain, .. } = hand_over.lineage;
+            LaneState::beginning(start, start_chain, floor).save(&folder)?;
+        }
+        let parts = self.lane_parts(&folder, Arc::clone(&home) as Arc<dyn Home>, hand_over.generation)?;
+        let lane = Arc::new(Lane::start(parts)?);
+        self.export(&lane, format!("the copy of pair {} at record {}", config.name, hand_over.through))?;
+        Sweeper {
+            name: config.name.clone(),
+            home: Arc::clone(&home),
+            plugins: Arc::clone(plugins),
+            blocks,
+            refuse,
+            path: folder.join("recovery.json"),
+        }
+        .start(events);
+        self.dial(&lane, Some(hand_over.lineage));
+        tracing::warn!(pair = config.name, through = hand_over.through.0, "this site writes now: the copy is exported");
+        Ok(Taken { through: hand_over.through, lane, home, sweeper })
+    }
+
+    /// Starts the paths of a lane, in place of those of the lane before.
+    fn dial(&self, lane: &Arc<Lane>, lineage: Option<Lineage>) {
+        let stop = self.link.dial_anew();
+        let addresses = self.shared.config.peer(&self.config.peer).map_or(&[][..], |peer| &peer.addresses);
+        let tls = match crate::keys::tls::client_config(&self.shared.identity, &self.peer) {
+            Ok(tls) => tls,
+            Err(error) => return tracing::error!(pair = self.config.name, %error, "the link cannot be used"),
+        };
+        if let (true, Some(trouble)) = (addresses.is_empty(), self.link.trouble.first()) {
+            let peer = &self.config.peer;
+            let text = format!("peer {peer} has no addresses: add addresses = [\"HOST:PORT\"] to the [[peer]] {peer}");
+            *trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        }
+        for ((path, trouble), address) in (0..PATHS_MAX).zip(&self.link.trouble).zip(addresses.iter().cycle()) {
+            let settings = &lane.settings;
+            let dialler = dial::Dialler {
+                pair: self.config.name.clone(),
+                path: Path(path),
+                address: address.to_string(),
+                peer: crate::keys::tls::server_name(&self.peer),
+                tls: Arc::clone(&tls),
+                attach: Attach {
+                    pair: settings.pair,
+                    volume: settings.volume,
+                    generation: settings.generation,
+                    encrypted: settings.encrypted,
+                    block_bytes: settings.block_bytes,
+                    blocks: settings.blocks,
+                    path,
+                    paths: self.config.paths,
+                },
+                lineage,
+                wanted: lane.paths.subscribe(),
+                came: self.lane_inbox(lane),
+                trouble: Arc::clone(trouble),
+                stop: stop.clone(),
+            };
+            self.shared.runtime.spawn(dialler.run());
+        }
+    }
+
+    fn lane_inbox(&self, lane: &Arc<Lane>) -> Box<dyn Fn(Path, dial::Came) + Send + Sync> {
+        let (inbox, lost_at, clock) = (lane.inbox.clone(), Arc::clone(&self.link.lost_at), self.shared.clock);
+        Box::new(move |path, came| {
+            let event = match came {
+                dial::Came::Welcomed(welcome, jobs) => {
+                    set(&lost_at, None);
+                    LaneEvent::Welcomed { path, welcome, jobs }
+                }
+                dial::Came::Attaching => LaneEvent::Attaching { path },
+                dial::Came::Differs(differs) => LaneEvent::Differs(differs),
+                dial::Came::Acked(ack) => LaneEvent::Acked { path, ack },
+                dial::Came::KeyRefused { key, why } => LaneEvent::KeyRefused { key, why },
+                dial::Came::Fenced(generation) => LaneEvent::Fenced { generation },
+                dial::Came::HandedOver(generation) => LaneEvent::HandedOver { generation },
+                dial::Came::Lost => {
+                    lost_at.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(clock.now().instant);
+                    LaneEvent::PathLost { path }
+                }
+            };
+            let _ = inbox.send(event);
+        })
+    }
+}
+
+/// How copying flows until an operator chooses otherwise.
+fn flow_of(config: &Pair) -> Flow {
+    let way = Way { transfer: config.transfer, paths: config.paths };
+    Flow { way, limits: config.limits, pacing: config.pacing }
+}

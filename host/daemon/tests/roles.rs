@@ -1,0 +1,186 @@
+//! Two nodes as processes of their own that change sides: by disaster and rejoin, and as planned.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../../xtask/src/nbd_client.rs"]
+mod nbd_client;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../../xtask/src/site.rs"]
+mod site;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use nbd_client::Client;
+use site::{PairTerms, Site, Stage, Status, free_port, wait_for};
+
+const PAIR: &str = "vault";
+const BLOCK: u64 = 4096;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn farseal() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_farseal"))
+}
+
+/// The shipped plugins: those in `FARSEAL_PLUGINS`, else built by `cargo xtask plugins`.
+fn plugins() -> &'static Path {
+    static PLUGINS: OnceLock<PathBuf> = OnceLock::new();
+    PLUGINS.get_or_init(|| {
+        if let Some(place) = std::env::var_os("FARSEAL_PLUGINS") {
+            return place.into();
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+        let status = Command::new(env!("CARGO")).current_dir(&root).args(["xtask", "plugins"]).status().unwrap();
+        assert!(status.success(), "`cargo xtask plugins` failed: run it by hand to see why");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+        target.join("plugins")
+    })
+}
+
+/// Two paired nodes that can reach each other and copy.
+fn sites(purpose: &str) -> (Rc<Stage>, Site, Site) {
+    let stage = Stage::new(purpose).unwrap();
+    let mut main = Site::init(&stage, farseal(), plugins(), "main").unwrap();
+    let mut remote = Site::init(&stage, farseal(), plugins(), "remote").unwrap();
+    let (volume, listen) = (main.dir.join("volume.img"), format!("127.0.0.1:{}", free_port().unwrap()));
+    let options = ["--listen", &listen];
+    main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options }).unwrap();
+    remote.start().unwrap();
+    main.start().unwrap();
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    (stage, main, remote)
+}
+
+fn client(site: &Site) -> Client {
+    wait_for(&format!("the export of {}", site.name), PATIENCE, || Ok(Client::connect(&site.socket(), PAIR).ok()))
+        .unwrap()
+}
+
+fn block(byte: u8) -> Vec<u8> {
+    vec![byte; usize::try_from(BLOCK).unwrap()]
+}
+
+/// Writes whole blocks, each of one byte, and flushes.
+fn write(client: &mut Client, blocks: &[(u64, u8)]) {
+    for (at, byte) in blocks {
+        client.write(at * BLOCK, &block(*byte)).unwrap();
+    }
+    client.flush().unwrap();
+}
+
+/// The first byte of each block; each block must be of one byte.
+fn read(site: &Site, blocks: &[u64]) -> Vec<u8> {
+    let mut client = client(site);
+    let read = |at: &u64| {
+        let mut bytes = block(0);
+        client.read(at * BLOCK, &mut bytes).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == bytes[0]), "block {at} is mixed");
+        bytes[0]
+    };
+    blocks.iter().map(read).collect()
+}
+
+fn safe(status: &Status) -> bool {
+    status.is_safe()
+}
+
+/// Main dies with a tail that the remote lacks, the remote takes over and writes, main comes back as its keeper.
+fn taken_over_and_rejoined(main: &mut Site, remote: &mut Site) {
+    write(&mut client(main), &[(0, 1), (1, 1), (2, 1), (100, 1)]);
+    main.wait_until("everything at the remote", safe).unwrap();
+    remote.kill().unwrap();
+    // Two granules of 64 KiB that only main has.
+    write(&mut client(main), &[(2, 2), (200, 2)]);
+    main.kill().unwrap();
+    remote.start().unwrap();
+    remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert_eq!(read(remote, &[0, 1, 2, 100, 200]), [1, 1, 1, 1, 0]);
+    write(&mut client(remote), &[(1, 3), (300, 3)]);
+    main.start().unwrap();
+    main.wait_until("the word of the newer generation", |status| status.state() == "diverged").unwrap();
+    let refused = client(main).write(0, &block(9));
+    assert!(refused.is_err(), "a site that was taken over from answered a write well");
+    wait_for("the place where the histories part", PATIENCE, || {
+        main.farseal(&["rejoin", PAIR]).map(Some).or_else(|error| {
+            let early = error.to_string().contains("has not connected to this node yet");
+            if early { Ok(None) } else { Err(error) }
+        })
+    })
+    .unwrap();
+    remote.wait_until("a resync that ended", safe).unwrap();
+}
+
+#[test]
+fn a_main_that_was_taken_over_from_rejoins_and_takes_over_again() {
+    let (_stage, mut main, mut remote) = sites("rejoin");
+    taken_over_and_rejoined(&mut main, &mut remote);
+    let listed = main.farseal(&["branches", "list", PAIR]).unwrap();
+    assert!(listed.contains("1-"), "{listed}");
+    // Restarts in the new sides.
+    main.kill().unwrap();
+    remote.kill().unwrap();
+    main.start().unwrap();
+    remote.start().unwrap();
+    write(&mut client(&remote), &[(5, 5)]);
+    remote.wait_until("everything at main", safe).unwrap();
+    let blocks = [0, 1, 2, 5, 100, 200, 300];
+    let expected = read(&remote, &blocks);
+    assert_eq!(expected, [1, 3, 1, 5, 1, 0, 3], "neither history was to win by guess");
+    remote.kill().unwrap();
+    main.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert_eq!(read(&main, &blocks), expected, "main's own tail came back, or the remote's writes did not arrive");
+}
+
+#[test]
+fn the_losing_tail_is_exported_and_can_be_adopted() {
+    let (stage, mut main, mut remote) = sites("branch");
+    taken_over_and_rejoined(&mut main, &mut remote);
+    let listed = main.farseal(&["branches", "list", PAIR]).unwrap();
+    let name = listed.split_whitespace().find(|word| word.starts_with("1-")).unwrap().trim_end_matches(':').to_owned();
+    let to = stage.dir.join("exported");
+    main.farseal(&["branches", "export", PAIR, &name, "--to", to.to_str().unwrap()]).unwrap();
+    let image = std::fs::read(to.join("branch.image")).unwrap();
+    let at = |block: u64| image[usize::try_from(block * BLOCK).unwrap()];
+    assert_eq!((at(2), at(200), at(300)), (2, 2, 0), "the export does not hold the tail");
+    main.farseal(&["branches", "adopt", PAIR, &name, "--yes"]).unwrap();
+    assert_eq!(read(&main, &[0, 1, 2, 100, 200, 300]), [1, 1, 2, 1, 2, 0]);
+    write(&mut client(&main), &[(6, 6)]);
+    remote.wait_until("the word of the newer generation", |status| status.state() == "diverged").unwrap();
+    wait_for("the place where the histories part", PATIENCE, || Ok(remote.farseal(&["rejoin", PAIR]).ok())).unwrap();
+    main.wait_until("a resync that ended", safe).unwrap();
+    let blocks = [0, 1, 2, 6, 100, 200, 300];
+    let expected = read(&main, &blocks);
+    assert_eq!(expected, [1, 1, 2, 6, 1, 2, 0]);
+    main.kill().unwrap();
+    remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert_eq!(read(&remote, &blocks), expected);
+}
+
+#[test]
+fn sides_are_swapped_there_and_back_without_losing_a_write() {
+    let (_stage, mut main, mut remote) = sites("swap");
+    let mut written = Vec::new();
+    for round in 0..4u8 {
+        let (from, to) = if round % 2 == 0 { (&main, &remote) } else { (&remote, &main) };
+        let blocks: Vec<(u64, u8)> =
+            (0..20).map(|at| (u64::from(round) * 7 + at, round * 20 + u8::try_from(at).unwrap() + 1)).collect();
+        write(&mut client(from), &blocks);
+        written.extend(blocks);
+        from.wait_until("everything at the other site", safe).unwrap();
+        from.farseal(&["swap", PAIR]).unwrap();
+        to.wait_until("the sides swapped", |status| status.is_safe() && status.epoch() > 0).unwrap();
+        let mut image = vec![0; 64];
+        written.iter().for_each(|(at, byte): &(u64, u8)| image[usize::try_from(*at).unwrap()] = *byte);
+        assert_eq!(read(to, &(0..64).collect::<Vec<_>>()), image, "round {round}");
+        assert!(Client::connect(&from.socket(), PAIR).is_err(), "round {round}: the old side still exports the volume");
+    }
+    assert_eq!(main.farseal(&["branches", "list", PAIR]).unwrap().lines().count(), 1, "a planned swap left a branch");
+    main.kill().unwrap();
+    let refused = remote.farseal(&["swap", PAIR]).unwrap_err().to_string();
+    assert!(refused.contains("takeover") || refused.contains("secondary") || refused.contains("primary"), "{refused}");
+    remote.kill().unwrap();
+}

@@ -1,0 +1,77 @@
+//! One writable side per generation: a site that was taken over from neither answers well once it knows nor is believed,
+//! and a planned change of sides has both at the same record.
+
+use farseal_core::frame::HandOver;
+use farseal_core::lineage::Lineage;
+use farseal_core::units::Sequence;
+
+use super::{Checker, Failure};
+use crate::disk::wide;
+use crate::world::World;
+
+/// The primary answers an initiator well.
+pub fn answered_well(world: &World) -> Result<(), Failure> {
+    if world.sides.knows {
+        return Err(Failure::new(Checker::Fence, "a site that knows that it was taken over from answers well"));
+    }
+    Ok(())
+}
+
+/// The primary's journal has a record more.
+pub fn appended(world: &World, last: Sequence) -> Result<(), Failure> {
+    match world.sides.forked {
+        // After an unplanned takeover it cannot know at once; what it writes until then is its branch.
+        Some(lineage) if world.sides.planned && last > lineage.fork => Err(Failure::new(
+            Checker::Fence,
+            format!("record {last} follows {}, at which this site had handed over", lineage.fork),
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The secondary stores what a primary sent.
+pub fn believed(world: &World, sequence: Sequence) -> Result<(), Failure> {
+    if world.sides.forked.is_some() {
+        return Err(Failure::new(Checker::Fence, format!("record {sequence} of a stale primary is believed")));
+    }
+    Ok(())
+}
+
+/// The secondary lets a primary attach.
+pub fn welcomed(world: &World) -> Result<(), Failure> {
+    if world.sides.forked.is_some() {
+        return Err(Failure::new(Checker::Fence, "a stale primary is welcomed"));
+    }
+    Ok(())
+}
+
+/// The old primary hears that the other site goes on.
+pub fn handed_over(world: &World, hand_over: &HandOver) -> Result<(), Failure> {
+    let durable = world.secondary.taken_at;
+    let last = wide(world.model.history.len());
+    if durable != Some(hand_over.at) || last != hand_over.at.0 {
+        return Err(Failure::new(
+            Checker::Fence,
+            format!("handed over at {}; this site is at {last}, the other took over at {durable:?}", hand_over.at),
+        ));
+    }
+    Ok(())
+}
+
+/// The sites change places. What was answered for both sites is in the history that goes on.
+pub fn turned(world: &World, lineage: &Lineage, last: Sequence, handed: bool) -> Result<(), Failure> {
+    if handed && last != lineage.fork {
+        return Err(Failure::new(
+            Checker::Fence,
+            format!("handed over at {}, and the journal ends at {last}", lineage.fork),
+        ));
+    }
+    let promised = world.model.promised_at_both;
+    if lineage.fork < promised {
+        return Err(Failure::new(
+            Checker::Durability,
+            format!("answered for both sites through {promised}; the takeover goes on from {}", lineage.fork),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! Changing sides: an operator takes over or swaps, and the site that wrote becomes the keeper of the other's history.
+
+use farseal_core::frame::HandOver;
+use farseal_core::lineage::Lineage;
+use farseal_core::owed::OwedMap;
+use farseal_core::primary::{Command, Divergence, Input, Primary};
+use farseal_core::secondary;
+use farseal_core::units::{Epoch, Lba};
+
+use crate::check;
+use crate::dice::Dice;
+use crate::disk::Home;
+use crate::primary::PrimarySite;
+use crate::secondary::SecondarySite;
+use crate::stats::Sometimes;
+use crate::world::{Event, Outcome, World};
+
+/// Who writes, and who is to write.
+#[derive(Debug)]
+pub struct Sides {
+    dice: Dice,
+    /// In a thousand operations.
+    rate: u64,
+    /// The copy was taken over: the history that it goes on with.
+    pub forked: Option<Lineage>,
+    /// By the old primary's wish.
+    pub planned: bool,
+    /// The old primary knows that it is none any more.
+    pub knows: bool,
+    /// It knows that it handed over.
+    handed: bool,
+    turn_due: bool,
+}
+
+impl Sides {
+    /// Some seeds have an operator who changes sides; `often`: all of them, as often as it goes.
+    pub fn draw(seed: u64, often: bool) -> Self {
+        let mut dice = Dice::new(seed, 8);
+        let rate = if dice.chance(400) { dice.between(3, 30) } else { 0 };
+        let rate = if often { 100 } else { rate };
+        Self { dice, rate, forked: None, planned: false, knows: false, handed: false, turn_due: false }
+    }
+
+    /// The generation that takes over is being made durable.
+    pub fn taking(&mut self, lineage: Lineage, planned: bool) {
+        (self.forked, self.planned) = (Some(lineage), planned);
+    }
+
+    pub fn is_changing(&self) -> bool {
+        self.forked.is_some()
+    }
+}
+
+impl World {
+    /// What an operator may want at this instant.
+    pub fn change_sides(&mut self) -> Outcome {
+        if self.sides.is_changing() || !self.sides.dice.chance(self.sides.rate) {
+            return Ok(());
+        }
+        if self.sides.dice.chance(500) {
+            return self.tell_primary(Input::Operator(Command::HandOver));
+        }
+        // A copy over a base of another history is not taken over here: that is adopting a branch.
+        let whole = self.secondary.machine.as_ref().is_some_and(|machine| !machine.base_differs());
+        if whole { self.tell_secondary(secondary::Input::TakeOver) } else { Ok(()) }
+    }
+
+    /// The new generation is durable.
+    pub fn taken_over(&mut self) -> Outcome {
+        self.stats.see(Sometimes::TakeOver);
+        self.turn_later();
+        Ok(())
+    }
+
+    /// The old primary knows that the other site goes on from its last record.
+    pub fn handed_over(&mut self, hand_over: &HandOver) -> Outcome {
+        check::fence::handed_over(self, hand_over)?;
+        (self.sides.handed, self.sides.knows) = (true, true);
+        self.turn_later();
+        Ok(())
+    }
+
+    /// What the primary knew and had not kept is gone; it learns it again.
+    pub fn primary_forgets(&mut self) {
+        if std::mem::take(&mut self.sides.handed) {
+            self.sides.knows = false;
+        }
+    }
+
+    fn turn_later(&mut self) {
+        if !self.sides.turn_due {
+            self.sides.turn_due = true;
+            let wait = self.sides.dice.between(100, 2_000_000);
+            self.after(wait, Event::Turn);
+        }
+    }
+
+    /// The sites change places, when both are up and the old primary knows.
+    pub fn turn(&mut self) -> Outcome {
+        self.sides.turn_due = false;
+        let Some(lineage) = self.sides.forked else { return Ok(()) };
+        let status = self.primary.machine.as_ref().map(Primary::status);
+        let knows =
+            self.sides.handed || status.is_some_and(|status| matches!(status.diverged, Some(Divergence::Fenced(_))));
+        let opens = self.secondary.machine.is_some() && self.secondary.indexed >= lineage.fork;
+        if !opens || self.primary.machine.is_none() || !knows {
+            self.turn_later();
+            return Ok(());
+        }
+        let (planned, handed) = (self.sides.planned, self.sides.handed);
+        self.crash_primary();
+        self.crash_secondary();
+        let Some(found) = self.recover_primary()? else { return Ok(()) };
+        let (site, last) = (&self.primary, found.recovered.last);
+        let differing = found.recovered.differing(&lineage, site.settings.blocks, site.settings.block_bytes);
+        self.stats.see(match (handed, differing.known) {
+            (true, _) => Sometimes::SwappedSides,
+            (false, true) => Sometimes::Rejoined,
+            (false, false) => Sometimes::RejoinedUnknown,
+        });
+        check::fence::turned(self, &lineage, last, handed)?;
+        let base = self.primary.home.image();
+        self.model.restarted(lineage.fork);
+        self.model.promised = self.model.promised.min(lineage.fork);
+        check::write_order::offered(self, lineage.fork)?;
+        let keeper = SecondarySite::keeper(&self.secondary, lineage, base, (!handed).then_some(differing.map));
+        let writer = PrimarySite::writer(&self.primary, &self.model.accepted, lineage, planned);
+        (self.primary, self.secondary) = (writer, keeper);
+        self.primary.chain = lineage.fork_chain;
+        self.begin_segment(lineage.fork.next());
+        (self.sides.forked, self.sides.planned, self.sides.knows, self.sides.handed) = (None, false, false, false);
+        for path in self.link.paths() {
+            let line = self.link.line(path);
+            (line.open, line.primary_up, line.secondary_up) = (false, false, false);
+            line.session += 1;
+        }
+        self.restart_primary()?;
+        self.restart_secondary()?;
+        self.link.paths().for_each(|path| self.dial(path));
+        Ok(())
+    }
+}
+
+impl PrimarySite {
+    /// The site that kept the copy writes from the fork on.
+    fn writer(old: &Self, image: &[u64], lineage: Lineage, planned: bool) -> Self {
+        let mut home = Home::new(image.len());
+        (0u64..).zip(image).for_each(|(lba, stamp)| home.write(Lba(lba), *stamp));
+        let mark = home.mark();
+        home.synced(&mark);
+        let mut settings = old.settings;
+        settings.generation = lineage.generation;
+        let nothing = || OwedMap::empty(settings.blocks, settings.block_bytes).encode();
+        let mut site = Self::blank(settings, old.segment_bytes, old.journal_capacity);
+        site.life = old.life + 1;
+        site.home = home;
+        site.homed = lineage.fork;
+        site.map = (!planned).then(|| (nothing(), lineage.fork, lineage.fork_chain));
+        site.epoch_floor = old.keys.last_key_value().map_or(Epoch::NONE, |(epoch, _)| *epoch).max(old.epoch_floor);
+        site.keys = old.keys.clone();
+        site.durable_on_disk = lineage.fork;
+        site
+    }
+}
+
+impl SecondarySite {
+    /// The site that wrote keeps the copy, over what it has.
+    fn keeper(old: &Self, lineage: Lineage, base: Vec<u64>, differs: Option<OwedMap>) -> Self {
+        let mut site = Self::new(old.settings);
+        site.life = old.life + 1;
+        site.generation = lineage.generation;
+        site.keeps = Some(lineage);
+        site.base_differs = differs.is_some();
+        site.live = base.clone();
+        site.live_through = lineage.start;
+        site.index = base.clone();
+        site.base = base;
+        site.differs = differs;
+        site.offered = lineage.start;
+        site.acknowledged = lineage.start;
+        site
+    }
+}
