@@ -4,6 +4,7 @@
 //! A seed draws what is written and which fault comes when; how the processes run is the machine's affair, so a seed
 //! names a mixture of faults and no exact run.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,16 +13,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::plugins;
-use crate::site::Stage;
+use crate::site::{Stage, free_port};
 use crate::workspace::Workspace;
 
 pub(crate) mod disk;
 pub(crate) mod history;
+mod inject;
 pub(crate) mod load;
+mod mix;
+mod proxy;
 pub(crate) mod rig;
 
 use disk::Disk;
 use history::Random;
+use mix::Mix;
+use proxy::Proxy;
 use rig::{Counts, Hit, MayFail, Rig};
 
 /// Cycles between two rehearsed takeovers.
@@ -68,6 +74,8 @@ impl Fault {
 struct Wanted {
     /// How often each fault strikes.
     cycles: [(Fault, u64); 3],
+    /// Every kind of fault, for so long.
+    mix: Option<Duration>,
     seed: u64,
     /// The daemon to judge; the workspace's own is built first.
     farseal: Option<PathBuf>,
@@ -81,11 +89,14 @@ struct Programs {
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let mut wanted = parse(words)?;
-    let needs_disks = wanted.cycles.iter().any(|(fault, cycles)| fault.needs_disks() && *cycles > 0);
+    let needs_disks =
+        wanted.mix.is_some() || wanted.cycles.iter().any(|(fault, cycles)| fault.needs_disks() && *cycles > 0);
+    let mut has_disks = needs_disks;
     if needs_disks {
         match disk::obstacle() {
             Some(why) => {
                 println!("power cuts and full disks were NOT tested: {why}");
+                has_disks = false;
                 wanted.cycles.iter_mut().filter(|(fault, _)| fault.needs_disks()).for_each(|(_, cycles)| *cycles = 0);
             }
             None if std::env::var_os(INSIDE).is_none() => return enter_namespace(),
@@ -102,6 +113,9 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     println!("seed {}", wanted.seed);
     let programs = Programs { farseal, plugins: workspace.components() };
     let mut violations = 0;
+    if let Some(span) = wanted.mix {
+        violations += mixed(&programs, span, has_disks, wanted.seed)?;
+    }
     for (seed, (fault, cycles)) in (wanted.seed..).zip(wanted.cycles) {
         if cycles > 0 {
             violations += campaign(&programs, fault, cycles, seed)?;
@@ -116,7 +130,7 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
 fn parse(words: &[String]) -> Result<Wanted> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis();
     let cycles = [(Fault::Kill, 100), (Fault::PowerCut, 20), (Fault::FullDisk, 6)];
-    let mut wanted = Wanted { cycles, seed: u64::try_from(now)?, farseal: None };
+    let mut wanted = Wanted { cycles, mix: None, seed: u64::try_from(now)?, farseal: None };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let value = words.next().with_context(|| format!("{word}: what follows?"))?;
@@ -125,11 +139,15 @@ fn parse(words: &[String]) -> Result<Wanted> {
             continue;
         }
         match word.as_str() {
+            "--minutes" => {
+                wanted.mix = Some(Duration::from_secs_f64(value.parse::<f64>()? * 60.0));
+                wanted.cycles.iter_mut().for_each(|(_, cycles)| *cycles = 0);
+            }
             "--seed" => wanted.seed = value.parse()?,
             "--farseal" => wanted.farseal = Some(Path::new(value).canonicalize()?),
             _ => {
                 let counts = Fault::ALL.map(|fault| format!("{} N", fault.option()));
-                bail!("chaos takes {}, --seed N and --farseal FILE, not {word}", counts.join(", "))
+                bail!("chaos takes --minutes N, {}, --seed N and --farseal FILE, not {word}", counts.join(", "))
             }
         }
     }
@@ -147,14 +165,7 @@ fn enter_namespace() -> Result<()> {
 /// So many cycles of load, fault, restart and judgement. Says how many images were wrong.
 fn campaign(programs: &Programs, fault: Fault, cycles: u64, seed: u64) -> Result<usize> {
     let stage = Stage::new("chaos")?;
-    let disks = if fault.needs_disks() {
-        ["main", "remote"]
-            .iter()
-            .map(|name| Disk::new(stage.dir.join(format!("{name}.xfs")), stage.dir.join(name)))
-            .collect::<Result<Vec<_>>>()?
-    } else {
-        Vec::new()
-    };
+    let disks = if fault.needs_disks() { disks(&stage)? } else { Vec::new() };
     let what = fault.name();
     let begun = Instant::now();
     let mut rig = Rig::new(&stage, &programs.farseal, &programs.plugins, seed, &[])?;
@@ -182,7 +193,44 @@ fn campaign(programs: &Programs, fault: Fault, cycles: u64, seed: u64) -> Result
     });
     let result = result.and_then(|()| rig.take_over_for_good().context("the last takeover"));
     report(what, cycles, &mut rig.counts, begun.elapsed());
-    if result.is_err() || rig.counts.violations > 0 {
+    tell_failure(&stage, &rig, result.is_err() || rig.counts.violations > 0);
+    let violations = rig.counts.violations;
+    drop(rig);
+    drop(disks);
+    result.map(|()| violations)
+}
+
+/// Every kind of fault, drawn from the seed, until the time is over. Says how many images were wrong.
+fn mixed(programs: &Programs, span: Duration, has_disks: bool, seed: u64) -> Result<usize> {
+    let stage = Stage::new("chaos")?;
+    let disks = if has_disks { disks(&stage)? } else { Vec::new() };
+    let listens = free_port()?;
+    let proxy = Proxy::start(listens)?;
+    let begun = Instant::now();
+    let mut rig = Rig::over(&stage, [&programs.farseal, &programs.plugins], seed, &[], [proxy.port, listens])?;
+    let order = Random(seed.rotate_left(32));
+    let mut mix = Mix { rig: &mut rig, disks: &disks, proxy: &proxy, order, injected: BTreeMap::new() };
+    let result = mix.run(span);
+    let injected = std::mem::take(&mut mix.injected);
+    let cycles = result.as_ref().copied().unwrap_or_default();
+    let result = result.and_then(|_| rig.take_over_for_good().context("the last takeover"));
+    report("mixed", cycles, &mut rig.counts, begun.elapsed());
+    injected.iter().for_each(|(what, count)| println!("  {count:>6}  {what}"));
+    tell_failure(&stage, &rig, result.is_err() || rig.counts.violations > 0);
+    let violations = rig.counts.violations;
+    drop(rig);
+    drop(disks);
+    result.map(|()| violations)
+}
+
+/// A file system for each site.
+fn disks(stage: &Stage) -> Result<Vec<Disk>> {
+    let make = |name: &&str| Disk::new(stage.dir.join(format!("{name}.xfs")), stage.dir.join(name));
+    ["main", "remote"].iter().map(make).collect()
+}
+
+fn tell_failure(stage: &Stage, rig: &Rig, failed: bool) {
+    if failed {
         stage.keep();
         for site in [&rig.main, &rig.remote] {
             println!("\nthe last lines of {}:", site.log().display());
@@ -190,10 +238,6 @@ fn campaign(programs: &Programs, fault: Fault, cycles: u64, seed: u64) -> Result
         }
         println!("every file is left in {}", stage.dir.display());
     }
-    let violations = rig.counts.violations;
-    drop(rig);
-    drop(disks);
-    result.map(|()| violations)
 }
 
 fn one_cycle(rig: &mut Rig, hit: Hit, disks: &[Disk]) -> Result<()> {
@@ -221,8 +265,8 @@ fn report(what: &str, cycles: u64, counts: &mut Counts, took: Duration) {
     );
     let judged = counts.judged;
     println!(
-        "  writes judged           {} ({} had to be there, {} unanswered)",
-        judged.writes, judged.due, judged.unanswered
+        "  writes judged           {} ({} had to be there, {} unanswered, {} lost as they may be)",
+        judged.writes, judged.due, judged.unanswered, judged.lost
     );
     println!("  flushes, reads judged   {}, {}", judged.flushes, judged.reads);
     println!("  keys                    {}", counts.rotations);

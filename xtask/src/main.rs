@@ -72,8 +72,8 @@ const COMMANDS: [Command; 13] = [
     },
     Command {
         name: "chaos",
-        usage: "[--kills N] [--power-cuts N] [--seed N] [--farseal FILE]",
-        purpose: "kills two sites and cuts their power under load, and judges every image",
+        usage: "[--minutes N | --kills N --power-cuts N --full-disks N] [--seed N] [--farseal FILE]",
+        purpose: "kills two sites, cuts their power and troubles their link under load, and judges every image",
         run: chaos::run,
     },
     Command {

@@ -146,6 +146,11 @@ impl Site {
     /// Makes a pair whose primary is here. The card and the invitation go through files, as between two operators.
     pub(crate) fn pair_with(&self, remote: &Self, terms: &PairTerms<'_>) -> Result<()> {
         let port = free_port()?;
+        self.pair_over(remote, terms, port, port)
+    }
+
+    /// As [`Self::pair_with`]; main connects to `port`, and the remote listens on `listens`.
+    pub(crate) fn pair_over(&self, remote: &Self, terms: &PairTerms<'_>, port: u16, listens: u16) -> Result<()> {
         let card = remote.dir.join("card");
         fs::write(&card, remote.farseal(&["pair", "card"])?)?;
         let invitation = self.stage.dir.join(format!("{}.invitation", terms.name));
@@ -156,6 +161,7 @@ impl Site {
         words.extend(terms.options);
         let said = self.farseal(&words)?;
         let fingerprint = said.lines().find_map(|line| line.rsplit_once("fingerprint: ")).context("no fingerprint")?.1;
+        let address = format!("127.0.0.1:{listens}");
         let words = ["pair", "accept", &paths[2], "--listen", &address, "--fingerprint", fingerprint];
         remote.farseal(&words).map(drop)
     }

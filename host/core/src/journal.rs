@@ -202,7 +202,7 @@ pub fn scan_segment(pair: PairId, bytes: &[u8]) -> Result<Scan, SegmentError> {
                 scan.valid_bytes = wide(at);
             }
             Err(tear) => {
-                if bytes[at..].iter().any(|byte| *byte != 0) {
+                if !is_blank(&bytes[at..]) {
                     scan.torn = Some(tear);
                     scan.durable = scan.durable.max(marks_beyond(&bytes[at..]));
                 }
@@ -211,6 +211,12 @@ pub fn scan_segment(pair: PairId, bytes: &[u8]) -> Result<Scan, SegmentError> {
         }
     }
     Ok(scan)
+}
+
+/// Nothing but zeroes: room that was reserved and not used. A page at a time, as there may be much of it.
+pub fn is_blank(bytes: &[u8]) -> bool {
+    const ZEROES: [u8; 4096] = [0; 4096];
+    bytes.chunks(ZEROES.len()).all(|page| *page == ZEROES[..page.len()])
 }
 
 /// Were promised records lost? `next` is the first sequence number that the scans did not reach, `durable` the

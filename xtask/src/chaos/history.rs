@@ -81,6 +81,8 @@ pub(crate) struct Judged {
     pub(crate) writes: usize,
     pub(crate) unanswered: usize,
     pub(crate) due: usize,
+    /// Answered, not promised to outlive a crash, and gone: proof that the crash took something.
+    pub(crate) lost: usize,
     pub(crate) flushes: usize,
     pub(crate) reads: usize,
 }
@@ -218,8 +220,21 @@ impl History {
             writes: self.writes.len(),
             unanswered: self.writes.values().filter(|write| write.answered.is_none()).count(),
             due: self.writes.values().filter(|write| is_due(write)).count(),
+            lost: self.writes.values().filter(|write| write.answered.is_some() && self.is_lost(write, image)).count(),
             flushes: self.flushes.iter().filter(|flush| flush.answered.is_some()).count(),
             reads: self.reads.len(),
+        })
+    }
+
+    /// Some block shows what was answered before this write was sent.
+    fn is_lost(&self, write: &Write, image: &[Seen]) -> bool {
+        (write.first..write.first + write.blocks).any(|block| {
+            let seen = usize::try_from(block).ok().and_then(|block| image.get(block));
+            seen.is_some_and(|seen| match self.place(block, *seen) {
+                Ok(Some(visible)) => visible.answered.is_some_and(|answered| answered < write.sent),
+                Ok(None) => true,
+                Err(_) => false,
+            })
         })
     }
 

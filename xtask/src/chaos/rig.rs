@@ -91,6 +91,8 @@ pub(crate) struct Rig {
     copies: u64,
     /// Initiators are answered when the remote is durable.
     sync: bool,
+    /// What the remote was last known to hold durably: it never becomes less.
+    safe: u64,
 }
 
 /// A moment before which everything answered has at most this sequence number.
@@ -104,16 +106,40 @@ struct Sample {
 impl Rig {
     /// Makes and pairs two nodes, and starts them.
     pub(crate) fn new(stage: &Rc<Stage>, binary: &Path, plugins: &Path, seed: u64, options: &[&str]) -> Result<Self> {
+        let port = free_port()?;
+        Self::over(stage, [binary, plugins], seed, options, [port, port])
+    }
+
+    /// As [`Self::new`]; main connects to the first port and the remote listens on the second: somebody else may carry
+    /// the link.
+    pub(crate) fn over(
+        stage: &Rc<Stage>,
+        [binary, plugins]: [&Path; 2],
+        seed: u64,
+        options: &[&str],
+        [connects, listens]: [u16; 2],
+    ) -> Result<Self> {
         let main = Site::init(stage, binary, plugins, "main")?;
         let remote = Site::init(stage, binary, plugins, "remote")?;
         let volume = main.dir.join("volume.img");
-        main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: MEBIBYTES, options })?;
+        let terms = PairTerms { name: PAIR, volume: &volume, mebibytes: MEBIBYTES, options };
+        main.pair_over(&remote, &terms, connects, listens)?;
         let blocks = usize::try_from(MEBIBYTES << 20)? / super::history::BLOCK;
         let mut random = Random(seed);
         let history = Arc::new(std::sync::Mutex::new(History::new(random.next(), blocks)));
         let counts = Counts::default();
-        let mut rig =
-            Self { main, remote, counts, random, history, load: None, rotating: Vec::new(), copies: 0, sync: false };
+        let mut rig = Self {
+            main,
+            remote,
+            counts,
+            random,
+            history,
+            load: None,
+            rotating: Vec::new(),
+            copies: 0,
+            sync: false,
+            safe: 0,
+        };
         rig.remote.start()?;
         rig.main.start()?;
         rig.wait_until_safe()?;
@@ -271,6 +297,7 @@ impl Rig {
                 total.writes += judged.writes;
                 total.unanswered += judged.unanswered;
                 total.due += judged.due;
+                total.lost += judged.lost;
                 total.flushes += judged.flushes;
                 total.reads += judged.reads;
             }
@@ -285,7 +312,41 @@ impl Rig {
         let status =
             self.main.wait_until("copying, with nothing owed", |status| status.is_safe() && status.epoch() > 0)?;
         self.counts.rotations = status.epoch();
+        let safe = status.mark("safe");
+        if safe < self.safe {
+            bail!("the remote had acknowledged record {} as durable, and now {safe}", self.safe);
+        }
+        self.safe = safe;
         Ok(())
+    }
+
+    /// Nothing is written any more: what a copy of the remote shows when it is taken over to is all that was answered.
+    pub(crate) fn prove_copy(&mut self) -> Result<()> {
+        self.wait_until_safe()?;
+        let safe = self.safe;
+        self.remote.kill()?;
+        let mut copy = self.copy_of_remote()?;
+        copy.start()?;
+        let begun = Instant::now();
+        let image = take_over(&copy, &self.history, safe)?;
+        self.took_over(begun);
+        let verdict = locked(&self.history).judge(&image, Due::AnsweredBefore(Tick(u64::MAX)));
+        self.note("a copy of the remote with nothing owed", verdict);
+        copy.kill()?;
+        std::fs::remove_dir_all(&copy.dir)?;
+        self.start_remote()?;
+        self.judge_main(Hit::Remote)
+    }
+
+    /// The remote must not run. The copy listens elsewhere.
+    fn copy_of_remote(&mut self) -> Result<Site> {
+        self.copies += 1;
+        let copy = self.remote.copy(&format!("copy{}", self.copies))?;
+        let text = std::fs::read_to_string(copy.config())?;
+        let listen =
+            text.lines().find(|line| line.starts_with("listen = \"127.")).context("the remote listens nowhere")?;
+        copy.edit(listen, &format!("listen = \"127.0.0.1:{}\"", free_port()?))?;
+        Ok(copy)
     }
 
     /// Both sites are killed under load. A copy of the remote is taken over to and judged; the pair goes on as it was.
@@ -310,12 +371,7 @@ impl Rig {
         // With the link up to the end, what was answered synchronously is at the remote.
         let due = if self.sync && first == Hit::Main { Tick(u64::MAX) } else { sampled };
         self.counts.sync_takeovers += usize::from(due > sampled);
-        self.copies += 1;
-        let mut copy = self.remote.copy(&format!("copy{}", self.copies))?;
-        let text = std::fs::read_to_string(copy.config())?;
-        let listen =
-            text.lines().find(|line| line.starts_with("listen = \"127.")).context("the remote listens nowhere")?;
-        copy.edit(listen, &format!("listen = \"127.0.0.1:{}\"", free_port()?))?;
+        let mut copy = self.copy_of_remote()?;
         copy.start()?;
         let begun = Instant::now();
         let image = take_over(&copy, &self.history, safe)?;

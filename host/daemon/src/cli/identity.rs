@@ -75,7 +75,7 @@ pub fn load(config: &Config) -> Result<Identity, IdentityError> {
 /// [`IdentityError`].
 pub fn provider(config: &Config) -> Result<Box<dyn KeyProvider>, IdentityError> {
     match &config.secrets {
-        Secrets::PassphraseFile(file) => Ok(Box::new(sealed(&config.node.identity_file(), file)?)),
+        Secrets::PassphraseFile(file) => Ok(Box::new(sealed(&config.node.identity_file(), file, Cost::RECOMMENDED)?)),
         Secrets::Credential => {
             let directory = CredentialsDirectory::from_environment().ok_or(IdentityError::NoCredential)?;
             Ok(Box::new(directory))
@@ -83,8 +83,9 @@ pub fn provider(config: &Config) -> Result<Box<dyn KeyProvider>, IdentityError> 
     }
 }
 
-pub(super) fn sealed(identity: &Path, passphrase: &Path) -> Result<PassphraseFile, IdentityError> {
-    Ok(PassphraseFile::new(identity, read_passphrase(passphrase)?, Cost::RECOMMENDED))
+/// `cost` is that of what is written.
+pub(super) fn sealed(identity: &Path, passphrase: &Path, cost: Cost) -> Result<PassphraseFile, IdentityError> {
+    Ok(PassphraseFile::new(identity, read_passphrase(passphrase)?, cost))
 }
 
 /// The file's one line.

@@ -15,7 +15,7 @@ use crate::config::example::example;
 use crate::keys::capsule::KemId;
 use crate::keys::card::NodeName;
 use crate::keys::identity::Identity;
-use crate::keys::seal_file::KeyProvider;
+use crate::keys::seal_file::{Cost, KeyProvider};
 
 /// `farseal init`.
 #[derive(Debug, Args)]
@@ -77,7 +77,9 @@ pub(super) fn init(init: &Init) -> Result<(), Failure> {
     if init.credential {
         std::io::stdout().write_all(&identity.to_stored()).map_err(|error| Failure::of(&error))?;
     } else {
-        let sealed = identity::sealed(&config.node.identity_file(), &dir.join(&passphrase));
+        let drawn = init.passphrase_file.is_none();
+        let cost = if drawn { Cost::OF_A_DRAWN_PASSPHRASE } else { Cost::RECOMMENDED };
+        let sealed = identity::sealed(&config.node.identity_file(), &dir.join(&passphrase), cost);
         let stored = sealed.map_err(|error| Failure::of(&error))?.store(&identity.to_stored());
         stored.map_err(|error| Failure::of(&error))?;
     }

@@ -158,6 +158,9 @@ impl Cost {
     pub const RECOMMENDED: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
     /// The least that Argon2 can do: guards nothing, for tests.
     pub const NEXT_TO_NOTHING: Self = Self { memory_kib: 8, passes: 1, lanes: 1 };
+    /// Of a passphrase that was drawn from 256 random bits: nobody guesses one at any cost, so that a restart after a
+    /// crash need not wait half a second for Argon2.
+    pub const OF_A_DRAWN_PASSPHRASE: Self = Self { memory_kib: 8, passes: 1, lanes: 1 };
     /// Least memory of a new file: 19 MiB, with which OWASP's password storage sheet asks for 2 passes.
     const LEAST_KIB: u32 = 19 * 1024;
     const LEAST_PASSES: u32 = 2;

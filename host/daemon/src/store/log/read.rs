@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use farseal_core::chain::Digest;
+use farseal_core::journal::is_blank;
 use farseal_core::record::{Framed, HEADER_BYTES, Header, HeaderError, TAG_BYTES};
 
 use super::{Flaw, Location, Shared, segment_path};
@@ -218,7 +219,7 @@ impl Cursor {
     pub(in crate::store) fn blank_from(&mut self, mut at: u64) -> Result<bool, StoreError> {
         while at < self.end {
             let piece = self.bytes(at, WINDOW_BYTES)?;
-            if piece.iter().any(|byte| *byte != 0) {
+            if !is_blank(piece) {
                 return Ok(false);
             }
             at += wide(piece.len());
