@@ -78,7 +78,7 @@ const COMMANDS: [Command; 13] = [
     },
     Command {
         name: "sim",
-        usage: "[--seconds S] [--seeds N] [--seed N] [--first N]",
+        usage: "[--seconds S] [--seeds N] [--seed N] [--first N] [--replay FILE [--step]]",
         purpose: "runs both sites in a world of one seed after the other; a minute of them unless told",
         run: sim::run,
     },

@@ -34,10 +34,12 @@ pub enum Fault {
     ClockJump,
     JournalRot,
     LogRot,
+    SnapshotPrimary,
+    SnapshotSecondary,
 }
 
 impl Fault {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::CrashPrimary,
         Self::CrashSecondary,
         Self::CrashBoth,
@@ -64,11 +66,13 @@ impl Fault {
         Self::ClockJump,
         Self::JournalRot,
         Self::LogRot,
+        Self::SnapshotPrimary,
+        Self::SnapshotSecondary,
     ];
 
     /// Ends the run early by design: what was promised is damaged, and the node says so.
     fn is_terminal(self) -> bool {
-        matches!(self, Self::JournalRot | Self::LogRot)
+        matches!(self, Self::JournalRot | Self::LogRot | Self::SnapshotPrimary | Self::SnapshotSecondary)
     }
 }
 

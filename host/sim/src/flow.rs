@@ -120,6 +120,12 @@ impl World {
         self.tell_primary(Input::Operator(Command::SetLimits(limits)))
     }
 
+    /// How many paths the operator wants, from the first on; the others are closed when they come.
+    pub fn wanted_paths(&self) -> usize {
+        let wanted = self.primary.machine.as_ref().map(|machine| machine.flow(self.clock()).way.paths);
+        wanted.map_or(1, usize::from)
+    }
+
     /// Sends in another order, or over fewer paths or more; one is always left.
     pub fn flow_command(&mut self) -> Outcome {
         if self.dice_flow.chance(500) {

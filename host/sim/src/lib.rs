@@ -27,6 +27,8 @@ pub mod faults;
 
 pub mod flow;
 
+pub mod rollback;
+
 pub mod mutation;
 
 pub mod model;

@@ -1,13 +1,14 @@
 //! `farseal-sim`: one seed, a number of seeds, or as many as fit into a time; prints what the runs have seen.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use farseal_sim::faults::Fault;
 use farseal_sim::stats::Stats;
 use farseal_sim::trace;
-use farseal_sim::world::{Settings, run};
+use farseal_sim::world::{Report, Settings, run};
 
 const USAGE: &str = "farseal-sim [--seed N] [--seeds N] [--seconds S] [--first N] [--operations N] [--without FAULT]..
 
@@ -17,7 +18,14 @@ const USAGE: &str = "farseal-sim [--seed N] [--seeds N] [--seconds S] [--first N
   --first N       the first seed (1 unless told)
   --operations N  operations before everything heals
   --brief 1       names failures, tells none (50 at most)
-  --without F     leaves a kind of fault out";
+  --without F     leaves a kind of fault out
+  --with F        puts a kind of fault in, often
+  --keep DIR      where failing runs are recorded (target/sim unless told)
+  --replay FILE   plays a recorded run again, and says whether it is the same
+  --step          with --replay: one event for each line of input";
+
+/// Every so many seeds one is run twice: a run is a function of its seed, or nothing here can be repeated.
+const TWICE_EVERY: u64 = 1000;
 
 #[derive(Debug, Default)]
 struct Wanted {
@@ -28,6 +36,10 @@ struct Wanted {
     operations: Option<u64>,
     brief: Option<u64>,
     without: BTreeSet<Fault>,
+    with: BTreeSet<Fault>,
+    keep: Option<PathBuf>,
+    replay: Option<PathBuf>,
+    step: bool,
 }
 
 fn main() -> ExitCode {
@@ -37,6 +49,9 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if let Some(file) = &wanted.replay {
+        return replay(file, wanted.step);
+    }
     let first = wanted.seed.or(wanted.first).unwrap_or(1);
     let count = if wanted.seed.is_some() {
         1
@@ -51,9 +66,17 @@ fn main() -> ExitCode {
         if until.is_some_and(|until| Instant::now() >= until) {
             break;
         }
-        let settings =
-            Settings { operations: wanted.operations, without: wanted.without.clone(), ..Settings::new(seed) };
+        let settings = Settings {
+            operations: wanted.operations,
+            without: wanted.without.clone(),
+            with: wanted.with.clone(),
+            ..Settings::new(seed)
+        };
         let report = run(&settings);
+        if seed % TWICE_EVERY == 0 && !is_repeatable(&settings) {
+            eprintln!("seed {seed} runs otherwise each time");
+            failed += 1;
+        }
         stats.add(&report.stats);
         if let Some(failure) = &report.failure {
             failed += 1;
@@ -62,6 +85,7 @@ fn main() -> ExitCode {
                 50
             } else {
                 eprintln!("{}", trace::tell(&report));
+                keep(&wanted, &report);
                 5
             };
             if failed == most {
@@ -78,20 +102,71 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn is_repeatable(settings: &Settings) -> bool {
+    let traced = Settings { traced: true, ..settings.clone() };
+    run(&traced).trace_hash == run(&traced).trace_hash
+}
+
+fn keep(wanted: &Wanted, report: &Report) {
+    let dir = wanted.keep.clone().unwrap_or_else(|| PathBuf::from("target/sim"));
+    let file = dir.join(format!("seed-{}.trace", report.settings.seed));
+    match std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&file, trace::record(report))) {
+        Ok(()) => eprintln!("recorded: cargo xtask sim --replay {} --step\n", file.display()),
+        Err(error) => eprintln!("{}: {error}", file.display()),
+    }
+}
+
+/// Plays a recorded run again.
+fn replay(file: &Path, step: bool) -> ExitCode {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => {
+            eprintln!("{}: {error}", file.display());
+            return ExitCode::from(2);
+        }
+    };
+    let Some((settings, failed, hash)) = trace::recorded(&text) else {
+        eprintln!("{}: no recorded run", file.display());
+        return ExitCode::from(2);
+    };
+    let report = run(&settings);
+    for line in &report.trace {
+        println!("{line}");
+        if step && std::io::stdin().read_line(&mut String::new()).is_err() {
+            break;
+        }
+    }
+    let fails = report.failure.as_ref().map(ToString::to_string);
+    println!("=> {}", fails.as_deref().unwrap_or("every promise is kept"));
+    let same = format!("{:016x}", report.trace_hash) == hash;
+    println!("{}", if same { "the run that was recorded" } else { "another run: the code has changed since" });
+    if fails.is_none() { ExitCode::SUCCESS } else { ExitCode::from(u8::from(fails == failed) + 1) }
+}
+
 fn parse(mut words: impl Iterator<Item = String>) -> Option<Wanted> {
     let mut wanted = Wanted::default();
     while let Some(word) = words.next() {
+        if word == "--step" {
+            wanted.step = true;
+            continue;
+        }
         let value = words.next()?;
         match word.as_str() {
+            "--keep" => wanted.keep = Some(value.into()),
+            "--replay" => wanted.replay = Some(value.into()),
             "--seed" => wanted.seed = Some(value.parse().ok()?),
             "--seeds" => wanted.seeds = Some(value.parse().ok()?),
             "--seconds" => wanted.seconds = Some(value.parse().ok()?),
             "--first" => wanted.first = Some(value.parse().ok()?),
             "--operations" => wanted.operations = Some(value.parse().ok()?),
             "--brief" => wanted.brief = Some(value.parse().ok()?),
-            "--without" => {
+            "--without" | "--with" => {
                 let fault = Fault::ALL.into_iter().find(|fault| fault.to_string() == value)?;
-                wanted.without.insert(fault);
+                if word == "--with" {
+                    wanted.with.insert(fault)
+                } else {
+                    wanted.without.insert(fault)
+                };
             }
             _ => return None,
         }

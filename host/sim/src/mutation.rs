@@ -41,4 +41,6 @@ pub enum Mutation {
     SpareUsed,
     /// The machine is not told of throttles.
     ThrottleIgnored,
+    /// The journal's disk says that a sync is done and keeps nothing of it: no node survives that, and a checker sees it.
+    SyncLies,
 }

@@ -80,6 +80,20 @@ enum MapOperation {
     Remove,
 }
 
+/// What outlives a process.
+#[derive(Clone, Debug)]
+pub struct PrimaryDisk {
+    tape: Tape,
+    home: Home,
+    homed: Sequence,
+    map: Option<(Vec<u8>, Sequence, Chain)>,
+    keys: BTreeMap<Epoch, KeyId>,
+    paused: bool,
+    fenced: Option<Generation>,
+    mode: Option<Mode>,
+    chosen: Chosen,
+}
+
 #[derive(Debug)]
 pub struct PrimarySite {
     pub machine: Option<Primary>,
@@ -191,6 +205,28 @@ impl PrimarySite {
             journal_disk_full: false,
             home_disk_full: false,
         }
+    }
+
+    /// All that a restored snapshot would bring back.
+    pub fn disk(&self) -> PrimaryDisk {
+        PrimaryDisk {
+            tape: self.tape.clone(),
+            home: self.home.clone(),
+            homed: self.homed,
+            map: self.map.clone(),
+            keys: self.keys.clone(),
+            paused: self.paused,
+            fenced: self.fenced,
+            mode: self.mode,
+            chosen: self.chosen,
+        }
+    }
+
+    pub fn set_back(&mut self, disk: PrimaryDisk) {
+        let PrimaryDisk { tape, home, homed, map, keys, paused, fenced, mode, chosen } = disk;
+        (self.tape, self.home, self.homed, self.map, self.keys) = (tape, home, homed, map, keys);
+        (self.paused, self.fenced, self.mode, self.chosen) = (paused, fenced, mode, chosen);
+        self.map_operations.clear();
     }
 
     /// The volume as an initiator reads it: home, under what waits in the buffer.
@@ -684,6 +720,8 @@ impl World {
                     Alarm::HardLimit => self.stats.see(Sometimes::HeldAtHardLimit),
                     Alarm::Behind => self.stats.see(Sometimes::JournalOverflow),
                     Alarm::JournalFailed | Alarm::Home(StoreFault::Failed) => self.primary.broken = true,
+                    // Not a false one: a disk was set back.
+                    Alarm::Diverged(_) if self.rollback.happened() => {}
                     Alarm::Diverged(Divergence::Fenced(_)) if self.sides.forked.is_some() => {
                         self.stats.see(Sometimes::Fenced);
                     }
@@ -717,7 +755,9 @@ impl World {
         match event {
             PrimaryEvent::Appended => self.appended(),
             PrimaryEvent::Synced { mark, through } => {
-                self.primary.tape.synced(mark);
+                if self.settings.mutation != Some(Mutation::SyncLies) {
+                    self.primary.tape.synced(mark);
+                }
                 self.primary.durable_on_disk = self.primary.durable_on_disk.max(through);
                 self.tell_primary(Input::JournalSynced { through })
             }

@@ -31,6 +31,14 @@ pub enum SecondaryEvent {
     KeyChecked { key: Sequence },
 }
 
+/// What outlives a process.
+#[derive(Clone, Debug)]
+pub struct SecondaryDisk {
+    log: Log,
+    generation: Generation,
+    taken_over: bool,
+}
+
 #[derive(Debug)]
 pub struct SecondarySite {
     pub machine: Option<Secondary>,
@@ -100,6 +108,25 @@ impl SecondarySite {
             acknowledged: Sequence::NONE,
             disk_full: false,
         }
+    }
+
+    pub fn disk(&self) -> SecondaryDisk {
+        SecondaryDisk { log: self.log.clone(), generation: self.generation, taken_over: self.taken_over }
+    }
+
+    pub fn set_back(&mut self, disk: SecondaryDisk) {
+        (self.log, self.generation, self.taken_over) = (disk.log, disk.generation, disk.taken_over);
+        (self.live, self.live_through) = (vec![0; self.live.len()], Sequence::NONE);
+        (self.offered, self.acknowledged) = (Sequence::NONE, Sequence::NONE);
+    }
+
+    /// Of each record up to `through`, by its number; a given-up number has none.
+    pub fn digests(&self, through: Sequence) -> Vec<Digest> {
+        let digest = |sequence: u64| {
+            let record = self.log.records.get(*self.records.get(&Sequence(sequence))?)?;
+            Some(scan_record(record, Sequence(sequence)).ok()?.0.digest)
+        };
+        (1..=through.0).map(|sequence| digest(sequence).unwrap_or(Digest([0; 32]))).collect()
     }
 
     pub fn key_at(&self, place: usize) -> Option<Facts> {

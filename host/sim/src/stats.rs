@@ -53,6 +53,9 @@ pub enum Sometimes {
     Paced,
     CopyOfZeroes,
     CopyResumed,
+    DiskSetBack,
+    SetBackNoticed,
+    OnePathHealed,
 }
 
 /// Sums over runs.
@@ -68,7 +71,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 48] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -114,6 +117,9 @@ impl Sometimes {
         Self::Paced,
         Self::CopyOfZeroes,
         Self::CopyResumed,
+        Self::DiskSetBack,
+        Self::SetBackNoticed,
+        Self::OnePathHealed,
     ];
 }
 

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 
-use crate::faults::Faults;
+use crate::dice::mix;
+use crate::faults::{Fault, Faults};
 use crate::world::{Report, Settings, run};
 
 /// How much of the end of a run is told.
@@ -12,20 +13,29 @@ const LINES_MAX: usize = 80;
 #[derive(Clone, Debug)]
 pub struct Trace {
     on: bool,
+    most: usize,
     lines: VecDeque<String>,
+    hash: u64,
 }
 
 impl Trace {
-    pub fn new(on: bool) -> Self {
-        Self { on, lines: VecDeque::new() }
+    /// With `whole`, every line is kept.
+    pub fn new(on: bool, whole: bool) -> Self {
+        Self { on, most: if whole { usize::MAX } else { LINES_MAX }, lines: VecDeque::new(), hash: 0 }
+    }
+
+    /// Of every line that was noted, kept or not.
+    pub fn hash(&self) -> u64 {
+        self.hash
     }
 
     pub fn note(&mut self, now_us: u64, line: impl FnOnce() -> String) {
         if self.on {
-            if self.lines.len() == LINES_MAX {
+            if self.lines.len() == self.most {
                 self.lines.pop_front();
             }
             let mut line = line();
+            self.hash = mix(self.hash ^ now_us ^ u64::from(crc32c::crc32c(line.as_bytes())) << 20);
             if let Some((at, _)) = line.char_indices().nth(400) {
                 line.truncate(at);
             }
@@ -87,6 +97,60 @@ pub fn tell(report: &Report) -> String {
     out
 }
 
+/// First line of a recorded run.
+const RECORDED: &str = "farseal-sim trace 1";
+
+/// A failing run as a file: its settings, how it fails, and every event, the shortest that is known.
+pub fn record(report: &Report) -> String {
+    let short = run(&Settings { traced: true, whole: true, ..shorten(report) });
+    let mut out = format!("{RECORDED}\nseed {}\n", short.settings.seed);
+    if let Some(operations) = short.settings.operations {
+        let _ = writeln!(out, "operations {operations}");
+    }
+    short.settings.without.iter().for_each(|fault| {
+        let _ = writeln!(out, "without {fault}");
+    });
+    short.settings.with.iter().for_each(|fault| {
+        let _ = writeln!(out, "with {fault}");
+    });
+    if let Some(failure) = &short.failure {
+        let _ = writeln!(out, "fails {failure}");
+    }
+    let _ = writeln!(out, "events {} hash {:016x}", short.trace.len(), short.trace_hash);
+    short.trace.iter().for_each(|line| {
+        let _ = writeln!(out, "{line}");
+    });
+    out
+}
+
+/// The settings of a recorded run, how it failed, and the hash of its events; `None` where it is no such file.
+pub fn recorded(text: &str) -> Option<(Settings, Option<String>, String)> {
+    let mut lines = text.lines();
+    if lines.next()? != RECORDED {
+        return None;
+    }
+    let mut settings = Settings::new(lines.next()?.strip_prefix("seed ")?.parse().ok()?);
+    (settings.traced, settings.whole) = (true, true);
+    let mut fails = None;
+    for line in lines {
+        match line.split_once(' ')? {
+            ("operations", count) => settings.operations = Some(count.parse().ok()?),
+            (which @ ("without" | "with"), name) => {
+                let fault = Fault::ALL.into_iter().find(|fault| fault.to_string() == name)?;
+                if which == "with" {
+                    settings.with.insert(fault)
+                } else {
+                    settings.without.insert(fault)
+                };
+            }
+            ("fails", failure) => fails = Some(failure.to_owned()),
+            ("events", rest) => return Some((settings, fails, rest.split_once(" hash ")?.1.to_owned())),
+            _ => return None,
+        }
+    }
+    None
+}
+
 fn command(settings: &Settings) -> String {
     let mut command = format!("cargo xtask sim --seed {}", settings.seed);
     if let Some(operations) = settings.operations {
@@ -94,6 +158,9 @@ fn command(settings: &Settings) -> String {
     }
     settings.without.iter().for_each(|fault| {
         let _ = write!(command, " --without {fault}");
+    });
+    settings.with.iter().for_each(|fault| {
+        let _ = write!(command, " --with {fault}");
     });
     command
 }

@@ -46,6 +46,11 @@ impl Sides {
         (self.forked, self.planned) = (Some(lineage), planned);
     }
 
+    /// This seed has an operator who changes sides.
+    pub fn may_change(&self) -> bool {
+        self.rate > 0
+    }
+
     pub fn is_changing(&self) -> bool {
         self.forked.is_some()
     }

@@ -19,6 +19,7 @@ use crate::link::{Link, Message, Side};
 use crate::model::Model;
 use crate::mutation::Mutation;
 use crate::primary::{PrimaryEvent, PrimarySite};
+use crate::rollback::Rollback;
 use crate::seal::KeyId;
 use crate::secondary::{SecondaryEvent, SecondarySite};
 use crate::stats::{Sometimes, Stats};
@@ -40,13 +41,25 @@ pub struct Settings {
     pub operations: Option<u64>,
     /// Kinds of fault that are left out.
     pub without: BTreeSet<Fault>,
+    /// Kinds that the run has whatever the seed draws, and often.
+    pub with: BTreeSet<Fault>,
     pub mutation: Option<Mutation>,
     pub traced: bool,
+    /// Every event is told, not only the last ones.
+    pub whole: bool,
 }
 
 impl Settings {
     pub fn new(seed: u64) -> Self {
-        Self { seed, operations: None, without: BTreeSet::new(), mutation: None, traced: false }
+        Self {
+            seed,
+            operations: None,
+            without: BTreeSet::new(),
+            with: BTreeSet::new(),
+            mutation: None,
+            traced: false,
+            whole: false,
+        }
     }
 }
 
@@ -57,6 +70,8 @@ pub struct Report {
     pub stats: Stats,
     pub failure: Option<Failure>,
     pub trace: Vec<String>,
+    /// Of every event of the run, where it was traced.
+    pub trace_hash: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -112,6 +127,7 @@ pub struct World {
     pub unopenable: BTreeSet<KeyId>,
     pub in_flight_bytes: u64,
     pub owed_may_have_changed: bool,
+    pub rollback: Rollback,
     /// Microseconds since the world began.
     pub now: u64,
     queue: BTreeMap<(u64, u64), Event>,
@@ -144,7 +160,8 @@ pub fn run(settings: &Settings) -> Report {
     for (fault, count) in &world.faults.injected {
         *world.stats.faults.entry(*fault).or_default() += count;
     }
-    Report { settings: settings.clone(), stats: world.stats, failure, trace: world.trace.lines() }
+    let trace_hash = world.trace.hash();
+    Report { settings: settings.clone(), stats: world.stats, failure, trace: world.trace.lines(), trace_hash }
 }
 
 impl World {
@@ -152,6 +169,7 @@ impl World {
         let seed = settings.seed;
         let mut dice = Dice::new(seed, 1);
         let mut faults = Faults::draw(seed, &settings.without);
+        settings.with.iter().for_each(|fault| faults.insist(*fault, 100));
         if settings.mutation == Some(Mutation::DamageIgnored) {
             faults.insist(Fault::JournalRot, 1000);
             faults.insist(Fault::CrashPrimary, 50);
@@ -182,10 +200,11 @@ impl World {
             nonces: Nonces::default(),
             stats: Stats { seeds: 1, ..Stats::default() },
             sides: Sides::draw(seed, settings.mutation == Some(Mutation::HandOverNotKept)),
-            trace: Trace::new(settings.traced),
+            trace: Trace::new(settings.traced, settings.whole),
             unopenable: BTreeSet::new(),
             in_flight_bytes: 0,
             owed_may_have_changed: true,
+            rollback: Rollback::default(),
             now: 0,
             queue: BTreeMap::new(),
             tie: 0,
@@ -244,6 +263,9 @@ impl World {
             Event::Deliver { path, session, to, message } => self.deliver(path, session, to, message),
             Event::Lost { path, session, side } => self.path_lost(path, session, side),
             Event::Mend(path) => {
+                if self.healed_at.is_some() {
+                    return Ok(());
+                }
                 self.link.line(path).cut = [false; 2];
                 Ok(())
             }
@@ -420,6 +442,7 @@ impl World {
                 self.after(span, Event::FreeSpace);
             }
         }
+        self.snapshots();
         if self.faults.strikes(Fault::ClockJump) {
             self.wall_offset = self.dice_life.between(1_600_000_000_000, 1_800_000_000_000);
         }
@@ -473,8 +496,15 @@ impl World {
         self.faults.healed = true;
         self.healed_at = Some(self.now);
         self.free_space();
-        for line in &mut self.link.lines {
-            line.cut = [false; 2];
+        // Of several paths now and then one alone comes back: it must do.
+        let wanted = self.wanted_paths().min(self.link.lines.len());
+        let alone = (self.link.lines.len() > 1 && self.dice_net.chance(250))
+            .then(|| to_usize(self.dice_net.below(crate::disk::wide(wanted))));
+        for (at, line) in self.link.lines.iter_mut().enumerate() {
+            line.cut = [alone.is_some_and(|alone| alone != at); 2];
+        }
+        if alone.is_some() {
+            self.stats.see(Sometimes::OnePathHealed);
         }
         if self.primary.broken {
             self.crash(Side::Primary);
@@ -491,10 +521,22 @@ impl World {
     }
 
     fn look(&mut self) -> Outcome {
+        if let Some(healed_at) = self.healed_at
+            && self.rollback.happened()
+        {
+            self.judge_rollback(healed_at)?;
+            if self.over {
+                return Ok(());
+            }
+        } else if self.rollback.happened() {
+            // A takeover of whatever the secondary has: nothing to compare it with.
+            self.over = true;
+            return Ok(());
+        }
         if self.healed_at.is_none() {
             return self.judge_takeover();
         }
-        if liveness::recovered(self) {
+        if liveness::recovered(self) && !self.rollback.happened() {
             self.over = true;
             check::bounds::at_rest(self)?;
             let found = self.primary.read_all();
@@ -515,6 +557,10 @@ impl World {
     /// What a takeover opens is what was offered, and the old primary is not believed any more.
     fn judge_takeover(&mut self) -> Outcome {
         let through = self.secondary.offered;
+        if self.rollback.happened() {
+            self.over = true;
+            return Ok(());
+        }
         if self.secondary.machine.as_ref().is_some_and(|machine| machine.status().taken_over) {
             self.over = true;
             return check::write_order::offered(self, through);

@@ -38,6 +38,11 @@ fn durability_checker_fires_when_journal_damage_is_passed_over() {
 }
 
 #[test]
+fn durability_checker_fires_when_the_disk_lies_about_a_sync() {
+    fires(Mutation::SyncLies, &[Checker::Durability]);
+}
+
+#[test]
 fn write_order_checker_fires_when_unsynced_records_are_sent() {
     // The secondary then holds records that the primary never had, which the machine itself calls a divergence.
     fires(Mutation::UnsyncedSent, &[Checker::WriteOrder, Checker::Liveness]);

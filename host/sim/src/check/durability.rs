@@ -26,6 +26,9 @@ pub fn promised(world: &mut World, orders: usize) -> Result<(), Failure> {
 
 /// A request over the first `orders` writes of this life was answered in a mode that waits for the secondary.
 pub fn promised_at_both(world: &mut World, orders: usize) -> Result<(), Failure> {
+    if world.rollback.happened() {
+        return Ok(());
+    }
     let through = world.model.through(orders).unwrap_or_default();
     let acknowledged = world.secondary.acknowledged;
     if through > acknowledged {
@@ -40,6 +43,9 @@ pub fn promised_at_both(world: &mut World, orders: usize) -> Result<(), Failure>
 
 /// The primary came back with everything up to `last`. `appended` was written before, nothing of it was lost if `whole`.
 pub fn primary_restarted(world: &World, last: Sequence, appended: Sequence, whole: bool) -> Result<(), Failure> {
+    if world.rollback.happened() {
+        return Ok(());
+    }
     let promised = world.model.promised.max(world.primary.durable_on_disk);
     if last < promised {
         return Err(Failure::new(
@@ -58,6 +64,9 @@ pub fn primary_restarted(world: &World, last: Sequence, appended: Sequence, whol
 
 /// The secondary welcomes a path with everything up to `contiguous`, perhaps after a crash.
 pub fn secondary_restarted(world: &World, contiguous: Sequence) -> Result<(), Failure> {
+    if world.rollback.happened() {
+        return Ok(());
+    }
     let acked = world.secondary.acknowledged;
     if contiguous < acked {
         return Err(Failure::new(

@@ -7,7 +7,7 @@ use crate::world::World;
 
 /// The secondary offers the records from after `before` to `through`.
 pub fn offered(world: &World, records: &[Sequence]) -> Result<(), Failure> {
-    let Some(machine) = &world.secondary.machine else { return Ok(()) };
+    let Some(machine) = world.secondary.machine.as_ref().filter(|_| !world.rollback.happened()) else { return Ok(()) };
     for sequence in records.iter().copied() {
         if !world.model.get(sequence).is_some_and(|rec| rec.header.kind.is_sealed()) {
             continue;
