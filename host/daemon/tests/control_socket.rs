@@ -124,6 +124,7 @@ fn pair() -> PairStatus {
             last_fault: None,
         }],
         last_error: Some(LastError { at: WallTime(1_699_999_988_000), message: "the link is lost".into(), next: None }),
+        history: None,
     }
 }
 

@@ -8,8 +8,8 @@ use farseal_core::preset::Preset;
 use farseal_core::units::{ByteLen, Millis, WallTime};
 
 use crate::control::api::{
-    FlowStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PluginStanding, PluginStatus, PresetStatus,
-    Role, RotationWord,
+    FlowStatus, HistoryStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PluginStanding, PluginStatus,
+    PresetStatus, Role, RotationWord,
 };
 
 /// The whole node.
@@ -49,6 +49,9 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
     let sealed = if pair.encrypted { "encrypted" } else { "NOT encrypted" };
     let kept = if pair.mode_kept { "" } else { " (NOT KEPT: answered without the copy)" };
     field(out, "mode", &format!("{}{kept}, {sealed}, generation {}", pair.mode, pair.generation));
+    if let Some(found) = &pair.history {
+        field(out, "history", &history(found));
+    }
     field(out, "link", &link(pair));
     field(out, "records", &marks(pair));
     if let Some(key) = &pair.key {
@@ -101,10 +104,21 @@ fn state(pair: &PairStatus) -> String {
     }
 }
 
+fn history(history: &HistoryStatus) -> String {
+    let mut text = format!("forked at record {}", history.fork);
+    if let Some((generation, record)) = history.base {
+        let _ = write!(text, ", over a base of generation {generation} at record {record}");
+    }
+    if !history.branches.is_empty() {
+        let _ = write!(text, "; branches {}", history.branches.join(", "));
+    }
+    text
+}
+
 fn behind(pair: &PairStatus) -> String {
     let lag = &pair.lag;
     if matches!(pair.state, PairState::TakingOver | PairState::TakenOver { .. }) {
-        return "no other site is copied to".to_owned();
+        return "the other site is away: what is written here is remembered for it".to_owned();
     }
     match (pair.role, lag.time) {
         (Role::Primary, _) if lag.records == 0 && lag.bytes.0 == 0 => "nothing: the copy has every write".to_owned(),

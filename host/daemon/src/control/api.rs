@@ -79,6 +79,21 @@ pub struct PairStatus {
     pub plugins: Vec<PluginStatus>,
     /// The last thing that went wrong.
     pub last_error: Option<LastError>,
+    /// Where the history that is written or kept here comes from; `None` for a pair's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryStatus>,
+}
+
+/// What changes of sides left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HistoryStatus {
+    /// The last record that the generation before has, too.
+    pub fork: Sequence,
+    /// What this site's own volume is a state of, where it keeps a copy: generation and record.
+    pub base: Option<(Generation, Sequence)>,
+    /// The branches that lie here.
+    pub branches: Vec<String>,
 }
 
 /// Which side of a pair.

@@ -10,11 +10,12 @@ use farseal_core::units::{BlockCount, ByteLen, Generation, Millis, Sequence};
 use super::Shared;
 use super::pair::{PairNode, Side, Taken};
 use crate::control::api::{
-    JournalUse, KeyStatus, Lag, LastError, Marks, Mode, NextRotation, NodeStatus, PairState, PairStatus, PluginSlot,
-    PluginStanding, PluginStatus, Role, RotationWord,
+    HistoryStatus, JournalUse, KeyStatus, Lag, LastError, Marks, Mode, NextRotation, NodeStatus, PairState, PairStatus,
+    PluginSlot, PluginStanding, PluginStatus, Role, RotationWord,
 };
 use crate::lane::{Event as LaneEvent, Lane, LaneView};
 use crate::replica::Event as ReplicaEvent;
+use crate::role::Control;
 
 /// How long a console waits for a busy lane.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -213,7 +214,22 @@ impl PairNode {
             key: None,
             plugins: self.plugin_status(),
             last_error: None::<LastError>,
+            history: self.history_status(),
         }
+    }
+
+    /// What changes of sides left on disk; nothing, where it cannot be read now.
+    fn history_status(&self) -> Option<HistoryStatus> {
+        let directory = self.makings.directory();
+        let control = Control::load(&directory).ok()?;
+        let lineage = control.lineage?;
+        let keeps = control.keeps.filter(|_| control.taken_over_at.is_none());
+        let branches = super::branch::list(&directory).unwrap_or_default();
+        Some(HistoryStatus {
+            fork: lineage.fork,
+            base: keeps.map(|keeps| (keeps.base_generation, keeps.base)),
+            branches: branches.iter().map(super::branch::Branch::name).collect(),
+        })
     }
 
     pub(super) fn plugin_status(&self) -> Vec<PluginStatus> {
