@@ -101,7 +101,12 @@ impl Site {
                     self.primary.handle(at(self.now), Input::EpochPrepared { epoch, slot });
                 }
                 Output::Destage { through } => self.primary.handle(at(self.now), Input::Destaged { through }),
-                Output::ReadForCopy { extent } => self.reads.push(extent),
+                Output::ReadForCopy { extent, at_once: false } => self.reads.push(extent),
+                Output::ReadForCopy { extent, at_once: true } => {
+                    self.tickets += 1;
+                    let ticket = Ticket(self.tickets);
+                    self.primary.handle(at(self.now), Input::CopyRead { ticket, what: What::Data, extent });
+                }
                 Output::PersistOwed { stamp, .. } => {
                     self.kept = self.primary.owed_map().cloned();
                     self.primary.handle(at(self.now), Input::OwedPersisted { stamp });
@@ -319,6 +324,21 @@ fn zeroes_are_copied_as_such_and_use_nothing_of_the_throttle() {
 }
 
 #[test]
+fn a_place_that_is_written_all_the_time_is_copied_all_the_same() {
+    let mut site = copying(Limits::default());
+    for _ in 0..40 {
+        // Into each read that is under way, before it comes back.
+        for extent in site.reads.clone() {
+            site.tickets += 1;
+            let block = Extent::new(extent.first(), BlockCount(1)).unwrap();
+            site.tell(Input::Write { ticket: Ticket(site.tickets), what: What::Data, extent: block, fua: false });
+        }
+        site.copy(What::Data);
+    }
+    assert_eq!(site.primary.status().copy, CopyState::InOrder);
+}
+
+#[test]
 fn a_restart_in_the_middle_of_a_copy_repeats_an_eighth_of_the_volume_at_most() {
     let slow = Limits { initial_copy: rate(4 * MIB), ..Limits::default() };
     let mut site = copying(slow);
@@ -356,6 +376,11 @@ fn a_journal_above_high_water_slows_writes_and_one_that_is_full_does_not() {
         site.tell(Input::JournalBytes { bytes });
         site.primary.pace_us()
     };
+    assert_eq!(fill(&mut site, 90), 0, "the journal waits for home, and nobody for the secondary");
+    fill(&mut site, 10);
+    site.write();
+    let through = site.primary.status().last;
+    site.tell(Input::HomeSynced { through });
     assert_eq!([fill(&mut site, 50), fill(&mut site, 80)], [0, 0]);
     let (low, high) = (fill(&mut site, 85), fill(&mut site, 99));
     assert!(0 < low && low < high && high <= 20_000, "{low} and {high} microseconds");

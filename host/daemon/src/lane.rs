@@ -284,6 +284,10 @@ struct Runner {
     /// Writes that are copies of what home holds already, or gets from an earlier write.
     copies: BTreeSet<Ticket>,
     reader: Sender<Extent>,
+    /// The newest write that core has been told of.
+    heard: Ticket,
+    /// Reads at once that found a write which core has not been told of: read again when it has.
+    early_copies: Vec<Extent>,
     replies: BTreeMap<Ticket, Reply>,
     /// Requests that wait for room.
     backlog: VecDeque<Event>,
@@ -342,6 +346,8 @@ impl Runner {
             writes: BTreeMap::new(),
             copies: BTreeSet::new(),
             reader,
+            heard: Ticket(0),
+            early_copies: Vec::new(),
             replies: BTreeMap::new(),
             backlog: VecDeque::new(),
             syncer,
@@ -396,6 +402,7 @@ impl Runner {
             }
             inputs.push(Input::Tick);
             self.primary.handle_all(self.clock.now(), inputs);
+            std::mem::take(&mut self.early_copies).into_iter().for_each(|extent| self.read_at_once(extent));
             self.carry_out();
             self.serve_backlog();
             if stop {
@@ -596,6 +603,7 @@ impl Runner {
 
     /// Core is told of a write that has its place in the data buffer.
     fn hear(&mut self, ticket: Ticket, what: What, extent: Extent, fua: bool, inputs: &mut Vec<Input>) {
+        self.heard = self.heard.max(ticket);
         inputs.push(Input::Write { ticket, what, extent, fua });
     }
 
@@ -739,7 +747,8 @@ impl Runner {
                 let bytes = self.journal.bytes();
                 self.primary.handle(self.clock.now(), Input::JournalBytes { bytes });
             }
-            Output::ReadForCopy { extent } => drop(self.reader.send(extent)),
+            Output::ReadForCopy { extent, at_once: false } => drop(self.reader.send(extent)),
+            Output::ReadForCopy { extent, at_once: true } => self.read_at_once(extent),
             Output::DiscardCopy { ticket } => {
                 self.copies.remove(&ticket);
                 self.writes.remove(&ticket);
@@ -912,6 +921,17 @@ impl Runner {
                 let _ = jobs.send(Send::Close);
             }
         }
+    }
+
+    /// Before the next write is taken in. What a connection has placed meanwhile must not be in the copy, which has its
+    /// place in front of it.
+    fn read_at_once(&mut self, extent: Extent) {
+        let read = self.read_blocks(extent).map(|bytes| Some(Bytes::from(bytes)));
+        if self.buffer.newest(extent) > Some(self.heard) {
+            return self.early_copies.push(extent);
+        }
+        let input = self.copy_read(extent, read);
+        self.primary.handle(self.clock.now(), input);
     }
 
     fn copy_read(&mut self, extent: Extent, read: reader::ReadForCopy) -> Input {

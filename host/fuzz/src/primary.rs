@@ -309,7 +309,7 @@ impl Site {
                     assert!(range.first <= range.last && range.last <= self.synced, "only what is durable is sent");
                 }
                 Output::PersistOwed { stamp, .. } => self.asked.push(Asked::PersistOwed(stamp)),
-                Output::ReadForCopy { extent } => {
+                Output::ReadForCopy { extent, .. } => {
                     assert!(extent.end().0 <= BLOCKS, "copies lie inside the volume");
                     self.asked.push(Asked::ReadForCopy(extent));
                 }

@@ -614,11 +614,15 @@ impl World {
                 let bytes = ByteLen(self.primary.tape.bytes());
                 self.tell_primary_later(Input::JournalBytes { bytes })
             }
-            Output::ReadForCopy { extent } => {
+            Output::ReadForCopy { extent, at_once } => {
                 // The disk reads at one instant of the time that it takes: the first, which is the hardest case.
                 let image = self.primary.read_all();
                 let from = to_usize(extent.first().0);
                 let stamps = image[from..from + to_usize(extent.blocks().0)].to_vec();
+                if at_once {
+                    self.stats.see(Sometimes::CopyReadAtOnce);
+                    return self.primary_event(PrimaryEvent::CopyRead { extent, stamps });
+                }
                 let delay = self.disk_delay(4_000);
                 self.after(delay, soon(PrimaryEvent::CopyRead { extent, stamps }));
                 Ok(())

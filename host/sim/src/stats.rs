@@ -56,6 +56,7 @@ pub enum Sometimes {
     DiskSetBack,
     SetBackNoticed,
     OnePathHealed,
+    CopyReadAtOnce,
 }
 
 /// Sums over runs.
@@ -71,7 +72,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 49] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -120,6 +121,7 @@ impl Sometimes {
         Self::DiskSetBack,
         Self::SetBackNoticed,
         Self::OnePathHealed,
+        Self::CopyReadAtOnce,
     ];
 }
 

@@ -72,6 +72,8 @@ pub(super) struct Copying {
     cleared: u64,
     /// The secondary has said where its base differs, and a map with that in it owes it until the resync's end.
     told: bool,
+    /// What was read and written meanwhile: to be read again, at once.
+    hot: Vec<Extent>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +127,7 @@ impl Copying {
             persisting: VecDeque::new(),
             cleared: 0,
             told: false,
+            hot: Vec::new(),
         }
     }
 
@@ -237,7 +240,10 @@ impl Copying {
         };
         let good =
             !read.stale && read.extent == extent && matches!(self.phase, Phase::Resync { stage: Stage::Open, .. });
-        if !good {
+        if read.stale && matches!(self.phase, Phase::Resync { stage: Stage::Open, .. }) {
+            // The map has it as under way still.
+            self.hot.push(read.extent);
+        } else if !good {
             self.read_failed(extent);
         }
         good
@@ -303,6 +309,7 @@ impl Copying {
     fn fall_behind(&mut self) {
         if let Phase::Resync { map, .. } = std::mem::replace(&mut self.phase, Phase::InOrder) {
             let mut map = map;
+            self.hot.clear();
             map.forget_copies();
             self.phase = Phase::Behind { map };
         }
@@ -350,6 +357,16 @@ impl Primary {
         let Phase::Resync { map, stage: Stage::Open } = &mut self.copying.phase else {
             return;
         };
+        // A granule at a time, each before the next write: where initiators write all the time, too, a copy gets done.
+        let granule = OWED_GRANULE_BYTES.0 / self.settings.block_bytes.as_u64();
+        for hot in std::mem::take(&mut self.copying.hot) {
+            let firsts = (hot.first().0..hot.end().0).step_by(usize::try_from(granule).unwrap_or(usize::MAX));
+            let granules = firsts.filter_map(|first| Extent::new(Lba(first), BlockCount(granule)));
+            for extent in granules.filter_map(|extent| extent.intersection(hot)) {
+                self.copying.reads.insert(extent.first(), Read { extent, stale: false });
+                self.outputs.push_back(Output::ReadForCopy { extent, at_once: true });
+            }
+        }
         let kind = map.progress().map_or(CopyKind::Resync, |(kind, ..)| kind);
         self.flow.copy_as(now, kind);
         let mut busy = Vec::new();
@@ -365,7 +382,7 @@ impl Primary {
             }
             self.copying.reads.insert(extent.first(), Read { extent, stale: false });
             self.flow.copies(extent.blocks().byte_len(self.settings.block_bytes));
-            self.outputs.push_back(Output::ReadForCopy { extent });
+            self.outputs.push_back(Output::ReadForCopy { extent, at_once: false });
         }
         busy.into_iter().for_each(|extent| map.copy_failed(extent));
     }
@@ -385,6 +402,7 @@ impl Primary {
     pub(super) fn owe_everything(&mut self) {
         let mut map = OwedMap::full(self.settings.blocks, self.settings.block_bytes);
         map.begin(CopyKind::Initial);
+        self.copying.hot.clear();
         self.copying.phase = Phase::Behind { map };
         self.transfer.stop_sending();
         // Asked for is done, whatever crashes.

@@ -167,10 +167,15 @@ impl Primary {
         FlowStatus { way: flow.way, carrier: self.transfer.current(), limits: flow.limits, journal, copy }
     }
 
+    /// It is the secondary that keeps records in the journal: home has what the secondary lacks.
+    fn secondary_is_waited_for(&self) -> bool {
+        self.settings.paired && self.copying.sends() && self.transfer.acked() < self.homed
+    }
+
     /// By how much the driver delays the answer to an initiator's write, in microseconds: only above high water, and only
     /// while it is the secondary that the journal waits for. Behind, the dirty map makes room, and nobody is slowed.
     pub fn pace_us(&self) -> u64 {
-        if !self.settings.paired || !self.copying.sends() {
+        if !self.secondary_is_waited_for() {
             return 0;
         }
         self.flow.pacing.delay_us(self.journal_bytes, self.settings.journal_bytes_max)
@@ -200,8 +205,7 @@ impl Primary {
     /// Tells the operator once each time that the journal rises above high water.
     pub(super) fn run_high_water(&mut self, now: Now) {
         let high = self.flow.pacing.high_water(self.settings.journal_bytes_max);
-        let waits = self.settings.paired && self.copying.sends();
-        if waits && self.journal_bytes > high && !self.flow.is_high {
+        if self.secondary_is_waited_for() && self.journal_bytes > high && !self.flow.is_high {
             self.flow.is_high = true;
             self.flow.high_waters += 1;
             self.alarm(now, Alarm::HighWater);

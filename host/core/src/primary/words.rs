@@ -326,9 +326,11 @@ pub enum Output {
     TrimJournal {
         through: Sequence,
     },
-    /// Read these blocks, as they are now, for a copy.
+    /// Read these blocks, as they are now, for a copy. `at_once`: initiators keep writing here, so that a read beside them
+    /// comes to nothing again and again; read before any other input.
     ReadForCopy {
         extent: Extent,
+        at_once: bool,
     },
     /// Forget what was read under this ticket: it is not what the blocks hold any more, or no longer wanted.
     DiscardCopy {

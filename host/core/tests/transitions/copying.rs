@@ -87,7 +87,7 @@ impl Site {
                     self.stamp = stamp;
                     self.does.push("persist map".into());
                 }
-                Output::ReadForCopy { extent } => self.does.push(format!("read {extent}")),
+                Output::ReadForCopy { extent, .. } => self.does.push(format!("read {extent}")),
                 Output::DropOwed => self.does.push("drop map".into()),
                 Output::DiscardCopy { .. } => self.does.push("discard copy".into()),
                 Output::Send { range, .. } => self.does.push(format!("send {}-{}", range.first, range.last)),

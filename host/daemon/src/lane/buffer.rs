@@ -76,7 +76,6 @@ impl Buffer {
     }
 
     /// The newest write that any of the blocks is of.
-    #[cfg(test)]
     #[must_use]
     pub fn newest(&self, extent: Extent) -> Option<Ticket> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
