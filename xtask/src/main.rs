@@ -98,7 +98,7 @@ const COMMANDS: [Command; 13] = [
     Command {
         name: "test",
         usage: "",
-        purpose: "installs what tests need, builds plugins, runs every test",
+        purpose: "installs what tests need, builds plugins, runs every test and a minute of chaos",
         run: test::run,
     },
     Command { name: "ci", usage: "", purpose: "format, lints, tidy, test: everything that must hold", run: ci::run },

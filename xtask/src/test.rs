@@ -1,14 +1,18 @@
-//! `cargo xtask test`: sets up what the tests need, builds the plugins, runs every test, and closes with a summary.
+//! `cargo xtask test`: sets up what the tests need, builds the plugins, runs every test and a minute of chaos, and
+//! closes with a summary.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use crate::plugins;
 use crate::tools::{self, Tool};
-use crate::workspace::Workspace;
+use crate::workspace::{self, Workspace};
+
+/// Kills, power cuts and a troubled link, from a seed of the moment.
+const CHAOS_MINUTES: &str = "1";
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     if !words.is_empty() {
@@ -31,10 +35,14 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
         tally.take(&line);
     }
     let status = child.wait()?;
-    print_summary(&tally, &missing, begun.elapsed().as_secs());
     if !status.success() {
+        print_summary(&tally, &missing, begun.elapsed().as_secs());
         bail!("tests failed: see above");
     }
+    // A program of its own: it may leave for a mount namespace.
+    let mut chaos = Command::new(std::env::current_exe()?);
+    workspace::run(chaos.args(["chaos", "--minutes", CHAOS_MINUTES]))?;
+    print_summary(&tally, &missing, begun.elapsed().as_secs());
     Ok(())
 }
 
