@@ -16,7 +16,7 @@ pub use farseal_core::flow::Transfer;
 use farseal_core::flow::{Limits, Pacing};
 use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
-use farseal_core::units::{BlockBytes, ByteLen, PairId, VolumeId};
+use farseal_core::units::{BlockBytes, ByteLen, Millis, PairId, VolumeId};
 use farseal_plugin::{Digest, Grant};
 
 use crate::keys::card::{NodeName, PeerCard};
@@ -46,6 +46,8 @@ pub struct Config {
     pub nbd: Nbd,
     /// `[link]`.
     pub link: Link,
+    /// `[site]`.
+    pub site: Site,
     /// `[metrics]`.
     pub metrics: Metrics,
     /// `[plugins]`.
@@ -56,6 +58,8 @@ pub struct Config {
     pub volumes: Vec<Volume>,
     /// `[[pair]]`; names and ids are unique, peers and volumes exist.
     pub pairs: Vec<Pair>,
+    /// `[[group]]`; names are unique. Groups that say nothing need no section.
+    pub groups: Vec<Group>,
 }
 
 /// Who the node is, and where its own files lie.
@@ -138,6 +142,32 @@ pub struct Link {
     pub listen: Option<SocketAddr>,
 }
 
+/// Who leads this site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Site {
+    /// This node; it holds the site's control information.
+    Leads {
+        /// Where the site's other nodes connect. `None`: this node is alone.
+        listen: Option<SocketAddr>,
+        /// The `[[peer]]`s that are nodes of this site.
+        members: Vec<String>,
+    },
+    /// Another node.
+    Follows {
+        /// Its `[[peer]]`, which has addresses.
+        lead: String,
+    },
+}
+
+/// What the lead knows of a group beside its pairs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// What `[[pair]]`s call it.
+    pub name: String,
+    /// Between two cuts; `None`: none are made by themselves.
+    pub cuts: Option<Millis>,
+}
+
 /// Where Prometheus may scrape. The control socket always serves `/metrics`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metrics {
@@ -213,6 +243,8 @@ pub struct Pair {
     pub volume_id: VolumeId,
     /// The `[[peer]]` with the other side.
     pub peer: String,
+    /// Pairs of one group are cut, paused and taken over together.
+    pub group: String,
     /// This side.
     pub side: PairSide,
     /// Are records sealed? The same at both sites.
@@ -308,6 +340,15 @@ impl Config {
     #[must_use]
     pub fn pair(&self, name: &str) -> Option<&Pair> {
         self.pairs.iter().find(|pair| pair.name == name)
+    }
+}
+
+impl Config {
+    /// May pairs of other configurations be in this pair's group, or others of this one?
+    #[must_use]
+    pub fn is_grouped(&self, pair: &Pair) -> bool {
+        let alone = matches!(&self.site, Site::Leads { listen: None, .. });
+        !alone || self.pairs.iter().filter(|other| other.group == pair.group).count() > 1
     }
 }
 

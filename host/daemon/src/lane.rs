@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farseal_core::frame::{Ack, Differs, HandOver, KeyRefusal, Welcome};
+use farseal_core::group::CutName;
 use farseal_core::limits::COMMIT_BYTES_MAX;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
@@ -26,7 +27,7 @@ use farseal_core::primary::{
 };
 use farseal_core::record::Kind;
 use farseal_core::rotation::{KeyLimits, KeyUse, Refused};
-use farseal_core::units::{BlockCount, Epoch, Extent, Generation, Incarnation, Lba, Path, Sequence, Ticket};
+use farseal_core::units::{BlockCount, CutNumber, Epoch, Extent, Generation, Incarnation, Lba, Path, Sequence, Ticket};
 use farseal_core::window::Range;
 use tokio::sync::watch;
 
@@ -143,6 +144,19 @@ pub enum Event {
         epoch: Epoch,
     },
     PolicyDecided(Vec<farseal_core::primary::Decision>),
+    /// A group's cut was opened at the intake; see there.
+    OpenCut {
+        cut: CutNumber,
+        lanes: u16,
+    },
+    ReleaseCut {
+        cut: CutNumber,
+    },
+    ConfirmCut {
+        cut: CutNumber,
+        lanes: u16,
+        name: Option<CutName>,
+    },
     Operator {
         command: Command,
         done: Done,
@@ -234,7 +248,8 @@ impl Lane {
         let (home, settings) = (Arc::clone(&parts.home), parts.settings);
         let threads = |source| StoreError::io(FilePath::new("."), "start the lane's threads", source);
         let pacer = Pacer::start().map_err(threads)?;
-        let intake = Arc::new(Intake::new(Arc::clone(&buffer), settings.block_bytes, inbox.clone(), pacer));
+        let intake = Intake::new(Arc::clone(&buffer), settings.block_bytes, parts.clock, inbox.clone(), pacer);
+        let intake = Arc::new(intake);
         let reader = reader::start(&home, &buffer, settings.block_bytes, &intake).map_err(threads)?;
         let journal = found.journal.reader();
         let way = found.recovered.chosen.way.unwrap_or(settings.flow.way);
@@ -279,6 +294,8 @@ struct Runner {
     stalled: bool,
     buffer: Arc<Buffer>,
     intake: Arc<Intake>,
+    /// A group's cut is open, as far as the inbox says: what is placed here is withheld.
+    holding: bool,
     home: Arc<dyn Home>,
     writes: BTreeMap<Ticket, Bytes>,
     /// Writes that are copies of what home holds already, or gets from an earlier write.
@@ -342,6 +359,7 @@ impl Runner {
             stalled: false,
             buffer,
             intake,
+            holding: false,
             home: parts.home,
             writes: BTreeMap::new(),
             copies: BTreeSet::new(),
@@ -378,6 +396,7 @@ impl Runner {
             self.intake.pacer.set_delay(self.primary.pace_us());
             let open = self.backlog.is_empty() && self.swaps.is_empty() && self.primary.room() == Room::Open;
             self.intake.set_room(open);
+            self.intake.set_standing(self.primary.standing());
             let first = match self.wait(events) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -539,6 +558,15 @@ impl Runner {
                 self.operators.extend(self.swaps.drain(..));
                 inputs.push(Input::Operator(Command::HandOver));
             }
+            Event::OpenCut { cut, lanes } => {
+                self.holding = lanes > 1;
+                inputs.push(Input::OpenCut { cut, lanes });
+            }
+            Event::ReleaseCut { cut } => {
+                self.holding = false;
+                inputs.push(Input::ReleaseCut { cut });
+            }
+            Event::ConfirmCut { cut, lanes, name } => inputs.push(Input::ConfirmCut { cut, lanes, name }),
             Event::Operator { command, done } => {
                 self.operators.push_back(done);
                 inputs.push(Input::Operator(command));
@@ -556,10 +584,12 @@ impl Runner {
     }
 
     fn place(&mut self, event: Event, inputs: &mut Vec<Input>) {
+        let event = self.without_ragged_zeroes(event);
         let ticket = self.ticket();
         let (what, extent, fua, reply) = match event {
             Event::Write { offset, data, fua, reply } => match self.whole_blocks(offset, data) {
                 Ok((extent, data)) => {
+                    self.withhold(extent);
                     self.buffer.write(ticket, extent.first(), &data);
                     self.writes.insert(ticket, data);
                     (What::Data, extent, fua, reply)
@@ -568,6 +598,7 @@ impl Runner {
             },
             Event::Zero { offset, len, fua, what, reply } => match self.zero_extent(offset, len, what, inputs) {
                 Ok(Some(extent)) => {
+                    self.withhold(extent);
                     self.buffer.zero(ticket, extent);
                     (what, extent, fua, reply)
                 }
@@ -592,6 +623,9 @@ impl Runner {
             | Event::EpochPrepared(_)
             | Event::EpochFailed { .. }
             | Event::PolicyDecided(_)
+            | Event::OpenCut { .. }
+            | Event::ReleaseCut { .. }
+            | Event::ConfirmCut { .. }
             | Event::Operator { .. }
             | Event::Owed { .. }
             | Event::Look { .. }
@@ -599,6 +633,13 @@ impl Runner {
         };
         self.replies.insert(ticket, reply);
         self.hear(ticket, what, extent, fua, inputs);
+    }
+
+    /// Before readers can see it.
+    fn withhold(&self, extent: Extent) {
+        if self.holding {
+            self.intake.withhold(extent);
+        }
     }
 
     /// Core is told of a write that has its place in the data buffer.
@@ -655,6 +696,23 @@ impl Runner {
         Ok((extent, Bytes::from(whole)))
     }
 
+    /// Zeroes that cover no whole block are an ordinary write: its answer waits for what it did.
+    fn without_ragged_zeroes(&self, event: Event) -> Event {
+        if let Event::Zero { offset, len, fua, what: What::Data | What::Zero, reply } = event {
+            if self.has_no_whole_block(offset, len) {
+                let data = Bytes::from(vec![0; usize::try_from(len).unwrap_or(0)]);
+                return Event::Write { offset, data, fua, reply };
+            }
+            return Event::Zero { offset, len, fua, what: What::Zero, reply };
+        }
+        event
+    }
+
+    fn has_no_whole_block(&self, offset: u64, len: u64) -> bool {
+        let block = self.settings.block_bytes.as_u64();
+        len > 0 && offset.div_ceil(block) >= (offset + len) / block
+    }
+
     /// The whole blocks of a run of zeroes. Its ragged ends become ordinary writes; a trim's are left alone, as it
     /// promises nothing.
     fn zero_extent(
@@ -677,6 +735,7 @@ impl Runner {
                 let zeroes = Bytes::from(vec![0; usize::try_from(len).unwrap_or(0)]);
                 let (extent, data) = self.whole_blocks(at, zeroes)?;
                 let ticket = self.ticket();
+                self.withhold(extent);
                 self.buffer.write(ticket, extent.first(), &data);
                 self.writes.insert(ticket, data);
                 self.hear(ticket, What::Data, extent, false, inputs);

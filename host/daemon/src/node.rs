@@ -10,7 +10,7 @@ use std::time::Duration;
 use farseal_core::units::{Incarnation, Instant};
 use farseal_plugin::PluginHost;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
@@ -25,6 +25,8 @@ use crate::nbd::server::{Config as NbdConfig, Endpoint, Listen, Server};
 use crate::nbd::tls::TlsMode;
 use crate::plain::PlainVolume;
 use crate::plugins::{FileCache, host_options};
+use crate::site::Site;
+use crate::site::lead::ToLead;
 use crate::store::files::{self, DirLock};
 use crate::store::home::RawHome;
 
@@ -35,6 +37,7 @@ pub mod operate;
 pub mod pair;
 pub mod preset;
 pub mod sides;
+pub mod site;
 pub mod status;
 pub mod turn;
 
@@ -54,6 +57,9 @@ pub struct Shared {
     pub runtime: tokio::runtime::Handle,
     pub started: Instant,
     pub ready: AtomicBool,
+    pub site: Arc<Site>,
+    /// A copy here holds other cuts of its group than before.
+    pub cuts_changed: Arc<Notify>,
 }
 
 /// A node that runs until it is told to stop.
@@ -82,6 +88,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let socket = config.node.control_socket.clone();
     let metrics = config.metrics.listen;
     let node = Arc::new(tokio::task::spawn_blocking(move || Node::start(config)).await??);
+    let lead = node.join_site().await?;
     node.listen_link().await?;
     for pair in &node.pairs {
         tokio::spawn(Arc::clone(pair).follow_presets());
@@ -107,6 +114,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         server.stop().await;
     }
     let _ = serving.await;
+    if let Some(lead) = lead {
+        let _ = lead.send(ToLead::Stop);
+    }
     tokio::task::spawn_blocking(move || node.pairs.iter().for_each(|pair| pair.stop())).await?;
     Ok(())
 }
@@ -143,6 +153,8 @@ impl Node {
             runtime: tokio::runtime::Handle::current(),
             started: clock.now().instant,
             ready: AtomicBool::new(false),
+            site: Arc::default(),
+            cuts_changed: Arc::default(),
             config,
         });
         let mut pairs = Vec::new();

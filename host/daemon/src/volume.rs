@@ -114,7 +114,13 @@ impl Export for Volume {
 
     fn submit(&self, request: Request, reply: Reply) {
         match request {
-            Request::Read { offset, len } => reply.done(answer(self.read(offset, len).map(Answer::Data))),
+            Request::Read { offset, len } => {
+                let outcome = answer(self.read(offset, len).map(Answer::Data));
+                match covering(self.lane.settings.block_bytes, offset, u64::from(len)) {
+                    Ok(extent) => self.lane.intake.read(extent, reply, outcome),
+                    Err(_) => reply.done(outcome),
+                }
+            }
             Request::Write { offset, data, fua } => self.lane.intake.write(offset, data, fua, reply),
             Request::Flush => self.lane.intake.flush(reply),
             Request::Trim { offset, len, fua } => {

@@ -34,6 +34,7 @@ impl Operator for Fake {
             now: WallTime(1_700_000_000_000),
             uptime: Millis(61_000),
             pairs: vec![pair()],
+            site: None,
         }
     }
 
@@ -67,14 +68,23 @@ impl Operator for Fake {
                 | PairCommand::RemovePreset(_)
                 | PairCommand::Suspect(_)
                 | PairCommand::Pause(_)
-                | PairCommand::TakeOver
                 | PairCommand::Rejoin
                 | PairCommand::SwapSides
                 | PairCommand::Branch(_)
+                | PairCommand::TakeOver(_)
                 | PairCommand::CopyAll
                 | PairCommand::Swap(_) => Ok(CommandReply::new(command.name())),
             }
         })
+    }
+
+    fn group(&self, group: &str, command: GroupCommand) -> BoxFuture<'_, Result<CommandReply, CommandError>> {
+        let reply = CommandReply::new(format!("{group}: {command:?}"));
+        Box::pin(async move { Ok(reply) })
+    }
+
+    fn site(&self) -> BoxFuture<'_, Result<SiteView, CommandError>> {
+        Box::pin(async { Err(CommandError::Failed { reason: "there is no lead".into(), next: None }) })
     }
 
     fn plugins(&self) -> Vec<PluginStatus> {
@@ -182,7 +192,7 @@ async fn every_command_arrives_unchanged() {
         PairCommand::Rotate(Rotate { how: Some(How::Pause), reason: Some("drill \"7\"".into()), force: true }),
         PairCommand::Rotate(Rotate::default()),
         PairCommand::Suspect(Suspect { epoch: Epoch(4) }),
-        PairCommand::Pause(Pause { wait: false, by: Some("backup".into()), span: Some(Millis(60_000)) }),
+        PairCommand::Pause(Pause { wait: false, by: Some("backup".into()), span: Some(Millis(60_000)), alone: true }),
         PairCommand::SetMode(SetMode { mode: Mode::SyncFlush }),
         PairCommand::SetTransfer(SetTransfer { transfer: farseal_core::flow::Transfer::Scheduled, paths: Some(3) }),
         PairCommand::Throttle(Throttle { link: Some(SetRate::None), ..Throttle::default() }),
@@ -191,7 +201,7 @@ async fn every_command_arrives_unchanged() {
             preset: farseal_core::preset::Preset::TimeOfDay { pause: 120, resume: 360, days: [true; 7], offset: -30 },
         }),
         PairCommand::RemovePreset(RemovePreset { name: "night".into() }),
-        PairCommand::TakeOver,
+        PairCommand::TakeOver(TakeOver::default()),
         PairCommand::CopyAll,
         PairCommand::Swap(Swap {
             slot: PluginSlot::Policy,
@@ -219,7 +229,7 @@ async fn a_refusal_says_which_state_and_which_command_would() {
     };
     let state = refused(client.command("vault-1", &PairCommand::Resume).await.unwrap_err());
     let side = refused(client.command("vault-1", &PairCommand::Scrub).await.unwrap_err());
-    let name = refused(client.command("no/pair", &PairCommand::TakeOver).await.unwrap_err());
+    let name = refused(client.command("no/pair", &PairCommand::TakeOver(TakeOver::default())).await.unwrap_err());
     assert_eq!((state.code, side.code, name.code), (ErrorCode::Refused, ErrorCode::Refused, ErrorCode::NotFound));
     insta::assert_snapshot!(
         [state, side, name].map(|reply| format!("{}\n  next: {}", reply.message, reply.next.unwrap())).join("\n")

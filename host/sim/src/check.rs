@@ -4,6 +4,7 @@ pub mod bounds;
 pub mod durability;
 pub mod epoch;
 pub mod fence;
+pub mod group_cut;
 pub mod liveness;
 pub mod nonce;
 pub mod owed;
@@ -28,6 +29,7 @@ pub enum Checker {
     Liveness,
     /// A site whose disk was set back was not noticed, or has overwritten something.
     Rollback,
+    GroupCut,
     /// A machine or the driver met what it calls impossible.
     Panic,
 }

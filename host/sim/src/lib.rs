@@ -33,6 +33,8 @@ pub mod mutation;
 
 pub mod model;
 
+pub mod group;
+
 pub mod check;
 
 pub mod stats;

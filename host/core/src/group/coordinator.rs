@@ -346,18 +346,11 @@ impl Coordinator {
             self.abandon(vec![lane]);
         }
         self.lanes.insert(lane, Some(standing));
-        match self.phase {
-            Phase::Paused { cut, lanes } => {
-                self.outputs.push_back(Output::Confirm { lane, cut, lanes, name: None });
-                if standing.pause == PauseState::Running {
-                    self.outputs.push_back(Output::Pause { lane });
-                }
+        if let Phase::Paused { cut, lanes } = self.phase {
+            self.outputs.push_back(Output::Confirm { lane, cut, lanes, name: None });
+            if standing.pause == PauseState::Running {
+                self.outputs.push_back(Output::Pause { lane });
             }
-            // Paused with the group, and away when it went on.
-            Phase::Running if standing.pause != PauseState::Running && self.lanes.len() > 1 => {
-                self.outputs.push_back(Output::Resume { lane });
-            }
-            Phase::Running => {}
         }
     }
 
@@ -366,7 +359,8 @@ impl Coordinator {
         if *released != cut || !waiting.remove(&lane) {
             return;
         }
-        if !whole {
+        // A lane that is alone has nobody to wait for, and withheld nothing.
+        if !whole && self.lanes.len() > 1 {
             self.abandon(vec![lane]);
         }
     }
@@ -393,6 +387,11 @@ impl Coordinator {
         let Phase::Paused { cut, .. } = self.phase else {
             return self.answer(ticket, Err(Refusal::NotPaused));
         };
+        let (missing, _) = self.waits_for();
+        if !missing.is_empty() {
+            // One that did not hear of it would stay behind, and nothing here would say why.
+            return self.answer(ticket, Err(Refusal::Missing(missing)));
+        }
         self.phase = Phase::Running;
         self.outputs.push_back(Output::Persist { phase: self.phase });
         self.tell_all(|lane| Output::Resume { lane });

@@ -2,7 +2,7 @@
 //! that tell the secondary of it.
 
 use super::*;
-use crate::group::Hold;
+use crate::group::{Hold, LaneStanding};
 use crate::limits::CUT_HOLD_MAX;
 
 /// What this lane knows of its group's cuts.
@@ -83,6 +83,23 @@ impl GroupCuts {
 }
 
 impl Primary {
+    /// Answers to what is accepted now are withheld.
+    pub fn holds(&self) -> bool {
+        self.group.hold.is_some()
+    }
+
+    /// What a group's coordinator must know of this lane; whether something was written is not known here.
+    pub fn standing(&self) -> LaneStanding {
+        let copies = self.fenced.is_none() && self.transfer.diverged().is_none();
+        LaneStanding {
+            in_order: copies && self.copying.state() == CopyState::InOrder,
+            written: false,
+            pause: self.pause_state(),
+            newest: self.group.newest,
+            copied: self.group.copied,
+        }
+    }
+
     /// A cut that is open still is over: its coordinator has gone on to the next.
     pub(super) fn on_open_cut(&mut self, now: Now, cut: CutNumber, lanes: u16) {
         if cut <= self.group.newest {
@@ -90,7 +107,9 @@ impl Primary {
         }
         self.group.newest = cut;
         let until = now.instant.plus(CUT_HOLD_MAX);
-        self.group.hold = Some(Held { hold: Hold::new(cut), after: self.accepted, until });
+        let held = Held { hold: Hold::new(cut), after: self.accepted, until };
+        // A lane that is alone in its group has nobody to wait for.
+        self.group.hold = Some(held).filter(|_| lanes > 1);
         self.mark_cut(CutMark::Boundary { cut, lanes });
     }
 

@@ -228,6 +228,7 @@ fn all_lanes_stop_at_one_cut_and_one_that_comes_back_stops_there_too() {
     assert_eq!(group.later(1_000), "", "no cut is made before resume");
     assert_eq!(group.wants(Command::Pause), "answer 7 no: the group is paused");
     group.tell(Input::Left { lane: lane(2) });
+    assert_eq!(group.wants(Command::Resume), "answer 7 no: 1 of the group's pairs cannot be reached");
     assert!(group.joined(2, GOOD).starts_with("confirm 2 B, pause B"));
     assert!(!group.coordinator.status(Now::default()).settled);
     let copied = CutCopied { boundary: CutNumber(2), confirmed: CutNumber(2) };

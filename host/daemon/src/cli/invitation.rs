@@ -19,6 +19,7 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Invitation {
     pub(super) pair: String,
+    pub(super) group: String,
     pub(super) id: PairId,
     pub(super) volume_id: VolumeId,
     pub(super) size: ByteLen,
@@ -53,6 +54,8 @@ pub(super) enum InvitationError {
 struct Text {
     format: u32,
     pair: String,
+    #[serde(default = "default_group")]
+    group: String,
     id: String,
     volume_id: String,
     size_bytes: u64,
@@ -63,6 +66,10 @@ struct Text {
     card: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<String>,
+}
+
+fn default_group() -> String {
+    sections::DEFAULT_GROUP.into()
 }
 
 impl FromStr for Invitation {
@@ -89,6 +96,7 @@ impl FromStr for Invitation {
                 .map(|address| parse_peer_address(address).map_err(|error| InvitationError::Address(error.to_string())))
                 .collect::<Result<_, _>>()?,
             pair: text.pair,
+            group: text.group,
         })
     }
 }
@@ -98,6 +106,7 @@ impl fmt::Display for Invitation {
         let text = Text {
             format: FORMAT,
             pair: self.pair.clone(),
+            group: self.group.clone(),
             id: self.id.to_string(),
             volume_id: self.volume_id.to_string(),
             size_bytes: self.size.0,

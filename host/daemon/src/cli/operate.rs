@@ -1,6 +1,7 @@
 //! Commands for a pair of the running node.
 
 use clap::{Args, Subcommand, ValueEnum};
+use farseal_core::group::CutName;
 use farseal_core::primary::Mode;
 use farseal_core::rotation::How;
 use farseal_core::units::{Epoch, Millis};
@@ -8,7 +9,7 @@ use farseal_core::units::{Epoch, Millis};
 use super::failure::{Exit, Failure};
 use super::{Place, agreed, say, wait_for};
 use crate::config::units::{SPAN_FORM, parse_span};
-use crate::control::api::{CommandReply, PairCommand, Pause, Rotate, SetMode, Suspect};
+use crate::control::api::{CommandReply, GroupCommand, PairCommand, Pause, Rotate, SetMode, Suspect, TakeOver};
 
 /// One variant for each command.
 #[derive(Debug, Subcommand)]
@@ -29,20 +30,38 @@ pub(super) enum Operate {
                             answers. A preset's pause becomes the caller's."
     )]
     Pause {
-        /// The pair.
-        pair: String,
+        #[command(flatten)]
+        what: Target,
         /// Come back when both sites hold that state.
         #[arg(long)]
         wait: bool,
         /// Who asks, for the status and the log.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", conflicts_with = "group")]
         by: Option<String>,
         /// Resume by itself after this, as 30m.
-        #[arg(long = "for", value_name = "SPAN", value_parser = span)]
+        #[arg(long = "for", value_name = "SPAN", value_parser = span, conflicts_with = "group")]
         span: Option<Millis>,
+        /// The pair without the others of its group.
+        #[arg(long, conflicts_with = "group")]
+        alone: bool,
     },
     /// Go on after a pause.
     Resume {
+        #[command(flatten)]
+        what: Target,
+    },
+    /// Make a cut of a group now: a point that all its copies can be recovered at.
+    Cut {
+        /// The group.
+        group: String,
+        /// What to call it: up to 42 characters of a-z, A-Z, 0-9, '.', '_' and '-'.
+        #[arg(value_parser = CutName::new)]
+        name: Option<CutName>,
+    },
+    /// No longer wait for a pair of a group whose node is gone for good.
+    Forget {
+        /// The group.
+        group: String,
         /// The pair.
         pair: String,
     },
@@ -56,8 +75,11 @@ pub(super) enum Operate {
     },
     /// On the secondary's node: make it the side that writes. The old primary is fenced off.
     Takeover {
-        /// The pair.
-        pair: String,
+        #[command(flatten)]
+        what: Target,
+        /// The pair without the others of its group, at its own state.
+        #[arg(long, conflicts_with = "group")]
+        alone: bool,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -82,6 +104,17 @@ pub(super) enum Operate {
         /// The pair.
         pair: String,
     },
+}
+
+/// A pair, or all pairs of a group.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Target {
+    /// The pair.
+    pair: Option<String>,
+    /// All pairs of this group, on whatever nodes of the site, at one cut.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
 }
 
 /// `farseal rotate`.
@@ -126,8 +159,55 @@ impl From<ModeArg> for Mode {
     }
 }
 
+/// What a command line comes to.
+enum Told {
+    Pair(String, PairCommand),
+    Group(String, GroupCommand),
+}
+
+impl Target {
+    fn told(self, pair: PairCommand, group: GroupCommand) -> Told {
+        match (self.pair, self.group) {
+            (_, Some(name)) => Told::Group(name, group),
+            (name, None) => Told::Pair(name.unwrap_or_default(), pair),
+        }
+    }
+
+    fn name(&self) -> String {
+        match (&self.pair, &self.group) {
+            (_, Some(group)) => format!("--group {group}"),
+            (pair, None) => pair.clone().unwrap_or_default(),
+        }
+    }
+}
+
 pub(super) fn operate(place: &Place, command: Operate) -> Result<(), Failure> {
+    let told = told(command)?;
+    let client = place.client()?;
+    let reply = wait_for(async {
+        Ok(match &told {
+            Told::Pair(pair, command) => client.command(pair, command).await?,
+            Told::Group(group, command) => client.group(group, command).await?,
+        })
+    })?;
+    print(&reply)
+}
+
+fn told(command: Operate) -> Result<Told, Failure> {
     let (pair, command) = match command {
+        Operate::Cut { group, name } => return Ok(Told::Group(group, GroupCommand::Cut { name })),
+        Operate::Forget { group, pair } => return Ok(Told::Group(group, GroupCommand::Forget { pair })),
+        Operate::Pause { what, wait, by, span, alone } => {
+            let pause = Pause { wait, by, span, alone };
+            return Ok(what.told(PairCommand::Pause(pause), GroupCommand::Pause { wait }));
+        }
+        Operate::Resume { what } => return Ok(what.told(PairCommand::Resume, GroupCommand::Resume)),
+        Operate::Takeover { what, alone, yes } => {
+            if !yes {
+                confirm_takeover(&what.name())?;
+            }
+            return Ok(what.told(PairCommand::TakeOver(TakeOver { alone }), GroupCommand::TakeOver));
+        }
         Operate::Rotate(RotateArgs { pair, how, reason, force }) => {
             let how = how.map(|how| match how {
                 HowArg::InBand => How::InBand,
@@ -136,23 +216,13 @@ pub(super) fn operate(place: &Place, command: Operate) -> Result<(), Failure> {
             (pair, PairCommand::Rotate(Rotate { how, reason, force }))
         }
         Operate::Suspect { pair, epoch } => (pair, PairCommand::Suspect(Suspect { epoch: Epoch(epoch) })),
-        Operate::Pause { pair, wait, by, span } => (pair, PairCommand::Pause(Pause { wait, by, span })),
-        Operate::Resume { pair } => (pair, PairCommand::Resume),
         Operate::Mode { pair, mode } => (pair, PairCommand::SetMode(SetMode { mode: mode.into() })),
-        Operate::Takeover { pair, yes } => {
-            if !yes {
-                confirm_takeover(&pair)?;
-            }
-            (pair, PairCommand::TakeOver)
-        }
         Operate::Rejoin { pair } => (pair, PairCommand::Rejoin),
         Operate::Swap { pair } => (pair, PairCommand::SwapSides),
         Operate::Scrub { pair } => (pair, PairCommand::Scrub),
         Operate::CopyAll { pair } => (pair, PairCommand::CopyAll),
     };
-    let client = place.client()?;
-    let reply = wait_for(async { Ok(client.command(&pair, &command).await?) })?;
-    print(&reply)
+    Ok(Told::Pair(pair, command))
 }
 
 fn span(text: &str) -> Result<Millis, String> {

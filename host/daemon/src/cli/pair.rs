@@ -19,7 +19,7 @@ use super::invitation::{INVITATION_BYTES_MAX, Invitation};
 use super::operate::ModeArg;
 use super::{Place, agreed, identity, say, show};
 use crate::config::sections::{
-    DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_POLICY, DEFAULT_RECOVERY, is_name, parse_peer_address,
+    DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_GROUP, DEFAULT_POLICY, DEFAULT_RECOVERY, is_name, parse_peer_address,
 };
 use crate::config::units::parse_size;
 use crate::config::write::{append, pair_section, peer_section, volume_section};
@@ -70,6 +70,9 @@ pub(super) struct Create {
     /// Where the remote node reaches this one; --listen's address unless given.
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_peer_address)]
     own_address: Vec<PeerAddress>,
+    /// The group that the pair is cut, paused and taken over with; its pairs may be on several nodes of the site.
+    #[arg(long, default_value = DEFAULT_GROUP, value_parser = named)]
+    group: String,
     /// Send records as they are.
     #[arg(long)]
     no_encrypt: bool,
@@ -198,6 +201,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         id: PairId(random_id()?),
         volume_id: VolumeId(random_id()?),
         peer: peer.name.clone(),
+        group: create.group.clone(),
         side: PairSide::Primary { volume: volume.name.clone() },
         encrypted: !create.no_encrypt,
         block_bytes: create.block_bytes,
@@ -215,6 +219,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
     let invitation = Invitation {
         addresses: own_addresses(&config, create),
         pair: pair.name.clone(),
+        group: pair.group.clone(),
         id: pair.id,
         volume_id: pair.volume_id,
         size,
@@ -260,8 +265,8 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
     let config = place.config()?;
     let text = read_small(&accept.invitation)?;
     let invitation: Invitation = text.parse().map_err(|error| of_file(&accept.invitation, &error))?;
-    if !is_name(&invitation.pair) {
-        return Err(Failure::new(Exit::Failed, "the invitation's pair name is unsound", "ask for another one"));
+    if !is_name(&invitation.pair) || !is_name(&invitation.group) {
+        return Err(Failure::new(Exit::Failed, "the invitation's names are unsound", "ask for another one"));
     }
     let fingerprint = invitation.card.fingerprint();
     say(&format!(
@@ -309,6 +314,7 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
         id: invitation.id,
         volume_id: invitation.volume_id,
         peer: peer.name.clone(),
+        group: invitation.group,
         side: PairSide::Secondary { export: invitation.pair, size: invitation.size },
         encrypted: invitation.encrypted,
         block_bytes: invitation.block_bytes,
@@ -377,6 +383,7 @@ fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) ->
         id: PairId::default(),
         volume_id: VolumeId::default(),
         peer: String::new(),
+        group: DEFAULT_GROUP.into(),
         side: PairSide::Primary { volume: String::new() },
         encrypted: true,
         block_bytes: BlockBytes::DEFAULT,

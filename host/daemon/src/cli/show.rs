@@ -28,6 +28,9 @@ pub(super) fn node(status: &NodeStatus) -> String {
         out.push('\n');
         pair(&mut out, each, status.now);
     }
+    if let Some(site) = &status.site {
+        super::show_site::of_node(&mut out, site);
+    }
     out
 }
 
@@ -74,7 +77,7 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
 }
 
 /// The state in plain words. What is not protected says so first.
-fn state(pair: &PairStatus) -> String {
+pub(super) fn state(pair: &PairStatus) -> String {
     let peer = line(&pair.peer);
     match (&pair.state, pair.role) {
         (PairState::Starting, _) => "starting: replays what the last run left".to_owned(),
@@ -299,7 +302,7 @@ fn field(out: &mut String, name: &str, text: &str) {
 }
 
 /// Text from elsewhere as one line that cannot move a terminal's cursor.
-fn line(text: &str) -> String {
+pub(super) fn line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

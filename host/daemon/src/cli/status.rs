@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::failure::{Exit, Failure};
-use super::{Place, say, show, wait_for};
+use super::{Place, say, show, show_site, wait_for};
 use crate::control::api::NodeStatus;
 
 /// How often `--watch` asks: as often as a person reads.
@@ -21,6 +21,9 @@ pub(super) struct Status {
     /// The node's whole answer.
     #[arg(long, conflicts_with = "watch")]
     json: bool,
+    /// The whole site, through its lead: every node and every group.
+    #[arg(long, conflicts_with = "pair")]
+    site: bool,
     /// Again each second, until stopped.
     #[arg(long)]
     watch: bool,
@@ -30,6 +33,20 @@ pub(super) fn status(place: &Place, wanted: &Status) -> Result<(), Failure> {
     let client = place.client()?;
     wait_for(async {
         loop {
+            if wanted.site {
+                let view = client.site().await?;
+                if wanted.json {
+                    let text = serde_json::to_string_pretty(&view).map_err(|error| Failure::of(&error))?;
+                    return say(&(text + "\n"));
+                }
+                let clear = if wanted.watch { CLEAR } else { "" };
+                say(&format!("{clear}{}", show_site::site(&view)))?;
+                if !wanted.watch {
+                    return Ok(());
+                }
+                tokio::time::sleep(WATCH_INTERVAL).await;
+                continue;
+            }
             let found = only(client.status().await?, wanted.pair.as_deref())?;
             if wanted.json {
                 let text = serde_json::to_string_pretty(&found).map_err(|error| Failure::of(&error))?;

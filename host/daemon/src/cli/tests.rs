@@ -85,6 +85,7 @@ fn screen(pairs: Vec<PairStatus>) -> String {
         now: WallTime(1_700_000_100_000),
         uptime: Millis(273_600_000),
         pairs,
+        site: None,
     })
 }
 

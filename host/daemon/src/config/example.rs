@@ -50,6 +50,15 @@ listen = ["unix:nbd.sock"]
 [link]
 #listen = "0.0.0.0:7440"
 
+# The nodes of this site, for groups with pairs on several of them. Not needed on a node that is alone.
+[site]
+# true where this node leads: it holds the site's control information and makes the groups' cuts. Elsewhere the name of
+# the lead's peer section, whose addresses are where the lead listens for its site.
+#lead = true
+# The lead only: where the site's other nodes connect, and the names of their peer sections.
+#listen = "0.0.0.0:7441"
+#members = ["remote"]
+
 # Prometheus. The control socket always serves /metrics; this adds a TCP address, without a password.
 [metrics]
 #listen = "127.0.0.1:9740"
@@ -91,6 +100,8 @@ listen = ["unix:nbd.sock"]
 #volume-id = "ffeeddccbbaa99887766554433221100"
 # The [[peer]] with the other side.
 #peer = "remote"
+# Pairs of one group, on whatever nodes of the site, are cut, paused and taken over together; name it alike at both sites.
+#group = "default"
 # "primary" where initiators write, "secondary" where the copy is kept.
 #role = "primary"
 # Primary: the [[volume]]. Secondary: the export's name after a takeover; the pair's name unless given.
@@ -132,6 +143,12 @@ listen = ["unix:nbd.sock"]
 #policy = { component = "interval", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }
 #disguise = { component = "cover", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }
 #recovery = { component = "on-access", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }
+
+# What the lead knows of a group; a group needs no section.
+#[[group]]
+#name = "default"
+# How often the pairs of a group of several get a common point to recover to: a duration of at least 40ms, or "off".
+#cuts = "250ms"
 "##;
 
 #[cfg(test)]

@@ -16,8 +16,10 @@ use super::{
 use crate::keys::card::{NodeName, PeerCard};
 
 mod pair;
+mod site;
 
 pub(crate) use pair::{DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_POLICY, DEFAULT_RECOVERY, parse_id};
+pub(crate) use site::DEFAULT_GROUP;
 
 /// Bytes of a path of a Unix socket, without the final zero (unix(7): `sun_path` has 108).
 const SOCKET_PATH_MAX: usize = 107;
@@ -50,9 +52,25 @@ fn read(source: &Source<'_>) -> Result<Config, ConfigError> {
     let volumes = each(&mut root, "volume", |table| volume(table, base, &mut names, &mut paths))?;
     let mut context = pair::Context::new(base, &plugins, &peers, &volumes, &link);
     let pairs = each(&mut root, "pair", |table| pair::pair(table, &mut context))?;
+    let site = site::site(&mut root, &peers)?;
+    let mut names = Unique::default();
+    let groups = each(&mut root, "group", |table| site::group(table, &mut names))?;
     root.finish()?;
 
-    Ok(Config { file: source.file.to_owned(), node, secrets, nbd, link, metrics, plugins, peers, volumes, pairs })
+    Ok(Config {
+        file: source.file.to_owned(),
+        node,
+        secrets,
+        nbd,
+        link,
+        site,
+        metrics,
+        plugins,
+        peers,
+        volumes,
+        pairs,
+        groups,
+    })
 }
 
 /// The folder that relative paths count from.

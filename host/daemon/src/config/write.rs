@@ -111,6 +111,7 @@ pub fn pair_section(pair: &Pair) -> String {
     line(&mut text, "id", &quoted(&pair.id.to_string()));
     line(&mut text, "volume-id", &quoted(&pair.volume_id.to_string()));
     line(&mut text, "peer", &quoted(&pair.peer));
+    line(&mut text, "group", &quoted(&pair.group));
     match &pair.side {
         PairSide::Primary { volume } => {
             line(&mut text, "role", "\"primary\"");

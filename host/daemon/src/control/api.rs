@@ -15,6 +15,8 @@ pub use preset::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::site::words::{GroupCommand, GroupStatus, SiteStatus, SiteView};
+
 /// A node, as it is now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -31,6 +33,9 @@ pub struct NodeStatus {
     pub uptime: Millis,
     /// In the order of the configuration.
     pub pairs: Vec<PairStatus>,
+    /// The site's groups as its lead said last; `None` while it cannot be reached.
+    #[serde(default)]
+    pub site: Option<SiteStatus>,
 }
 
 /// A pair, as this side sees it.
@@ -311,14 +316,14 @@ pub enum PairCommand {
     AddPreset(AddPreset),
     /// No longer.
     RemovePreset(RemovePreset),
-    /// Make this secondary the side that writes.
-    TakeOver,
     /// Become the keeper of the history of the site that took over.
     Rejoin,
     /// Hand over to the other site, which holds everything, and become its keeper.
     SwapSides,
     /// What this site wrote and no history has.
     Branch(BranchCommand),
+    /// Make this secondary the side that writes.
+    TakeOver(TakeOver),
     /// Check every record of the copy, without a key.
     Scrub,
     /// Copy the whole volume afresh.
@@ -358,6 +363,32 @@ pub struct Pause {
     /// Resume by itself after this; `None`: when somebody resumes.
     #[serde(rename = "for")]
     pub span: Option<Millis>,
+    /// Without the others of its group.
+    pub alone: bool,
+}
+
+/// Parameters of a group's `cut`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct CutParameters {
+    /// What the operator calls it.
+    pub name: Option<farseal_core::group::CutName>,
+}
+
+/// Parameters of a group's `forget`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ForgetParameters {
+    /// The pair whose node is gone for good.
+    pub pair: String,
+}
+
+/// Parameters of `takeover`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct TakeOver {
+    /// Without the others of its group, at its own state.
+    pub alone: bool,
 }
 
 /// Parameters of `mode`.
@@ -481,10 +512,10 @@ impl PairCommand {
             Self::Throttle(_) => "throttle",
             Self::AddPreset(_) => "preset-add",
             Self::RemovePreset(_) => "preset-remove",
-            Self::TakeOver => "takeover",
             Self::Rejoin => "rejoin",
             Self::SwapSides => "swap-sides",
             Self::Branch(_) => "branch",
+            Self::TakeOver(_) => "takeover",
             Self::Scrub => "scrub",
             Self::CopyAll => "copy-all",
             Self::Swap(_) => "swap",

@@ -11,7 +11,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::api::{CommandReply, ErrorReply, NodeStatus, PairCommand, PluginStatus};
+use super::api::{
+    CommandReply, CutParameters, ErrorReply, ForgetParameters, GroupCommand, NodeStatus, PairCommand, Pause,
+    PluginStatus, SiteView,
+};
 
 /// Bytes of a reply at most: the status of 1 024 pairs takes a quarter of it.
 const REPLY_BYTES_MAX: usize = 16 << 20;
@@ -112,13 +115,36 @@ impl Client {
             PairCommand::Swap(parameters) => json(parameters)?,
             PairCommand::Branch(parameters) => json(parameters)?,
             PairCommand::Resume
-            | PairCommand::TakeOver
             | PairCommand::Rejoin
             | PairCommand::SwapSides
             | PairCommand::Scrub
             | PairCommand::CopyAll => Vec::new(),
+            PairCommand::TakeOver(parameters) => json(parameters)?,
         };
         let path = format!("/v1/pairs/{}/{}", escaped(pair), command.name());
+        self.ask(Method::POST, &path, body).await
+    }
+
+    /// The whole site, through its lead.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn site(&self) -> Result<SiteView, ClientError> {
+        self.ask(Method::GET, "/v1/site", Vec::new()).await
+    }
+
+    /// Tells a group something, and waits until it is done.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn group(&self, group: &str, command: &GroupCommand) -> Result<CommandReply, ClientError> {
+        let body = match command {
+            GroupCommand::Cut { name } => json(&CutParameters { name: name.clone() })?,
+            GroupCommand::Pause { wait } => json(&Pause { wait: *wait, ..Pause::default() })?,
+            GroupCommand::Forget { pair } => json(&ForgetParameters { pair: pair.clone() })?,
+            GroupCommand::Resume | GroupCommand::TakeOver => Vec::new(),
+        };
+        let path = format!("/v1/groups/{}/{}", escaped(group), command.name());
         self.ask(Method::POST, &path, body).await
     }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use super::api::{CommandReply, ErrorCode, ErrorReply, NodeStatus, PairCommand, PluginStatus};
+use super::api::{CommandReply, ErrorCode, ErrorReply, GroupCommand, NodeStatus, PairCommand, PluginStatus, SiteView};
 
 /// A future that owns its type.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -15,6 +15,12 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Carries out a command on a pair. Returns when it took effect, or when `wait` says so.
     fn command(&self, pair: &str, command: PairCommand) -> BoxFuture<'_, Result<CommandReply, CommandError>>;
+
+    /// Carries out a command on a group, through the site's lead.
+    fn group(&self, group: &str, command: GroupCommand) -> BoxFuture<'_, Result<CommandReply, CommandError>>;
+
+    /// The whole site, as its lead knows it.
+    fn site(&self) -> BoxFuture<'_, Result<SiteView, CommandError>>;
 
     /// Every plugin of every pair.
     fn plugins(&self) -> Vec<PluginStatus>;
@@ -57,6 +63,19 @@ pub enum CommandError {
         /// The command that would lead on, such as `farseal resume vault-1`.
         would: Option<String>,
     },
+    /// It is for a whole group, and the pair has others in its own.
+    #[error("pair {pair} is in group {group} with others: one alone would not agree with them")]
+    Grouped {
+        /// The pair.
+        pair: String,
+        /// Its group.
+        group: String,
+        /// The command's name.
+        command: &'static str,
+    },
+    /// The site's lead cannot be asked, or says no.
+    #[error("{}", .0.message)]
+    Lead(ErrorReply),
     /// The command makes sense, and a limit, the policy or a missing partner forbids it.
     #[error("{reason}")]
     Refused {
@@ -99,6 +118,11 @@ impl CommandError {
             Self::WrongState { would, .. } => {
                 (ErrorCode::Refused, would.as_ref().map(|would| format!("run `{would}`")))
             }
+            Self::Grouped { pair, group, command } => {
+                let next = format!("run `farseal {command} --group {group}`, or `farseal {command} {pair} --alone`");
+                (ErrorCode::Refused, Some(next))
+            }
+            Self::Lead(reply) => (reply.code, reply.next.clone()),
             Self::Refused { next, .. } => (ErrorCode::Refused, next.clone()),
             Self::BadParameter { .. } => (ErrorCode::BadRequest, None),
             Self::NotYet { .. } => {

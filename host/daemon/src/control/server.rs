@@ -4,6 +4,8 @@
 //! GET  /v1/status                  NodeStatus
 //! GET  /v1/plugins                 [PluginStatus]
 //! POST /v1/pairs/{name}/{command}  parameters (a JSON object, or nothing) → CommandReply
+//! GET  /v1/site                    SiteView, through the site's lead
+//! POST /v1/groups/{name}/{command} parameters (a JSON object, or nothing) → CommandReply
 //! GET  /metrics                    Prometheus text
 //! ```
 //!
@@ -28,8 +30,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::api::{
-    AddPreset, BranchCommand, ErrorCode, ErrorReply, PairCommand, Pause, RemovePreset, Rotate, SetMode, SetTransfer,
-    Suspect, Swap, Throttle,
+    AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, ForgetParameters, GroupCommand, PairCommand, Pause,
+    RemovePreset, Rotate, SetMode, SetTransfer, Suspect, Swap, TakeOver, Throttle,
 };
 use super::operator::Operator;
 use crate::observe;
@@ -136,6 +138,8 @@ fn routes(operator: Arc<dyn Operator>) -> Router {
         .route("/v1/status", get(async |State(node): Node| Json(node.status())))
         .route("/v1/plugins", get(async |State(node): Node| Json(node.plugins())))
         .route("/v1/pairs/{name}/{command}", post(command))
+        .route("/v1/site", get(site))
+        .route("/v1/groups/{name}/{command}", post(group_command))
         .route("/metrics", get(metrics))
         .fallback(no_page)
         .method_not_allowed_fallback(other_method)
@@ -161,6 +165,46 @@ async fn command(
     }
 }
 
+async fn site(State(node): Node) -> Response {
+    match node.site().await {
+        Ok(view) => Json(view).into_response(),
+        Err(refused) => error(refused.reply()),
+    }
+}
+
+async fn group_command(
+    State(node): Node,
+    UrlPath((group, verb)): UrlPath<(String, String)>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Ok(body) = body else {
+        return error(bad_request(format!("the body is longer than {BODY_BYTES_MAX} bytes, or was cut off")));
+    };
+    let command = match parse_group(&verb, &body) {
+        Ok(command) => command,
+        Err(reply) => return error(reply),
+    };
+    match node.group(&group, command).await {
+        Ok(reply) => Json(reply).into_response(),
+        Err(refused) => error(refused.reply()),
+    }
+}
+
+fn parse_group(verb: &str, body: &[u8]) -> Result<GroupCommand, ErrorReply> {
+    Ok(match verb {
+        "cut" => GroupCommand::Cut { name: parameters::<CutParameters>(verb, body)?.name },
+        "pause" => GroupCommand::Pause { wait: parameters::<Pause>(verb, body)?.wait },
+        "resume" => parameters::<Nothing>(verb, body).map(|Nothing {}| GroupCommand::Resume)?,
+        "takeover" => parameters::<Nothing>(verb, body).map(|Nothing {}| GroupCommand::TakeOver)?,
+        "forget" => GroupCommand::Forget { pair: parameters::<ForgetParameters>(verb, body)?.pair },
+        _ => {
+            let message = format!("there is no command {:?} for groups", verb.chars().take(32).collect::<String>());
+            let next = Some("commands: cut, pause, resume, takeover, forget".to_owned());
+            return Err(ErrorReply { code: ErrorCode::NotFound, message, next });
+        }
+    })
+}
+
 fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
     Ok(match verb {
         "rotate" => PairCommand::Rotate(rotate(parameters::<Rotate>(verb, body)?)?),
@@ -175,7 +219,7 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "rejoin" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Rejoin)?,
         "swap-sides" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::SwapSides)?,
         "branch" => PairCommand::Branch(parameters::<BranchCommand>(verb, body)?),
-        "takeover" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::TakeOver)?,
+        "takeover" => PairCommand::TakeOver(parameters::<TakeOver>(verb, body)?),
         "scrub" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Scrub)?,
         "copy-all" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::CopyAll)?,
         "swap" => PairCommand::Swap(parameters::<Swap>(verb, body)?),
@@ -217,7 +261,10 @@ async fn metrics(State(node): Node) -> Response {
 }
 
 async fn no_page() -> Response {
-    let next = Some("GET /v1/status, /v1/plugins, /metrics; POST /v1/pairs/NAME/COMMAND".to_owned());
+    let next = Some(
+        "GET /v1/status, /v1/plugins, /v1/site, /metrics; POST /v1/pairs/NAME/COMMAND, /v1/groups/NAME/COMMAND"
+            .to_owned(),
+    );
     error(ErrorReply { code: ErrorCode::NotFound, message: "there is nothing at this path".to_owned(), next })
 }
 

@@ -42,6 +42,8 @@ pub struct Makings {
     pub handed_over: Arc<dyn Fn(PlannedTurn) + Send + Sync>,
     /// The site's image of the volume, opened once and for all: lanes come and go over it.
     pub image: OnceLock<Arc<dyn Home>>,
+    /// The group's cuts that the copy here holds.
+    pub cuts: Arc<crate::site::member::CutsHere>,
 }
 
 impl std::fmt::Debug for Makings {
@@ -208,8 +210,11 @@ impl Makings {
             keyring,
             plugins: Arc::clone(&self.plugins),
             clock: shared.clock,
-            grouped: false,
-            cuts: Box::new(|_| {}),
+            grouped: shared.config.is_grouped(config),
+            cuts: Box::new({
+                let cuts = Arc::clone(&self.cuts);
+                move |now| cuts.set(now.clone())
+            }),
             taken_over: Box::new(taken_over),
         })?;
         Ok(Side::Secondary { replica: Arc::new(replica), taken })

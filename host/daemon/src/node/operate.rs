@@ -14,7 +14,10 @@ use tokio::time::{Instant, sleep};
 use super::Node;
 use super::pair::{PairNode, Side};
 use crate::config::PluginChoice;
-use crate::control::api::{CommandReply, NodeStatus, PairCommand, Pause, PluginSlot, PluginStatus, Role, Rotate, Swap};
+use crate::control::api::{
+    CommandReply, GroupCommand, NodeStatus, PairCommand, Pause, PluginSlot, PluginStatus, Role, Rotate, SiteView, Swap,
+    TakeOver,
+};
 use crate::control::operator::{BoxFuture, CommandError, Operator};
 use crate::lane::Event as LaneEvent;
 use crate::replica::Event as ReplicaEvent;
@@ -34,8 +37,22 @@ impl Operator for Node {
         let name = pair.to_owned();
         Box::pin(async move {
             let pair = found.ok_or(CommandError::NoSuchPair { pair: name })?;
+            if let PairCommand::TakeOver(TakeOver { alone }) | PairCommand::Pause(Pause { alone, .. }) = &command {
+                self.must_be_alone(&pair, *alone, command.name())?;
+            }
+            if command == PairCommand::Resume {
+                self.must_not_be_paused_together(&pair)?;
+            }
             pair.carry_out(command).await
         })
+    }
+
+    fn group(&self, group: &str, command: GroupCommand) -> BoxFuture<'_, Result<CommandReply, CommandError>> {
+        Box::pin(self.command_group(group.to_owned(), command))
+    }
+
+    fn site(&self) -> BoxFuture<'_, Result<SiteView, CommandError>> {
+        Box::pin(self.view_site())
     }
 
     fn plugins(&self) -> Vec<PluginStatus> {
@@ -86,10 +103,10 @@ impl PairNode {
             PairCommand::Throttle(wanted) => self.throttle(wanted).await,
             PairCommand::AddPreset(add) => self.add_preset(add),
             PairCommand::RemovePreset(remove) => self.remove_preset(&remove),
-            PairCommand::TakeOver => self.take_over().await,
             PairCommand::Rejoin => self.rejoin().await,
             PairCommand::SwapSides => self.swap_sides().await,
             PairCommand::Branch(command) => self.branch(command).await,
+            PairCommand::TakeOver(_) => self.take_over().await,
             PairCommand::Scrub => self.scrub().await,
             PairCommand::CopyAll => {
                 self.tell(Command::CopyAll, "copy-all").await?;

@@ -21,6 +21,7 @@ use crate::plugins::PairPlugins;
 use crate::recovery::{CopySource, Sweep};
 use crate::replica::{Event as ReplicaEvent, Replica};
 use crate::role::{Control, Standing};
+use crate::site::member::{CutsHere, Place};
 use crate::store::opened::OpenedHome;
 
 /// A pair at this node.
@@ -115,6 +116,7 @@ impl PairNode {
             link: Arc::clone(&link),
             handed_over: Arc::new(move |hand_over| _ = handed_over.send(hand_over)),
             image: std::sync::OnceLock::new(),
+            cuts: Arc::new(CutsHere::new(Arc::clone(&shared.cuts_changed))),
         };
         let makings = Arc::new(makings);
         let directory = makings.directory();
@@ -155,6 +157,19 @@ impl PairNode {
             Side::Primary(lane) => Some(lane),
             Side::Secondary { .. } => self.taken().map(|taken| taken.lane),
         }
+    }
+
+    /// What the pair does here now, for its group.
+    pub fn place(&self) -> Place {
+        match (self.writer(), self.side()) {
+            (Some(lane), _) | (None, Side::Primary(lane)) => Place::Writes(lane),
+            (None, Side::Secondary { replica, .. }) => Place::Keeps(replica.inbox.clone()),
+        }
+    }
+
+    /// The group's cuts that the copy here holds.
+    pub fn cuts(&self) -> &CutsHere {
+        &self.makings.cuts
     }
 
     /// The copy that was taken over, while this site writes over it.

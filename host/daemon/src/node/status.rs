@@ -21,7 +21,7 @@ use crate::role::Control;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Shared {
-    pub(super) fn node_status(&self, pairs: &[Arc<PairNode>]) -> NodeStatus {
+    pub(crate) fn node_status(&self, pairs: &[Arc<PairNode>]) -> NodeStatus {
         let now = self.clock.now();
         NodeStatus {
             node: self.config.node.name.to_string(),
@@ -30,6 +30,7 @@ impl Shared {
             now: now.wall,
             uptime: now.instant.since(self.started),
             pairs: pairs.iter().map(|pair| pair.status()).collect(),
+            site: self.site.status(),
         }
     }
 }

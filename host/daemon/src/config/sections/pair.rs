@@ -67,6 +67,10 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         None => BlockBytes::DEFAULT,
     };
     let peer = peer(table, context.peers)?;
+    let group = match table.take("group") {
+        Some(field) => super::name(&field)?,
+        None => super::DEFAULT_GROUP.to_owned(),
+    };
     let side = side(table, context, &name, peer, block_bytes)?;
     let encrypted = table.take("encrypted").map(|field| field.boolean()).transpose()?.unwrap_or(true);
     let (transfer, paths) = way(table)?;
@@ -92,6 +96,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         id,
         volume_id,
         peer,
+        group,
         side,
         encrypted,
         block_bytes,

@@ -1,0 +1,240 @@
+//! The control information of a site: what its lead must know after a restart.
+//!
+//! Behind a trait, so that another store can take its place where a site outgrows one machine. The embedded one is a redb
+//! file in the lead's state folder: each change is durable when its call returns.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use farseal_core::group::Phase;
+use farseal_core::limits::CUTS_NAMED_MAX;
+use farseal_core::units::{CutNumber, PairId};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use super::words::Named;
+
+/// Everything that is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// Cut numbers up to here are taken.
+    pub reserved: CutNumber,
+    pub pairs: BTreeMap<PairId, KnownPair>,
+    pub groups: BTreeMap<String, GroupRecord>,
+}
+
+/// A pair of the site, whether its node is there or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownPair {
+    pub name: String,
+    pub node: String,
+    pub group: String,
+}
+
+/// What is kept of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupRecord {
+    pub phase: Phase,
+    /// The last cut that keepers were told to offer; may be old.
+    pub held: CutNumber,
+    /// A takeover at this cut was decided: every pair of the group carries it out, whenever it comes.
+    pub taking_over: Option<CutNumber>,
+    pub named: Vec<Named>,
+}
+
+/// Where a site's lead keeps its control information.
+pub trait ControlStore: Send {
+    /// # Errors
+    /// [`ControlError`].
+    fn load(&self) -> Result<Control, ControlError>;
+    /// # Errors
+    /// [`ControlError`]; nothing was changed.
+    fn reserve(&mut self, through: CutNumber) -> Result<(), ControlError>;
+    /// `None`: the pair is no longer of the site.
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing was changed.
+    fn put_pair(&mut self, pair: PairId, known: Option<&KnownPair>) -> Result<(), ControlError>;
+    /// # Errors
+    /// [`ControlError`]; nothing was changed.
+    fn put_group(&mut self, name: &str, record: &GroupRecord) -> Result<(), ControlError>;
+}
+
+/// Why control information cannot be read or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("{}: {source}", path.display())]
+    Store { path: PathBuf, source: Box<redb::Error> },
+    #[error("{}: {what} cannot be read: {source}; restore the file from a copy", path.display())]
+    Unreadable { path: PathBuf, what: String, source: serde_json::Error },
+    #[error("{}: format {found}; this version reads format 1", path.display())]
+    Format { path: PathBuf, found: u64 },
+}
+
+const NUMBERS: TableDefinition<'static, &str, u64> = TableDefinition::new("numbers");
+const PAIRS: TableDefinition<'static, [u8; 16], &[u8]> = TableDefinition::new("pairs");
+const GROUPS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("groups");
+
+const FORMAT: &str = "format";
+const RESERVED: &str = "cuts-reserved";
+
+/// The embedded store.
+#[derive(Debug)]
+pub struct FileStore {
+    path: PathBuf,
+    database: Database,
+}
+
+impl GroupRecord {
+    pub(super) fn add_named(&mut self, named: Named) {
+        if self.named.len() == CUTS_NAMED_MAX {
+            self.named.remove(0);
+        }
+        self.named.push(named);
+    }
+}
+
+impl FileStore {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn open(path: &Path) -> Result<Self, ControlError> {
+        let failed = |source: redb::Error| ControlError::Store { path: path.to_owned(), source: Box::new(source) };
+        let database = Database::create(path).map_err(|error| failed(error.into()))?;
+        let store = Self { path: path.to_owned(), database };
+        let format = store.change(|tables| {
+            let found = tables.open_table(NUMBERS)?.get(FORMAT)?.map(|format| format.value());
+            if found.is_none() {
+                tables.open_table(NUMBERS)?.insert(FORMAT, 1)?;
+            }
+            tables.open_table(PAIRS)?;
+            tables.open_table(GROUPS)?;
+            Ok(found.unwrap_or(1))
+        })?;
+        if format == 1 { Ok(store) } else { Err(ControlError::Format { path: store.path, found: format }) }
+    }
+
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, ControlError> {
+        let done = || -> Result<T, redb::Error> {
+            let transaction = self.database.begin_write()?;
+            let value = change(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        done().map_err(|source| ControlError::Store { path: self.path.clone(), source: Box::new(source) })
+    }
+
+    fn parsed<T: serde::de::DeserializeOwned>(&self, what: String, bytes: &[u8]) -> Result<T, ControlError> {
+        serde_json::from_slice(bytes).map_err(|source| ControlError::Unreadable {
+            path: self.path.clone(),
+            what,
+            source,
+        })
+    }
+}
+
+impl ControlStore for FileStore {
+    fn load(&self) -> Result<Control, ControlError> {
+        let read = || -> Result<_, redb::Error> {
+            let tables = self.database.begin_read()?;
+            let reserved = tables.open_table(NUMBERS)?.get(RESERVED)?.map_or(0, |number| number.value());
+            let mut pairs = Vec::new();
+            for entry in tables.open_table(PAIRS)?.iter()? {
+                let (id, known) = entry?;
+                pairs.push((id.value(), known.value().to_vec()));
+            }
+            let mut groups = Vec::new();
+            for entry in tables.open_table(GROUPS)?.iter()? {
+                let (name, record) = entry?;
+                groups.push((name.value().to_owned(), record.value().to_vec()));
+            }
+            Ok((reserved, pairs, groups))
+        };
+        let (reserved, pairs, groups) =
+            read().map_err(|source| ControlError::Store { path: self.path.clone(), source: Box::new(source) })?;
+        let mut control = Control { reserved: CutNumber(reserved), ..Control::default() };
+        for (id, known) in pairs {
+            let id = PairId(id);
+            control.pairs.insert(id, self.parsed(format!("pair {id}"), &known)?);
+        }
+        for (name, record) in groups {
+            let record = self.parsed(format!("group {name}"), &record)?;
+            control.groups.insert(name, record);
+        }
+        Ok(control)
+    }
+
+    fn reserve(&mut self, through: CutNumber) -> Result<(), ControlError> {
+        self.change(|tables| {
+            tables.open_table(NUMBERS)?.insert(RESERVED, through.0)?;
+            Ok(())
+        })
+    }
+
+    fn put_pair(&mut self, pair: PairId, known: Option<&KnownPair>) -> Result<(), ControlError> {
+        self.change(|tables| {
+            let mut table = tables.open_table(PAIRS)?;
+            match known {
+                Some(known) => {
+                    table.insert(pair.0, serde_json::to_vec(known).unwrap_or_default().as_slice())?;
+                }
+                None => {
+                    table.remove(pair.0)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn put_group(&mut self, name: &str, record: &GroupRecord) -> Result<(), ControlError> {
+        self.change(|tables| {
+            let bytes = serde_json::to_vec(record).unwrap_or_default();
+            tables.open_table(GROUPS)?.insert(name, bytes.as_slice())?;
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use farseal_core::group::CutName;
+    use farseal_core::units::WallTime;
+
+    use super::*;
+
+    #[test]
+    fn what_a_lead_was_told_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("site.redb");
+        let (pair, other) = (PairId([1; 16]), PairId([2; 16]));
+        let known = KnownPair { name: "one".into(), node: "main-1".into(), group: "default".into() };
+        let mut record = GroupRecord {
+            phase: Phase::Paused { cut: CutNumber(7), lanes: 2 },
+            held: CutNumber(6),
+            taking_over: Some(CutNumber(7)),
+            ..GroupRecord::default()
+        };
+        record.add_named(Named { name: CutName::new("nightly").unwrap(), cut: CutNumber(5), wall: WallTime(9) });
+        {
+            let mut store = FileStore::open(&path).unwrap();
+            assert_eq!(store.load().unwrap(), Control::default());
+            store.reserve(CutNumber(1024)).unwrap();
+            store.put_pair(pair, Some(&known)).unwrap();
+            store.put_pair(other, Some(&known)).unwrap();
+            store.put_pair(other, None).unwrap();
+            store.put_group("default", &record).unwrap();
+        }
+        let control = FileStore::open(&path).unwrap().load().unwrap();
+        assert_eq!(control.reserved, CutNumber(1024));
+        assert_eq!(control.pairs, [(pair, known)].into());
+        assert_eq!(control.groups, [("default".to_owned(), record)].into());
+    }
+}

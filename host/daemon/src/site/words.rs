@@ -1,0 +1,218 @@
+//! What members and lead say to each other, and what a console shows of a site. JSON, version 1.
+
+use farseal_core::group::{CommonStatus, CutName, KeptCuts, LaneStanding, OfferLimit, Status as WriterStatus};
+use farseal_core::units::{CutNumber, Millis, PairId, WallTime};
+use serde::{Deserialize, Serialize};
+
+use crate::control::api::{CommandReply, ErrorReply, NodeStatus};
+
+/// From a member to its lead.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Report {
+    /// Who it is and every pair that it has. First, and again when a pair's part changes.
+    Hello {
+        node: String,
+        pairs: Vec<MemberPair>,
+    },
+    Stands {
+        pair: PairId,
+        standing: LaneStanding,
+    },
+    Cuts {
+        pair: PairId,
+        cuts: KeptCuts,
+    },
+    Opened {
+        pair: PairId,
+        cut: CutNumber,
+    },
+    Released {
+        pair: PairId,
+        cut: CutNumber,
+        whole: bool,
+    },
+    /// Its own status, once a second.
+    Node(Box<NodeStatus>),
+    Ask {
+        id: u64,
+        ask: Ask,
+    },
+}
+
+/// A pair at a member.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MemberPair {
+    pub id: PairId,
+    pub name: String,
+    pub group: String,
+    pub part: Part,
+}
+
+/// What a pair does at this site.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Initiators write it here.
+    Writes { standing: LaneStanding },
+    /// Its copy is kept here.
+    Keeps { cuts: KeptCuts },
+}
+
+/// From the lead to a member.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    Open {
+        pair: PairId,
+        cut: CutNumber,
+        lanes: u16,
+    },
+    Release {
+        pair: PairId,
+        cut: CutNumber,
+    },
+    Confirm {
+        pair: PairId,
+        cut: CutNumber,
+        lanes: u16,
+        name: Option<CutName>,
+    },
+    Pause {
+        pair: PairId,
+    },
+    Resume {
+        pair: PairId,
+    },
+    Limit {
+        pair: PairId,
+        limit: OfferLimit,
+    },
+    /// Take over at the cut that the limit before it named.
+    TakeOver {
+        pair: PairId,
+    },
+    Status(SiteStatus),
+    Answer {
+        id: u64,
+        reply: Reply,
+    },
+}
+
+/// What an operator asks the lead, from any node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    View,
+    Group { group: String, command: GroupCommand },
+}
+
+/// What an operator tells a group.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupCommand {
+    /// Make a cut now.
+    Cut { name: Option<CutName> },
+    /// Bring all pairs to one cut at both sites and keep them there.
+    Pause {
+        /// Answer when both sites are there.
+        wait: bool,
+    },
+    /// Go on after a pause.
+    Resume,
+    /// Make all copies here, at one cut, the side that writes.
+    TakeOver,
+    /// A pair whose node is gone for good is no longer waited for.
+    Forget { pair: String },
+}
+
+/// The lead's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    Done(CommandReply),
+    No(ErrorReply),
+    View(Box<SiteView>),
+}
+
+/// A whole site, through its lead.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SiteView {
+    pub site: SiteStatus,
+    /// Each node as it was when the lead last heard of it.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// The groups of a site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SiteStatus {
+    /// The lead's node.
+    pub lead: String,
+    pub at: WallTime,
+    /// Nodes that the lead can speak to.
+    pub nodes: Vec<String>,
+    pub groups: Vec<GroupStatus>,
+}
+
+/// A group at this site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GroupStatus {
+    pub name: String,
+    pub pairs: Vec<GroupPair>,
+    /// Between two cuts; `None`: none are made by themselves.
+    pub interval: Option<Millis>,
+    /// At the site that writes.
+    pub writes: Option<WriterStatus>,
+    /// At the site that keeps.
+    pub keeps: Option<CommonStatus>,
+    /// A takeover at this cut is under way.
+    pub taking_over: Option<CutNumber>,
+    /// Named cuts, oldest first.
+    pub named: Vec<Named>,
+}
+
+/// A cut that an operator named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Named {
+    pub name: CutName,
+    pub cut: CutNumber,
+    pub wall: WallTime,
+}
+
+/// A pair of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GroupPair {
+    pub id: PairId,
+    pub name: String,
+    pub node: String,
+    /// Its node can be spoken to.
+    pub there: bool,
+}
+
+impl GroupCommand {
+    /// The command's name in paths, messages and on the command line.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Cut { .. } => "cut",
+            Self::Pause { .. } => "pause",
+            Self::Resume => "resume",
+            Self::TakeOver => "takeover",
+            Self::Forget { .. } => "forget",
+        }
+    }
+}
+
+impl SiteStatus {
+    /// The group of several pairs that this one is in.
+    #[must_use]
+    pub fn group_of(&self, pair: PairId) -> Option<&GroupStatus> {
+        self.groups.iter().find(|group| group.pairs.len() > 1 && group.pairs.iter().any(|each| each.id == pair))
+    }
+}

@@ -1,0 +1,113 @@
+//! A lane's copy at the keeping site: its machine over a log that forgets what was not synced.
+
+use std::collections::BTreeMap;
+
+use farseal_core::group::OfferLimit;
+use farseal_core::record::Kind;
+use farseal_core::secondary::{Recovered, Secondary, Settings};
+use farseal_core::units::{BlockCount, CutNumber, Generation, Now, Sequence};
+
+use super::lane::{Rec, apply};
+use crate::dice::Dice;
+use crate::disk::{to_usize, wide};
+use crate::group::{BLOCKS, pair};
+use crate::seal::Stamp;
+use crate::world::{VOLUME, block_bytes};
+
+#[derive(Debug)]
+pub struct Keeper {
+    pub index: usize,
+    pub machine: Option<Secondary>,
+    pub life: u64,
+    log: Vec<Rec>,
+    durable: usize,
+    generation: Generation,
+    pub stored: u64,
+    pub incoming: Option<Rec>,
+    /// The revision of the cuts that its lead was told of.
+    pub told: Option<u64>,
+}
+
+impl Keeper {
+    pub fn new(index: usize) -> Self {
+        Self {
+            index,
+            machine: None,
+            life: 0,
+            log: Vec::new(),
+            durable: 0,
+            generation: Generation(0),
+            stored: 0,
+            incoming: None,
+            told: None,
+        }
+    }
+
+    pub fn crash(&mut self, dice: &mut Dice) {
+        self.machine = None;
+        self.life += 1;
+        let kept = self.durable + to_usize(dice.below(wide(self.log.len() - self.durable) + 1));
+        self.log.truncate(kept);
+        self.durable = kept;
+    }
+
+    pub fn restart(&mut self, now: Now) {
+        let settings = Settings {
+            pair: pair(self.index),
+            volume: VOLUME,
+            encrypted: false,
+            block_bytes: block_bytes(),
+            blocks: BlockCount(BLOCKS),
+        };
+        let recovered = Recovered {
+            generation: self.generation,
+            above: self.log.iter().map(|rec| (rec.header, rec.digest)).collect(),
+            limit: OfferLimit::Cut(CutNumber::NONE),
+            ..Recovered::fresh()
+        };
+        (self.stored, self.incoming, self.told) = (0, None, None);
+        self.machine = Some(Secondary::new(now, settings, recovered));
+    }
+
+    pub fn set_generation(&mut self, generation: Generation) {
+        self.generation = generation;
+    }
+
+    pub fn store(&mut self) {
+        self.stored += 1;
+        self.log.extend(self.incoming.take());
+    }
+
+    pub fn end(&self) -> usize {
+        self.log.len()
+    }
+
+    pub fn synced(&mut self, end: usize) {
+        self.durable = self.durable.max(end);
+    }
+
+    pub fn key_at(&self, sequence: Sequence) -> Option<Rec> {
+        self.log.iter().find(|rec| rec.header.sequence == sequence && rec.key.is_some()).cloned()
+    }
+
+    /// The volume after everything up to `through` that counts: what a gap gave up does not.
+    pub fn image(&self, through: Sequence) -> Vec<Stamp> {
+        let records: BTreeMap<Sequence, &Rec> = self.log.iter().rev().map(|rec| (rec.header.sequence, rec)).collect();
+        let gaps: BTreeMap<Sequence, Sequence> = self
+            .log
+            .iter()
+            .filter(|rec| rec.header.kind == Kind::Gap && rec.header.sequence <= through)
+            .map(|rec| (Sequence(rec.header.aux), rec.header.sequence))
+            .collect();
+        let mut image = vec![0; to_usize(BLOCKS)];
+        let mut at = Sequence(1);
+        while at <= through {
+            at = gaps.get(&at).copied().unwrap_or(at);
+            if let Some(rec) = records.get(&at) {
+                apply(&mut image, &rec.header, &rec.stamps);
+            }
+            at = at.next();
+        }
+        image
+    }
+}
