@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/built.rs"]
+mod built;
 #[path = "groups/chains.rs"]
 mod chains;
 #[expect(dead_code, reason = "loads with many requests under way use the rest")]

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/built.rs"]
+mod built;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../../xtask/src/nbd_client.rs"]
 mod nbd_client;
@@ -9,37 +11,16 @@ mod nbd_client;
 #[path = "../../../xtask/src/site.rs"]
 mod site;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::rc::Rc;
-use std::sync::OnceLock;
 use std::time::Duration;
 
+use built::{farseal, plugins};
 use nbd_client::Client;
 use site::{PairTerms, Site, Stage, Status, free_port, wait_for};
 
 const PAIR: &str = "vault";
 const BLOCK: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn farseal() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_farseal"))
-}
-
-/// The shipped plugins: those in `FARSEAL_PLUGINS`, else built by `cargo xtask plugins`.
-fn plugins() -> &'static Path {
-    static PLUGINS: OnceLock<PathBuf> = OnceLock::new();
-    PLUGINS.get_or_init(|| {
-        if let Some(place) = std::env::var_os("FARSEAL_PLUGINS") {
-            return place.into();
-        }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-        let status = Command::new(env!("CARGO")).current_dir(&root).args(["xtask", "plugins"]).status().unwrap();
-        assert!(status.success(), "`cargo xtask plugins` failed: run it by hand to see why");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-        target.join("plugins")
-    })
-}
 
 /// Two paired nodes that can reach each other and copy.
 fn sites(purpose: &str) -> (Rc<Stage>, Site, Site) {

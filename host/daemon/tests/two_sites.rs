@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/built.rs"]
+mod built;
 #[expect(dead_code, reason = "its own tests load, too")]
 #[path = "../../plugin/tests/support/hostile.rs"]
 mod components;
@@ -30,34 +32,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
-use std::sync::OnceLock;
 use std::time::Duration;
 
+use built::{farseal, plugins};
 use components::{hostile, text};
 use nbd_client::Client;
 use rig::{Hit, MayFail, PAIR, Rig};
 use site::{PairTerms, Site, Stage, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn farseal() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_farseal"))
-}
-
-/// The shipped plugins: those in `FARSEAL_PLUGINS`, else built by `cargo xtask plugins`.
-fn plugins() -> &'static Path {
-    static PLUGINS: OnceLock<PathBuf> = OnceLock::new();
-    PLUGINS.get_or_init(|| {
-        if let Some(place) = std::env::var_os("FARSEAL_PLUGINS") {
-            return place.into();
-        }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-        let status = Command::new(env!("CARGO")).current_dir(&root).args(["xtask", "plugins"]).status().unwrap();
-        assert!(status.success(), "`cargo xtask plugins` failed: run it by hand to see why");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-        target.join("plugins")
-    })
-}
 
 /// Two paired nodes that do not run yet.
 fn pair(purpose: &str) -> (Rc<Stage>, Site, Site) {

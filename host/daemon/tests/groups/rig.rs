@@ -1,39 +1,18 @@
 //! Two sites of one or more nodes each, with one group over all their pairs.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::rc::Rc;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::built::{farseal, plugins};
 use crate::chains::Export;
 use crate::nbd_client::Client;
 use crate::site::{Site, Stage, free_port, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 const MEBIBYTES: usize = 1;
-
-fn farseal() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_farseal"))
-}
-
-/// The shipped plugins: those in `FARSEAL_PLUGINS`, else built by `cargo xtask plugins`.
-fn plugins() -> &'static Path {
-    static PLUGINS: OnceLock<PathBuf> = OnceLock::new();
-    PLUGINS.get_or_init(|| {
-        if let Some(place) = std::env::var_os("FARSEAL_PLUGINS") {
-            return place.into();
-        }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-        let status = Command::new(env!("CARGO")).current_dir(&root).args(["xtask", "plugins"]).status().unwrap();
-        assert!(status.success(), "`cargo xtask plugins` failed: run it by hand to see why");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-        target.join("plugins")
-    })
-}
 
 /// `nodes` nodes a site with `pairs` pairs each; the first node of a site leads it.
 #[derive(Debug)]
