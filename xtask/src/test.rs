@@ -2,7 +2,7 @@
 //! closes with a summary.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -39,9 +39,11 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
         print_summary(&tally, &missing, begun.elapsed().as_secs());
         bail!("tests failed: see above");
     }
-    // A program of its own: it may leave for a mount namespace.
-    let mut chaos = Command::new(std::env::current_exe()?);
-    workspace::run(chaos.args(["chaos", "--minutes", CHAOS_MINUTES]))?;
+    // A program of its own: it may leave for a mount namespace. By way of Cargo, as the tests may have built this very
+    // program anew.
+    let mut chaos = workspace.cargo();
+    chaos.args(["run", "--quiet", "--locked", "--package", "xtask", "--", "chaos", "--minutes", CHAOS_MINUTES]);
+    workspace::run(&mut chaos)?;
     print_summary(&tally, &missing, begun.elapsed().as_secs());
     Ok(())
 }
