@@ -7,37 +7,18 @@ use farseal_core::frame::{Ack, Welcome};
 use farseal_core::limits::RATE_BURST;
 use farseal_core::owed::{CopyKind, OwedMap};
 use farseal_core::primary::{
-    Alarm, Command, CopyProgress, CopyState, Input, Mode, Output, Primary, Recovered, Settings, What,
+    Alarm, Command, CopyProgress, CopyState, Input, Output, Primary, Recovered, Settings, What,
 };
 use farseal_core::record::Kind;
-use farseal_core::rotation::{How, KeyLimits, Slot};
-use farseal_core::units::{
-    BlockBytes, BlockCount, ByteLen, Extent, Generation, Instant, Lba, Millis, Now, PairId, Path, Sequence, Ticket,
-    VolumeId, WallTime,
-};
+use farseal_core::rotation::Slot;
+use farseal_core::units::{BlockBytes, BlockCount, ByteLen, Extent, Generation, Instant, Lba, Path, Sequence, Ticket};
+
+#[path = "support/pair.rs"]
+mod pair;
+
+use pair::{at, settings};
 
 const BLOCKS: BlockCount = BlockCount(4096);
-
-fn at(ms: u64) -> Now {
-    Now { instant: Instant(ms), wall: WallTime(ms) }
-}
-
-fn settings(flow: Flow) -> Settings {
-    Settings {
-        pair: PairId([1; 16]),
-        volume: VolumeId([2; 16]),
-        generation: Generation(1),
-        encrypted: true,
-        block_bytes: BlockBytes::DEFAULT,
-        blocks: BLOCKS,
-        mode: Mode::Async,
-        paired: true,
-        key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
-        rotate_how: How::InBand,
-        journal_bytes_max: ByteLen(1 << 30),
-        flow,
-    }
-}
 
 /// A primary whose disks are as quick as they can be.
 struct Site {
@@ -59,7 +40,7 @@ impl Site {
     /// The first key is in force: record 1.
     fn new(flow: Flow, recovered: Recovered) -> Self {
         let mut site = Self {
-            primary: Primary::new(at(0), settings(flow), recovered),
+            primary: Primary::new(at(0), Settings { flow, ..settings(BLOCKS) }, recovered),
             now: 0,
             tickets: 0,
             sent: Vec::new(),

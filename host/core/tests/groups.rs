@@ -7,3 +7,5 @@ mod coordinator;
 mod keeper;
 #[path = "groups/lane.rs"]
 mod lane;
+#[path = "support/pair.rs"]
+mod pair;

@@ -10,34 +10,15 @@ use farseal_core::primary::{
     Alarm, Command, Input, Mode, Output, Primary, Recovered, ReplyError, Room, Settings, StoreFault, What,
 };
 use farseal_core::record::Kind;
-use farseal_core::rotation::{Held, How, KeyLimits, Slot};
-use farseal_core::units::{
-    BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Millis, Now, PairId, Path, Sequence,
-    Ticket, VolumeId, WallTime,
-};
+use farseal_core::rotation::{Held, How, Slot};
+use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Generation, Instant, Lba, Path, Sequence, Ticket};
+
+#[path = "support/pair.rs"]
+mod pair;
+
+use pair::{at, settings};
 
 const BLOCKS: BlockCount = BlockCount(16);
-
-fn at(ms: u64) -> Now {
-    Now { instant: Instant(ms), wall: WallTime(ms) }
-}
-
-fn settings(paired: bool) -> Settings {
-    Settings {
-        pair: PairId([1; 16]),
-        volume: VolumeId([2; 16]),
-        generation: Generation(1),
-        encrypted: true,
-        block_bytes: BlockBytes::DEFAULT,
-        blocks: BLOCKS,
-        mode: Mode::Async,
-        paired,
-        key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
-        rotate_how: How::InBand,
-        journal_bytes_max: ByteLen(1 << 30),
-        flow: Flow { way: Way { paths: 2, ..Way::default() }, ..Flow::default() },
-    }
-}
 
 /// One thing that happens, and all that the machine wants for it.
 fn tell(primary: &mut Primary, input: Input) -> Vec<Output> {
@@ -48,7 +29,8 @@ fn tell(primary: &mut Primary, input: Input) -> Vec<Output> {
 /// A lane whose first key is in force: record 1.
 fn started(paired: bool, recovered: Recovered) -> Primary {
     let epoch = recovered.newest_epoch.next();
-    let mut primary = Primary::new(at(1_000), settings(paired), recovered);
+    let flow = Flow { way: Way { paths: 2, ..Way::default() }, ..Flow::default() };
+    let mut primary = Primary::new(at(1_000), Settings { paired, flow, ..settings(BLOCKS) }, recovered);
     while primary.poll_output().is_some() {}
     tell(&mut primary, prepared(epoch.0));
     committed(&mut primary, 1);

@@ -10,6 +10,8 @@ use std::fmt::Write as _;
 
 #[path = "transitions/copying.rs"]
 mod copying;
+#[path = "support/pair.rs"]
+mod pair;
 #[path = "transitions/rotation.rs"]
 mod rotation;
 #[path = "transitions/secondary.rs"]

@@ -3,8 +3,9 @@
 use farseal_core::chain::Chain;
 use farseal_core::journal::{CommitHeader, SEGMENT_HEADER_BYTES, SegmentHeader, damage, scan_segment};
 use farseal_core::record::{Header, Kind};
-use farseal_core::units::{BlockBytes, Generation, Incarnation, Lba, PairId, Sequence, VolumeId, WallTime};
+use farseal_core::units::{Generation, Incarnation, PairId, Sequence, WallTime};
 
+use crate::record;
 use crate::script::Script;
 
 const PAIR: PairId = PairId([1; 16]);
@@ -83,21 +84,7 @@ fn segment(script: &mut Script<'_>, pair: PairId) -> (Vec<u8>, Vec<(Header, usiz
 fn header(script: &mut Script<'_>, pair: PairId, sequence: u64) -> Header {
     let kind = [Kind::Data, Kind::Zero, Kind::Trim, Kind::Key, Kind::Cover, Kind::Void, Kind::Cut, Kind::Gap]
         [usize::from(script.below(8))];
-    let blocks = 1 + u32::from(script.below(3));
-    Header {
-        kind,
-        encrypted: true,
-        stack: 0,
-        pair,
-        volume: VolumeId([2; 16]),
-        generation: Generation(3),
-        sequence: Sequence(sequence),
-        lba: Lba(if kind.touches_volume() { u64::from(script.byte()) } else { 0 }),
-        blocks: if kind.has_blocks() || kind.touches_volume() { blocks } else { 0 },
-        block_bytes: BlockBytes::new(512).unwrap_or(BlockBytes::DEFAULT),
-        wall: WallTime(7),
-        aux: 0,
-    }
+    record::header(script, kind, 3, pair, sequence)
 }
 
 /// Says whether the bytes may have changed.

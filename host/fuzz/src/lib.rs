@@ -22,6 +22,7 @@ mod log;
 mod nbd;
 mod owed;
 mod primary;
+mod record;
 mod secondary;
 
 /// One way in for bytes that nobody vouches for.

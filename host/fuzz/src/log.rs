@@ -6,8 +6,9 @@ use std::sync::Arc;
 use farseal::store::disk::RealDisk;
 use farseal::store::log::{Location, Log, LogError, Logged};
 use farseal_core::record::{Header, Kind};
-use farseal_core::units::{BlockBytes, ByteLen, Generation, Lba, PairId, Sequence, VolumeId, WallTime};
+use farseal_core::units::{ByteLen, PairId, Sequence};
 
+use crate::record;
 use crate::script::Script;
 
 const PAIR: PairId = PairId([1; 16]);
@@ -24,7 +25,7 @@ pub(crate) fn run(data: &[u8]) {
     let mut promised = 0;
     for sequence in 1..=u64::from(script.below(24)) {
         let header = header(&mut script, sequence);
-        let bytes = record(&header, script.byte());
+        let bytes = bytes_of(&header, script.byte());
         log.append(&bytes, &header).expect("room");
         written.push((header, bytes));
         if script.below(3) == 0 {
@@ -60,7 +61,7 @@ pub(crate) fn run(data: &[u8]) {
 /// What was recovered is a log like any other.
 fn go_on(dir: &Path, mut log: Log, count: usize) {
     let header = Header { sequence: Sequence(1000), ..header(&mut Script::new(&[]), 1000) };
-    let bytes = record(&header, 9);
+    let bytes = bytes_of(&header, 9);
     let location = log.append(&bytes, &header).expect("room");
     log.flush().expect("room");
     log.syncer().sync().expect("a disk that syncs");
@@ -76,24 +77,10 @@ fn open(dir: &Path) -> Result<(Log, Vec<Logged>), LogError> {
 
 fn header(script: &mut Script<'_>, sequence: u64) -> Header {
     let kind = [Kind::Data, Kind::Zero, Kind::Key, Kind::Cut][usize::from(script.below(4))];
-    let blocks = 1 + u32::from(script.below(4));
-    Header {
-        kind,
-        encrypted: true,
-        stack: 0,
-        pair: PAIR,
-        volume: VolumeId([2; 16]),
-        generation: Generation(3),
-        sequence: Sequence(sequence),
-        lba: Lba(if kind.touches_volume() { u64::from(script.byte()) } else { 0 }),
-        blocks: if kind.has_blocks() || kind.touches_volume() { blocks } else { 0 },
-        block_bytes: BlockBytes::new(512).unwrap_or(BlockBytes::DEFAULT),
-        wall: WallTime(7),
-        aux: 0,
-    }
+    record::header(script, kind, 4, PAIR, sequence)
 }
 
-fn record(header: &Header, fill: u8) -> Vec<u8> {
+fn bytes_of(header: &Header, fill: u8) -> Vec<u8> {
     let body = vec![fill; header.body_bytes()];
     [header.encode(crc32c::crc32c(&body)).to_vec(), body].concat()
 }

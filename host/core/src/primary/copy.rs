@@ -491,13 +491,10 @@ impl Primary {
     }
 
     fn owe_what_is_in_flight(&mut self) {
-        let Phase::Behind { map } = &mut self.copying.phase else {
-            return;
-        };
-        let planned = self.commits.iter().flat_map(|commit| &commit.records).filter_map(|record| record.extent);
-        let sent = self.transfer.unacked().filter_map(|record| record.extent);
-        let queued = self.queue.iter().map(|accepted| accepted.rest);
-        sent.chain(planned).chain(queued).for_each(|extent| map.mark(extent));
+        let under_way: Vec<Extent> = self.under_way().collect();
+        if let Phase::Behind { map } = &mut self.copying.phase {
+            under_way.into_iter().for_each(|extent| map.mark(extent));
+        }
     }
 
     /// Makes the map durable, so that the journal below what it covers can go.

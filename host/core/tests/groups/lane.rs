@@ -5,13 +5,14 @@ use farseal_core::frame::{Ack, Welcome};
 use farseal_core::group::CutName;
 use farseal_core::limits::CUT_HOLD_MAX;
 use farseal_core::owed::OwedMap;
-use farseal_core::primary::{Command, Input, Mode, Output, Primary, Recovered, Settings, Source, What};
+use farseal_core::primary::{Command, Input, Mode, Output, Primary, Recovered, Source, What};
 use farseal_core::record::{CutMark, Kind};
-use farseal_core::rotation::{How, KeyLimits, Slot};
+use farseal_core::rotation::Slot;
 use farseal_core::units::{
-    BlockBytes, BlockCount, ByteLen, CutNumber, Epoch, Extent, Generation, Instant, Lba, Millis, Now, PairId, Path,
-    Sequence, Ticket, VolumeId, WallTime,
+    BlockBytes, BlockCount, CutNumber, Epoch, Extent, Generation, Instant, Lba, Path, Sequence, Ticket,
 };
+
+use super::pair::{at, settings};
 
 const BLOCKS: BlockCount = BlockCount(16);
 const CUT: CutNumber = CutNumber(5);
@@ -28,22 +29,7 @@ struct Lane {
 
 impl Lane {
     fn new(recovered: Recovered) -> Self {
-        let settings = Settings {
-            pair: PairId([1; 16]),
-            volume: VolumeId([2; 16]),
-            generation: Generation(1),
-            encrypted: true,
-            block_bytes: BlockBytes::DEFAULT,
-            blocks: BLOCKS,
-            mode: Mode::Async,
-            paired: true,
-            key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
-            rotate_how: How::InBand,
-            journal_bytes_max: ByteLen(1 << 30),
-            flow: farseal_core::flow::Flow::default(),
-        };
-        let now = Now { instant: Instant(1_000), wall: WallTime(1_000) };
-        let primary = Primary::new(now, settings, recovered);
+        let primary = Primary::new(at(1_000), settings(BLOCKS), recovered);
         let mut lane = Self { primary, now: 1_000, committing: Vec::new(), chain: Chain::START, order: Vec::new() };
         let slot = Slot { at: Instant(0), blocks: 1 };
         lane.tell(Input::EpochPrepared { epoch: Epoch(1), slot });
@@ -54,8 +40,7 @@ impl Lane {
 
     /// One thing that happens; which requests are answered.
     fn tell(&mut self, input: Input) -> Vec<u64> {
-        let now = Now { instant: Instant(self.now), wall: WallTime(self.now) };
-        self.primary.handle(now, input);
+        self.primary.handle(at(self.now), input);
         let mut answered = Vec::new();
         while let Some(output) = self.primary.poll_output() {
             if let Output::Reply { ticket, result: Ok(()) } = output {

@@ -1,20 +1,19 @@
 //! Every event in every phase of copying: in order, behind, and the stages of a resync.
 
 use farseal_core::chain::{Chain, Digest};
-use farseal_core::flow::Flow;
 use farseal_core::frame::{Ack, Differs, KeyRefusal, Welcome};
 use farseal_core::owed::OwedMap;
-use farseal_core::primary::{Command, CopyState, Input, Mode, Output, Primary, Recovered, Settings, StoreFault, What};
-use farseal_core::rotation::{How, KeyLimits, Slot};
+use farseal_core::primary::{Command, CopyState, Input, Output, Primary, Recovered, Settings, StoreFault, What};
+use farseal_core::rotation::Slot;
 use farseal_core::units::{
-    BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Millis, Now, PairId, Path, Sequence,
-    Ticket, VolumeId, WallTime,
+    BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Now, Path, Sequence, Ticket,
 };
 
+use super::pair::{at, settings};
 use super::{Step, diagram, snapshot, table};
 
 const BLOCKS: BlockCount = BlockCount(16);
-const NOW: Now = Now { instant: Instant(10_000), wall: WallTime(10_000) };
+const NOW: Now = at(10_000);
 
 /// A primary, and a disk, a link and a secondary that do what they should.
 struct Site {
@@ -26,23 +25,6 @@ struct Site {
     committing: Vec<usize>,
 }
 
-fn settings() -> Settings {
-    Settings {
-        pair: PairId([1; 16]),
-        volume: VolumeId([2; 16]),
-        generation: Generation(1),
-        encrypted: true,
-        block_bytes: BlockBytes::DEFAULT,
-        blocks: BLOCKS,
-        mode: Mode::Async,
-        paired: true,
-        key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
-        rotate_how: How::InBand,
-        journal_bytes_max: ByteLen(1 << 20),
-        flow: Flow::default(),
-    }
-}
-
 fn block(at: u64) -> Extent {
     Extent::new(Lba(at), BlockCount(1)).unwrap()
 }
@@ -50,7 +32,8 @@ fn block(at: u64) -> Extent {
 impl Site {
     fn new(owed: Option<OwedMap>) -> Self {
         let recovered = Recovered { owed, ..Recovered::fresh() };
-        let primary = Primary::new(NOW, settings(), recovered);
+        let primary =
+            Primary::new(NOW, Settings { journal_bytes_max: ByteLen(1 << 20), ..settings(BLOCKS) }, recovered);
         let mut site = Self { primary, does: Vec::new(), digest: 0, stamp: 0, committing: Vec::new() };
         site.drain();
         site

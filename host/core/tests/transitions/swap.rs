@@ -1,16 +1,13 @@
 //! Every event in every stage of a planned change of sides.
 
 use farseal_core::chain::{Chain, Digest};
-use farseal_core::flow::Flow;
 use farseal_core::frame::{Ack, Welcome};
 use farseal_core::limits::SWAP_HOLD_MAX;
-use farseal_core::primary::{Command, Input, Mode, Output, Primary, Recovered, Room, Settings, What};
-use farseal_core::rotation::{How, KeyLimits, Slot};
-use farseal_core::units::{
-    BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Millis, Now, PairId, Path, Ticket,
-    VolumeId, WallTime,
-};
+use farseal_core::primary::{Command, Input, Output, Primary, Recovered, Room, What};
+use farseal_core::rotation::Slot;
+use farseal_core::units::{BlockCount, Epoch, Extent, Generation, Instant, Lba, Path, Ticket};
 
+use super::pair::{at, settings};
 use super::{Step, snapshot, table};
 
 struct Site {
@@ -18,27 +15,6 @@ struct Site {
     committing: Vec<usize>,
     digests: u8,
     does: Vec<String>,
-}
-
-fn at(ms: u64) -> Now {
-    Now { instant: Instant(ms), wall: WallTime(ms) }
-}
-
-fn settings() -> Settings {
-    Settings {
-        pair: PairId([1; 16]),
-        volume: VolumeId([2; 16]),
-        generation: Generation(1),
-        encrypted: true,
-        block_bytes: BlockBytes::DEFAULT,
-        blocks: BlockCount(16),
-        mode: Mode::Async,
-        paired: true,
-        key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
-        rotate_how: How::InBand,
-        journal_bytes_max: ByteLen(1 << 30),
-        flow: Flow::default(),
-    }
 }
 
 impl Site {
@@ -131,7 +107,7 @@ impl Site {
 }
 
 fn site(recovered: Recovered) -> Site {
-    let primary = Primary::new(at(0), settings(), recovered);
+    let primary = Primary::new(at(0), settings(BlockCount(16)), recovered);
     let mut site = Site { primary, committing: Vec::new(), digests: 0, does: Vec::new() };
     site.tell(0, Input::EpochPrepared { epoch: Epoch(1), slot: Slot { at: Instant(0), blocks: 1 } });
     site.settle();
@@ -197,7 +173,7 @@ fn restarted() -> Site {
         handing_over: Some(hand_over),
         ..Recovered::fresh()
     };
-    let primary = Primary::new(at(0), settings(), recovered);
+    let primary = Primary::new(at(0), settings(BlockCount(16)), recovered);
     let mut site = Site { primary, committing: Vec::new(), digests: before.digests, does: Vec::new() };
     site.tell(0, Input::EpochPrepared { epoch: Epoch(2), slot: Slot { at: Instant(0), blocks: 1 } });
     site
