@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::Fields;
 use crate::chain::Chain;
+use crate::frame::HandOver;
 use crate::units::{Generation, Sequence};
 
 /// What a takeover decided. After a takeover of the copy the order goes on at the fork; a site that makes its own
@@ -38,6 +39,12 @@ impl Lineage {
     /// The history goes on where it forked.
     pub fn at(generation: Generation, fork: Sequence, chain: Chain) -> Self {
         Self { generation, fork, fork_chain: chain, start: fork, start_chain: chain }
+    }
+
+    /// This site goes on from where it had handed over, not knowing whether the other one did. Its generation is above the
+    /// one that the other was asked to take: if that one goes on too, the two differ from here on, and each can tell.
+    pub fn taken_back(hand_over: &HandOver) -> Self {
+        Self::at(hand_over.generation.next(), hand_over.at, hand_over.chain)
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {

@@ -4,7 +4,7 @@
 //! init        a configuration and an identity
 //! pair        cards, invitations, new pairs
 //! status      am I protected, and how far behind
-//! operate     rotate, suspect, pause, resume, takeover, rejoin, swap, scrub, copy-all; cut and forget for groups
+//! operate     rotate, suspect, pause, resume, takeover, rejoin, swap, take-back, scrub, copy-all; cut and forget for groups
 //! branches    list, show, export, adopt, drop
 //! flow        transfer, throttle
 //! preset      add, list, remove

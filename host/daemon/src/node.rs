@@ -39,6 +39,7 @@ pub mod preset;
 pub mod sides;
 pub mod site;
 pub mod status;
+pub mod takeback;
 pub mod turn;
 
 use pair::PairNode;

@@ -70,6 +70,7 @@ impl Operator for Fake {
                 | PairCommand::Pause(_)
                 | PairCommand::Rejoin
                 | PairCommand::SwapSides
+                | PairCommand::TakeBack
                 | PairCommand::Branch(_)
                 | PairCommand::TakeOver(_)
                 | PairCommand::CopyAll

@@ -4,6 +4,8 @@
 
 #[path = "support/built.rs"]
 mod built;
+#[path = "roles/line.rs"]
+mod line;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../../xtask/src/nbd_client.rs"]
 mod nbd_client;
@@ -15,6 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use built::{farseal, plugins};
+use line::{Line, hands_over};
 use nbd_client::Client;
 use site::{PairTerms, Site, Stage, Status, free_port, wait_for};
 
@@ -164,4 +167,83 @@ fn sides_are_swapped_there_and_back_without_losing_a_write() {
     let refused = remote.farseal(&["swap", PAIR]).unwrap_err().to_string();
     assert!(refused.contains("takeover") || refused.contains("secondary") || refused.contains("primary"), "{refused}");
     remote.kill().unwrap();
+}
+
+/// Main hands over to a remote that never hears of it: nobody knows who writes.
+fn handed_over_to_nobody(purpose: &str) -> (Rc<Stage>, Site, Site, Line) {
+    let stage = Stage::new(purpose).unwrap();
+    let mut main = Site::init(&stage, farseal(), plugins(), "main").unwrap();
+    let mut remote = Site::init(&stage, farseal(), plugins(), "remote").unwrap();
+    let (volume, listen) = (main.dir.join("volume.img"), format!("127.0.0.1:{}", free_port().unwrap()));
+    let lane = main.state().join("pairs").join(PAIR).join("lane.json");
+    let listens = free_port().unwrap();
+    let line = Line::start(listens, lane.clone());
+    let options = ["--listen", &listen];
+    let terms = PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options };
+    main.pair_over(&remote, &terms, line.port, listens).unwrap();
+    remote.start().unwrap();
+    main.start().unwrap();
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    write(&mut client(&main), &[(0, 1), (1, 1), (100, 1)]);
+    main.wait_until("everything at the remote", safe).unwrap();
+    let refused = main.farseal(&["take-back", PAIR, "--yes"]).unwrap_err().to_string();
+    assert!(refused.contains("no swap of it waits"), "{refused}");
+    let mut asks = main.begin(&["swap", PAIR]).unwrap();
+    wait_for("a hand-over that nobody hears of", PATIENCE, || Ok(hands_over(&lane).then_some(()))).unwrap();
+    asks.kill().unwrap();
+    asks.wait().unwrap();
+    (stage, main, remote, line)
+}
+
+#[test]
+fn what_was_handed_over_to_a_lost_site_is_taken_back() {
+    let (_stage, mut main, mut remote, line) = handed_over_to_nobody("takeback");
+    remote.kill().unwrap();
+    main.kill().unwrap();
+    main.start().unwrap();
+    main.wait_until("word that nobody writes", |status| status.state() == "stopped").unwrap();
+    assert!(client(&main).write(0, &block(9)).is_err(), "a site that handed over answered a write well");
+    let unasked = main.farseal(&["take-back", PAIR]).unwrap_err().to_string();
+    assert!(unasked.contains("nobody is here to agree"), "{unasked}");
+    main.farseal(&["take-back", PAIR, "--yes"]).unwrap();
+    write(&mut client(&main), &[(1, 2), (7, 2)]);
+    main.kill().unwrap();
+    main.start().unwrap();
+    write(&mut client(&main), &[(8, 3)]);
+    let blocks = [0, 1, 7, 8, 100];
+    assert_eq!(read(&main, &blocks), [1, 2, 2, 3, 1]);
+    // It was not lost after all, and never took over: it goes on keeping the copy, and can be swapped with.
+    line.mend();
+    remote.start().unwrap();
+    main.wait_until("everything at the remote", safe).unwrap();
+    remote.kill().unwrap();
+    remote.start().unwrap();
+    main.wait_until("everything at the remote", safe).unwrap();
+    main.farseal(&["swap", PAIR]).unwrap();
+    remote.wait_until("the sides swapped", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    assert_eq!(read(&remote, &blocks), [1, 2, 2, 3, 1]);
+}
+
+#[test]
+fn a_site_that_went_on_after_all_is_a_branch_of_what_was_taken_back() {
+    let (_stage, mut main, mut remote, line) = handed_over_to_nobody("takebacks");
+    // A remote that reaches main says itself that it goes on.
+    main.kill().unwrap();
+    remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    write(&mut client(&remote), &[(1, 3), (200, 3)]);
+    remote.kill().unwrap();
+    main.start().unwrap();
+    main.farseal(&["take-back", PAIR, "--yes"]).unwrap();
+    write(&mut client(&main), &[(1, 2), (7, 2)]);
+    line.mend();
+    remote.start().unwrap();
+    remote.wait_until("the word of the newer generation", |status| status.state() == "diverged").unwrap();
+    wait_for("the place where the histories part", PATIENCE, || Ok(remote.farseal(&["rejoin", PAIR]).ok())).unwrap();
+    assert!(remote.farseal(&["branches", "list", PAIR]).unwrap().contains("2-"), "what the remote wrote is gone");
+    main.wait_until("a resync that ended", safe).unwrap();
+    let blocks = [0, 1, 7, 100, 200];
+    assert_eq!(read(&main, &blocks), [1, 2, 2, 1, 0]);
+    main.kill().unwrap();
+    remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert_eq!(read(&remote, &blocks), [1, 2, 2, 1, 0], "neither history was to win by guess");
 }

@@ -31,6 +31,8 @@ pub enum Mutation {
     FenceForgotten,
     /// That this site hands over is not kept before the other one is asked.
     HandOverNotKept,
+    /// What was handed over is taken back as the generation that the other site was asked to take.
+    TakenBackAsAsked,
     /// A takeover goes on before the new generation is kept, and a crash forgets it.
     GenerationNotKept,
     /// A keeper does not tell where its base differs.

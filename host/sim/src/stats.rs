@@ -43,6 +43,8 @@ pub enum Sometimes {
     RejoinedUnknown,
     SwappedSides,
     SwapGivenUp,
+    TakenBack,
+    TakenBackFromAWriter,
     CrashDuringSwap,
     AnsweredForBothSites,
     AnsweredWithoutTheCopy,
@@ -72,7 +74,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 51] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -108,6 +110,8 @@ impl Sometimes {
         Self::RejoinedUnknown,
         Self::SwappedSides,
         Self::SwapGivenUp,
+        Self::TakenBack,
+        Self::TakenBackFromAWriter,
         Self::CrashDuringSwap,
         Self::AnsweredForBothSites,
         Self::AnsweredWithoutTheCopy,

@@ -3,13 +3,14 @@
 use farseal_core::frame::HandOver;
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::OwedMap;
-use farseal_core::primary::{Command, Divergence, Input, Primary};
+use farseal_core::primary::{Command, Divergence, Input, Primary, SwapState};
 use farseal_core::secondary;
-use farseal_core::units::{Epoch, Lba};
+use farseal_core::units::{BlockCount, Epoch, Extent, Lba};
 
 use crate::check;
 use crate::dice::Dice;
-use crate::disk::Home;
+use crate::disk::{Home, to_usize, wide};
+use crate::mutation::Mutation;
 use crate::primary::PrimarySite;
 use crate::secondary::SecondarySite;
 use crate::stats::Sometimes;
@@ -30,6 +31,9 @@ pub struct Sides {
     /// It knows that it handed over.
     handed: bool,
     turn_due: bool,
+    /// The old primary writes again without having been answered. The copy that was taken over, if it was, is to keep this
+    /// history then.
+    back: Option<Lineage>,
 }
 
 impl Sides {
@@ -38,7 +42,7 @@ impl Sides {
         let mut dice = Dice::new(seed, 8);
         let rate = if dice.chance(400) { dice.between(3, 30) } else { 0 };
         let rate = if often { 100 } else { rate };
-        Self { dice, rate, forked: None, planned: false, knows: false, handed: false, turn_due: false }
+        Self { dice, rate, forked: None, planned: false, knows: false, handed: false, turn_due: false, back: None }
     }
 
     /// The generation that takes over is being made durable.
@@ -59,6 +63,11 @@ impl Sides {
 impl World {
     /// What an operator may want at this instant.
     pub fn change_sides(&mut self) -> Outcome {
+        let asks =
+            self.primary.machine.as_ref().is_some_and(|machine| machine.status().swap == Some(SwapState::Asking));
+        if asks && !self.sides.handed && self.sides.dice.chance(100 + self.sides.rate) {
+            return self.take_back();
+        }
         if self.sides.is_changing() || !self.sides.dice.chance(self.sides.rate) {
             return Ok(());
         }
@@ -92,6 +101,51 @@ impl World {
         }
     }
 
+    /// An operator who takes the other site for lost does not wait for its answer.
+    fn take_back(&mut self) -> Outcome {
+        self.crash_primary();
+        self.link.paths().for_each(|path| self.break_path(path));
+        let Some(found) = self.recover_primary()? else { return Ok(()) };
+        if let Some(hand_over) = found.recovered.handing_over {
+            let mut lineage = Lineage::taken_back(&hand_over);
+            if self.settings.mutation == Some(Mutation::TakenBackAsAsked) {
+                lineage.generation = hand_over.generation;
+            }
+            let writes = self.sides.forked.is_some();
+            self.stats.see(if writes { Sometimes::TakenBackFromAWriter } else { Sometimes::TakenBack });
+            let image = self.primary.home.image();
+            self.primary = PrimarySite::writer(&self.primary, &image, lineage, true);
+            self.primary.chain = lineage.fork_chain;
+            self.begin_segment(lineage.fork.next());
+            self.model.restarted(lineage.fork);
+            (self.sides.back, self.sides.planned, self.sides.knows) = (Some(lineage), false, false);
+        }
+        self.restart_primary()
+    }
+
+    /// The site that took over, and was taken back from, has written since: a branch, over which it keeps the copy.
+    fn rejoin(&mut self, taken: &Lineage, back: Lineage) -> Outcome {
+        if self.secondary.machine.is_none() || self.secondary.indexed < taken.fork {
+            self.turn_later();
+            return Ok(());
+        }
+        self.crash_secondary();
+        self.link.paths().for_each(|path| self.break_path(path));
+        let (blocks, size) = (self.primary.settings.blocks, self.primary.settings.block_bytes);
+        let known = taken.fork == back.fork;
+        let mut differs = if known { OwedMap::empty(blocks, size) } else { OwedMap::full(blocks, size) };
+        let mut base = self.secondary.index.clone();
+        for _ in 0..self.sides.dice.below(8) {
+            let lba = self.sides.dice.below(wide(base.len()));
+            // Of no write that the model knows.
+            base[to_usize(lba)] = u64::MAX - lba;
+            Extent::new(Lba(lba), BlockCount(1)).into_iter().for_each(|extent| differs.mark(extent));
+        }
+        self.secondary = SecondarySite::keeper(&self.secondary, back, base, Some(differs));
+        (self.sides.forked, self.sides.back) = (None, None);
+        self.restart_secondary()
+    }
+
     fn turn_later(&mut self) {
         if !self.sides.turn_due {
             self.sides.turn_due = true;
@@ -104,6 +158,9 @@ impl World {
     pub fn turn(&mut self) -> Outcome {
         self.sides.turn_due = false;
         let Some(lineage) = self.sides.forked else { return Ok(()) };
+        if let Some(back) = self.sides.back.filter(|back| back.generation >= lineage.generation) {
+            return self.rejoin(&lineage, back);
+        }
         let status = self.primary.machine.as_ref().map(Primary::status);
         let knows =
             self.sides.handed || status.is_some_and(|status| matches!(status.diverged, Some(Divergence::Fenced(_))));
@@ -134,6 +191,7 @@ impl World {
         self.primary.chain = lineage.fork_chain;
         self.begin_segment(lineage.fork.next());
         (self.sides.forked, self.sides.planned, self.sides.knows, self.sides.handed) = (None, false, false, false);
+        self.sides.back = None;
         for path in self.link.paths() {
             let line = self.link.line(path);
             (line.open, line.primary_up, line.secondary_up) = (false, false, false);

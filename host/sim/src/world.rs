@@ -177,6 +177,7 @@ impl World {
         if settings.mutation == Some(Mutation::HandOverNotKept) {
             faults.insist(Fault::CrashPrimary, 100);
         }
+        let often = matches!(settings.mutation, Some(Mutation::HandOverNotKept | Mutation::TakenBackAsAsked));
         let blocks = dice.between(40, 420);
         let paths = u16::try_from(dice.between(1, 5)).unwrap_or(1);
         let operations = settings.operations.unwrap_or_else(|| dice.between(50, 500));
@@ -199,7 +200,7 @@ impl World {
             faults,
             nonces: Nonces::default(),
             stats: Stats { seeds: 1, ..Stats::default() },
-            sides: Sides::draw(seed, settings.mutation == Some(Mutation::HandOverNotKept)),
+            sides: Sides::draw(seed, often),
             trace: Trace::new(settings.traced, settings.whole),
             unopenable: BTreeSet::new(),
             in_flight_bytes: 0,

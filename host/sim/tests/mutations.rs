@@ -109,6 +109,11 @@ fn fence_checker_fires_when_a_site_asks_the_other_to_write_before_it_has_kept_th
 }
 
 #[test]
+fn fence_checker_fires_when_a_site_takes_back_as_the_generation_that_it_handed_over() {
+    fires(Mutation::TakenBackAsAsked, &[Checker::Fence]);
+}
+
+#[test]
 fn fence_checker_fires_when_a_takeover_does_not_keep_its_generation() {
     fires(Mutation::GenerationNotKept, &[Checker::Fence]);
 }

@@ -9,7 +9,9 @@
 //! Up to `Cutting` nothing has happened that the other site knows of, and this one goes on. From `Keeping` on it
 //! never writes again under its generation: only the other site knows whether it has taken over, and says so in its
 //! answer, or by refusing an attach with its newer generation. So there are never two that write; and the other
-//! site's operator can have it take over if the question never reaches it.
+//! site's operator can have it take over if the question never reaches it. Where that site is lost for good, this one's
+//! operator can have the lane end and another go on, above the generation that was handed over: see
+//! [`crate::lineage::Lineage::taken_back`].
 
 use serde::Serialize;
 

@@ -94,6 +94,14 @@ pub(super) enum Operate {
         /// The pair.
         pair: String,
     },
+    /// After a swap that the other site never answered, and only where it is lost for good: write here again.
+    TakeBack {
+        /// The pair.
+        pair: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
     /// On the secondary's node: check every record of the copy, without a key.
     Scrub {
         /// The pair.
@@ -219,6 +227,12 @@ fn told(command: Operate) -> Result<Told, Failure> {
         Operate::Mode { pair, mode } => (pair, PairCommand::SetMode(SetMode { mode: mode.into() })),
         Operate::Rejoin { pair } => (pair, PairCommand::Rejoin),
         Operate::Swap { pair } => (pair, PairCommand::SwapSides),
+        Operate::TakeBack { pair, yes } => {
+            if !yes {
+                confirm_take_back(&pair)?;
+            }
+            (pair, PairCommand::TakeBack)
+        }
         Operate::Scrub { pair } => (pair, PairCommand::Scrub),
         Operate::CopyAll { pair } => (pair, PairCommand::CopyAll),
     };
@@ -234,12 +248,25 @@ fn confirm_takeover(pair: &str) -> Result<(), Failure> {
         "Takeover of {pair}: initiators will work on the copy here. The other site is fenced off: what it wrote and this \
          site lacks is not in the copy. It can be had back as the keeper of a copy, with `farseal rejoin` there."
     );
-    match agreed(&question) {
+    confirm(&question, "a takeover fences the other site off", &format!("farseal takeover {pair}"))
+}
+
+fn confirm_take_back(pair: &str) -> Result<(), Failure> {
+    let question = format!(
+        "Taking {pair} back: the other site was asked to go on, and nobody here knows whether it did. If initiators work \
+         there, they and those that work here write two histories from now on, and one of them will be a branch. Make sure \
+         that nobody works there."
+    );
+    confirm(&question, "the other site may be writing", &format!("farseal take-back {pair}"))
+}
+
+fn confirm(question: &str, risk: &str, command: &str) -> Result<(), Failure> {
+    match agreed(question) {
         Some(true) => Ok(()),
-        Some(false) => Err(Failure::new(Exit::Refused, "nothing was done", format!("`farseal takeover {pair}`"))),
+        Some(false) => Err(Failure::new(Exit::Refused, "nothing was done", format!("`{command}`"))),
         None => {
-            let next = format!("`farseal takeover {pair} --yes`");
-            Err(Failure::new(Exit::Refused, "a takeover fences the other site off, and nobody is here to agree", next))
+            let refused = format!("{risk}, and nobody is here to agree");
+            Err(Failure::new(Exit::Refused, refused, format!("`{command} --yes`")))
         }
     }
 }

@@ -320,6 +320,8 @@ pub enum PairCommand {
     Rejoin,
     /// Hand over to the other site, which holds everything, and become its keeper.
     SwapSides,
+    /// Write here again after handing over to a site that never answered, as a newer generation than it was asked to take.
+    TakeBack,
     /// What this site wrote and no history has.
     Branch(BranchCommand),
     /// Make this secondary the side that writes.
@@ -514,6 +516,7 @@ impl PairCommand {
             Self::RemovePreset(_) => "preset-remove",
             Self::Rejoin => "rejoin",
             Self::SwapSides => "swap-sides",
+            Self::TakeBack => "take-back",
             Self::Branch(_) => "branch",
             Self::TakeOver(_) => "takeover",
             Self::Scrub => "scrub",

@@ -117,6 +117,7 @@ impl Client {
             PairCommand::Resume
             | PairCommand::Rejoin
             | PairCommand::SwapSides
+            | PairCommand::TakeBack
             | PairCommand::Scrub
             | PairCommand::CopyAll => Vec::new(),
             PairCommand::TakeOver(parameters) => json(parameters)?,

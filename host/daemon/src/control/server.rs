@@ -33,14 +33,14 @@ use super::api::{
     AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, ForgetParameters, GroupCommand, PairCommand, Pause,
     RemovePreset, Rotate, SetMode, SetTransfer, Suspect, Swap, TakeOver, Throttle,
 };
-use super::operator::Operator;
+use super::operator::{CommandError, Operator};
 use crate::observe;
 
 /// Bytes of a request's body: a swap's settings are the largest, and a plugin takes 64 KiB of them.
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 
 /// Every command, for messages.
-const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, branch, scrub, copy-all, swap";
+const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, copy-all, swap";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +132,7 @@ pub async fn serve_metrics(
 }
 
 type Node = State<Arc<dyn Operator>>;
+type Body = Result<Bytes, BytesRejection>;
 
 fn routes(operator: Arc<dyn Operator>) -> Router {
     Router::new()
@@ -147,44 +148,30 @@ fn routes(operator: Arc<dyn Operator>) -> Router {
         .with_state(operator)
 }
 
-async fn command(
-    State(node): Node,
-    UrlPath((pair, verb)): UrlPath<(String, String)>,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let Ok(body) = body else {
-        return error(bad_request(format!("the body is longer than {BODY_BYTES_MAX} bytes, or was cut off")));
-    };
-    let command = match parse(&verb, &body) {
-        Ok(command) => command,
-        Err(reply) => return error(reply),
-    };
-    match node.command(&pair, command).await {
-        Ok(reply) => Json(reply).into_response(),
-        Err(refused) => error(refused.reply()),
+async fn command(State(node): Node, UrlPath((pair, verb)): UrlPath<(String, String)>, body: Body) -> Response {
+    match read(body).and_then(|body| parse(&verb, &body)) {
+        Ok(command) => answer(node.command(&pair, command).await),
+        Err(reply) => error(reply),
+    }
+}
+
+async fn group_command(State(node): Node, UrlPath((group, verb)): UrlPath<(String, String)>, body: Body) -> Response {
+    match read(body).and_then(|body| parse_group(&verb, &body)) {
+        Ok(command) => answer(node.group(&group, command).await),
+        Err(reply) => error(reply),
     }
 }
 
 async fn site(State(node): Node) -> Response {
-    match node.site().await {
-        Ok(view) => Json(view).into_response(),
-        Err(refused) => error(refused.reply()),
-    }
+    answer(node.site().await)
 }
 
-async fn group_command(
-    State(node): Node,
-    UrlPath((group, verb)): UrlPath<(String, String)>,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let Ok(body) = body else {
-        return error(bad_request(format!("the body is longer than {BODY_BYTES_MAX} bytes, or was cut off")));
-    };
-    let command = match parse_group(&verb, &body) {
-        Ok(command) => command,
-        Err(reply) => return error(reply),
-    };
-    match node.group(&group, command).await {
+fn read(body: Body) -> Result<Bytes, ErrorReply> {
+    body.map_err(|_| bad_request(format!("the body is longer than {BODY_BYTES_MAX} bytes, or was cut off")))
+}
+
+fn answer(outcome: Result<impl serde::Serialize, CommandError>) -> Response {
+    match outcome {
         Ok(reply) => Json(reply).into_response(),
         Err(refused) => error(refused.reply()),
     }
@@ -218,6 +205,7 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "preset-remove" => PairCommand::RemovePreset(parameters::<RemovePreset>(verb, body)?),
         "rejoin" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Rejoin)?,
         "swap-sides" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::SwapSides)?,
+        "take-back" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::TakeBack)?,
         "branch" => PairCommand::Branch(parameters::<BranchCommand>(verb, body)?),
         "takeover" => PairCommand::TakeOver(parameters::<TakeOver>(verb, body)?),
         "scrub" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Scrub)?,

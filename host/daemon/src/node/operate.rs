@@ -105,6 +105,7 @@ impl PairNode {
             PairCommand::RemovePreset(remove) => self.remove_preset(&remove),
             PairCommand::Rejoin => self.rejoin().await,
             PairCommand::SwapSides => self.swap_sides().await,
+            PairCommand::TakeBack => self.take_back().await,
             PairCommand::Branch(command) => self.branch(command).await,
             PairCommand::TakeOver(_) => self.take_over().await,
             PairCommand::Scrub => self.scrub().await,

@@ -142,7 +142,7 @@ impl PairNode {
     }
 
     /// Everything of a copy that this site writes over is in its image.
-    async fn settled(self: &Arc<Self>) -> Result<(), CommandError> {
+    pub(super) async fn settled(self: &Arc<Self>) -> Result<(), CommandError> {
         let pair = Arc::clone(self);
         flat(tokio::task::spawn_blocking(move || pair.settle()).await)
     }
@@ -409,7 +409,7 @@ fn failed(reason: &str) -> CommandError {
     CommandError::Failed { reason: reason.into(), next: Some("see the node's log".into()) }
 }
 
-fn flat<T>(done: Result<anyhow::Result<T>, tokio::task::JoinError>) -> Result<T, CommandError> {
+pub(super) fn flat<T>(done: Result<anyhow::Result<T>, tokio::task::JoinError>) -> Result<T, CommandError> {
     match done {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(failed(&format!("{error:#}"))),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use farseal_core::primary::{CopyState, PauseState};
+use farseal_core::primary::{CopyState, PauseState, SwapState};
 use farseal_core::rotation::State as RotationState;
 use farseal_core::units::{BlockCount, ByteLen, Generation, Millis, Sequence};
 
@@ -108,6 +108,10 @@ impl PairNode {
             return PairState::Stopped { why: why.clone() };
         }
         let owed = status.owed_blocks.byte_len(self.config.block_bytes);
+        if status.link_paths == 0 && status.swap == Some(SwapState::Asking) {
+            let why = format!("handed over to {}, which has not said whether it writes now", self.config.peer);
+            return PairState::Stopped { why };
+        }
         if status.link_paths == 0 {
             let lost = *self.link.lost_at.lock().unwrap_or_else(PoisonError::into_inner);
             let since = lost.map_or(Millis(0), |at| self.shared.clock.now().instant.since(at));
@@ -149,6 +153,15 @@ impl PairNode {
     }
 
     fn last_error(&self, view: &LaneView, trouble: Option<String>) -> Option<LastError> {
+        if view.status.link_paths == 0 && view.status.swap == Some(SwapState::Asking) {
+            let trouble = trouble.unwrap_or_else(|| "it cannot be reached".into());
+            let message = format!("{} was asked to go on and has not answered: {trouble}", self.config.peer);
+            let next = format!(
+                "see that it runs: it answers by itself; if it is lost for good: `farseal take-back {}`",
+                self.config.name
+            );
+            return Some(LastError { at: self.shared.clock.now().wall, message, next: Some(next) });
+        }
         if view.status.link_paths == 0
             && let Some(message) = trouble
         {

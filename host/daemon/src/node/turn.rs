@@ -15,7 +15,7 @@ use farseal_core::units::{BlockCount, Extent, Generation, Lba};
 use super::branch::{self, Branch};
 use super::makings::Makings;
 use super::pair::{PairNode, Side};
-use crate::lane::recover;
+use crate::lane::{Lane, recover};
 use crate::recovery::Sweep;
 use crate::replica::differs_path;
 use crate::role::{Control, Keeps, copy_folder, lane_folder};
@@ -58,17 +58,8 @@ impl PairNode {
 
     /// Ends the lane and keeps the copy of another history from its start on.
     pub(super) fn turn(&self, lineage: &Lineage, planned: bool) -> anyhow::Result<Turned> {
-        let lane = self.writer().ok_or_else(|| anyhow::anyhow!("this site does not write"))?;
+        let lane = self.stop_writing()?;
         let makings = &self.makings;
-        self.shared.exports.remove(self.config.volume_name());
-        self.link.stop_dialling();
-        if let Side::Secondary { replica, .. } = self.side() {
-            if let Some(taken) = self.taken() {
-                let _ = taken.sweeper.send(Sweep::Stop);
-            }
-            replica.stop();
-        }
-        lane.stop();
         let directory = makings.directory();
         let before = Control::load(&directory)?;
         let folder = lane_folder_of(&before, &lane.settings.generation, self.config.is_primary());
@@ -81,9 +72,28 @@ impl PairNode {
         Ok(turned)
     }
 
+    /// Ends the lane, its export and its paths, and whatever it wrote over.
+    pub(super) fn stop_writing(&self) -> anyhow::Result<Arc<Lane>> {
+        let lane = self.writer().ok_or_else(|| anyhow::anyhow!("this site does not write"))?;
+        self.shared.exports.remove(self.config.volume_name());
+        self.link.stop_dialling();
+        if let Side::Secondary { replica, .. } = self.side() {
+            if let Some(taken) = self.taken() {
+                let _ = taken.sweeper.send(Sweep::Stop);
+            }
+            replica.stop();
+        }
+        lane.stop();
+        Ok(lane)
+    }
+
     /// The other site writes, as it was asked to.
     pub(super) async fn turn_after_hand_over(self: Arc<Self>, hand_over: HandOver) {
         let _one = self.turning.lock().await;
+        if self.writer().is_none_or(|lane| lane.settings.generation >= hand_over.generation) {
+            // An operator took it back before the answer was heard of.
+            return;
+        }
         let lineage = Lineage::at(hand_over.generation, hand_over.at, hand_over.chain);
         let pair = Arc::clone(&self);
         let turned = tokio::task::spawn_blocking(move || pair.turn(&lineage, true)).await;
@@ -100,7 +110,7 @@ impl PairNode {
 }
 
 /// The folder, below the pair's, of the lane that a site writes with.
-fn lane_folder_of(control: &Control, generation: &Generation, primary: bool) -> String {
+pub(super) fn lane_folder_of(control: &Control, generation: &Generation, primary: bool) -> String {
     match (&control.writes, control.taken_over_at) {
         (Some(writes), _) => writes.folder.clone(),
         (None, Some(_)) => lane_folder(*generation),
@@ -115,7 +125,7 @@ fn end(
     directory: &Path,
     folder: &str,
     before: &Control,
-    lane: &crate::lane::Lane,
+    lane: &Lane,
     lineage: &Lineage,
     planned: bool,
 ) -> anyhow::Result<Turned> {
@@ -166,12 +176,14 @@ fn end(
     Ok(Turned { branch: lost, known: differing.known })
 }
 
-/// The ended lane's files move to its branch, or go; so does the copy that it wrote over. Done again at each start until
-/// it is done.
+/// The ended lane's files move to its branch, or go; so does the copy that it wrote over. A site that writes keeps nothing
+/// of before. Done again at each start until it is done.
 pub(super) fn finish_turn(directory: &Path, control: &Control) -> anyhow::Result<()> {
-    let Some(keeps) = &control.keeps else { return Ok(()) };
+    let Some(keeps) = &control.keeps else {
+        return control.writes.as_ref().map_or(Ok(()), |writes| clear_before(directory, &writes.folder));
+    };
     let ended = directory.join(&keeps.ended);
-    let place = keeps.branch.as_ref().map(|name| directory.join("branches").join(name));
+    let place = keeps.branch.as_ref().map(|name| branch::folder(directory).join(name));
     for name in LANE_FILES {
         let from = ended.join(name);
         if !from.exists() {
@@ -205,6 +217,22 @@ pub(super) fn finish_turn(directory: &Path, control: &Control) -> anyhow::Result
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with("copy-") && name != keeps.folder {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A site that writes with a lane of its own folder over its image alone needs no lane and no copy of before.
+fn clear_before(directory: &Path, folder: &str) -> anyhow::Result<()> {
+    for name in LANE_FILES.into_iter().chain(["log", "index"]) {
+        remove(&directory.join(name))?;
+    }
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name != folder && (name.starts_with("copy-") || name.starts_with("generation-")) {
             remove(&entry.path())?;
         }
     }

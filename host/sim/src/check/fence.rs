@@ -19,7 +19,12 @@ pub fn answered_well(world: &World) -> Result<(), Failure> {
 
 /// The primary's journal has a record more.
 pub fn appended(world: &World, last: Sequence) -> Result<(), Failure> {
+    let own = world.primary.settings.generation;
     match world.sides.forked {
+        Some(lineage) if lineage.generation == own => Err(Failure::new(
+            Checker::Fence,
+            format!("record {last} is of generation {own}, as which both sites write"),
+        )),
         // After an unplanned takeover it cannot know at once; what it writes until then is its branch.
         Some(lineage) if world.sides.planned && last > lineage.fork => Err(Failure::new(
             Checker::Fence,
