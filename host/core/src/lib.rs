@@ -13,7 +13,7 @@
 //! bulk bytes never come here: an input names a place and a length, an output says what to do with them.
 //!
 //! Reading order: the vocabulary ([`units`], [`limits`]), the bytes ([`record`], [`journal`], [`frame`]), the small
-//! machines ([`window`], [`chain`], [`ledger`], [`owed`], [`flow`], [`preset`], [`rotation`]), then the two sites ([`primary`],
+//! machines ([`window`], [`chain`], [`ledger`], [`owed`], [`flow`], [`preset`], [`rotation`], [`compaction`]), then the two sites ([`primary`],
 //! [`secondary`]), and what makes one order of several pairs ([`group`]).
 
 pub mod units;
@@ -41,6 +41,8 @@ pub mod rotation;
 pub mod flow;
 
 pub mod preset;
+
+pub mod compaction;
 
 pub mod group;
 

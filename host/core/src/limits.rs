@@ -56,6 +56,18 @@ pub const SWAP_HOLD_MAX: Millis = Millis(5_000);
 /// Bytes of a component that a peer ships for the archive: Python guests are the largest, at about 20 MB.
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 
+/// Bytes that one pass of compaction moves at most: two segments' worth, half a second of a disk that writes 500 MB/s.
+pub const COMPACTION_LIVE_BYTES: ByteLen = ByteLen(256 << 20);
+
+/// Segments that one pass looks at: 8 GiB of log, of which 256 MiB at most are still read.
+pub const COMPACTION_SEGMENTS_MAX: usize = 64;
+
+/// A compacted segment below this is small: a quarter of a segment of 128 MiB.
+pub const COMPACTED_SMALL_BYTES: ByteLen = ByteLen(32 << 20);
+
+/// Small ones that may lie about before they are put together: 256 MiB at most.
+pub const COMPACTED_SMALL_MAX: usize = 8;
+
 /// Bytes of a journal segment. Trimming works in whole segments; recovery reads one at a time.
 pub const JOURNAL_SEGMENT_BYTES: ByteLen = ByteLen(64 << 20);
 

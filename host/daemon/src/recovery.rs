@@ -101,35 +101,29 @@ impl CopySource {
     fn open_run(&self, unsealer: &mut Unsealer, run: &Run, into: &mut [u8]) -> Result<(), Unopened> {
         let sequence = run.place.sequence;
         let lba = run.first;
-        let (framed, body) = self.reader.read(run.place.location).map_err(|error| {
+        let missing = || Unopened::NotAuthentic { lba, sequence };
+        let blocks = u32::try_from(run.blocks).map_err(|_| missing())?;
+        let (first, count) = if run.place.kind == Kind::Data { (run.place.block, blocks) } else { (0, 1) };
+        let part = self.reader.part(run.place.location, first, count).map_err(|error| {
             tracing::error!(%lba, %sequence, %error, "a record of the copy cannot be read");
             match error {
                 ReadError::Store(error) => Unopened::Store(error),
-                ReadError::NotThere(_) | ReadError::Damaged { .. } | ReadError::NoSuchBlock { .. } => {
-                    Unopened::NotAuthentic { lba, sequence }
-                }
+                ReadError::NotThere(_) | ReadError::Damaged { .. } | ReadError::NoSuchBlock { .. } => missing(),
             }
         })?;
-        let mut body = Vec::from(body);
-        let header = framed.header;
-        let skip = expected(&header, run).ok_or(Unopened::NotAuthentic { lba, sequence })?;
-        if header.kind != Kind::Data {
+        let skip = expected(&part.header, run).ok_or_else(missing)?;
+        let mut tags = Vec::from(part.tags);
+        if part.header.kind != Kind::Data {
             // Zeroes are believed only when their tag is right: a forged one would hide data.
-            let (tags, rest) = body.split_at_mut(header.tag_bytes());
-            unsealer.open(&header, 0, rest, tags).map_err(|error| unopened(lba, sequence, &error))?;
+            unsealer.open(&part.header, 0, &mut [], &mut tags).map_err(|error| unopened(lba, sequence, &error))?;
             into.fill(0);
             return Ok(());
         }
-        let size = self.block.as_usize();
-        let count = usize::try_from(run.blocks).unwrap_or(usize::MAX);
-        let from = usize::try_from(skip).unwrap_or(usize::MAX);
-        let (tags, blocks) = body.split_at_mut(header.tag_bytes());
-        let tags = tags.get_mut(from * 16..(from + count) * 16).ok_or(Unopened::NotAuthentic { lba, sequence })?;
-        let blocks =
-            blocks.get_mut(from * size..(from + count) * size).ok_or(Unopened::NotAuthentic { lba, sequence })?;
-        unsealer.open(&header, skip, blocks, tags).map_err(|error| unopened(lba, sequence, &error))?;
-        into.copy_from_slice(blocks);
-        Ok(())
+        if skip != first || part.blocks.len() != into.len() {
+            return Err(missing());
+        }
+        into.copy_from_slice(&part.blocks);
+        unsealer.open(&part.header, skip, into, &mut tags).map_err(|error| unopened(lba, sequence, &error))
     }
 
     fn unsealer(&self, lba: Lba) -> Result<Unsealer, Unopened> {

@@ -1,8 +1,11 @@
 //! The secondary's driver: one thread owns a [`Secondary`], its log and its index, and carries out what it decides.
 //!
 //! Records are appended as they come and acknowledged when the log is durable; the index follows in their order. Keys
-//! are checked on a thread of their own. Nothing here opens a block: that begins with a takeover, when log, index and
+//! are checked on a thread of their own, and what is no more read of the log is compacted away on another ([`compact`]).
+//! Nothing here opens a block: that begins with a takeover, when log, index and
 //! ledger are handed over as they are and nothing is added to them any more.
+
+mod compact;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use farseal_core::chain::{Chain, Digest};
+use farseal_core::compaction::Room;
 use farseal_core::frame::{Frame, KeyRefusal};
 use farseal_core::group::{KeptCuts, OfferLimit};
 use farseal_core::ledger::Ledger;
@@ -32,7 +36,7 @@ use crate::plugins::PairPlugins;
 pub use crate::role::Control;
 use crate::role::ControlError;
 use crate::store::index::{Index, IndexError};
-use crate::store::log::{Location, Log, LogError, LogReader, Logged};
+use crate::store::log::{CompactError, Location, Log, LogError, LogReader, Logged};
 use crate::store::{StoreError, files};
 
 /// How many events are taken from the inbox before the log is written out.
@@ -55,6 +59,9 @@ pub enum Event {
         key: Sequence,
         result: Result<KeyFacts, KeyRefusal>,
     },
+    /// What of these records does anybody still read?
+    Judge(compact::Judge),
+    Compacted(compact::Pass),
     /// How far the pair's group lets it be offered.
     Limit(OfferLimit),
     TakeOver,
@@ -134,6 +141,13 @@ pub enum StartError {
     Index(#[from] IndexError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error("the log's compacted segments: {0}")]
+    Compacted(#[from] CompactError),
+    #[error(
+        "{}: the index is damaged, and so is the log's manifest, which says what was before the records that are left: \
+         restore one of them from a copy, or copy the volume again", .0.display()
+    )]
+    NoState(PathBuf),
 }
 
 /// What the index's checkpoint says of the order.
@@ -159,6 +173,24 @@ struct Checkpoint {
     scan_from: u64,
 }
 
+impl Checkpoint {
+    /// Before the first record.
+    fn of(begin: &Recovered) -> Self {
+        Self {
+            contiguous: begin.contiguous,
+            chain: begin.chain,
+            indexed: begin.contiguous,
+            ledger: Ledger::default(),
+            group_through: Sequence::NONE,
+            group_cut: CutNumber::NONE,
+            group_cuts: KeptCuts::default(),
+            gap_open_after: begin.gap_open_after,
+            gap_chain: Some(begin.gap_chain),
+            scan_from: Location::START.pack(),
+        }
+    }
+}
+
 impl std::fmt::Debug for Replica {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Replica").finish_non_exhaustive()
@@ -173,7 +205,12 @@ impl Replica {
         let reader = runner.log.reader();
         let thread = std::thread::Builder::new()
             .name(name)
-            .spawn(move || runner.run(&events))
+            .spawn(move || {
+                let compaction = runner.run(&events);
+                // What it still asks is not answered any more, and then it ends.
+                drop(events);
+                compaction.end();
+            })
             .map_err(|source| StoreError::io(std::path::Path::new("."), "start the replica's thread", source))?;
         Ok(Self { inbox, reader, thread: Mutex::new(Some(thread)) })
     }
@@ -185,11 +222,6 @@ impl Replica {
             let _ = thread.join();
         }
     }
-}
-
-/// Reads the pair's control information; a new pair has none.
-pub fn load_control(directory: &std::path::Path) -> Result<Control, StartError> {
-    Ok(Control::load(directory)?)
 }
 
 struct Runner {
@@ -207,6 +239,9 @@ struct Runner {
     pending: BTreeMap<Sequence, (Header, Location)>,
     indexed: Sequence,
     bytes_since_checkpoint: u64,
+    /// Everything that lies before this is in the index on disk.
+    kept: Location,
+    compaction: compact::Compaction,
     paths: BTreeMap<Path, UnboundedSender<Answer>>,
     /// Every [`Output::Store`] so far, failed ones included.
     stores: u64,
@@ -225,20 +260,18 @@ impl Runner {
         let settings = parts.settings;
         let from_base = control.keeps.as_ref().map(|keeps| Recovered::keeper_of(&control.history(), keeps.differs));
         let begin = from_base.unwrap_or_else(Recovered::fresh);
-        let (index, blob) = open_index(&directory, &parts.name, settings)?;
-        let checkpoint = blob.and_then(|blob| serde_json::from_slice::<Checkpoint>(&blob).ok()).unwrap_or(Checkpoint {
-            contiguous: begin.contiguous,
-            chain: begin.chain,
-            indexed: begin.contiguous,
-            ledger: Ledger::default(),
-            group_through: Sequence::NONE,
-            group_cut: CutNumber::NONE,
-            group_cuts: KeptCuts::default(),
-            gap_open_after: begin.gap_open_after,
-            gap_chain: Some(begin.gap_chain),
-            scan_from: Location::START.pack(),
-        });
-        let (log, scanned) = Log::open(&directory.join("log"), settings.pair, Location::unpack(checkpoint.scan_from))?;
+        let (mut index, blob) = open_index(&directory, &parts.name, settings)?;
+        let known = blob.and_then(|blob| serde_json::from_slice::<Checkpoint>(&blob).ok());
+        let from = known.as_ref().map_or(Location::START, |known| Location::unpack(known.scan_from));
+        let (log, scanned) = Log::open(&directory.join("log"), settings.pair, from)?;
+        let checkpoint = match known {
+            Some(known) => {
+                compact::finish(&log, &mut index)?;
+                known
+            }
+            None if log.was_compacted() => compact::index_again(&log, &scanned, &mut index, &directory)?,
+            None => Checkpoint::of(&begin),
+        };
         let last = control.taken_over_at.unwrap_or(Sequence(u64::MAX));
         let kept = |logged: &&Logged| logged.header.sequence <= last;
         let pending = scanned
@@ -276,6 +309,7 @@ impl Runner {
             differs_after: begin.differs_after,
         };
         let syncer = start_syncer(&log, inbox.clone());
+        let compaction = compact::Compaction::new(inbox.clone());
         let checker = start_checker(parts.name.clone(), log.reader(), Arc::clone(&parts.keyring), parts.plugins, inbox);
         Ok(Self {
             name: parts.name,
@@ -291,6 +325,8 @@ impl Runner {
             pending,
             indexed: checkpoint.indexed,
             bytes_since_checkpoint: 0,
+            kept: from,
+            compaction,
             paths: BTreeMap::new(),
             stores: 0,
             syncer,
@@ -301,10 +337,11 @@ impl Runner {
         })
     }
 
-    fn run(mut self, events: &Receiver<Event>) {
+    fn run(mut self, events: &Receiver<Event>) -> compact::Compaction {
         self.carry_out(&[]);
         self.tell_cuts();
         self.hand_over_when_recovered();
+        self.compact(Room::Enough);
         loop {
             let timeout = self.secondary.poll_timeout().map_or(Duration::from_secs(3600), |(at, _)| {
                 Duration::from_millis(at.since(self.clock.now().instant).0.max(1))
@@ -321,7 +358,7 @@ impl Runner {
             while let Some(event) = next.take() {
                 if matches!(event, Event::Stop) {
                     self.checkpoint();
-                    return;
+                    return self.compaction;
                 }
                 self.take_in(event);
                 taken += 1;
@@ -334,8 +371,10 @@ impl Runner {
             self.hand_over_when_recovered();
             if self.bytes_since_checkpoint >= CHECKPOINT_BYTES {
                 self.checkpoint();
+                self.compact(Room::Enough);
             }
         }
+        self.compaction
     }
 
     fn take_in(&mut self, event: Event) {
@@ -358,6 +397,8 @@ impl Runner {
             Event::Synced(Ok(stored)) => self.give(Input::LogSynced { stored }),
             Event::Synced(Err(error)) => self.log_failed("sync the log", &error),
             Event::KeyChecked { key, result } => self.give(Input::KeyChecked { key, result }),
+            Event::Judge(judge) => self.judge(judge),
+            Event::Compacted(pass) => self.compacted(pass),
             Event::Limit(limit) => self.give(Input::Limit(limit)),
             Event::TakeOver => self.give(Input::TakeOver),
             Event::Look { done } => done(self.secondary.status()),
@@ -474,6 +515,9 @@ impl Runner {
         };
         let end = self.log.end();
         self.pending.retain(|_, (_, location)| *location < end);
+        if fault == StoreFault::Full {
+            self.compact(Room::None);
+        }
         self.secondary.handle(self.clock.now(), Input::LogFailed { fault });
         self.carry_out(&[]);
     }
@@ -540,6 +584,23 @@ impl Runner {
 
     fn checkpoint(&mut self) {
         self.write_out();
+        let (blob, frontier) = (self.state(), self.frontier());
+        let Some(index) = &mut self.index else { return };
+        match index.checkpoint(&blob) {
+            Ok(()) => {
+                self.bytes_since_checkpoint = 0;
+                self.kept = frontier;
+            }
+            Err(error) => {
+                tracing::error!(pair = self.name, %error, "the index could not be kept: a restart reads more of the log");
+                return;
+            }
+        }
+        self.drop_replaced(&blob);
+    }
+
+    /// The state of the order, as it is kept beside the index.
+    fn state(&self) -> Vec<u8> {
         let (contiguous, chain) = self.secondary.durable();
         let (_, group_through) = self.secondary.limit();
         let checkpoint = Checkpoint {
@@ -552,22 +613,14 @@ impl Runner {
             group_cut: self.secondary.group_cut(),
             group_cuts: self.secondary.cuts().clone(),
             gap_chain: Some(self.secondary.gap_chain()),
-            scan_from: self
-                .pending
-                .values()
-                .map(|(_, location)| *location)
-                .min()
-                .unwrap_or_else(|| self.log.end())
-                .pack(),
+            scan_from: self.frontier().pack(),
         };
-        let Some(index) = &mut self.index else { return };
-        let blob = serde_json::to_vec(&checkpoint).unwrap_or_default();
-        match index.checkpoint(&blob) {
-            Ok(()) => self.bytes_since_checkpoint = 0,
-            Err(error) => {
-                tracing::error!(pair = self.name, %error, "the index could not be kept: a restart reads more of the log")
-            }
-        }
+        serde_json::to_vec(&checkpoint).unwrap_or_default()
+    }
+
+    /// Everything that lies before this is in the index.
+    fn frontier(&self) -> Location {
+        self.pending.values().map(|(_, location)| *location).min().unwrap_or_else(|| self.log.end())
     }
 
     fn answer(&mut self, path: Path, answer: Answer) {

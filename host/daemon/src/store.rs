@@ -23,6 +23,7 @@ pub mod index;
 pub mod opened;
 
 mod checkpoint;
+mod words;
 mod zeroes;
 
 use std::io;

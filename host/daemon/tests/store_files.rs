@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "store_files/compact.rs"]
+mod compact;
 #[path = "store_files/faults.rs"]
 mod faults;
 #[path = "store_files/files.rs"]

@@ -249,3 +249,42 @@ fn a_changed_bit_in_what_the_journal_promised_stops_the_start() {
         assert!(said.contains(words), "{words:?} is not in:\n{said}");
     }
 }
+
+#[test]
+fn a_log_that_is_overwritten_for_ever_stays_small_and_the_copy_whole() {
+    const VOLUME: u64 = 16 << 20;
+    let (_stage, mut main, mut remote) = pair("compact");
+    remote.start().unwrap();
+    main.start().unwrap();
+    main.wait_until("nothing owed", site::Status::is_safe).unwrap();
+    let log = remote.state().join("pairs").join(PAIR).join("log");
+    let bytes = || {
+        let entries = fs::read_dir(&log).unwrap().filter_map(|entry| entry.unwrap().metadata().ok());
+        entries.map(|metadata| metadata.len()).sum::<u64>()
+    };
+    let mut client = Client::connect(&main.socket(), PAIR).unwrap();
+    for round in 1..=40_u8 {
+        // Halves, the second from an odd block on, so that records are overwritten in part.
+        for at in (0..VOLUME).step_by(1 << 20) {
+            let skip = if round % 2 == 0 { 0 } else { 12 << 10 };
+            client.write(at + skip, &vec![round; (1 << 20) - usize::try_from(skip).unwrap()]).unwrap();
+        }
+        client.flush().unwrap();
+        main.wait_until("nothing owed", site::Status::is_safe).unwrap();
+        if round == 30 {
+            remote.kill().unwrap();
+            remote.start().unwrap();
+        }
+    }
+    // 640 MiB came. Less than half a segment is alive, and two may not be full or not in the index on disk.
+    wait_for("the log is compacted", PATIENCE, || Ok((bytes() < 460 << 20).then_some(()))).unwrap();
+    let mut expected = vec![0; usize::try_from(VOLUME).unwrap()];
+    client.read(0, &mut expected).unwrap();
+    drop(client);
+    main.kill().unwrap();
+    remote.farseal(&["scrub", PAIR]).unwrap();
+    remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    let mut copied = vec![0; expected.len()];
+    Client::connect(&remote.socket(), PAIR).unwrap().read(0, &mut copied).unwrap();
+    assert!(copied == expected, "the copy differs");
+}

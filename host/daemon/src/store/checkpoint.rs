@@ -17,6 +17,7 @@ use farseal_core::limits::VOLUME_BLOCKS_MAX;
 use farseal_core::units::BlockCount;
 
 use super::index::{CHUNK_BLOCKS, Chunk, IndexError, Slot};
+use super::words::{TooShort, Words};
 use super::zeroes::Zeroes;
 use super::{StoreError, files, narrow, wide};
 
@@ -235,25 +236,9 @@ impl Checkpoint {
     }
 }
 
-/// Little-endian words one after the other.
-struct Words<'a>(&'a [u8]);
-
-impl Words<'_> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {
-        let (word, rest) = self.0.split_first_chunk::<N>().ok_or(IndexError::Damaged {
-            path: PathBuf::from("index.root"),
-            what: "its counts do not fit its length",
-        })?;
-        self.0 = rest;
-        Ok(*word)
-    }
-
-    fn u32(&mut self) -> Result<u32, IndexError> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Result<u64, IndexError> {
-        Ok(u64::from_le_bytes(self.array()?))
+impl From<TooShort> for IndexError {
+    fn from(_: TooShort) -> Self {
+        Self::Damaged { path: PathBuf::from("index.root"), what: "its counts do not fit its length" }
     }
 }
 

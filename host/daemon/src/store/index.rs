@@ -4,11 +4,14 @@
 //! whole chunks that read as zeroes are kept as runs. The newest sequence number wins, in whatever order and however
 //! often records are applied.
 
+mod live;
+
 use std::path::Path;
 
 use farseal_core::record::{Header, Kind};
 use farseal_core::units::{BlockCount, Extent, Lba, Sequence};
 
+use self::live::Live;
 use super::checkpoint::{Checkpoint, Loaded};
 use super::log::Location;
 use super::zeroes::Zeroes;
@@ -56,6 +59,7 @@ pub struct Index {
     groups: Vec<Option<Box<Group>>>,
     zeroes: Zeroes,
     present: u64,
+    live: Live,
     /// Chunks that changed since the last checkpoint; some may be named twice.
     touched: Vec<u32>,
     checkpoint: Checkpoint,
@@ -101,6 +105,10 @@ impl Slot {
         self.order >> 14 & 3
     }
 
+    fn segment(self) -> u32 {
+        Location::unpack(self.location).segment
+    }
+
     fn place(self) -> Option<Place> {
         let kind = match self.kind() {
             DATA => Kind::Data,
@@ -129,14 +137,13 @@ impl Chunk {
         Self { slots, newest, data, touched: false }
     }
 
-    fn put(&mut self, at: usize, slot: Slot) {
-        let Some(old) = self.slots.get_mut(at).filter(|old| old.sequence() <= slot.sequence()) else {
-            return;
-        };
+    /// Puts a slot in its place, unless what is there is newer. Says what was there before.
+    fn put(&mut self, at: usize, slot: Slot) -> Option<Slot> {
+        let old = self.slots.get_mut(at).filter(|old| old.sequence() <= slot.sequence())?;
         self.data += u64::from(slot.kind() == DATA);
         self.data -= u64::from(old.kind() == DATA);
-        *old = slot;
         self.newest = self.newest.max(slot.sequence());
+        Some(std::mem::replace(old, slot))
     }
 }
 
@@ -151,6 +158,7 @@ impl Index {
         for (number, slots) in chunks {
             let chunk = Chunk::of(slots);
             index.present += chunk.data;
+            index.live.add_chunk(&chunk);
             let group = index.group(u64::from(number));
             group[narrow(u64::from(number) % GROUP_CHUNKS)] = Some(Box::new(chunk));
         }
@@ -170,6 +178,7 @@ impl Index {
             groups: (0..groups).map(|_| None).collect(),
             zeroes: Zeroes::default(),
             present: 0,
+            live: Live::default(),
             touched: Vec::new(),
             checkpoint,
         }
@@ -213,56 +222,47 @@ impl Index {
 
     /// The blocks of `within` in runs: how many, and do they hold data?
     pub fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)> {
+        self.runs_where(within, |slot| slot.kind() == DATA)
+    }
+
+    /// The blocks of `within` in runs: how many, and does any record say what they hold? Zeroed blocks count, too: over a
+    /// base they hide what lies there.
+    pub fn held(&self, within: Extent) -> Vec<(BlockCount, bool)> {
+        self.runs_where(within, |slot| slot.place().is_some())
+    }
+
+    /// Runs of blocks of which `is` says the same. Chunks without slots are asked of once, and groups that nothing was
+    /// ever said of, too: most of a sparse volume.
+    fn runs_where(&self, within: Extent, is: impl Fn(Slot) -> bool) -> Vec<(BlockCount, bool)> {
         let mut runs: Vec<(BlockCount, bool)> = Vec::new();
-        let mut push = |count: u64, data: bool| match runs.last_mut() {
-            Some((last, same)) if *same == data => last.0 += count,
-            _ => runs.push((BlockCount(count), data)),
+        let mut push = |count: u64, yes: bool| match runs.last_mut() {
+            Some((last, same)) if *same == yes => last.0 += count,
+            _ => runs.push((BlockCount(count), yes)),
         };
         let (mut at, end) = (within.first().0, within.end().0);
         while at < end {
             let number = at / CHUNK_BLOCKS;
-            let group_end = (number / GROUP_CHUNKS + 1) * GROUP_CHUNKS * CHUNK_BLOCKS;
-            let (until, chunk) = match self.groups.get(narrow(number / GROUP_CHUNKS)) {
-                Some(Some(group)) => ((number + 1) * CHUNK_BLOCKS, group[narrow(number % GROUP_CHUNKS)].as_deref()),
-                Some(None) => (group_end, None),
-                None => (end, None),
-            };
-            let until = until.min(end);
-            match chunk {
-                Some(chunk) if chunk.data > 0 => {
-                    for lba in at..until {
-                        push(1, chunk.slots[narrow(lba % CHUNK_BLOCKS)].kind() == DATA);
-                    }
-                }
-                _ => push(until - at, false),
+            let group_end = (number / GROUP_CHUNKS + 1) * GROUP_CHUNKS;
+            let bare = !matches!(self.groups.get(narrow(number / GROUP_CHUNKS)), Some(Some(_)));
+            if bare && self.zeroes.within(number, group_end).next().is_none() {
+                let until = (group_end * CHUNK_BLOCKS).min(end);
+                push(until - at, is(Slot::default()));
+                at = until;
+                continue;
+            }
+            let until = ((number + 1) * CHUNK_BLOCKS).min(end);
+            match self.chunk(number) {
+                Some(chunk) => (at..until).for_each(|lba| push(1, is(chunk.slots[narrow(lba % CHUNK_BLOCKS)]))),
+                None => push(until - at, is(self.zeroes.get(number).unwrap_or_default())),
             }
             at = until;
         }
         runs
     }
 
-    /// The blocks of `within` in runs: how many, and does any record say what they hold? Zeroed blocks count, too: over a
-    /// base they hide what lies there.
-    pub fn held(&self, within: Extent) -> Vec<(BlockCount, bool)> {
-        let mut runs: Vec<(BlockCount, bool)> = Vec::new();
-        let mut push = |count: u64, held: bool| match runs.last_mut() {
-            Some((last, same)) if *same == held => last.0 += count,
-            _ => runs.push((BlockCount(count), held)),
-        };
-        let (mut at, end) = (within.first().0, within.end().0);
-        while at < end {
-            let number = at / CHUNK_BLOCKS;
-            let until = ((number + 1) * CHUNK_BLOCKS).min(end);
-            let group = self.groups.get(narrow(number / GROUP_CHUNKS)).and_then(Option::as_deref);
-            match group.and_then(|group| group[narrow(number % GROUP_CHUNKS)].as_deref()) {
-                Some(chunk) => {
-                    (at..until).for_each(|lba| push(1, chunk.slots[narrow(lba % CHUNK_BLOCKS)].place().is_some()))
-                }
-                None => push(until - at, self.zeroes.get(number).is_some()),
-            }
-            at = until;
-        }
-        runs
+    /// Blocks of data that the index reads from this segment of the log.
+    pub fn live(&self, segment: u32) -> BlockCount {
+        BlockCount(self.live.of(segment))
     }
 
     /// Blocks that hold data.
@@ -275,9 +275,8 @@ impl Index {
         self.touched.sort_unstable();
         self.touched.dedup();
         let changed = self.touched.iter().map(|number| {
-            let at = u64::from(*number);
-            let group = self.groups.get(narrow(at / GROUP_CHUNKS)).and_then(Option::as_deref);
-            (*number, group.and_then(|group| group[narrow(at % GROUP_CHUNKS)].as_deref()))
+            let group = self.groups.get(narrow(u64::from(*number) / GROUP_CHUNKS)).and_then(Option::as_deref);
+            (*number, group.and_then(|group| group[narrow(u64::from(*number) % GROUP_CHUNKS)].as_deref()))
         });
         self.checkpoint.write(changed, &self.zeroes, state)?;
         for number in std::mem::take(&mut self.touched) {
@@ -300,7 +299,9 @@ impl Index {
             .get_or_insert_with(|| Box::new(Chunk::filled(zeroes.get(number).unwrap_or_default())));
             let before = chunk.data;
             for lba in at..until {
-                chunk.put(narrow(lba % CHUNK_BLOCKS), slot);
+                if let Some(old) = chunk.put(narrow(lba % CHUNK_BLOCKS), slot) {
+                    self.live.replaced(old, slot);
+                }
                 slot.order += step;
             }
             let (data, touched) = (chunk.data, std::mem::replace(&mut chunk.touched, true));
@@ -348,6 +349,7 @@ impl Index {
             None => {}
             Some(chunk) if chunk.newest <= slot.sequence() => {
                 self.present -= chunk.data;
+                self.live.drop_chunk(chunk);
                 *place = None;
                 self.touch(number);
             }
@@ -371,11 +373,15 @@ impl Index {
 
     fn slot(&self, lba: u64) -> Slot {
         let number = lba / CHUNK_BLOCKS;
-        let group = self.groups.get(narrow(number / GROUP_CHUNKS)).and_then(Option::as_deref);
-        match group.and_then(|group| group[narrow(number % GROUP_CHUNKS)].as_deref()) {
+        match self.chunk(number) {
             Some(chunk) => chunk.slots[narrow(lba % CHUNK_BLOCKS)],
             None => self.zeroes.get(number).unwrap_or_default(),
         }
+    }
+
+    fn chunk(&self, number: u64) -> Option<&Chunk> {
+        let group = self.groups.get(narrow(number / GROUP_CHUNKS))?.as_deref()?;
+        group[narrow(number % GROUP_CHUNKS)].as_deref()
     }
 
     fn chunk_mut(&mut self, number: u64) -> Option<&mut Chunk> {

@@ -4,29 +4,39 @@
 //! <number, 8 hex digits>.fsl   segment header (64 bytes), then records, back to back; a header says where the segment
 //!                              before it ended, so that the loss of a whole end does not look like the end
 //! log.mark                     how far a sync has reached: two slots of 512 bytes, the newer one counts
+//! <number, 8 hex digits>.fsc   what compaction kept of other segments: segment header, then records and slices of them
+//! log.manifest                 which of them count, and which segments they replace
 //! ```
 //!
 //! Every sync writes the mark after it, and once a second makes the mark itself durable. A restart scans: what is
 //! damaged below the mark was promised, and that is said; what is torn above it was not, and is cut off.
 
+mod compact;
+mod manifest;
 mod mark;
 mod read;
 mod recover;
+mod slice;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use farseal_core::chain::Digest;
 use farseal_core::record::{Header, HeaderError};
 use farseal_core::units::{ByteLen, PairId, Sequence};
 
+pub use self::compact::{CompactError, Compacted, Compactor};
+use self::manifest::Manifest;
 use self::mark::Mark;
+use self::read::WINDOW_BYTES;
 pub(super) use self::read::{Cursor, record_at};
-pub use self::read::{LogReader, ReadError};
+pub use self::read::{LogReader, Part, ReadError};
+pub use self::slice::{Kept, Run};
+pub(super) use self::slice::{entry_at, entry_bytes};
 use super::disk::{Disk, RealDisk, Tail};
 use super::{StoreError, exclusive, files, locked, narrow, shared, wide};
 
@@ -43,6 +53,8 @@ const RESERVE_BYTES: u64 = 16 << 20;
 pub(super) const LOG_HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 4] = *b"FSL1";
 const VERSION: u8 = 1;
+/// Set in the numbers of compacted segments: a series of their own.
+const COMPACTED: u32 = 1 << 31;
 
 /// Where a record starts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -70,6 +82,8 @@ pub enum Flaw {
     Short { sequence: Sequence },
     #[error("record {sequence} ({blocks} blocks from {lba}): its bytes do not match their checksum")]
     Body { sequence: Sequence, lba: u64, blocks: u32 },
+    #[error("a slice of record {sequence} says what no slice can")]
+    Slice { sequence: Sequence },
     #[error("no log segment starts here: the header is missing or damaged")]
     Segment,
     #[error("the segment ends here, and the next one says that it ended at byte {expected}")]
@@ -90,6 +104,8 @@ pub enum LogError {
     OtherPair { path: PathBuf, expected: PairId, found: PairId },
     #[error("{}: segment {number:08x} is missing; restore it from a copy, or copy the volume again", dir.display())]
     Missing { dir: PathBuf, number: u32 },
+    #[error("{}: this compacted segment is missing or cut short; restore it from a copy, or copy the volume again", path.display())]
+    MissingCompacted { path: PathBuf },
     #[error("{}: the log ends before segment {:08x} byte {}, which a checkpoint covers: it is not the newest copy",
         dir.display(), from.segment, from.offset)]
     Behind { dir: PathBuf, from: Location },
@@ -108,6 +124,16 @@ pub struct Log {
     tail: Option<(u32, Tail)>,
     buffer: Vec<u8>,
     buffered: u64,
+    manifest: Manifest,
+}
+
+/// What a plain segment or a compacted one holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentUse {
+    pub number: u32,
+    pub bytes: ByteLen,
+    /// Blocks of data that compaction put there; `None` in a plain segment.
+    pub compacted: Option<u64>,
 }
 
 /// Makes flushed records durable.
@@ -120,12 +146,16 @@ pub struct LogSyncer {
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
-    /// Where each segment ends.
+    /// Where each plain segment ends.
     segments: RwLock<BTreeMap<u32, u64>>,
+    /// Where each compacted one ends.
+    compacted: RwLock<BTreeMap<u32, u64>>,
+    /// What the next compacted one is called.
+    next_compacted: AtomicU32,
     unsynced: Mutex<Unsynced>,
     /// One sync at a time.
     mark: Mutex<Mark>,
-    /// How often segments were taken back: files that were opened before are not what their names say.
+    /// How often segments were taken back or replaced: files that were opened before are not what their names say.
     discards: AtomicU64,
 }
 
@@ -163,8 +193,8 @@ impl Location {
 }
 
 impl Log {
-    /// Recovers what `dir` holds and gives the records from `from` on, in the order in which they came; all of them
-    /// are durable. A torn end is cut off; damage to what was promised is refused.
+    /// Recovers what `dir` holds and gives the records of plain segments from `from` on, in the order in which they came;
+    /// all of them are durable. A torn end is cut off; damage to what was promised is refused.
     pub fn open(dir: &Path, pair: PairId, from: Location) -> Result<(Self, Vec<Logged>), LogError> {
         Self::open_on(Arc::new(RealDisk), dir, pair, from, LOG_SEGMENT_BYTES)
     }
@@ -178,14 +208,23 @@ impl Log {
         segment_bytes: ByteLen,
     ) -> Result<(Self, Vec<Logged>), LogError> {
         files::create_private_dir(dir)?;
+        let manifest = Manifest::load(dir, pair)?;
+        manifest::check(dir, &manifest)?;
+        for stray in manifest::strays(dir, &manifest)? {
+            files::remove_durably(&stray)?;
+        }
         let mut mark = Mark::open(dir, pair)?;
-        let found = recover::recover(&disk, dir, pair, from, mark.durable())?;
+        let found = recover::recover(&disk, dir, pair, from, mark.durable(), &manifest)?;
         let end = found.tail.as_ref().map_or(Location::START, |(number, tail)| Location::at(*number, tail.end));
         mark.advance(end, true)?;
         let unsynced = Unsynced { flushed_end: end, durable_end: end, ..Unsynced::default() };
         let shared = Shared {
             dir: dir.to_owned(),
             segments: RwLock::new(found.segments),
+            compacted: RwLock::new(manifest.compacted.iter().map(|(number, known)| (*number, known.bytes)).collect()),
+            next_compacted: AtomicU32::new(
+                manifest.compacted.last_key_value().map_or(0, |(number, _)| (number & !COMPACTED) + 1),
+            ),
             unsynced: Mutex::new(unsynced),
             mark: Mutex::new(mark),
             discards: AtomicU64::new(0),
@@ -198,6 +237,7 @@ impl Log {
             tail: found.tail,
             buffer: Vec::new(),
             buffered: 0,
+            manifest,
         };
         Ok((log, found.records))
     }
@@ -288,7 +328,8 @@ impl Log {
 
     /// Bytes of all segments, as far as they are written.
     pub fn bytes(&self) -> ByteLen {
-        ByteLen(shared(&self.shared.segments).values().sum())
+        let plain: u64 = shared(&self.shared.segments).values().sum();
+        ByteLen(plain + shared(&self.shared.compacted).values().sum::<u64>())
     }
 
     /// Writes the buffer and what follows it; after an error, neither.
@@ -381,7 +422,11 @@ impl Unsynced {
 }
 
 pub(super) fn segment_path(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("{number:08x}.fsl"))
+    if number & COMPACTED == 0 {
+        dir.join(format!("{number:08x}.fsl"))
+    } else {
+        dir.join(format!("{:08x}.fsc", number & !COMPACTED))
+    }
 }
 
 fn reopen(disk: &Arc<dyn Disk>, dir: &Path, number: u32) -> Result<Tail, StoreError> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use farseal_core::record::{Framed, HEADER_BYTES};
 
-use super::log::{Cursor, Flaw, LOG_HEADER_BYTES, Location, LogReader, decode_header, record_at};
+use super::log::{Cursor, Flaw, LOG_HEADER_BYTES, Location, LogReader, decode_header, entry_at, entry_bytes};
 use super::{StoreError, wide};
 
 /// How far a scrub is.
@@ -46,7 +46,10 @@ pub fn scrub(reader: &LogReader, progress: &mut dyn FnMut(ScrubProgress)) -> Scr
     let mut report = ScrubReport::default();
     for (number, end) in segments {
         let done = reader.cursor(number, end).and_then(|mut cursor| scrub_segment(number, &mut cursor, &mut report));
-        if let Err(error) = done {
+        // Compaction may have taken it away meanwhile.
+        if let Err(error) = done
+            && reader.has(number)
+        {
             report.unreadable.push((number, error));
         }
         report.bytes += end;
@@ -68,18 +71,15 @@ fn scrub_segment(number: u32, cursor: &mut Cursor, report: &mut ScrubReport) -> 
     }
     let mut at = wide(LOG_HEADER_BYTES);
     while at < cursor.end() {
-        let (flaw, next) = match record_at(cursor, at)? {
-            Ok((framed, _)) => {
+        let (flaw, next) = match entry_at(cursor, at)? {
+            Ok(entry) => {
                 report.records += 1;
-                at += wide(framed.header.record_bytes());
+                at += wide(entry.bytes());
                 continue;
             }
             Err(_) if cursor.blank_from(at)? => return Ok(()),
-            Err(flaw @ Flaw::Body { .. }) => {
-                let header = Framed::decode(cursor.bytes(at, wide(HEADER_BYTES))?).map(|framed| framed.header);
-                (flaw, at + header.map_or(1, |header| wide(header.record_bytes())))
-            }
-            Err(flaw) => (flaw, next_record(cursor, at + 1)?),
+            Err(flaw @ Flaw::Body { .. }) => (flaw, at + entry_bytes(cursor, at)?.unwrap_or(1)),
+            Err(flaw) => (flaw, next_entry(cursor, at + 1)?),
         };
         let location = Location { segment: number, offset: u32::try_from(at).unwrap_or(u32::MAX) };
         report.damaged.push(DamagedRecord { path: cursor.path().to_owned(), location, flaw, bytes: next - at });
@@ -88,16 +88,21 @@ fn scrub_segment(number: u32, cursor: &mut Cursor, report: &mut ScrubReport) -> 
     Ok(())
 }
 
-/// The next place where a record's header stands; else the segment's end.
-fn next_record(cursor: &mut Cursor, mut at: u64) -> Result<u64, StoreError> {
+/// The next place where an entry's head stands; else the segment's end.
+fn next_entry(cursor: &mut Cursor, mut at: u64) -> Result<u64, StoreError> {
     const PIECE: u64 = 64 << 10;
     while at < cursor.end() {
         let piece = cursor.bytes(at, PIECE + wide(HEADER_BYTES))?;
-        let found = piece.windows(HEADER_BYTES).position(|w| w.starts_with(b"FSR1") && Framed::decode(w).is_ok());
+        let found = piece.windows(HEADER_BYTES).position(starts_entry);
         if let Some(found) = found {
             return Ok(at + wide(found));
         }
         at += PIECE;
     }
     Ok(cursor.end())
+}
+
+/// Does a whole record or a slice of one begin here, as far as a header shows?
+fn starts_entry(bytes: &[u8]) -> bool {
+    Framed::decode(bytes).is_ok() || bytes.starts_with(b"FSS1")
 }

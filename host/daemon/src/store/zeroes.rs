@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::index::Slot;
+use super::log::Location;
 
 /// Disjoint runs of chunks, by first chunk: one past the last, and the record that zeroed them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -37,6 +38,22 @@ impl Zeroes {
             at = to;
         }
         self.put(at, end, slot);
+    }
+
+    /// The records that zeroed some of the chunks from `first` up to `end`.
+    pub(super) fn within(&self, first: u64, end: u64) -> impl Iterator<Item = Slot> {
+        let before = self.runs.range(..first).next_back().filter(|(_, (until, _))| *until > first);
+        before.into_iter().chain(self.runs.range(first..end.max(first))).map(|(_, (_, slot))| *slot)
+    }
+
+    /// Gives the runs between `first` and `end` that `is` knows another location.
+    pub(super) fn moved(&mut self, first: u64, end: u64, to: Location, is: impl Fn(&Slot) -> bool) {
+        let before = self.runs.range(..first).next_back().filter(|(_, (until, _))| *until > first).map(|(at, _)| *at);
+        for (_, (_, slot)) in self.runs.range_mut(before.unwrap_or(first)..end.max(first)) {
+            if is(slot) {
+                slot.location = to.pack();
+            }
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u64, Slot)> {

@@ -1,17 +1,19 @@
 //! Files of format 1, kept as text and read again; a newer format is refused by name, whatever it holds.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use farseal::lane::state::{ChosenMode, LaneState};
-use farseal::replica::load_control;
+use farseal::role::Control;
+use farseal::store::disk::RealDisk;
 use farseal::store::home::{Home, RawHome};
 use farseal::store::index::Index;
-use farseal::store::log::{Location, Log, LogError};
+use farseal::store::log::{Kept, Location, Log, LogError, Run};
 use farseal::store::opened::{BlockSource, OpenedHome, Unopened};
 use farseal_core::chain::Chain;
 use farseal_core::primary::Mode;
 use farseal_core::record::Kind;
-use farseal_core::units::{BlockBytes, BlockCount, Extent, Generation, Sequence};
+use farseal_core::units::{BlockBytes, BlockCount, ByteLen, Extent, Generation, Sequence};
 
 use crate::records::{PAIR, header, record};
 
@@ -91,6 +93,44 @@ fn a_log_of_format_1_is_read() {
     let refused = Log::open(kept.path(), PAIR, Location::START).unwrap_err();
     assert!(matches!(refused, LogError::Version { found: 2, .. }), "{refused}");
     assert!(refused.to_string().ends_with("log format 2; this version reads format 1"), "{refused}");
+}
+
+/// A record, a slice of one, and a manifest that was left between the change and the removal.
+#[test]
+fn a_compacted_log_of_format_1_is_read() {
+    let dir = crate::records::dir();
+    let records = [header(Kind::Data, 1, 5, 2), header(Kind::Data, 2, 9, 4), header(Kind::Trim, 3, 20, 70)];
+    let open = || Log::open_on(Arc::new(RealDisk), dir.path(), PAIR, Location::START, ByteLen(4096)).unwrap();
+    let (mut log, _) = open();
+    for header in records.iter().chain(&[header(Kind::Data, 4, 30, 2)]) {
+        log.append(&record(header), header).unwrap();
+    }
+    log.flush().unwrap();
+    log.syncer().sync().unwrap();
+    assert_eq!(log.end().segment, 1, "the first segment is full");
+    let keep = [Some(Kept::Whole), Some(Kept::Runs(vec![Run { first: 1, count: 1 }, Run { first: 3, count: 1 }]))];
+    let judge = |asked: Vec<_>| Some((0..asked.len()).map(|at| keep.get(at).cloned().flatten()).collect());
+    let mut compacted = log.compactor().compact(&[0], judge).unwrap();
+    log.adopt(&mut compacted, b"state").unwrap();
+    drop(log);
+
+    let segment = dir.path().join("00000000.fsc");
+    let manifest = dir.path().join("log.manifest");
+    let kept = [
+        golden(include_str!("../../../../fixtures/golden/log-compacted-1.hex"), &std::fs::read(&segment).unwrap()),
+        golden(include_str!("../../../../fixtures/golden/log-manifest-1.hex"), &std::fs::read(&manifest).unwrap()),
+    ];
+    std::fs::write(&segment, &kept[0]).unwrap();
+    std::fs::write(&manifest, &kept[1]).unwrap();
+    let (log, _) = open();
+    let moved = log.unfinished().unwrap();
+    assert_eq!(moved.iter().map(|(header, _)| *header).collect::<Vec<_>>(), records[..2]);
+    assert!(log.is_replaced(0) && log.kept_state() == Some(b"state"));
+    drop(log);
+
+    forge(&manifest, 4, 2, kept[1].len() - 4);
+    let refused = Log::open(dir.path(), PAIR, Location::START).unwrap_err().to_string();
+    assert!(refused.ends_with("log format 2; this version reads format 1"), "{refused}");
 }
 
 /// The index is no contract: the log makes it again. A newer one is named all the same, and never half believed.
@@ -175,9 +215,9 @@ fn what_a_secondary_remembered_in_format_1_is_read() {
     let path = dir.path().join("control.json");
     let text = include_str!("../../../../fixtures/golden/control-1.json");
     std::fs::write(&path, text).unwrap();
-    let control = load_control(dir.path()).unwrap();
+    let control = Control::load(dir.path()).unwrap();
     assert_eq!((control.generation, control.taken_over_at), (Generation(2), Some(Sequence(77))));
     std::fs::write(&path, text.replace("\"generation\"", "\"generatoin\"")).unwrap();
-    let refused = load_control(dir.path()).unwrap_err().to_string();
+    let refused = Control::load(dir.path()).unwrap_err().to_string();
     assert!(refused.contains("control.json") && refused.contains("generatoin"), "{refused}");
 }

@@ -62,12 +62,13 @@ fn records_come_back_in_the_order_in_which_they_came() {
         let (framed, body) = reader.read(*location).unwrap();
         assert_eq!((framed.header, &body[..]), (header, &whole[HEADER_BYTES..]));
         assert_eq!(reader.header(*location).unwrap(), framed);
-        let (tag, block) = reader.read_block(*location, &header, 1).unwrap();
-        assert_eq!((&tag[..], &block[..]), (&whole[HEADER_BYTES + 16..][..16], &whole[HEADER_BYTES + 32 + 512..]));
-        assert!(matches!(
-            reader.read_block(*location, &header, 2),
-            Err(ReadError::NoSuchBlock { index: 2, blocks: 2 })
-        ));
+        let part = reader.part(*location, 1, 1).unwrap();
+        let expected = (&whole[HEADER_BYTES + 16..][..16], &whole[HEADER_BYTES + 32 + 512..]);
+        assert_eq!((part.header, &part.tags[..], &part.blocks[..]), (header, expected.0, expected.1));
+        for (first, count) in [(2, 1), (1, 2), (u32::MAX, 1)] {
+            let refused = reader.part(*location, first, count);
+            assert!(matches!(refused, Err(ReadError::NoSuchBlock { blocks: 2, .. })), "{count} from {first}");
+        }
     }
     assert!(matches!(reader.read(log.end()), Err(ReadError::NotThere(_))));
     let end = log.end();

@@ -10,15 +10,16 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use farseal_core::chain::Digest;
 use farseal_core::journal::is_blank;
-use farseal_core::record::{Framed, HEADER_BYTES, Header, HeaderError, TAG_BYTES};
+use farseal_core::record::{Framed, HEADER_BYTES, Header, HeaderError};
 
-use super::{Flaw, Location, Shared, segment_path};
+use super::slice::{Entry, Kept, SLICE_HEAD_BYTES, SLICE_MAGIC};
+use super::{COMPACTED, Flaw, Location, Shared, segment_path};
 use crate::store::{StoreError, locked, narrow, shared, wide};
 
 /// Files kept open for reading: a large log has thousands of segments.
 const OPEN_MAX: usize = 64;
 /// Bytes that a walk through the log reads at once.
-const WINDOW_BYTES: u64 = 4 << 20;
+pub(super) const WINDOW_BYTES: u64 = 4 << 20;
 /// The first read of a record: enough for a header and one block of 4 KiB with its tag.
 const FIRST_READ_BYTES: u64 = 96 + 16 + 4096;
 
@@ -29,10 +30,20 @@ pub enum ReadError {
     NotThere(Location),
     #[error("segment {:08x} byte {}: {flaw}", location.segment, location.offset)]
     Damaged { location: Location, flaw: Flaw },
-    #[error("block {index} is asked for of a record that carries {blocks}")]
+    #[error("block {index} is asked for of a record of which {blocks} blocks are here")]
     NoSuchBlock { index: u32, blocks: u32 },
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Some blocks of a record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// The whole record's.
+    pub header: Header,
+    /// 16 bytes for each block; one tag where the record has no blocks.
+    pub tags: Bytes,
+    pub blocks: Bytes,
 }
 
 /// Reads records by location, beside the one that appends.
@@ -55,58 +66,53 @@ impl LogReader {
         Self { shared, open: Arc::default() }
     }
 
-    /// The record at `location`, its body checked against its checksum.
+    /// The record at `location`, its body checked against its checksum. A slice is not a record: see [`Self::part`].
     pub fn read(&self, location: Location) -> Result<(Framed, Bytes), ReadError> {
-        let (framed, first) = self.begin(location)?;
-        let header = framed.header;
-        let have = first.len().min(header.record_bytes());
-        let mut body = vec![0; header.body_bytes()];
-        let (known, rest) = body.split_at_mut(have - HEADER_BYTES);
-        known.copy_from_slice(&first[HEADER_BYTES..have]);
-        self.fill(location, wide(have), rest)?;
-        if !framed.body_matches(&body) {
-            return Err(ReadError::Damaged { location, flaw: body_flaw(&header) });
+        let (entry, bytes) = self.entry(location)?;
+        let header = entry.framed.header;
+        match entry.kept {
+            Kept::Whole => Ok((entry.framed, bytes.slice(HEADER_BYTES..))),
+            Kept::Runs(_) => Err(ReadError::NoSuchBlock { index: header.blocks, blocks: entry.kept.blocks(&header) }),
         }
-        Ok((framed, body.into()))
+    }
+
+    /// `count` blocks of the record at `location` from its block `first` on, with their tags, whether the whole record is
+    /// there or a slice that holds them. What stands there is checked against its checksum, all of it: for a
+    /// pair that does not encrypt nothing else proves a block. A record without blocks has one tag, number 0.
+    pub fn part(&self, location: Location, first: u32, count: u32) -> Result<Part, ReadError> {
+        let (entry, bytes) = self.entry(location)?;
+        let header = entry.framed.header;
+        let missing = ReadError::NoSuchBlock { index: first, blocks: entry.kept.blocks(&header) };
+        let (tags, blocks) = entry.part(&bytes, first, count).ok_or(missing)?;
+        Ok(Part { header, tags, blocks })
     }
 
     /// What stands at `location`, without its body.
     pub fn header(&self, location: Location) -> Result<Framed, ReadError> {
-        let mut bytes = [0; HEADER_BYTES];
+        let mut bytes = [0; SLICE_HEAD_BYTES];
         self.fill(location, 0, &mut bytes)?;
-        Framed::decode(&bytes).map_err(|error| header_flaw(location, error))
-    }
-
-    /// Block `index` of the record at `location`, and its tag. Nothing else is read: the checksum, which covers the
-    /// whole body, is not checked; the tag is what proves the block.
-    pub fn read_block(
-        &self,
-        location: Location,
-        header: &Header,
-        index: u32,
-    ) -> Result<([u8; TAG_BYTES], Bytes), ReadError> {
-        if index >= header.tags() {
-            return Err(ReadError::NoSuchBlock { index, blocks: header.tags() });
-        }
-        let index = narrow(u64::from(index));
-        let mut tag = [0; TAG_BYTES];
-        self.fill(location, wide(HEADER_BYTES + index * TAG_BYTES), &mut tag)?;
-        let mut block = vec![0; if header.kind.has_blocks() { header.block_bytes.as_usize() } else { 0 }];
-        let at = HEADER_BYTES + header.tag_bytes() + index * block.len();
-        self.fill(location, wide(at), &mut block)?;
-        Ok((tag, block.into()))
+        let at = if bytes.starts_with(&SLICE_MAGIC) { 8 } else { 0 };
+        Framed::decode(&bytes[at..]).map_err(|error| header_flaw(location, error))
     }
 
     /// Segments as they are, with where each ends.
     pub(in crate::store) fn segments(&self) -> Vec<(u32, u64)> {
-        shared(&self.shared.segments).iter().map(|(number, end)| (*number, *end)).collect()
+        let plain = shared(&self.shared.segments);
+        let compacted = shared(&self.shared.compacted);
+        plain.iter().chain(compacted.iter()).map(|(number, end)| (*number, *end)).collect()
+    }
+
+    /// Is it still there? Compaction may have put another in its place.
+    pub(in crate::store) fn has(&self, number: u32) -> bool {
+        self.end_of(Location::at(number, 0)).is_ok()
     }
 
     pub(in crate::store) fn cursor(&self, number: u32, end: u64) -> Result<Cursor, StoreError> {
         Ok(Cursor::new(segment_path(&self.shared.dir, number), self.file(number)?, end))
     }
 
-    fn begin(&self, location: Location) -> Result<(Framed, Vec<u8>), ReadError> {
+    /// The entry at `location` and its bytes, checked.
+    fn entry(&self, location: Location) -> Result<(Entry, Bytes), ReadError> {
         let end = self.end_of(location)?;
         let left = end.saturating_sub(u64::from(location.offset));
         if left < wide(HEADER_BYTES) {
@@ -114,12 +120,28 @@ impl LogReader {
         }
         let mut bytes = vec![0; narrow(left.min(FIRST_READ_BYTES))];
         self.fill(location, 0, &mut bytes)?;
-        let framed = Framed::decode(&bytes).map_err(|error| header_flaw(location, error))?;
-        Ok((framed, bytes))
+        let flawed = |flaw| ReadError::Damaged { location, flaw };
+        loop {
+            let (want, entry) = match Entry::head(&bytes).map_err(flawed)? {
+                Ok(entry) => (entry.bytes(), Some(entry)),
+                Err(want) => (want, None),
+            };
+            let have = bytes.len();
+            // A head says at most what a record can hold, so this allocates no more than that.
+            bytes.resize(want, 0);
+            if have < want {
+                self.fill(location, wide(have), &mut bytes[have..])?;
+            }
+            if let Some(entry) = entry {
+                entry.check(&bytes).map_err(flawed)?;
+                return Ok((entry, bytes.into()));
+            }
+        }
     }
 
     fn end_of(&self, location: Location) -> Result<u64, ReadError> {
-        shared(&self.shared.segments).get(&location.segment).copied().ok_or(ReadError::NotThere(location))
+        let segments = if location.segment & COMPACTED == 0 { &self.shared.segments } else { &self.shared.compacted };
+        shared(segments).get(&location.segment).copied().ok_or(ReadError::NotThere(location))
     }
 
     /// Reads `into` from `skip` bytes after `location`, all of it or an error.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use farseal_core::units::PairId;
 
+use super::manifest::Manifest;
 use super::{Cursor, Flaw, LOG_HEADER_BYTES, Location, LogError, Logged, decode_header, record_at, reopen};
 use crate::store::disk::{Disk, Tail, truncate_durably};
 use crate::store::{StoreError, files, wide};
@@ -23,11 +24,13 @@ pub(super) fn recover(
     pair: PairId,
     from: Location,
     durable: Location,
+    manifest: &Manifest,
 ) -> Result<Found, LogError> {
     let mut found = Found { segments: BTreeMap::new(), tail: None, records: Vec::new() };
-    let mut paths = list(dir, durable)?.into_iter().peekable();
+    let mut paths = list(dir, durable, manifest)?.into_iter().peekable();
     while let Some((number, path)) = paths.next() {
-        let expected = paths.peek().map(|(next, path)| end_before(*next, path)).transpose()?.flatten();
+        let next = paths.peek().filter(|(next, _)| *next == number + 1);
+        let expected = next.map(|(next, path)| end_before(*next, path)).transpose()?.flatten();
         if number < from.segment.min(durable.segment) {
             let metadata = fs::metadata(&path).map_err(|source| StoreError::io(&path, "find its size", source))?;
             let end = metadata.len();
@@ -73,12 +76,15 @@ pub(super) fn recover(
     Ok(found)
 }
 
-/// Segments in order, without a hole below the mark.
-fn list(dir: &Path, durable: Location) -> Result<Vec<(u32, PathBuf)>, LogError> {
+/// Segments in order, without a hole below the mark but where compaction has put others in their place.
+fn list(dir: &Path, durable: Location, manifest: &Manifest) -> Result<Vec<(u32, PathBuf)>, LogError> {
     let mut listed: Vec<(u32, PathBuf)> = Vec::new();
     for (number, path) in files::numbered(dir, 8, "fsl")? {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let expected = listed.last().map_or(0, |(last, _)| last + 1);
+        let mut expected = listed.last().map_or(0, |(last, _)| last + 1);
+        while expected < number && manifest.is_gone(expected) {
+            expected += 1;
+        }
         if number != expected && Location::at(expected, 0) < durable {
             return Err(LogError::Missing { dir: dir.to_owned(), number: expected });
         }

@@ -1,0 +1,186 @@
+//! The replica's part in compaction: what to compact, what of it is still read, and the change from the old segments to the
+//! new ones.
+//!
+//! A thread reads the old segments and writes the new ones. It asks the replica's thread, which owns the index, what of
+//! each record is still read; what is overwritten between the question and the change is dead in its new place, and
+//! nothing that was dead comes to life, so the answer cannot become wrong.
+//!
+//! Only what the index on disk knows is compacted: a restart gives records that it does not know to the index again, and
+//! must find them where they were.
+
+use std::path::Path;
+use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use farseal_core::compaction::{self, Facts, Room};
+use farseal_core::record::{Header, TAG_BYTES};
+use farseal_core::units::ByteLen;
+
+use super::{Checkpoint, Event, Runner, StartError};
+use crate::role::Control;
+use crate::store::index::Index;
+use crate::store::log::{CompactError, Compacted, Kept, Location, Log, Logged};
+
+/// A question of the thread that compacts.
+#[derive(Debug)]
+pub struct Judge {
+    records: Vec<(Header, Location)>,
+    /// Dropped when there is nobody any more who could say.
+    answer: SyncSender<Vec<Option<Kept>>>,
+}
+
+/// What came of a pass.
+#[derive(Debug)]
+pub struct Pass(Result<Compacted, CompactError>);
+
+/// One pass at a time.
+pub(super) struct Compaction {
+    inbox: Sender<Event>,
+    thread: Option<JoinHandle<()>>,
+    /// New segments for which there was no room in the manifest yet.
+    waiting: Option<Compacted>,
+    /// Segments that hold damage: they stay as they are until a restart.
+    spoiled: Vec<u32>,
+}
+
+impl Compaction {
+    pub(super) fn new(inbox: Sender<Event>) -> Self {
+        Self { inbox, thread: None, waiting: None, spoiled: Vec::new() }
+    }
+
+    /// Waits for the thread, which ends when it is not answered any more.
+    pub(super) fn end(self) {
+        if let Some(thread) = self.thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Runner {
+    /// Begins a pass, if something is worth it and none is under way.
+    pub(super) fn compact(&mut self, room: Room) {
+        if self.compaction.thread.is_some() || self.control.taken_over_at.is_some() {
+            return;
+        }
+        if let Some(waiting) = self.compaction.waiting.take() {
+            return self.change_over(waiting);
+        }
+        let Some(index) = &self.index else { return };
+        let each = self.settings.block_bytes.as_u64() + u64::try_from(TAG_BYTES).unwrap_or_default();
+        let mut segments = self.log.full_segments(self.kept);
+        segments.retain(|segment| !self.compaction.spoiled.contains(&segment.number));
+        segments.retain(|segment| !self.log.is_replaced(segment.number));
+        let facts: Vec<Facts> = segments
+            .iter()
+            .map(|segment| Facts {
+                bytes: segment.bytes,
+                live: ByteLen(index.live(segment.number).0 * each),
+                written: segment.compacted.map(|blocks| ByteLen(blocks * each)),
+            })
+            .collect();
+        let group: Vec<u32> = compaction::choose(&facts, room).into_iter().map(|at| segments[at].number).collect();
+        if group.is_empty() {
+            return;
+        }
+        let (compactor, inbox) = (self.log.compactor(), self.compaction.inbox.clone());
+        let spawned = std::thread::Builder::new().name(format!("compact-{}", self.name)).spawn(move || {
+            let result = compactor.compact(&group, |records| {
+                let (answer, answered) = sync_channel(1);
+                inbox.send(Event::Judge(Judge { records, answer })).ok()?;
+                answered.recv().ok()
+            });
+            let _ = inbox.send(Event::Compacted(Pass(result)));
+        });
+        match spawned {
+            Ok(thread) => self.compaction.thread = Some(thread),
+            Err(error) => tracing::error!(pair = self.name, %error, "the log could not be compacted"),
+        }
+    }
+
+    pub(super) fn judge(&mut self, judge: Judge) {
+        if let Some(index) = &self.index {
+            let kept = judge.records.iter().map(|(header, location)| index.reads(header, *location)).collect();
+            let _ = judge.answer.send(kept);
+        }
+    }
+
+    pub(super) fn compacted(&mut self, pass: Pass) {
+        if let Some(thread) = self.compaction.thread.take() {
+            let _ = thread.join();
+        }
+        match pass.0 {
+            Ok(compacted) => self.change_over(compacted),
+            Err(CompactError::Stopped) => {}
+            Err(CompactError::Damaged(location, flaw)) => {
+                let (segment, offset) = (location.segment, location.offset);
+                tracing::error!(pair = self.name, segment, offset, %flaw, "damaged: not compacted; a scrub says what it covers");
+                self.compaction.spoiled.push(segment);
+            }
+            Err(CompactError::Store(error)) => {
+                tracing::warn!(pair = self.name, %error, "the log could not be compacted: it is tried again");
+            }
+        }
+    }
+
+    /// The index changes over to the new segments, and the old ones go.
+    fn change_over(&mut self, mut compacted: Compacted) {
+        let state = self.state();
+        let Some(index) = &mut self.index else { return };
+        if let Err(error) = self.log.adopt(&mut compacted, &state) {
+            tracing::warn!(pair = self.name, %error, "the log could not be compacted: it is tried again");
+            self.compaction.waiting = Some(compacted);
+            return;
+        }
+        for (header, to) in compacted.moved() {
+            index.moved(header, *to, |number| compacted.replaces(number));
+        }
+        self.checkpoint();
+        let (kept, log) = (compacted.bytes().0, self.log.bytes().0);
+        tracing::info!(pair = self.name, kept, log, "the log is compacted");
+        self.compact(Room::Enough);
+    }
+
+    /// Removes what the index does not read any more, if this site is still the one that keeps the copy.
+    pub(super) fn drop_replaced(&mut self, state: &[u8]) {
+        match Control::load(&self.pair_directory) {
+            Ok(control) if control.generation == self.control.generation => {}
+            Ok(control) => {
+                tracing::error!(pair = self.name, here = %self.control.generation, kept = %control.generation, "another has raised the generation: nothing of the log is removed");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(pair = self.name, %error, "the generation cannot be confirmed: nothing of the log is removed");
+                return;
+            }
+        }
+        if let Err(error) = self.log.drop_replaced(state) {
+            tracing::warn!(pair = self.name, %error, "replaced segments could not be removed: it is tried again");
+        }
+    }
+}
+
+/// After a crash in the middle of a change: the index reads the new segments. The next checkpoint removes the old ones.
+pub(super) fn finish(log: &Log, index: &mut Index) -> Result<(), StartError> {
+    for (header, to) in log.unfinished()? {
+        index.moved(&header, to, |number| log.is_replaced(number));
+    }
+    Ok(())
+}
+
+/// Builds the index of a compacted log again, up to where the log's manifest says that it was.
+pub(super) fn index_again(
+    log: &Log,
+    scanned: &[Logged],
+    index: &mut Index,
+    directory: &Path,
+) -> Result<Checkpoint, StartError> {
+    let state = log.kept_state().and_then(|state| serde_json::from_slice::<Checkpoint>(state).ok());
+    let state = state.ok_or_else(|| StartError::NoState(directory.join("log")))?;
+    let plain = scanned.iter().map(|logged| (logged.header, logged.location));
+    for (header, location) in plain.chain(log.compacted_records()?) {
+        if header.sequence <= state.indexed {
+            index.apply(&header, location);
+        }
+    }
+    Ok(state)
+}
