@@ -20,6 +20,7 @@ use farseal_core::units::{BlockBytes, ByteLen, Millis, PairId, VolumeId};
 use farseal_plugin::{Digest, Grant};
 
 use crate::keys::card::{NodeName, PeerCard};
+use crate::range::ByteRange;
 
 pub mod example;
 pub mod problem;
@@ -247,6 +248,8 @@ pub struct Pair {
     pub group: String,
     /// This side.
     pub side: PairSide,
+    /// Primary: what of the volume is the pair's, in the order of the volume; all of it where nothing is named.
+    pub ranges: Vec<ByteRange>,
     /// Are records sealed? The same at both sites.
     pub encrypted: bool,
     /// The seal unit. The same at both sites.

@@ -23,6 +23,7 @@ use crate::nbd::pool::Pool;
 use crate::nbd::registry::Registry;
 use crate::nbd::server::{Config as NbdConfig, Endpoint, Listen, Server};
 use crate::nbd::tls::TlsMode;
+use crate::parted::PartedVolumes;
 use crate::plain::PlainVolume;
 use crate::plugins::{FileCache, host_options};
 use crate::site::Site;
@@ -53,6 +54,8 @@ pub struct Shared {
     pub incarnation: Incarnation,
     pub plugins: PluginHost,
     pub exports: Registry,
+    /// The volumes of which pairs copy ranges.
+    pub parted: PartedVolumes,
     pub stop: watch::Sender<bool>,
     /// For what threads outside of it start.
     pub runtime: tokio::runtime::Handle,
@@ -144,12 +147,14 @@ impl Node {
         let mut incarnation = [0; 16];
         getrandom::fill(&mut incarnation).map_err(|error| anyhow::anyhow!("the random source failed: {error}"))?;
         let clock = Clock::start();
+        let exports = Registry::default();
         let shared = Arc::new(Shared {
             clock,
             identity,
             incarnation: Incarnation(incarnation),
             plugins: PluginHost::new(host_options(cache, mac_key))?,
-            exports: Registry::default(),
+            parted: PartedVolumes::open(&config, &exports)?,
+            exports,
             stop: watch::Sender::new(false),
             runtime: tokio::runtime::Handle::current(),
             started: clock.now().instant,

@@ -22,6 +22,8 @@ pub mod index;
 
 pub mod opened;
 
+pub mod part;
+
 mod checkpoint;
 mod words;
 mod zeroes;

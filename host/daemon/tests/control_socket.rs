@@ -104,6 +104,7 @@ fn pair() -> PairStatus {
         role: Role::Primary,
         peer: "remote".into(),
         volume: "vault".into(),
+        range: Some("0..10GiB".into()),
         size: ByteLen(10 << 30),
         state: PairState::LinkDown { since: Millis(12_000) },
         mode: Mode::Async,

@@ -26,6 +26,7 @@ use crate::config::write::{append, pair_section, peer_section, volume_section};
 use crate::config::{Config, Pair, PairSide, Peer, PeerAddress, Pick, PluginChoice, Transfer, Volume};
 use crate::keys::card::PeerCard;
 use crate::keys::fingerprint::ShownFingerprint;
+use crate::range::{self, ByteRange, RANGE_FORM, RangeError};
 
 /// `farseal pair ..`.
 #[derive(Debug, Subcommand)]
@@ -52,6 +53,9 @@ pub(super) struct Create {
     /// The whole subsystem: a pair NAME-VOLUME for each configured volume that has none.
     #[arg(long, conflicts_with_all = ["volume", "size"])]
     all_volumes: bool,
+    /// What of the volume is copied, as 0..10GiB; several times for several ranges. All of it unless given.
+    #[arg(long, value_name = "FROM..TO", value_parser = byte_range, conflicts_with = "all_volumes")]
+    range: Vec<ByteRange>,
     /// What the volume holds already and is copied: what may hold data, every block, or nothing.
     #[arg(long, value_enum, default_value = "used")]
     pick: PickArg,
@@ -194,7 +198,10 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Failed, "this is this node's own card", next));
     }
     let volume = volume(&config, create)?;
-    let size = volume_size(&volume, create)?;
+    let size = match (volume_size(&volume, create)?, &create.range[..]) {
+        (size, []) => size,
+        (size, ranges) => inside(&volume, size, ranges)?,
+    };
     let (peer, new_peer) = peer(&config, create, card)?;
     let pair = Pair {
         name: create.name.clone(),
@@ -203,6 +210,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         peer: peer.name.clone(),
         group: create.group.clone(),
         side: PairSide::Primary { volume: volume.name.clone() },
+        ranges: create.range.clone(),
         encrypted: !create.no_encrypt,
         block_bytes: create.block_bytes,
         paths: create.paths,
@@ -360,8 +368,9 @@ fn list(config: &Config) -> Result<(), Failure> {
     for pair in &config.pairs {
         let role = if pair.is_primary() { "primary" } else { "secondary" };
         let sealed = if pair.encrypted { "encrypted" } else { "not encrypted" };
+        let range = if pair.ranges.is_empty() { String::new() } else { format!(" {}", range::text(&pair.ranges)) };
         text.push_str(&format!(
-            "{}  {role}  with {}  volume {}  {sealed}  {}\n",
+            "{}  {role}  with {}  volume {}{range}  {sealed}  {}\n",
             pair.name,
             pair.peer,
             pair.volume_name(),
@@ -385,6 +394,7 @@ fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) ->
         peer: String::new(),
         group: DEFAULT_GROUP.into(),
         side: PairSide::Primary { volume: String::new() },
+        ranges: Vec::new(),
         encrypted: true,
         block_bytes: BlockBytes::DEFAULT,
         paths: 1,
@@ -459,12 +469,24 @@ fn volume_size(volume: &Volume, create: &Create) -> Result<ByteLen, Failure> {
         }
         (Some(size), _) | (None, Some(size)) => size,
     };
-    if size.0 == 0 || !size.0.is_multiple_of(create.block_bytes.as_u64()) {
+    let ragged = size.0 == 0 || !size.0.is_multiple_of(create.block_bytes.as_u64());
+    if ragged && create.range.is_empty() {
         let block = create.block_bytes.get();
         let message = format!("{path} has {} bytes: not whole blocks of {block}", size.0);
         return Err(Failure::new(Exit::Failed, message, "round its size up, or give a smaller --block-bytes"));
     }
     Ok(size)
+}
+
+/// What the ranges have together.
+fn inside(volume: &Volume, size: ByteLen, ranges: &[ByteRange]) -> Result<ByteLen, Failure> {
+    match ranges.iter().find(|range| range.end > size.0) {
+        Some(range) => {
+            let message = format!("range {range} ends beyond {}, which has {} bytes", volume.path.display(), size.0);
+            Err(Failure::new(Exit::Failed, message, "correct the range"))
+        }
+        None => Ok(range::bytes(ranges)),
+    }
 }
 
 /// The `[[peer]]` with this card, or a new one; and whether it is new.
@@ -520,6 +542,10 @@ fn read_small(path: &Path) -> Result<String, Failure> {
 fn of_file(path: &Path, error: &dyn std::error::Error) -> Failure {
     let failure = Failure::of(error);
     Failure { message: format!("{}: {}", path.display(), failure.message), ..failure }
+}
+
+fn byte_range(text: &str) -> Result<ByteRange, String> {
+    text.parse().map_err(|error: RangeError| format!("{error}: {RANGE_FORM}"))
 }
 
 fn named(text: &str) -> Result<String, String> {

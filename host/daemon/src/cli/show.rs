@@ -41,10 +41,11 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
     };
     let _ = writeln!(
         out,
-        "pair {}  {here}, {there} {}  volume {}, {}",
+        "pair {}  {here}, {there} {}  volume {}{}, {}",
         line(&pair.name),
         line(&pair.peer),
         line(&pair.volume),
+        pair.range.as_ref().map(|range| format!(" range {}", line(range))).unwrap_or_default(),
         size(pair.size)
     );
     field(out, "state", &state(pair));

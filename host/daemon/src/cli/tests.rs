@@ -29,6 +29,7 @@ fn primary(state: PairState) -> PairStatus {
         role: Role::Primary,
         peer: "remote".into(),
         volume: "vault".into(),
+        range: None,
         size: ByteLen(10 << 30),
         state,
         mode: Mode::Async,

@@ -106,6 +106,10 @@ listen = ["unix:nbd.sock"]
 #role = "primary"
 # Primary: the [[volume]]. Secondary: the export's name after a takeover; the pair's name unless given.
 #volume = "vault"
+# Primary: what of the volume is copied, as "0..10GiB" or a list of such ranges: whole blocks, and no other pair's. Nothing:
+# all of it. Several pairs copy ranges of one volume, each to its own peer; initiators see one export. The copy is a volume
+# of these ranges, one after the other.
+#range = []
 # Primary: what the volume holds already at the pair's first start, and is copied: "used" (what may hold data), "all" (every
 # block), "written" (nothing: only what is written from then on). What is written later is always copied.
 #pick = "used"

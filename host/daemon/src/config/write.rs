@@ -116,6 +116,10 @@ pub fn pair_section(pair: &Pair) -> String {
         PairSide::Primary { volume } => {
             line(&mut text, "role", "\"primary\"");
             line(&mut text, "volume", &quoted(volume));
+            if !pair.ranges.is_empty() {
+                let ranges: Vec<String> = pair.ranges.iter().map(|range| quoted(&range.to_string())).collect();
+                line(&mut text, "range", &format!("[{}]", ranges.join(", ")));
+            }
             line(&mut text, "pick", &quoted(&pair.pick.to_string()));
         }
         PairSide::Secondary { export, size } => {

@@ -52,7 +52,10 @@ pub struct PairStatus {
     pub peer: String,
     /// The volume's name here.
     pub volume: String,
-    /// The volume's size.
+    /// What of the volume is the pair's, as `0..10GiB, 20GiB..21GiB`; `None`: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<String>,
+    /// The size of what is copied.
     pub size: ByteLen,
     /// What it does.
     pub state: PairState,

@@ -71,6 +71,13 @@ impl Makings {
         if let Some(image) = self.image.get() {
             return Ok(Arc::clone(image));
         }
+        if let Some(parted) = self.shared.parted.of(&self.config) {
+            let part = parted.part(&self.config);
+            if parted.existed {
+                self.owe_what_is_there(&part)?;
+            }
+            return Ok(Arc::clone(self.image.get_or_init(|| Arc::new(part))));
+        }
         let home = match &self.config.side {
             PairSide::Primary { volume } => {
                 let volume =
@@ -95,8 +102,20 @@ impl Makings {
     }
 
     fn export(&self, lane: &Arc<Lane>, description: String) -> anyhow::Result<()> {
-        self.shared.exports.add(self.config.volume_name(), Arc::new(Volume::new(Arc::clone(lane), description)))?;
+        let volume = Arc::new(Volume::new(Arc::clone(lane), description));
+        match self.shared.parted.of(&self.config) {
+            Some(parted) => parted.set(&self.config.name, Some(volume)),
+            None => self.shared.exports.add(self.config.volume_name(), volume)?,
+        }
         Ok(())
+    }
+
+    /// Initiators write here no more.
+    pub fn withdraw(&self) {
+        match self.shared.parted.of(&self.config) {
+            Some(parted) => parted.set(&self.config.name, None),
+            None => _ = self.shared.exports.remove(self.config.volume_name()),
+        }
     }
 
     /// Starts a lane over the image alone, and its paths.
@@ -153,7 +172,7 @@ impl Makings {
     }
 
     /// The first start of a pair over a volume that holds data already: what is picked of it is owed.
-    fn owe_what_is_there(&self, home: &RawHome) -> anyhow::Result<()> {
+    fn owe_what_is_there(&self, home: &dyn Home) -> anyhow::Result<()> {
         let directory = self.directory();
         let began = ["control.json", "lane.json", "journal"].iter().any(|name| directory.join(name).exists());
         if began {

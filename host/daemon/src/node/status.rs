@@ -213,6 +213,7 @@ impl PairNode {
             role,
             peer: self.config.peer.clone(),
             volume: self.config.volume_name().to_owned(),
+            range: (!self.config.ranges.is_empty()).then(|| crate::range::text(&self.config.ranges)),
             size: BlockCount(self.blocks.0).byte_len(self.config.block_bytes),
             state,
             mode: Mode::Async,

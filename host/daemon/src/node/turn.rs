@@ -75,7 +75,7 @@ impl PairNode {
     /// Ends the lane, its export and its paths, and whatever it wrote over.
     pub(super) fn stop_writing(&self) -> anyhow::Result<Arc<Lane>> {
         let lane = self.writer().ok_or_else(|| anyhow::anyhow!("this site does not write"))?;
-        self.shared.exports.remove(self.config.volume_name());
+        self.makings.withdraw();
         self.link.stop_dialling();
         if let Side::Secondary { replica, .. } = self.side() {
             if let Some(taken) = self.taken() {

@@ -17,10 +17,12 @@ use super::super::read::{Field, Table};
 use super::super::units::{SPAN_FORM, parse_span, size_text, span_text};
 use super::super::{Link, Pair, PairSide, Peer, PluginChoice, Plugins, Transfer, Volume};
 use super::{Base, NAME_FORM, Unique, bytes, name, size};
+use crate::range::ByteRange;
 
 const ID_FORM: &str = "32 hexadecimal digits, as `farseal pair create` draws them; the same at both sites";
 
 mod flow;
+mod ranges;
 
 /// The shipped component for each slot.
 pub(crate) const DEFAULT_CIPHER: &str = "aes-256-gcm";
@@ -39,7 +41,7 @@ pub(super) struct Context<'c> {
     names: Unique,
     ids: Unique,
     volume_ids: Unique,
-    copied: Unique,
+    copied: ranges::Copied,
     exports: Unique,
 }
 
@@ -51,7 +53,8 @@ impl<'c> Context<'c> {
         volumes: &'c [Volume],
         link: &'c Link,
     ) -> Self {
-        let [names, ids, volume_ids, copied, exports] = std::array::from_fn(|_| Unique::default());
+        let [names, ids, volume_ids, exports] = std::array::from_fn(|_| Unique::default());
+        let copied = ranges::Copied::default();
         Self { base, plugins, peers, volumes, link, names, ids, volume_ids, copied, exports }
     }
 }
@@ -71,7 +74,8 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         Some(field) => super::name(&field)?,
         None => super::DEFAULT_GROUP.to_owned(),
     };
-    let side = side(table, context, &name, peer, block_bytes)?;
+    let ranges = ranges::ranges(table, block_bytes)?;
+    let side = side(table, context, (&name, &ranges), peer, block_bytes)?;
     let encrypted = table.take("encrypted").map(|field| field.boolean()).transpose()?.unwrap_or(true);
     let (transfer, paths) = way(table)?;
     let modes = [("async", Mode::Async), ("sync-flush", Mode::SyncFlush), ("sync", Mode::Sync)];
@@ -98,6 +102,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         peer,
         group,
         side,
+        ranges,
         encrypted,
         block_bytes,
         paths,
@@ -157,7 +162,7 @@ fn peer<'c>(table: &mut Table<'_, '_>, peers: &'c [Peer]) -> Result<&'c Peer, Co
 fn side(
     table: &mut Table<'_, '_>,
     context: &mut Context<'_>,
-    pair: &str,
+    (pair, ranges): (&str, &[ByteRange]),
     peer: &Peer,
     block: BlockBytes,
 ) -> Result<PairSide, ConfigError> {
@@ -166,8 +171,12 @@ fn side(
     let primary = field.one_of(&[("primary", true), ("secondary", false)])?;
     let (volume, bytes) = (table.take("volume"), table.take("size"));
     if primary {
-        primary_side(table, context, peer, volume, bytes)
+        primary_side(table, context, (pair, ranges), peer, volume, bytes)
     } else {
+        if let Some(field) = table.take("range").filter(|_| !ranges.is_empty()) {
+            let fix = "remove it; the size is what the ranges have together";
+            return Err(field.wrong("ranges are named where initiators write", "range on a primary", fix));
+        }
         secondary_side(table, context, pair, block, volume, bytes)
     }
 }
@@ -175,6 +184,7 @@ fn side(
 fn primary_side(
     table: &Table<'_, '_>,
     context: &mut Context<'_>,
+    pair: (&str, &[ByteRange]),
     peer: &Peer,
     volume: Option<Field<'_, '_>>,
     bytes: Option<Field<'_, '_>>,
@@ -187,15 +197,15 @@ fn primary_side(
     let field =
         volume.ok_or_else(|| table.missing("volume", form, "add volume = \"NAME\" and a [[volume]] section"))?;
     let name = field.text(form)?;
-    if !context.volumes.iter().any(|volume| volume.name == name) {
+    let Some(found) = context.volumes.iter().find(|volume| volume.name == name) else {
         let allowed = listed(form, context.volumes.iter().map(|volume| volume.name.as_str()));
         return Err(field.wrong(
             "there is no such [[volume]]",
             &allowed,
             "correct the name, or add a [[volume]] section",
         ));
-    }
-    context.copied.add(&field, name, "volume")?;
+    };
+    context.copied.add(table, &field, pair, found)?;
     if peer.addresses.is_empty() {
         let wrong = format!("peer {} has no addresses, and a primary connects to its secondary", peer.name);
         let fix = format!("add addresses = [\"HOST:PORT\"] to the [[peer]] {}", peer.name);
