@@ -210,6 +210,10 @@ pub const KEY_BYTES_MAX: ByteLen = ByteLen(16 << 40);
 /// Blocks of a key or cover record at most: the longest slot that a disguise may plan.
 pub const SLOT_BLOCKS_MAX: u32 = RECORD_BLOCKS_MAX;
 
+/// How long a pair that keeps no order remembers places before each is sent: a block that is written all the time is sent
+/// once in it. Each round costs a key, which the copy keeps; a minute makes that half a million in a year.
+pub const UNORDERED_INTERVAL: Millis = Millis(60_000);
+
 /// The largest volume: addresses fit the index's words.
 pub const VOLUME_BLOCKS_MAX: BlockCount = BlockCount(1 << 40);
 

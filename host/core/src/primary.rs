@@ -26,8 +26,8 @@ use crate::owed::{OwedMap, joined};
 use crate::record::{CutMark, HEADER_BYTES, Kind, TAG_BYTES};
 use crate::rotation::{Due, Ended, Held, How, KeyLimits, KeyUse, Refused, Rotation, Slot, State as RotationState};
 use crate::units::{
-    BlockBytes, BlockCount, ByteLen, CutNumber, Epoch, Extent, Generation, Instant, Lba, Now, PairId, Path, Sequence,
-    Ticket, VolumeId, WallTime,
+    BlockBytes, BlockCount, ByteLen, CutNumber, Epoch, Extent, Generation, Instant, Lba, Millis, Now, PairId, Path,
+    Sequence, Ticket, VolumeId, WallTime,
 };
 use crate::window::Range;
 
@@ -40,6 +40,7 @@ mod plan;
 mod recover;
 mod swap;
 mod transfer;
+mod unordered;
 mod words;
 
 pub use copy::CopyState;
@@ -505,6 +506,7 @@ impl Primary {
             self.outputs.push_back(Output::Reply { ticket, result: Err(ReplyError::Fenced) });
             return;
         }
+        self.give_up_order();
         self.copying.written(extent);
         self.accept(ticket, Content::Written(what), extent);
         let withheld = self.group.withhold(extent);
@@ -541,6 +543,7 @@ impl Primary {
             Command::Pause => {
                 if self.pause.is_none() {
                     self.pause = Some(Pause { after: self.accepted, cut: None });
+                    self.catch_up_at_once(now);
                     self.outputs.push_back(Output::PersistPause { paused: true });
                 }
             }

@@ -260,6 +260,9 @@ pub struct Pair {
     pub transfer: Transfer,
     /// When initiators are answered, until an operator chooses another mode.
     pub mode: Mode,
+    /// The copy follows in the order of the writes. Else a place that is written often is sent once in a while, and the
+    /// copy offers moments at which nothing was owed. Only in mode `Async`, and in a group of its own.
+    pub ordered: bool,
     /// The way of rotations that do not say another. Never [`How::AtOnce`].
     pub rotate: How,
     /// The host's limits around the policy. Inside the absolute ones.

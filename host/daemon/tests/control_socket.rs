@@ -109,6 +109,7 @@ fn pair() -> PairStatus {
         state: PairState::LinkDown { since: Millis(12_000) },
         mode: Mode::Async,
         mode_kept: true,
+        ordered: true,
         encrypted: true,
         generation: Generation(1),
         paths_up: 0,

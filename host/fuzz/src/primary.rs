@@ -80,6 +80,7 @@ impl Site {
             key_limits: KeyLimits { interval_min: Millis(100), age_max: KEY_AGE_MAX, bytes_max: KEY_BYTES_MAX },
             rotate_how: if script.below(2) == 0 { How::InBand } else { How::Pause },
             journal_bytes_max: ByteLen(if script.below(2) == 0 { 100_000 } else { 1 << 30 }),
+            unordered: None,
             flow: Flow { way: Way { paths: 3, ..Way::default() }, ..Flow::default() },
         };
         let mut site = Self {

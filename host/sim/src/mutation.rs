@@ -23,6 +23,8 @@ pub enum Mutation {
     RefusedKeyTaken,
     /// Copies stay in the data buffer after they are destaged.
     BufferLeaked,
+    /// What is read for a copy lacks what initiators wrote last.
+    CopyReadWithoutTheBuffer,
     /// The secondary's log is acknowledged before it is synced.
     LogAckedEarly,
     /// The primary never hears that time has passed.

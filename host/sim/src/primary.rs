@@ -159,6 +159,7 @@ impl PrimarySite {
             key_limits: KeyLimits { interval_min: Millis(dice.between(100, 2_000)), age_max, bytes_max },
             rotate_how: if dice.chance(500) { How::InBand } else { How::Pause },
             journal_bytes_max: if small_journal { ByteLen(dice.between(300_000, 800_000)) } else { JOURNAL_BYTES_MAX },
+            unordered: None,
             flow,
         };
         let segment_bytes = to_usize(dice.between(10_000, 60_000));
@@ -616,7 +617,10 @@ impl World {
             }
             Output::ReadForCopy { extent, at_once } => {
                 // The disk reads at one instant of the time that it takes: the first, which is the hardest case.
-                let image = self.primary.read_all();
+                let image = match self.settings.mutation {
+                    Some(Mutation::CopyReadWithoutTheBuffer) => self.primary.home.image(),
+                    _ => self.primary.read_all(),
+                };
                 let from = to_usize(extent.first().0);
                 let stamps = image[from..from + to_usize(extent.blocks().0)].to_vec();
                 if at_once {

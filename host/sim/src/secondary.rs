@@ -222,10 +222,10 @@ impl World {
     fn carry_out_secondary(&mut self) -> Outcome {
         while let Some(output) = self.secondary.machine.as_mut().and_then(Secondary::poll_output) {
             self.trace.note(self.now, || format!("  secondary -> {output:?}"));
-            self.follow_durable();
+            self.follow_durable()?;
             self.secondary_does(output)?;
         }
-        self.follow_durable();
+        self.follow_durable()?;
         let now = self.clock();
         let Some(machine) = &self.secondary.machine else { return Ok(()) };
         self.secondary.base_differs = machine.base_differs();
@@ -240,19 +240,24 @@ impl World {
     }
 
     /// The checkers' own image of all that is durable and contiguous.
-    fn follow_durable(&mut self) {
-        let Some(machine) = &self.secondary.machine else { return };
+    fn follow_durable(&mut self) -> Outcome {
+        let Some(machine) = &self.secondary.machine else { return Ok(()) };
         let (contiguous, _) = machine.durable();
         if contiguous <= self.secondary.live_through {
-            return;
+            return Ok(());
         }
         for sequence in self.secondary.steps(self.secondary.live_through, contiguous) {
             if let Some((header, stamps)) = self.secondary.read(sequence) {
+                let before = self.secondary.live.clone();
                 apply(&mut self.secondary.live, &header, &stamps);
+                if !self.rollback.happened() && !self.secondary.base_differs {
+                    check::write_order::followed(&before, &self.secondary.live, sequence)?;
+                }
             }
         }
         self.secondary.live_through = contiguous;
         self.owed_may_have_changed = true;
+        Ok(())
     }
 
     fn secondary_does(&mut self, output: Output) -> Outcome {

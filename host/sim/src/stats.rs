@@ -45,6 +45,7 @@ pub enum Sometimes {
     SwapGivenUp,
     TakenBack,
     TakenBackFromAWriter,
+    WithoutOrder,
     CrashDuringSwap,
     AnsweredForBothSites,
     AnsweredWithoutTheCopy,
@@ -74,7 +75,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -112,6 +113,7 @@ impl Sometimes {
         Self::SwapGivenUp,
         Self::TakenBack,
         Self::TakenBackFromAWriter,
+        Self::WithoutOrder,
         Self::CrashDuringSwap,
         Self::AnsweredForBothSites,
         Self::AnsweredWithoutTheCopy,

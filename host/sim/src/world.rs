@@ -7,7 +7,7 @@ use farseal_core::primary::{Command, Mode};
 use farseal_core::rotation::How;
 use farseal_core::secondary;
 use farseal_core::units::{
-    BlockBytes, BlockCount, Epoch, Extent, Instant, Lba, Now, PairId, Path, Ticket, VolumeId, WallTime,
+    BlockBytes, BlockCount, Epoch, Extent, Instant, Lba, Millis, Now, PairId, Path, Ticket, VolumeId, WallTime,
 };
 
 use crate::check::{self, Checker, Failure, liveness, nonce::Nonces};
@@ -184,7 +184,12 @@ impl World {
         let pace_us = [300, 2_000, 10_000, 60_000][to_usize(dice.below(4))];
         let small = faults.has(Fault::SmallJournal);
         let flow = flow::draw(seed, paths);
-        let primary = PrimarySite::new(&mut dice, blocks, small, flow);
+        let mut primary = PrimarySite::new(&mut dice, blocks, small, flow);
+        let mut without_order = Dice::new(seed, 12);
+        if without_order.chance(120) {
+            primary.settings.mode = Mode::Async;
+            primary.settings.unordered = Some(Millis(without_order.between(200, 8_000)));
+        }
         let secondary_settings = secondary::Settings {
             pair: PAIR,
             volume: VOLUME,
@@ -227,6 +232,9 @@ impl World {
     }
 
     fn run(&mut self) -> Outcome {
+        if self.primary.settings.unordered.is_some() {
+            self.stats.see(Sometimes::WithoutOrder);
+        }
         self.restart_primary()?;
         self.restart_secondary()?;
         for path in self.link.paths() {
@@ -386,7 +394,8 @@ impl World {
         let dice = &mut self.dice_initiator;
         let command = match dice.below(22) {
             20 => Command::SetMode(Mode::Async),
-            21 => Command::SetMode(Mode::Sync),
+            21 if self.primary.settings.unordered.is_none() => Command::SetMode(Mode::Sync),
+            21 => Command::SetMode(Mode::Async),
             0..3 => Command::Pause,
             3..7 => Command::Resume,
             7..9 => Command::RequestRotation,

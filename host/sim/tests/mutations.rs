@@ -64,6 +64,12 @@ fn write_order_checker_fires_when_an_ordered_transfer_uses_a_path_that_stands_by
 }
 
 #[test]
+fn write_order_checker_fires_when_a_copy_lacks_what_was_written_last() {
+    // The secondary then lacks what was written last, which the dirty map does not owe any more.
+    fires(Mutation::CopyReadWithoutTheBuffer, &[Checker::WriteOrder, Checker::Owed]);
+}
+
+#[test]
 fn nonce_checker_fires_when_an_epoch_is_reused_after_a_restart() {
     fires(Mutation::EpochReused, &[Checker::Nonce]);
 }

@@ -305,6 +305,11 @@ impl Copying {
         self.retry_at = Some(now.instant.plus(STORE_RETRY_INTERVAL));
     }
 
+    /// The next resync begins not before this.
+    pub(super) fn wait_until(&mut self, at: Instant) {
+        self.retry_at = Some(at);
+    }
+
     /// Back to remembering only; copies under way count for nothing.
     fn fall_behind(&mut self) {
         if let Phase::Resync { map, .. } = std::mem::replace(&mut self.phase, Phase::InOrder) {
@@ -319,7 +324,7 @@ impl Copying {
 impl Primary {
     /// A path is up: what the map owes can be worked off, once the key that follows the gap is there and the map is durable.
     pub(super) fn run_resync(&mut self, now: Now) {
-        if !self.link_up() || self.pause.is_some() || self.journal_failed {
+        if !self.link_up() || self.pauses() || self.journal_failed {
             return;
         }
         let waits = self.copying.retry_at.is_some_and(|at| now.instant < at);
@@ -346,7 +351,7 @@ impl Primary {
 
     /// Asks for the next granules of a resync, a bounded number at a time.
     pub(super) fn run_copy(&mut self, now: Now) {
-        if !self.link_up() || self.pause.is_some() {
+        if !self.link_up() || self.pauses() {
             return;
         }
         // Copies pass through the journal: they must not be what makes it overflow.
@@ -445,7 +450,7 @@ impl Primary {
     }
 
     /// The rest of the order is given up: the map owes what is under way.
-    fn start_over(&mut self) {
+    pub(super) fn start_over(&mut self) {
         match self.copying.phase {
             Phase::Unpaired | Phase::Behind { .. } => return,
             Phase::InOrder => {

@@ -119,7 +119,8 @@ impl Primary {
     }
 
     pub(super) fn ordinary_waits(&self) -> bool {
-        let pausing = self.pause.is_some_and(|pause| pause.cut.is_none() && self.planned >= pause.after);
+        let pausing =
+            self.may_pause() && self.pause.is_some_and(|pause| pause.cut.is_none() && self.planned >= pause.after);
         let due = self.cut_mark_due() || self.swap_cut_due();
         !self.queue.is_empty() || pausing || self.copying.closes() || due
     }
@@ -128,10 +129,12 @@ impl Primary {
         if self.copying.cut_due(self.next) {
             return Some(self.plan_marker(now, epoch, Kind::Cut));
         }
+        let may_pause = self.may_pause();
         if let Some(mark) = self.take_cut_mark() {
             return Some(self.plan_cut(now, epoch, mark));
         }
-        if let Some(pause) = &mut self.pause
+        if may_pause
+            && let Some(pause) = &mut self.pause
             && pause.cut.is_none()
             && self.planned >= pause.after
             && self.copying.gap_open()
@@ -139,7 +142,8 @@ impl Primary {
             // No cut may stand in an open gap: the secondary keeps the state before it.
             pause.cut = Some(self.next.previous());
         }
-        if let Some(pause) = &mut self.pause
+        if may_pause
+            && let Some(pause) = &mut self.pause
             && pause.cut.is_none()
             && self.planned >= pause.after
         {

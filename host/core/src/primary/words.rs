@@ -22,6 +22,8 @@ pub struct Settings {
     pub rotate_how: How,
     /// Bytes of the journal before what it holds for the secondary goes to the dirty map.
     pub journal_bytes_max: ByteLen,
+    /// The order of writes need not be kept: how long places are remembered before each is sent. Only in mode `Async`.
+    pub unordered: Option<Millis>,
     /// Until an operator chooses otherwise, but for the pacing.
     pub flow: Flow,
 }

@@ -83,6 +83,9 @@ pub(super) struct Create {
     /// When initiators are answered: "async", "sync-flush" or "sync".
     #[arg(long, value_enum, default_value = "async")]
     mode: ModeArg,
+    /// The copy need not follow in the order of the writes: what is written often is sent once a minute.
+    #[arg(long)]
+    unordered_writes: bool,
     /// How the key changes unless the policy says.
     #[arg(long, value_enum, default_value = "in-band")]
     rotate: Rotate,
@@ -217,6 +220,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         transfer: create.transfer.map_or_else(|| transfer(create.paths > 1), Into::into),
         pick: create.pick.into(),
         mode: create.mode.into(),
+        ordered: !create.unordered_writes,
         rotate: match create.rotate {
             Rotate::InBand => How::InBand,
             Rotate::Pause => How::Pause,
@@ -400,6 +404,7 @@ fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) ->
         paths: 1,
         transfer: Transfer::Ordered,
         mode: Mode::Async,
+        ordered: true,
         rotate: How::InBand,
         key_limits: limits,
         journal_max: JOURNAL_BYTES_MAX,

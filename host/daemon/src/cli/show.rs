@@ -50,6 +50,9 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
     );
     field(out, "state", &state(pair));
     field(out, "behind", &behind(pair));
+    if !pair.ordered {
+        field(out, "order", "none is kept: the copy offers moments at which nothing was owed, and none between them");
+    }
     let sealed = if pair.encrypted { "encrypted" } else { "NOT encrypted" };
     let kept = if pair.mode_kept { "" } else { " (NOT KEPT: answered without the copy)" };
     field(out, "mode", &format!("{}{kept}, {sealed}, generation {}", pair.mode, pair.generation));

@@ -34,6 +34,7 @@ fn primary(state: PairState) -> PairStatus {
         state,
         mode: Mode::Async,
         mode_kept: true,
+        ordered: true,
         encrypted: true,
         generation: Generation(1),
         paths_up: 1,

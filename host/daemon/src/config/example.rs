@@ -128,6 +128,10 @@ listen = ["unix:nbd.sock"]
 # a FLUSH when it is durable at the remote, too; "sync": every WRITE. Without a link all go on as durable here, and
 # `status` says that the mode is not kept. `farseal mode PAIR MODE` changes it while the node runs.
 #mode = "async"
+# Must the copy follow in the order of the writes? With false a place that is written again and again is sent once a minute,
+# for a link that is thin or dear. The copy then offers the volume as it stood at moments when nothing was owed, at most
+# some minutes old, and none between them. Only in mode "async", and the pair must be alone in its group.
+#ordered-writes = true
 # How the key changes unless the policy says: "in-band" (no pause) or "pause" (send, stop, change, go on).
 #rotate = "in-band"
 # The host's limits around the policy plugin. At max-age or max-bytes sealing stops until there is a new key.

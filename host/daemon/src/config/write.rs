@@ -133,6 +133,7 @@ pub fn pair_section(pair: &Pair) -> String {
     line(&mut text, "transfer", &quoted(&pair.transfer.to_string()));
     line(&mut text, "paths", &pair.paths.to_string());
     line(&mut text, "mode", &quoted(&pair.mode.to_string()));
+    line(&mut text, "ordered-writes", if pair.ordered { "true" } else { "false" });
     line(&mut text, "rotate", &quoted(if pair.rotate == How::Pause { "pause" } else { "in-band" }));
     let limits = &pair.key_limits;
     let limits = format!(

@@ -64,6 +64,9 @@ pub struct PairStatus {
     /// The mode is kept: where it waits for the other site, it does.
     #[serde(default)]
     pub mode_kept: bool,
+    /// The copy follows in the order of the writes; else it offers moments at which nothing was owed, and none between.
+    #[serde(default = "yes")]
+    pub ordered: bool,
     /// Are records sealed?
     pub encrypted: bool,
     /// Who may write.
@@ -493,6 +496,10 @@ pub enum ErrorCode {
     Refused,
     /// 500: it was tried and failed.
     Failed,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl CommandReply {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use farseal_core::flow::{Flow, Way};
 use farseal_core::frame::{Attach, HandOver as PlannedTurn};
-use farseal_core::limits::PATHS_MAX;
+use farseal_core::limits::{PATHS_MAX, UNORDERED_INTERVAL};
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::{CopyKind, OwedMap};
 use farseal_core::primary::Settings as LaneSettings;
@@ -157,6 +157,7 @@ impl Makings {
                 key_limits: config.key_limits,
                 rotate_how: config.rotate,
                 journal_bytes_max: config.journal_max,
+                unordered: (!config.ordered).then_some(UNORDERED_INTERVAL),
                 flow: flow_of(config),
             },
             home,

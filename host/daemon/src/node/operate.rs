@@ -193,6 +193,16 @@ impl PairNode {
         if self.look().await?.status.mode == mode {
             return Ok(CommandReply::new(format!("initiators are answered in mode {mode} already")));
         }
+        if !self.config.ordered && mode != Mode::Async {
+            return Err(CommandError::Refused {
+                reason: format!(
+                    "mode {mode} waits for the remote; pair {} keeps no order (ordered-writes = false), and its remote is \
+                     brought up to date now and then",
+                    self.config.name
+                ),
+                next: Some("write ordered-writes = true into the configuration and restart the node".into()),
+            });
+        }
         self.tell(Command::SetMode(mode), "mode").await?;
         let mut reply = CommandReply::new(format!("initiators are answered in mode {mode}"));
         if !self.look().await?.status.mode_kept {

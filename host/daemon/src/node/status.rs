@@ -218,6 +218,7 @@ impl PairNode {
             state,
             mode: Mode::Async,
             mode_kept: true,
+            ordered: self.config.ordered,
             encrypted: self.config.encrypted,
             generation: Generation(0),
             paths_up: 0,

@@ -28,6 +28,20 @@ pub fn offered(world: &mut World, through: Sequence) -> Result<(), Failure> {
     }
 }
 
+/// A record was applied to what the secondary holds durably. No block goes back: what an initiator wrote later is never
+/// followed by what was written before. Stamps grow with each write; zeroes, and a base of another history, have none.
+pub fn followed(before: &[u64], after: &[u64], sequence: Sequence) -> Result<(), Failure> {
+    let stamped = |stamp: u64| stamp != 0 && stamp < u64::MAX / 2;
+    let back = before.iter().zip(after).position(|(old, new)| stamped(*old) && stamped(*new) && new < old);
+    match back {
+        Some(at) => Err(Failure::new(
+            Checker::WriteOrder,
+            format!("with record {sequence} block {at} goes back from {} to {}", before[at], after[at]),
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Home after a restart and replay.
 pub fn recovered(world: &World, home: &[u64], last: Sequence) -> Result<(), Failure> {
     match difference(home, &world.model.image(last)) {

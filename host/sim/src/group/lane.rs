@@ -84,6 +84,7 @@ impl Lane {
             key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
             rotate_how: How::InBand,
             journal_bytes_max: ByteLen(1 << 20),
+            unordered: None,
             flow: Flow::default(),
         }
     }

@@ -22,6 +22,7 @@ use crate::range::ByteRange;
 const ID_FORM: &str = "32 hexadecimal digits, as `farseal pair create` draws them; the same at both sites";
 
 mod flow;
+mod order;
 mod ranges;
 
 /// The shipped component for each slot.
@@ -42,6 +43,7 @@ pub(super) struct Context<'c> {
     ids: Unique,
     volume_ids: Unique,
     copied: ranges::Copied,
+    orders: order::Orders,
     exports: Unique,
 }
 
@@ -54,8 +56,8 @@ impl<'c> Context<'c> {
         link: &'c Link,
     ) -> Self {
         let [names, ids, volume_ids, exports] = std::array::from_fn(|_| Unique::default());
-        let copied = ranges::Copied::default();
-        Self { base, plugins, peers, volumes, link, names, ids, volume_ids, copied, exports }
+        let (copied, orders) = (ranges::Copied::default(), order::Orders::default());
+        Self { base, plugins, peers, volumes, link, names, ids, volume_ids, copied, orders, exports }
     }
 }
 
@@ -80,6 +82,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
     let (transfer, paths) = way(table)?;
     let modes = [("async", Mode::Async), ("sync-flush", Mode::SyncFlush), ("sync", Mode::Sync)];
     let mode = table.take("mode").map(|field| field.one_of(&modes)).transpose()?.unwrap_or(Mode::Async);
+    let ordered = order::ordered(table, &mut context.orders, &name, &group, mode)?;
     let ways = [("in-band", How::InBand), ("pause", How::Pause)];
     let rotate = table.take("rotate").map(|field| field.one_of(&ways)).transpose()?.unwrap_or(How::InBand);
     let key_limits = key_limits(table)?;
@@ -108,6 +111,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         paths,
         transfer,
         mode,
+        ordered,
         rotate,
         key_limits,
         journal_max,
