@@ -89,6 +89,11 @@ pub const OWED_GRANULE_BYTES: ByteLen = ByteLen(64 << 10);
 /// Bytes of initial copy or resync under way at once; leaves three quarters of the window to initiators.
 pub const COPY_BYTES_IN_FLIGHT_MAX: ByteLen = ByteLen(16 << 20);
 
+/// Records that were given up and may have been sent, whose running hashes are kept with the dirty map, 40 bytes each and
+/// 10 MiB at most: four windows. One was on its way when the order was given up, a second when the resync after that was;
+/// the others are for a restart, which cannot tell what of its journal was sent.
+pub const GIVEN_UP_MAX: usize = 4 * (1 << 16);
+
 /// Connections of one pair's link: more than the queues of a network card spread over.
 pub const PATHS_MAX: u16 = 16;
 
@@ -221,6 +226,7 @@ const _: () = assert!(RECORD_BYTES_MAX < FRAME_BYTES_MAX, "a frame holds at leas
 const _: () = assert!(COMMIT_BYTES_MAX < JOURNAL_SEGMENT_BYTES.0, "a commit fits one segment");
 const _: () = assert!(JOURNAL_SEGMENT_BYTES.0 * 2 <= JOURNAL_BYTES_MIN.0, "one segment fills while one is trimmed");
 const _: () = assert!(COPY_BYTES_IN_FLIGHT_MAX.0 * 4 <= WINDOW_BYTES_MAX.0, "initiators keep most of the window");
+const _: () = assert!(WINDOW_RECORDS_MAX == 1 << 16, "GIVEN_UP_MAX counts in windows");
 const _: () = assert!(CUT_HOLD_MAX.0 >= CUT_OPEN_WAIT.0, "a lane holds as long as the coordinator waits");
 const _: () = assert!(CUT_INTERVAL_MIN.0 >= CUT_HOLD_MAX.0, "a cut is over before the next is due");
 const _: () = assert!(KEY_LEAD_MIN >= 2, "a void must fit between a key record and its start");

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::Fields;
 use crate::frame::Differs;
+use crate::given_up::GivenUp;
 use crate::limits::{DIFFERS_WORDS_MAX, OWED_GRANULE_BYTES};
 use crate::units::{BlockBytes, BlockCount, ByteLen, Extent, Lba, Sequence};
 
@@ -49,14 +50,17 @@ struct Account {
 pub enum OwedError {
     #[error("the dirty map is cut short or damaged; every block counts as owed until it is rebuilt")]
     Damaged,
-    #[error("dirty map format {0}; this version reads format 1")]
+    #[error("dirty map format {0}; this version reads formats 1 and 2")]
     Version(u8),
     #[error("the dirty map is of a volume of {found} blocks; this one has {expected}")]
     OtherVolume { expected: u64, found: u64 },
 }
 
 const MAGIC: [u8; 4] = *b"FSOM";
+/// A map alone.
 const VERSION: u8 = 1;
+/// A map, and what was given up when it took over.
+const VERSION_GIVEN_UP: u8 = 2;
 const MAP_HEADER_BYTES: usize = 32;
 
 /// Extents in the order of their places, those that touch or overlap joined.
@@ -240,6 +244,15 @@ impl OwedMap {
 
     /// The map on disk: a superset of what is owed stays true however old it is.
     pub fn encode(&self) -> Vec<u8> {
+        self.encoded(VERSION, &GivenUp::default())
+    }
+
+    /// The map on disk, with where the secondary may be.
+    pub fn encode_with(&self, given_up: &GivenUp) -> Vec<u8> {
+        self.encoded(VERSION_GIVEN_UP, given_up)
+    }
+
+    fn encoded(&self, version: u8, given_up: &GivenUp) -> Vec<u8> {
         let mut out = Vec::with_capacity(MAP_HEADER_BYTES + self.bits.len() * 8);
         out.extend(MAGIC);
         let (kind, total) = match self.account {
@@ -247,35 +260,54 @@ impl OwedMap {
             Some(Account { kind: CopyKind::Initial, total }) => (1, total),
             Some(Account { kind: CopyKind::Resync, total }) => (2, total),
         };
-        out.extend([VERSION, kind, 0, 0]);
+        out.extend([version, kind, 0, 0]);
         out.extend(self.volume.0.to_le_bytes());
         out.extend(self.block_bytes.get().to_le_bytes());
         out.extend(total.to_le_bytes());
-        let bits: Vec<u8> = self.bits.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&out), &bits);
+        let mut rest: Vec<u8> = self.bits.iter().flat_map(|word| word.to_le_bytes()).collect();
+        given_up.encode(&mut rest);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&out), &rest);
         out.extend(crc.to_le_bytes());
-        out.extend(bits);
+        out.extend(rest);
         out
     }
 
+    /// The map alone.
     pub fn decode(bytes: &[u8], volume: BlockCount, block_bytes: BlockBytes) -> Result<Self, OwedError> {
+        Self::decode_with(bytes, volume, block_bytes).map(|(map, _)| map)
+    }
+
+    /// The map, and what was given up when it took over; none where the file is of a version that did not keep it.
+    pub fn decode_with(
+        bytes: &[u8],
+        volume: BlockCount,
+        block_bytes: BlockBytes,
+    ) -> Result<(Self, Option<GivenUp>), OwedError> {
         let mut fields = Fields::new(bytes);
         let (magic, version, kind, reserved) = (fields.array::<4>(), fields.u8(), fields.u8(), fields.array::<2>());
         let (blocks, size, total, crc) = (fields.u64(), fields.u32(), fields.u64(), fields.u32());
         if !fields.ok() || magic != MAGIC {
             return Err(OwedError::Damaged);
         }
-        let (head, bits) = (&bytes[..MAP_HEADER_BYTES - 4], &bytes[MAP_HEADER_BYTES..]);
-        if crc != crc32c::crc32c_append(crc32c::crc32c(head), bits) {
+        let (head, rest) = (&bytes[..MAP_HEADER_BYTES - 4], &bytes[MAP_HEADER_BYTES..]);
+        if crc != crc32c::crc32c_append(crc32c::crc32c(head), rest) {
             return Err(OwedError::Damaged);
         }
-        if version != VERSION {
+        if version != VERSION && version != VERSION_GIVEN_UP {
             return Err(OwedError::Version(version));
         }
         let mut map = Self::empty(volume, block_bytes);
-        if blocks != volume.0 || size != block_bytes.get() || bits.len() != map.bits.len() * 8 {
+        if blocks != volume.0 || size != block_bytes.get() {
             return Err(OwedError::OtherVolume { expected: volume.0, found: blocks });
         }
+        let Some((bits, points)) = rest.split_at_checked(map.bits.len() * 8) else {
+            return Err(OwedError::Damaged);
+        };
+        let given_up = match version {
+            VERSION if points.is_empty() => None,
+            VERSION_GIVEN_UP => Some(GivenUp::decode(points).ok_or(OwedError::Damaged)?),
+            _ => return Err(OwedError::Damaged),
+        };
         for (word, bytes) in map.bits.iter_mut().zip(bits.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
         }
@@ -292,7 +324,7 @@ impl OwedMap {
             2 if total >= map.owed => Some(Account { kind: CopyKind::Resync, total }),
             _ => return Err(OwedError::Damaged),
         };
-        Ok(map)
+        Ok((map, given_up))
     }
 
     fn find(&self, from: u64, to: u64) -> Option<u64> {

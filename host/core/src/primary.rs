@@ -204,7 +204,7 @@ impl Primary {
         let last = recovered.last;
         let copying = copy::Copying::new(&settings, recovered.owed, &recovered.unacked);
         let unacked = if copying.sends() { recovered.unacked } else { Vec::new() };
-        let transfer = transfer::Transfer::new(recovered.acked, recovered.acked_chain, unacked);
+        let transfer = transfer::Transfer::new(recovered.acked, recovered.acked_chain, unacked, recovered.given_up);
         let mut primary = Self {
             settings,
             rotation,
@@ -411,7 +411,13 @@ impl Primary {
         queued.chain(planned).chain(unacked)
     }
 
-    /// The dirty map, to be made durable or shown.
+    /// The dirty map as [`Output::PersistOwed`] makes it durable, with where the secondary may be.
+    pub fn encode_owed(&self) -> Option<Vec<u8>> {
+        let map = self.copying.map()?;
+        Some(self.transfer.may_be_at().map_or_else(|| map.encode(), |given_up| map.encode_with(&given_up)))
+    }
+
+    /// The dirty map, to be shown.
     pub fn owed_map(&self) -> Option<&OwedMap> {
         self.copying.map()
     }

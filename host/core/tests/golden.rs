@@ -1,4 +1,4 @@
-//! Bytes of format 1 on disk and wire, kept as text: what wrote them may change, what they say may not.
+//! Bytes of each format on disk and wire, kept as text: what wrote them may change, what they say may not.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,6 +8,7 @@ use farseal_core::chain::Chain;
 use farseal_core::frame::{
     Ack, Attach, Differs, Frame, FrameError, HandOver, KeyRefusal, PREFIX_BYTES, Prefix, Refusal, Welcome,
 };
+use farseal_core::given_up::GivenUp;
 use farseal_core::journal::{CommitHeader, SEGMENT_HEADER_BYTES, SegmentError, SegmentHeader, scan_segment};
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::{OwedError, OwedMap};
@@ -35,7 +36,7 @@ fn lines(bytes: &[u8]) -> String {
 
 /// The fixture's bytes, which must be these.
 fn golden(fixture: &str, bytes: &[u8]) -> Vec<u8> {
-    assert_eq!(lines(bytes), fixture, "format 1 has other bytes now: that is another format");
+    assert_eq!(lines(bytes), fixture, "this format has other bytes now: that is another format");
     unhex(fixture)
 }
 
@@ -126,21 +127,36 @@ fn a_record_of_a_newer_format_is_refused_by_name() {
     assert_eq!(HeaderError::Version(2).to_string(), "record format 2; this version reads format 1");
 }
 
-#[test]
-fn a_dirty_map_of_format_1_is_read() {
-    let (volume, block) = (BlockCount(3000), BlockBytes::DEFAULT);
-    let mut map = OwedMap::empty(volume, block);
+fn dirty_map() -> OwedMap {
+    let mut map = OwedMap::empty(BlockCount(3000), BlockBytes::DEFAULT);
     for (first, blocks) in [(0, 1), (100, 40), (2999, 1)] {
         map.mark(Extent::new(Lba(first), BlockCount(blocks)).unwrap());
     }
+    map
+}
+
+#[test]
+fn a_dirty_map_of_format_1_is_read() {
+    let map = dirty_map();
     let bytes = golden(include_str!("../../../fixtures/golden/owed-1.hex"), &map.encode());
-    assert_eq!(OwedMap::decode(&bytes, volume, block).unwrap(), map);
+    let found = OwedMap::decode_with(&bytes, BlockCount(3000), BlockBytes::DEFAULT);
+    assert_eq!(found, Ok((map, None)), "it does not say where the secondary may be");
+}
+
+#[test]
+fn a_dirty_map_of_format_2_is_read_and_a_newer_one_refused_by_name() {
+    let (volume, block) = (BlockCount(3000), BlockBytes::DEFAULT);
+    let (map, mut given_up) = (dirty_map(), GivenUp::default());
+    given_up.push(Sequence(40), Chain([4; 32]));
+    given_up.push(Sequence(43), Chain([5; 32]));
+    let bytes = golden(include_str!("../../../fixtures/golden/owed-2.hex"), &map.encode_with(&given_up));
+    assert_eq!(OwedMap::decode_with(&bytes, volume, block), Ok((map, Some(given_up))));
 
     let mut newer = bytes;
-    newer[4] = 2;
+    newer[4] = 3;
     let crc = crc32c::crc32c_append(crc32c::crc32c(&newer[..28]), &newer[32..]);
     newer[28..32].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(OwedMap::decode(&newer, volume, block), Err(OwedError::Version(2)));
+    assert_eq!(OwedMap::decode(&newer, volume, block), Err(OwedError::Version(3)));
 }
 
 /// One of each kind, and of each refusal.

@@ -4,10 +4,11 @@
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::flow::{Flow, Way};
 use farseal_core::frame::{Ack, Welcome};
+use farseal_core::given_up::GivenUp;
 use farseal_core::limits::{KEY_DELIVERY_WAIT, STALL_PATIENCE, WINDOW_RECORDS_MAX};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
-    Alarm, Command, Input, Mode, Output, Primary, Recovered, ReplyError, Room, Settings, StoreFault, What,
+    Alarm, Command, Divergence, Input, Mode, Output, Primary, Recovered, ReplyError, Room, Settings, StoreFault, What,
 };
 use farseal_core::record::Kind;
 use farseal_core::rotation::{Held, How, Slot};
@@ -240,8 +241,9 @@ fn an_in_band_key_waits_for_its_delivery_but_not_for_ever() {
 fn a_gap_is_sent_however_far_it_is_from_the_last_acknowledgement() {
     let last = Sequence(10 * WINDOW_RECORDS_MAX);
     let owed = Some(OwedMap::full(BLOCKS, BlockBytes::DEFAULT));
+    let given_up = Some(given_up(&[5]));
     let mut primary =
-        started(true, Recovered { last, homed: last, owed, newest_epoch: Epoch(7), ..Recovered::fresh() });
+        started(true, Recovered { last, homed: last, owed, given_up, newest_epoch: Epoch(7), ..Recovered::fresh() });
     tell(&mut primary, Input::Attaching { path: Path(0) });
     tell(&mut primary, welcome(5, Chain([5; 32])));
     let outputs = tell(&mut primary, prepared(9));
@@ -254,6 +256,53 @@ fn a_gap_is_sent_however_far_it_is_from_the_last_acknowledgement() {
     committed(&mut primary, 2);
     let sent = synced(&mut primary);
     assert!(sent.iter().any(|output| matches!(output, Output::Send { .. })), "{sent:?}");
+}
+
+/// As [`welcome`] tells it.
+fn given_up(sequences: &[u8]) -> GivenUp {
+    let mut given_up = GivenUp::default();
+    sequences.iter().for_each(|at| given_up.push(Sequence(u64::from(*at)), Chain([*at; 32])));
+    given_up
+}
+
+#[test]
+fn a_primary_that_is_behind_believes_only_a_mark_to_which_it_has_brought_the_secondary() {
+    let old = None;
+    for (kept, mark, chain, found) in [
+        (Some(given_up(&[3, 5, 6])), 5, Chain([5; 32]), None),
+        (Some(given_up(&[3, 5, 6])), 5, Chain([6; 32]), Some(Divergence::Chain(Sequence(5)))),
+        (Some(given_up(&[3, 5, 6])), 4, Chain([4; 32]), Some(Divergence::Unsent(Sequence(4)))),
+        (Some(given_up(&[3, 5, 6])), 7, Chain([7; 32]), Some(Divergence::Unsent(Sequence(7)))),
+        (Some(given_up(&[])), 5, Chain([5; 32]), Some(Divergence::Unsent(Sequence(5)))),
+        // A map of an older version does not say: its word is taken, as it was then.
+        (old, 4, Chain([4; 32]), None),
+    ] {
+        let owed = Some(OwedMap::full(BLOCKS, BlockBytes::DEFAULT));
+        let last = Sequence(9);
+        let recovered = Recovered { last, homed: last, owed, given_up: kept.clone(), ..Recovered::fresh() };
+        let mut primary = started(true, recovered);
+        tell(&mut primary, Input::Attaching { path: Path(0) });
+        tell(&mut primary, welcome(mark, chain));
+        assert_eq!(primary.status().diverged, found, "{kept:?}: {mark} {chain}");
+        assert_eq!(primary.status().acked == Sequence(mark), found.is_none());
+    }
+}
+
+#[test]
+fn what_was_sent_before_it_was_given_up_is_kept_with_the_map() {
+    let mut primary = started(true, Recovered::fresh());
+    tell(&mut primary, Input::Attaching { path: Path(0) });
+    tell(&mut primary, welcome(0, Chain::START));
+    tell(&mut primary, write(1, false));
+    committed(&mut primary, 1);
+    synced(&mut primary);
+    tell(&mut primary, write(2, false));
+    committed(&mut primary, 1);
+    tell(&mut primary, Input::Operator(Command::CopyAll));
+    let bytes = primary.encode_owed().unwrap();
+    let (_, kept) = OwedMap::decode_with(&bytes, BLOCKS, BlockBytes::DEFAULT).unwrap();
+    let known = |at| kept.as_ref().unwrap().at(Sequence(at)).is_some();
+    assert_eq!([0, 1, 2, 3].map(known), [true, true, true, false], "record 3 was never sent");
 }
 
 #[test]

@@ -21,7 +21,6 @@ use bytes::Bytes;
 use farseal_core::frame::{Ack, Differs, HandOver, KeyRefusal, Welcome};
 use farseal_core::group::CutName;
 use farseal_core::limits::COMMIT_BYTES_MAX;
-use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
     Command, FlowStatus, Input, Output, Primary, ReplyError, Room, Settings, Source, Status, StoreFault, What,
 };
@@ -815,8 +814,9 @@ impl Runner {
             Output::PersistOwed { stamp, acked, acked_chain } => {
                 self.state.acked = acked;
                 self.state.acked_chain = acked_chain;
-                let map = self.primary.owed_map().map(OwedMap::encode);
-                let saved = map
+                let saved = self
+                    .primary
+                    .encode_owed()
                     .map_or(Ok(()), |bytes| state::save_owed(&self.directory, &bytes))
                     .and_then(|()| self.state.save(&self.directory));
                 let input = match saved {

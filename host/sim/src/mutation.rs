@@ -13,6 +13,8 @@ pub enum Mutation {
     EpochReused,
     /// After a restart the dirty map is taken for empty.
     DirtyBitsForgotten,
+    /// After a restart nobody knows what was given up: the secondary is believed wherever it says that it is.
+    GivenUpForgotten,
     /// The secondary's index takes records in as they come.
     AppliedOutOfOrder,
     /// The secondary offers everything durable while a gap is open.

@@ -312,9 +312,10 @@ impl World {
         let mut resumed = false;
         let owed = site.map.as_ref().map(|(bytes, acked, acked_chain)| {
             let (blocks, size) = (site.settings.blocks, site.settings.block_bytes);
-            let map = OwedMap::decode(bytes, blocks, size).unwrap_or_else(|_| OwedMap::full(blocks, size));
+            let found = OwedMap::decode_with(bytes, blocks, size);
+            let (map, given_up) = found.unwrap_or_else(|_| (OwedMap::full(blocks, size), None));
             resumed |= map.progress().is_some_and(|(_, _, done)| done.0 > 0);
-            KeptMap { map, acked: *acked, acked_chain: *acked_chain }
+            KeptMap { map, given_up, acked: *acked, acked_chain: *acked_chain }
         });
         if resumed {
             self.stats.see(Sometimes::CopyResumed);
@@ -322,6 +323,7 @@ impl World {
         let owed = match self.settings.mutation {
             Some(Mutation::DirtyBitsForgotten) => owed
                 .map(|kept| KeptMap { map: OwedMap::empty(site.settings.blocks, site.settings.block_bytes), ..kept }),
+            Some(Mutation::GivenUpForgotten) => owed.map(|kept| KeptMap { given_up: None, ..kept }),
             _ => owed,
         };
         let kept = Kept {
@@ -642,7 +644,7 @@ impl World {
                 Ok(())
             }
             Output::PersistOwed { stamp, acked, acked_chain } => {
-                let bytes = self.primary.machine.as_ref().and_then(Primary::owed_map).map(OwedMap::encode);
+                let bytes = self.primary.machine.as_ref().and_then(Primary::encode_owed);
                 let bytes = bytes.unwrap_or_default();
                 self.map_operation(MapOperation::Write { stamp, bytes, acked, acked_chain });
                 Ok(())

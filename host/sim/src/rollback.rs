@@ -2,12 +2,16 @@
 //! nothing of it may be overwritten.
 
 use farseal_core::chain::Digest;
+use farseal_core::primary::CopyState;
 use farseal_core::units::Sequence;
 
-use crate::check::{Checker, Failure, difference};
+use crate::check::{Checker, Failure};
+use crate::dice::Dice;
+use crate::disk::wide;
 use crate::faults::Fault;
 use crate::link::Side;
 use crate::model::Model;
+use crate::mutation::Mutation;
 use crate::primary::PrimaryDisk;
 use crate::secondary::SecondaryDisk;
 use crate::stats::Sometimes;
@@ -18,8 +22,13 @@ const OPERATIONS_BETWEEN: u64 = 15;
 /// Microseconds that the sites have to find out, once everything else is well.
 const PATIENCE_US: u64 = 60_000_000;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rollback {
+    /// The snapshot is of a primary that is behind, and when it comes back the sites do not hear of each other before that
+    /// primary's own records reach past what the secondary holds: from then on numbers alone say nothing.
+    behind: bool,
+    /// Operations that may be added until they do.
+    more: u64,
     taken: Option<Taken>,
     restored: Option<Restored>,
 }
@@ -27,6 +36,8 @@ pub struct Rollback {
 #[derive(Debug)]
 struct Taken {
     at_operation: u64,
+    /// The primary's last record.
+    last: Sequence,
     disk: Snapshot,
 }
 
@@ -49,6 +60,11 @@ struct Restored {
 }
 
 impl Rollback {
+    /// Half of the seeds set back a primary that is behind; `behind`: all of them.
+    pub fn draw(seed: u64, behind: bool) -> Self {
+        Self { behind: behind || Dice::new(seed, 12).chance(500), more: 1_000, taken: None, restored: None }
+    }
+
     /// What the one site lost, the other may still have: most promises are not what they were.
     pub fn happened(&self) -> bool {
         self.restored.is_some()
@@ -58,7 +74,8 @@ impl Rollback {
 impl World {
     pub fn snapshots(&mut self) {
         // A disk that comes back from before a change of sides belongs to another history: that is the fence's affair.
-        if self.rollback.happened() || self.settings.mutation.is_some() || self.sides.may_change() {
+        let broken = self.settings.mutation.is_some_and(|mutation| mutation != Mutation::GivenUpForgotten);
+        if self.rollback.happened() || broken || self.sides.may_change() {
             return;
         }
         for (fault, side) in [(Fault::SnapshotPrimary, Side::Primary), (Fault::SnapshotSecondary, Side::Secondary)] {
@@ -72,16 +89,44 @@ impl World {
     fn snapshot(&mut self, side: Side) {
         let operation = self.stats.operations;
         match self.rollback.taken.take() {
+            None if side == Side::Primary && self.rollback.behind && !self.is_behind() => {}
             None => {
                 let disk = match side {
                     Side::Primary => Snapshot::Primary(Box::new((self.primary.disk(), self.model.clone()))),
                     Side::Secondary => Snapshot::Secondary(Box::new(self.secondary.disk())),
                 };
-                self.rollback.taken = Some(Taken { at_operation: operation, disk });
+                let last = self.primary.machine.as_ref().map_or(Sequence::NONE, |machine| machine.status().last);
+                self.rollback.taken = Some(Taken { at_operation: operation, last, disk });
             }
-            Some(taken) if operation < taken.at_operation + OPERATIONS_BETWEEN => self.rollback.taken = Some(taken),
+            Some(taken) if operation < taken.at_operation + OPERATIONS_BETWEEN || self.is_too_early(&taken) => {
+                self.rollback.taken = Some(taken);
+            }
             Some(taken) => self.restore(taken.disk),
         }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.primary.machine.as_ref().is_some_and(|machine| machine.status().copy == CopyState::Behind)
+    }
+
+    /// One operation more, for as long as the sites are kept apart.
+    pub fn one_more(&mut self) -> bool {
+        let more = self.is_parted() && self.rollback.more > 0;
+        self.rollback.more -= u64::from(more);
+        more
+    }
+
+    /// What a primary that was behind has sent since is what it is to forget.
+    fn is_too_early(&self, taken: &Taken) -> bool {
+        let held = self.secondary.machine.as_ref().map_or(Sequence::NONE, |machine| machine.durable().0);
+        self.rollback.behind && matches!(taken.disk, Snapshot::Primary(_)) && held <= taken.last
+    }
+
+    /// No path comes up yet: see [`Rollback::behind`].
+    pub fn is_parted(&self) -> bool {
+        let Some(restored) = self.rollback.restored.as_ref().filter(|_| self.rollback.behind) else { return false };
+        let last = self.primary.machine.as_ref().map_or(Sequence::NONE, |machine| machine.status().durable);
+        restored.side == Side::Primary && last.0 <= wide(restored.held.len())
     }
 
     fn restore(&mut self, disk: Snapshot) {
@@ -103,6 +148,9 @@ impl World {
             }
         };
         self.stats.see(Sometimes::DiskSetBack);
+        if side == Side::Primary && self.rollback.behind {
+            self.stats.see(Sometimes::SetBackWhileBehind);
+        }
         self.rollback.restored = Some(Restored { side, held, acked, life });
     }
 
@@ -122,17 +170,14 @@ impl World {
         }
         self.over = true;
         match restored.side {
-            // Unnoticed is well only where nothing is lost by it: a full copy has made both sites the same.
-            Side::Primary if status.acked == status.last => {
-                match difference(&self.secondary.live, &self.model.image(secondary.durable().0)) {
-                    Some(found) => Err(Failure::new(
-                        Checker::Rollback,
-                        format!("the sites differ and nobody says so: {found} at the secondary; {status:?}"),
-                    )),
-                    None => Ok(()),
-                }
-            }
-            Side::Primary => Ok(()),
+            // Unnoticed is well only where the secondary held nothing that this primary has forgotten.
+            Side::Primary => match self.means_two_things(&restored.held) {
+                Some(at) => Err(Failure::new(
+                    Checker::Rollback,
+                    format!("the secondary held another record {at} than this site, and nobody says so: {status:?}"),
+                )),
+                None => Ok(()),
+            },
             // A primary that has started anew since knows only what it kept.
             Side::Secondary if restored.life == self.primary.life && secondary.durable().0 < restored.acked => {
                 let (acked, durable) = (restored.acked, secondary.durable().0);
@@ -143,6 +188,15 @@ impl World {
             }
             Side::Secondary => Ok(()),
         }
+    }
+
+    /// The first record that the secondary held and that this site has not, or has otherwise.
+    fn means_two_things(&self, held: &[Digest]) -> Option<Sequence> {
+        let numbered = (1..).map(Sequence).zip(held).filter(|(_, digest)| **digest != Digest([0; 32]));
+        let other = |(sequence, digest): &(Sequence, &Digest)| {
+            self.model.get(*sequence).is_none_or(|record| record.digest != **digest)
+        };
+        numbered.into_iter().find(other).map(|(sequence, _)| sequence)
     }
 
     /// What the secondary held is what it holds: a primary that lost its memory has added nothing to it.

@@ -1,6 +1,7 @@
 //! Changing sides: an operator takes over or swaps, and the site that wrote becomes the keeper of the other's history.
 
 use farseal_core::frame::HandOver;
+use farseal_core::given_up::GivenUp;
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{Command, Divergence, Input, Primary, SwapState};
@@ -213,7 +214,7 @@ impl PrimarySite {
         home.synced(&mark);
         let mut settings = old.settings;
         settings.generation = lineage.generation;
-        let nothing = || OwedMap::empty(settings.blocks, settings.block_bytes).encode();
+        let nothing = || OwedMap::empty(settings.blocks, settings.block_bytes).encode_with(&GivenUp::default());
         let mut site = Self::blank(settings, old.segment_bytes, old.journal_capacity);
         site.life = old.life + 1;
         site.home = home;

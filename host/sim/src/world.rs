@@ -174,6 +174,10 @@ impl World {
             faults.insist(Fault::JournalRot, 1000);
             faults.insist(Fault::CrashPrimary, 50);
         }
+        if settings.mutation == Some(Mutation::GivenUpForgotten) {
+            faults.insist(Fault::SnapshotPrimary, 100);
+            faults.insist(Fault::SmallJournal, 1000);
+        }
         if settings.mutation == Some(Mutation::HandOverNotKept) {
             faults.insist(Fault::CrashPrimary, 100);
         }
@@ -210,7 +214,7 @@ impl World {
             unopenable: BTreeSet::new(),
             in_flight_bytes: 0,
             owed_may_have_changed: true,
-            rollback: Rollback::default(),
+            rollback: Rollback::draw(seed, settings.mutation == Some(Mutation::GivenUpForgotten)),
             now: 0,
             queue: BTreeMap::new(),
             tie: 0,
@@ -322,10 +326,10 @@ impl World {
     // ---- initiators, operators, accidents
 
     fn operate(&mut self) -> Outcome {
-        if self.operations_left == 0 {
+        if self.operations_left == 0 && !self.one_more() {
             return self.heal();
         }
-        self.operations_left -= 1;
+        self.operations_left = self.operations_left.saturating_sub(1);
         let pace = self.dice_initiator.between(1, 2 * self.pace_us) + self.paced();
         self.after(pace, Event::Operation);
         self.stats.operations += 1;
@@ -596,12 +600,13 @@ impl World {
 
     fn connect(&mut self, path: Path) -> Outcome {
         let up = self.primary.machine.is_some() && self.secondary.machine.is_some();
+        let parted = self.healed_at.is_none() && self.is_parted();
         let line = self.link.line(path);
         line.dialling = false;
         if line.open {
             return Ok(());
         }
-        if !up || line.cut != [false; 2] || line.primary_up {
+        if !up || parted || line.cut != [false; 2] || line.primary_up {
             self.dial(path);
             return Ok(());
         }

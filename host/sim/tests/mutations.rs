@@ -49,6 +49,11 @@ fn write_order_checker_fires_when_unsynced_records_are_sent() {
 }
 
 #[test]
+fn rollback_checker_fires_when_a_primary_that_was_behind_has_forgotten_what_it_sent() {
+    fires(Mutation::GivenUpForgotten, &[Checker::Rollback]);
+}
+
+#[test]
 fn write_order_checker_fires_when_records_are_applied_out_of_order() {
     fires(Mutation::AppliedOutOfOrder, &[Checker::WriteOrder]);
 }

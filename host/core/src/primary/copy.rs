@@ -414,26 +414,30 @@ impl Primary {
         self.next_stamp(self.homed);
     }
 
-    /// What the secondary holds is not where this site thought that a gap would join it.
-    pub(super) fn rebase(&mut self, ack: &Ack) -> bool {
+    /// What the secondary holds is not where this site thought that a gap would join it: it is among what was given up.
+    pub(super) fn joins_elsewhere(&self, ack: &Ack) -> bool {
         if ack.durable <= self.transfer.acked() || ack.durable > self.synced {
             return false;
         }
         match &self.copying.phase {
-            Phase::Unpaired | Phase::InOrder => return false,
+            Phase::Unpaired | Phase::InOrder => false,
             Phase::Behind { .. }
-            | Phase::Resync { stage: Stage::KeyPending | Stage::MapPending(_) | Stage::GapDue, .. } => {}
-            Phase::Resync { stage: Stage::GapPlaced(_), .. } => self.start_over(),
+            | Phase::Resync {
+                stage: Stage::KeyPending | Stage::MapPending(_) | Stage::GapDue | Stage::GapPlaced(_),
+                ..
+            } => true,
             Phase::Resync { stage: Stage::Open | Stage::CutPlaced(_), .. } => {
                 let gap = self.transfer.unacked().next().filter(|record| record.kind == Kind::Gap);
-                if gap.is_none_or(|gap| gap.sequence <= ack.durable) {
-                    return false;
-                }
-                self.start_over();
+                gap.is_some_and(|gap| gap.sequence > ack.durable)
             }
         }
-        self.transfer.adopt(ack);
-        true
+    }
+
+    /// The secondary is elsewhere: a gap that has its place already would not join it.
+    pub(super) fn rebase(&mut self) {
+        if self.copying.gap_open() {
+            self.start_over();
+        }
     }
 
     /// The secondary tells with every attach, until its gap is closed; once is enough while this machine lives. A resync

@@ -5,6 +5,7 @@
 use crate::chain::{Chain, Digest};
 use crate::flow::Chosen;
 use crate::frame::HandOver;
+use crate::given_up::GivenUp;
 use crate::journal::{Damage, Entry, Scan, Tear, chain_after, damage};
 use crate::lineage::Lineage;
 use crate::owed::OwedMap;
@@ -38,6 +39,8 @@ pub struct Kept {
 #[derive(Clone, Debug)]
 pub struct KeptMap {
     pub map: OwedMap,
+    /// Where the secondary may be, as the map's file says; `None` where it does not.
+    pub given_up: Option<GivenUp>,
     pub acked: Sequence,
     pub acked_chain: Chain,
 }
@@ -112,10 +115,18 @@ impl Recovered {
             (acked, acked_chain) = (Sequence(gap.header.aux).previous(), gap.chain_before);
             from = index;
         }
+        let mut given_up = Some(GivenUp::default());
         let owed = kept.owed.map(|kept| {
             (acked, acked_chain) = (kept.acked, kept.acked_chain);
+            given_up = kept.given_up;
             kept.map
         });
+        if let Some(given_up) = given_up.as_mut().filter(|_| owed.is_some()) {
+            // What stands in the journal may have been sent, and what left it since the map was written was acknowledged
+            // or never sent.
+            given_up.push(before, chain_before);
+            records.iter().for_each(|record| given_up.push(record.header.sequence, record.chain));
+        }
         let unacked = records.iter().skip(from).filter(|record| record.header.sequence > acked).map(Logged::unacked);
         let cuts = records.iter().rev().find_map(|record| match record.header.cut_mark()? {
             CutMark::Own(count) => Some(count),
@@ -135,6 +146,7 @@ impl Recovered {
             homed: kept.homed.max(before).min(last.map_or(before, |record| record.header.sequence)),
             newest_epoch: kept.newest_epoch,
             owed,
+            given_up,
             paused: kept.paused,
             fenced: kept.fenced,
             mode: kept.mode,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::*;
 use crate::flow::Transfer as Kinds;
+use crate::given_up::GivenUp;
 
 /// How the sites were found to disagree. The pair stops; nobody's data is overwritten.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
@@ -16,6 +17,10 @@ pub enum Divergence {
     Ahead { ours: Sequence, theirs: Sequence },
     #[error("the running hashes differ at record {0}: one site holds other records")]
     Chain(Sequence),
+    #[error(
+        "the secondary is at record {0}, which this site does not know that it sent: one of the sites was set back"
+    )]
+    Unsent(Sequence),
     #[error("the secondary's generation is {0}: this site was taken over from")]
     Fenced(Generation),
 }
@@ -35,6 +40,10 @@ pub(super) struct Transfer {
     unacked_bytes: u64,
     acked: Sequence,
     acked_chain: Chain,
+    /// What was sent and given up: the secondary may be there still. `None`: an older version kept none of it.
+    given_up: Option<GivenUp>,
+    /// Of what is unacknowledged, everything up to here may have been sent at some time.
+    reached: Sequence,
     /// What the secondary holds above its mark; not sent again.
     held: Vec<Range>,
     /// Everything up to here is on its way.
@@ -46,7 +55,9 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    pub(super) fn new(acked: Sequence, acked_chain: Chain, unacked: Vec<Unacked>) -> Self {
+    /// What a restart found unacknowledged may have been sent, all of it.
+    pub(super) fn new(acked: Sequence, acked_chain: Chain, unacked: Vec<Unacked>, given_up: Option<GivenUp>) -> Self {
+        let reached = unacked.last().map_or(acked, |record| record.sequence);
         let unacked_bytes = unacked.iter().map(|record| record.bytes.0).sum();
         Self {
             paths: BTreeSet::new(),
@@ -58,6 +69,8 @@ impl Transfer {
             unacked_bytes,
             acked,
             acked_chain,
+            given_up,
+            reached,
             held: Vec::new(),
             sent: acked,
             in_flight_bytes: 0,
@@ -103,9 +116,15 @@ impl Transfer {
         self.unacked.push_back(record);
     }
 
-    /// Records below a gap are not sent any more; the dirty map owes what they held.
+    /// Records below a gap are not sent any more; the dirty map owes what they held. The secondary may get, or have,
+    /// those that were sent.
     pub(super) fn give_up(&mut self) {
-        self.unacked.clear();
+        let reached = self.reached;
+        let gone = self.unacked.drain(..).filter(|record| record.sequence <= reached);
+        match &mut self.given_up {
+            Some(given_up) => gone.for_each(|record| given_up.push(record.sequence, record.chain)),
+            None => drop(gone),
+        }
         self.unacked_bytes = 0;
         self.in_flight_bytes = 0;
         self.held.clear();
@@ -146,10 +165,38 @@ impl Transfer {
         self.attaching.insert(path, self.acked);
     }
 
-    /// Takes over where the secondary is without a check: the records between are given up and the map owes them.
-    pub(super) fn adopt(&mut self, ack: &Ack) {
+    /// Takes over where the secondary is, if this site has brought it there: the records between are given up and the
+    /// map owes them.
+    pub(super) fn adopt(&mut self, ack: &Ack) -> Result<(), Divergence> {
+        if let Some(given_up) = &self.given_up {
+            match given_up.at(ack.durable) {
+                Some(chain) if chain == ack.chain => {}
+                Some(_) => return Err(Divergence::Chain(ack.durable)),
+                None => return Err(Divergence::Unsent(ack.durable)),
+            }
+        }
         (self.acked, self.acked_chain) = (ack.durable, ack.chain);
         self.sent = self.sent.max(ack.durable);
+        self.forget_given_up();
+        Ok(())
+    }
+
+    /// What the map on disk is kept with: where the secondary may be. `None` where that is not known.
+    pub(super) fn may_be_at(&self) -> Option<GivenUp> {
+        let mut first = GivenUp::default();
+        first.push(self.acked, self.acked_chain);
+        self.given_up.as_ref().map(|given_up| first.and(given_up))
+    }
+
+    /// A resync is over: the secondary is where the journal says.
+    pub(super) fn know_again(&mut self) {
+        self.given_up.get_or_insert_default();
+    }
+
+    fn forget_given_up(&mut self) {
+        if let Some(given_up) = &mut self.given_up {
+            given_up.forget_through(self.acked);
+        }
     }
 
     fn rewind(&mut self) {
@@ -188,6 +235,7 @@ impl Transfer {
         }
         self.sent = self.sent.max(ack.durable);
         self.held.clone_from(&ack.ranges);
+        self.forget_given_up();
         Ok(())
     }
 
@@ -222,6 +270,7 @@ impl Transfer {
                 None => run = Some(Range { first: record.sequence, last: record.sequence }),
             }
         }
+        self.reached = self.reached.max(self.sent);
         run.map(|run| (run, ByteLen(bytes)))
     }
 
@@ -265,9 +314,7 @@ impl Primary {
             let theirs = welcome.ack.durable;
             return self.diverge(now, Divergence::RolledBack { ours, theirs });
         }
-        if !self.rebase(&welcome.ack)
-            && let Err(divergence) = self.transfer.advance(&welcome.ack, self.synced)
-        {
+        if let Err(divergence) = self.follow(&welcome.ack) {
             return self.diverge(now, divergence);
         }
         self.transfer.path_up(path);
@@ -279,13 +326,21 @@ impl Primary {
         if !self.transfer.paths.contains(&path) {
             return;
         }
-        if !self.rebase(ack)
-            && let Err(divergence) = self.transfer.advance(ack, self.synced)
-        {
+        if let Err(divergence) = self.follow(ack) {
             return self.diverge(now, divergence);
         }
         self.note_acknowledged(now);
         self.note_full(now, ack.full);
+    }
+
+    /// Takes in where the secondary is, by what is under way or by what was given up.
+    fn follow(&mut self, ack: &Ack) -> Result<(), Divergence> {
+        if self.joins_elsewhere(ack) {
+            self.transfer.adopt(ack)?;
+            self.rebase();
+            return Ok(());
+        }
+        self.transfer.advance(ack, self.synced)
     }
 
     fn note_full(&mut self, now: Now, full: bool) {
@@ -303,6 +358,7 @@ impl Primary {
         let (cleared, ended) = self.copying.acknowledged(acked);
         self.flow.copied(now, cleared);
         if ended {
+            self.transfer.know_again();
             self.outputs.push_back(Output::DropOwed);
         }
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::*;
+use crate::given_up::GivenUp;
 
 /// What does not change while the machine lives.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +70,8 @@ pub struct Recovered {
     pub newest_epoch: Epoch,
     /// The dirty map, if one was kept.
     pub owed: Option<OwedMap>,
+    /// With a map: where the secondary may be above `acked`. `None`: an older version did not keep it.
+    pub given_up: Option<GivenUp>,
     /// A pause by the operator was in force.
     pub paused: bool,
     /// The other site has taken over, as this generation.
@@ -560,6 +563,7 @@ impl Recovered {
             homed: Sequence::NONE,
             newest_epoch: Epoch::NONE,
             owed: None,
+            given_up: Some(GivenUp::default()),
             paused: false,
             fenced: None,
             mode: None,

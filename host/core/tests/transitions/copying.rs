@@ -2,6 +2,7 @@
 
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Ack, Differs, KeyRefusal, Welcome};
+use farseal_core::given_up::GivenUp;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{Command, CopyState, Input, Output, Primary, Recovered, Settings, StoreFault, What};
 use farseal_core::rotation::Slot;
@@ -31,7 +32,14 @@ fn block(at: u64) -> Extent {
 
 impl Site {
     fn new(owed: Option<OwedMap>) -> Self {
-        let recovered = Recovered { owed, ..Recovered::fresh() };
+        // What comes first was sent before it was given up.
+        let mut given_up = GivenUp::default();
+        let mut chain = Chain::START;
+        for sequence in 1..=3 {
+            chain = chain.after(Digest([sequence; 32]));
+            given_up.push(Sequence(u64::from(sequence)), chain);
+        }
+        let recovered = Recovered { owed, given_up: Some(given_up), ..Recovered::fresh() };
         let primary =
             Primary::new(NOW, Settings { journal_bytes_max: ByteLen(1 << 20), ..settings(BLOCKS) }, recovered);
         let mut site = Self { primary, does: Vec::new(), digest: 0, stamp: 0, committing: Vec::new() };
@@ -122,9 +130,13 @@ impl Site {
     }
 
     fn welcome(&mut self, durable: u64) {
+        self.welcome_at(durable, self.chain(durable));
+    }
+
+    fn welcome_at(&mut self, durable: u64, chain: Chain) {
         let path = Path(0);
         self.tell(Input::Attaching { path });
-        let ack = Ack { durable: Sequence(durable), chain: self.chain(durable), ranges: Vec::new(), full: false };
+        let ack = Ack { durable: Sequence(durable), chain, ranges: Vec::new(), full: false };
         self.tell(Input::Welcomed { path, welcome: Welcome { generation: Generation(1), ack } });
     }
 
@@ -200,6 +212,7 @@ fn events() -> Vec<Event> {
     vec![
         ("path up, secondary where it was", |site| site.welcome(0)),
         ("path up, secondary further", |site| site.welcome(2)),
+        ("path up, secondary elsewhere", |site| site.welcome_at(2, Chain([99; 32]))),
         ("path lost", |site| site.tell(Input::PathLost { path: Path(0) })),
         ("write", |site| {
             site.tell(Input::Write { ticket: Ticket(50), what: What::Data, extent: block(3), fua: false });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use farseal_core::chain::Chain;
 use farseal_core::flow::Chosen;
+use farseal_core::given_up::GivenUp;
 use farseal_core::owed::{OwedError, OwedMap};
 use farseal_core::primary::{Kept, KeptMap, Logged, Recovered};
 use farseal_core::record::{HEADER_BYTES, Header, Kind};
@@ -68,7 +69,7 @@ pub fn recover(parts: &Parts) -> Result<Found, RecoverError> {
     let kept = Kept {
         homed: state.homed,
         newest_epoch: parts.keyring.newest().max(state.epoch_floor),
-        owed: owed.map(|map| KeptMap { map, acked: state.acked, acked_chain: state.acked_chain }),
+        owed: owed.map(|(map, given_up)| KeptMap { map, given_up, acked: state.acked, acked_chain: state.acked_chain }),
         paused: state.paused,
         fenced: state.fenced,
         chosen: Chosen {
@@ -85,14 +86,14 @@ pub fn recover(parts: &Parts) -> Result<Found, RecoverError> {
 }
 
 /// A map that cannot be read stands for everything: owing too much costs time, owing too little costs data.
-fn load_owed(parts: &Parts) -> Result<Option<OwedMap>, RecoverError> {
+fn load_owed(parts: &Parts) -> Result<Option<(OwedMap, Option<GivenUp>)>, RecoverError> {
     let Some(bytes) = state::load_owed(&parts.directory)? else { return Ok(None) };
     let (blocks, size) = (parts.settings.blocks, parts.settings.block_bytes);
-    match OwedMap::decode(&bytes, blocks, size) {
-        Ok(map) => Ok(Some(map)),
+    match OwedMap::decode_with(&bytes, blocks, size) {
+        Ok(found) => Ok(Some(found)),
         Err(error @ (OwedError::Damaged | OwedError::Version(_) | OwedError::OtherVolume { .. })) => {
             tracing::warn!(pair = parts.name, "{error}: the whole volume is owed");
-            Ok(Some(OwedMap::full(blocks, size)))
+            Ok(Some((OwedMap::full(blocks, size), None)))
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use farseal_core::flow::{Flow, Way};
 use farseal_core::frame::{Attach, HandOver as PlannedTurn};
+use farseal_core::given_up::GivenUp;
 use farseal_core::limits::{PATHS_MAX, UNORDERED_INTERVAL};
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::{CopyKind, OwedMap};
@@ -196,7 +197,8 @@ impl Makings {
         }
         map.begin(CopyKind::Initial);
         if !map.is_empty() {
-            state::save_owed(&directory, &map.encode())?;
+            // Nothing was ever sent.
+            state::save_owed(&directory, &map.encode_with(&GivenUp::default()))?;
         }
         Ok(())
     }
@@ -254,7 +256,8 @@ impl Makings {
         if !LaneState::exists(&folder) {
             if !hand_over.planned {
                 let none = || OwedMap::empty(blocks, config.block_bytes);
-                state::save_owed(&folder, &hand_over.differs.clone().unwrap_or_else(none).encode())?;
+                let differs = hand_over.differs.clone().unwrap_or_else(none);
+                state::save_owed(&folder, &differs.encode_with(&GivenUp::default()))?;
             }
             let floor = epoch_floor.max(hand_over.epoch_floor);
             let Lineage { start, start_chain, .. } = hand_over.lineage;

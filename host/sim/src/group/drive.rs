@@ -128,8 +128,7 @@ impl World {
             }
             Output::PersistOwed { stamp, acked, acked_chain } => {
                 let site = &mut self.lanes[lane];
-                let map = site.machine.as_ref().and_then(|machine| machine.owed_map()).cloned();
-                site.keep_map(map.as_ref(), acked, acked_chain);
+                site.keep_map(acked, acked_chain);
                 self.give(lane, Input::OwedPersisted { stamp });
             }
             Output::DropOwed => self.lanes[lane].drop_map(),

@@ -128,8 +128,10 @@ impl Lane {
         self.newest_epoch = self.newest_epoch.max(epoch);
     }
 
-    pub fn keep_map(&mut self, map: Option<&OwedMap>, acked: Sequence, acked_chain: Chain) {
-        self.map = map.map(|map| KeptMap { map: map.clone(), acked, acked_chain });
+    pub fn keep_map(&mut self, acked: Sequence, acked_chain: Chain) {
+        let bytes = self.machine.as_ref().and_then(Primary::encode_owed);
+        let kept = bytes.and_then(|bytes| OwedMap::decode_with(&bytes, BlockCount(BLOCKS), block_bytes()).ok());
+        self.map = kept.map(|(map, given_up)| KeptMap { map, given_up, acked, acked_chain });
     }
 
     pub fn drop_map(&mut self) {
