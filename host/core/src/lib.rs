@@ -13,9 +13,8 @@
 //! bulk bytes never come here: an input names a place and a length, an output says what to do with them.
 //!
 //! Reading order: the vocabulary ([`units`], [`limits`]), the bytes ([`record`], [`journal`], [`frame`]), the small
-//! machines ([`window`], [`chain`], [`ledger`], [`given_up`], [`owed`], [`flow`], [`preset`], [`rotation`], [`compaction`]), then the two sites
-//! ([`primary`],
-//! [`secondary`]), and what makes one order of several pairs ([`group`]).
+//! machines ([`window`], [`chain`], [`ledger`], [`given_up`], [`owed`], [`flow`], [`preset`], [`rotation`],
+//! [`compaction`]), then the two sites ([`primary`], [`secondary`]), and what makes one order of several pairs ([`group`]).
 
 pub mod units;
 

@@ -2,6 +2,9 @@
 //!
 //! Writing changes what a running node reads; syncing changes what a crash leaves. A crash keeps none, all or any of
 //! the writes that were not synced, in any order, and may tear one.
+//!
+//! A sync that fails may drop what it was to write: the next one says that all is well, the node goes on reading what it
+//! wrote, and after a crash it is gone. Who asks again and trusts the answer loses data.
 
 use std::collections::BTreeMap;
 
@@ -51,6 +54,8 @@ pub struct Segment {
     pub durable: usize,
     /// Where each write that is not durable begins.
     pub unsynced: Vec<usize>,
+    /// What a failed sync dropped: gone with the next crash, whatever later syncs say.
+    dropped: Vec<(usize, usize)>,
     pub last: Sequence,
 }
 
@@ -70,6 +75,7 @@ impl Tape {
             bytes: header.to_vec(),
             durable: header.len(),
             unsynced: Vec::new(),
+            dropped: Vec::new(),
             last: Sequence::NONE,
         });
     }
@@ -99,6 +105,21 @@ impl Tape {
         }
     }
 
+    /// The sync that began at this mark fails, and what it was to make durable is not written any more.
+    pub fn sync_dropped(&mut self, mark: Mark) {
+        for segment in self.segments.iter_mut().filter(|segment| segment.id <= mark.id) {
+            let len = if segment.id == mark.id { mark.len } else { segment.bytes.len() };
+            let gone = segment.unsynced.iter().copied().find(|at| *at < len);
+            segment.dropped.extend(gone.map(|from| (from, len)));
+            segment.unsynced.retain(|at| *at >= len);
+        }
+    }
+
+    /// A crash would take more than what was not synced.
+    pub fn has_dropped(&self) -> bool {
+        self.segments.iter().any(|segment| !segment.dropped.is_empty())
+    }
+
     /// Whole segments that end at or before `through`, but never the last.
     pub fn trim(&mut self, through: Sequence) {
         while self.segments.len() > 1 && self.segments[0].last <= through {
@@ -108,6 +129,7 @@ impl Tape {
 
     pub fn crash(&mut self, loss: Loss, dice: &mut Dice) {
         for segment in &mut self.segments {
+            std::mem::take(&mut segment.dropped).into_iter().for_each(|(from, to)| segment.bytes[from..to].fill(0));
             let mut ends: Vec<usize> = segment.unsynced.iter().skip(1).copied().collect();
             ends.push(segment.bytes.len());
             for (from, to) in segment.unsynced.clone().into_iter().zip(ends) {
@@ -138,12 +160,14 @@ impl Tape {
 #[derive(Clone, Debug)]
 pub struct Home {
     durable: Vec<Stamp>,
+    /// What a failed sync dropped, as a running node still reads it.
+    dropped: BTreeMap<Lba, Stamp>,
     written: BTreeMap<Lba, Vec<Stamp>>,
 }
 
 impl Home {
     pub fn new(blocks: usize) -> Self {
-        Self { durable: vec![0; blocks], written: BTreeMap::new() }
+        Self { durable: vec![0; blocks], dropped: BTreeMap::new(), written: BTreeMap::new() }
     }
 
     pub fn write(&mut self, lba: Lba, stamp: Stamp) {
@@ -152,8 +176,9 @@ impl Home {
 
     pub fn image(&self) -> Vec<Stamp> {
         let mut image = self.durable.clone();
-        for (lba, stamps) in &self.written {
-            if let (Some(block), Some(stamp)) = (image.get_mut(to_usize(lba.0)), stamps.last()) {
+        let written = self.written.iter().filter_map(|(lba, stamps)| Some((lba, stamps.last()?)));
+        for (lba, stamp) in self.dropped.iter().chain(written) {
+            if let Some(block) = image.get_mut(to_usize(lba.0)) {
                 *block = *stamp;
             }
         }
@@ -166,20 +191,36 @@ impl Home {
     }
 
     pub fn synced(&mut self, mark: &BTreeMap<Lba, usize>) {
+        for (lba, stamp) in self.taken(mark) {
+            if let Some(block) = self.durable.get_mut(to_usize(lba.0)) {
+                *block = stamp;
+            }
+            self.dropped.remove(&lba);
+        }
+    }
+
+    /// The sync that began at this mark fails, and what it was to make durable is not written any more.
+    pub fn sync_dropped(&mut self, mark: &BTreeMap<Lba, usize>) {
+        let gone = self.taken(mark);
+        self.dropped.extend(gone);
+    }
+
+    /// What each block was last given up to the mark; it waits for no sync any more.
+    fn taken(&mut self, mark: &BTreeMap<Lba, usize>) -> Vec<(Lba, Stamp)> {
+        let mut taken = Vec::new();
         for (lba, count) in mark {
             let Some(stamps) = self.written.get_mut(lba) else { continue };
-            let done: Vec<Stamp> = stamps.drain(..(*count).min(stamps.len())).collect();
-            if let (Some(block), Some(stamp)) = (self.durable.get_mut(to_usize(lba.0)), done.last()) {
-                *block = *stamp;
-            }
+            taken.extend(stamps.drain(..(*count).min(stamps.len())).next_back().map(|stamp| (*lba, stamp)));
             if stamps.is_empty() {
                 self.written.remove(lba);
             }
         }
+        taken
     }
 
     /// Any write to a block may be the one that reached the disk.
     pub fn crash(&mut self, loss: Loss, dice: &mut Dice) {
+        self.dropped.clear();
         for (lba, stamps) in std::mem::take(&mut self.written) {
             let kept = match loss {
                 Loss::None => stamps.len(),
@@ -200,6 +241,8 @@ impl Home {
 pub struct Log {
     pub records: Vec<Vec<u8>>,
     pub durable: usize,
+    /// What a failed sync dropped, by place.
+    dropped: std::ops::Range<usize>,
 }
 
 impl Log {
@@ -207,7 +250,19 @@ impl Log {
         self.records.iter().map(|record| wide(record.len())).sum()
     }
 
+    /// The sync of this many records fails, and what it was to make durable is not written any more.
+    pub fn sync_dropped(&mut self, records: usize) {
+        if self.dropped.is_empty() {
+            self.dropped = self.durable..records.max(self.durable);
+        }
+    }
+
     pub fn crash(&mut self, loss: Loss, dice: &mut Dice) {
+        let dropped = std::mem::take(&mut self.dropped);
+        if !dropped.is_empty() {
+            self.records.drain(dropped.start..dropped.end.min(self.records.len()));
+            self.durable = self.durable.min(dropped.start).max(self.durable.saturating_sub(dropped.len()));
+        }
         let unsynced = self.records.split_off(self.durable.min(self.records.len()));
         self.records.extend(unsynced.into_iter().filter(|_| loss.keeps(dice)));
         self.durable = self.records.len();

@@ -36,10 +36,11 @@ pub enum Fault {
     LogRot,
     SnapshotPrimary,
     SnapshotSecondary,
+    SlowSync,
 }
 
 impl Fault {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::CrashPrimary,
         Self::CrashSecondary,
         Self::CrashBoth,
@@ -68,6 +69,7 @@ impl Fault {
         Self::LogRot,
         Self::SnapshotPrimary,
         Self::SnapshotSecondary,
+        Self::SlowSync,
     ];
 
     /// Ends the run early by design: what was promised is damaged, and the node says so.

@@ -47,6 +47,12 @@ pub enum Mutation {
     SpareUsed,
     /// The machine is not told of throttles.
     ThrottleIgnored,
+    /// A sync of the journal that failed is asked for again, and its answer trusted.
+    JournalSyncRetried,
+    /// The same, of the volume's home.
+    HomeSyncRetried,
+    /// The same, of the secondary's log.
+    LogSyncRetried,
     /// The journal's disk says that a sync is done and keeps nothing of it: no node survives that, and a checker sees it.
     SyncLies,
 }

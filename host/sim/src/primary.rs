@@ -37,7 +37,7 @@ use crate::world::{Event, Outcome, PAIR, VOLUME, World, block_bytes};
 pub enum PrimaryEvent {
     Appended,
     Synced { mark: Mark, through: Sequence },
-    SyncFailed,
+    SyncFailed { mark: Mark, through: Sequence },
     Destaged { through: Sequence },
     HomeSynced { mark: BTreeMap<Lba, usize>, through: Sequence },
     MapDone,
@@ -294,8 +294,10 @@ impl World {
     pub fn recover_primary(&mut self) -> Result<Option<Found>, Failure> {
         let appended = Sequence(wide(self.model.history.len()));
         let loss = Loss::draw(&mut self.dice_disk);
+        let dropped;
         let torn = {
             let site = &mut self.primary;
+            dropped = site.tape.has_dropped();
             site.tape.crash(loss, &mut self.dice_disk);
             site.home.crash(loss, &mut self.dice_disk);
             self.rot_journal()
@@ -353,8 +355,13 @@ impl World {
             self.over = true;
             return Ok(None);
         }
-        check::durability::primary_restarted(self, last, appended, loss == Loss::None && !torn)?;
-        self.note_loss(loss, last, appended, scans.iter().any(|scan| scan.torn.is_some()));
+        check::durability::primary_restarted(self, last, appended, loss == Loss::None && !torn && !dropped)?;
+        self.note_loss(
+            if dropped { Loss::Some } else { loss },
+            last,
+            appended,
+            scans.iter().any(|scan| scan.torn.is_some()),
+        );
         self.replay_home(&found.replay);
         self.model.restarted(last);
         let site = &mut self.primary;
@@ -591,13 +598,13 @@ impl World {
                 Ok(())
             }
             Output::SyncJournal => {
+                let (mark, through) = (self.primary.tape.mark(), Sequence(wide(self.model.history.len())));
                 let event = if self.faults.strikes(Fault::JournalSyncFails) {
-                    PrimaryEvent::SyncFailed
+                    PrimaryEvent::SyncFailed { mark, through }
                 } else {
-                    let through = Sequence(wide(self.model.history.len()));
-                    PrimaryEvent::Synced { mark: self.primary.tape.mark(), through }
+                    PrimaryEvent::Synced { mark, through }
                 };
-                let delay = self.disk_delay(3_000);
+                let delay = self.sync_delay(3_000);
                 self.after(delay, soon(event));
                 Ok(())
             }
@@ -608,7 +615,7 @@ impl World {
             }
             Output::SyncHome => {
                 let event = PrimaryEvent::HomeSynced { mark: self.primary.home.mark(), through: self.primary.destaged };
-                let delay = self.disk_delay(5_000);
+                let delay = self.sync_delay(5_000);
                 self.after(delay, soon(event));
                 Ok(())
             }
@@ -771,14 +778,25 @@ impl World {
                 self.primary.durable_on_disk = self.primary.durable_on_disk.max(through);
                 self.tell_primary(Input::JournalSynced { through })
             }
-            PrimaryEvent::SyncFailed => {
+            PrimaryEvent::SyncFailed { mark, through } => {
+                if self.drops() {
+                    self.primary.tape.sync_dropped(mark);
+                }
+                if self.settings.mutation == Some(Mutation::JournalSyncRetried) {
+                    return self.primary_event(PrimaryEvent::Synced { mark, through });
+                }
                 self.primary.broken = true;
                 self.tell_primary(Input::JournalSyncFailed)
             }
             PrimaryEvent::Destaged { through } => self.destaged(through),
             PrimaryEvent::HomeSynced { mark, through } => {
                 if self.faults.strikes(Fault::HomeSyncFails) {
-                    return self.tell_primary(Input::HomeSyncFailed);
+                    if self.drops() {
+                        self.primary.home.sync_dropped(&mark);
+                    }
+                    if self.settings.mutation != Some(Mutation::HomeSyncRetried) {
+                        return self.tell_primary(Input::HomeSyncFailed);
+                    }
                 }
                 self.primary.home.synced(&mark);
                 self.primary.homed = self.primary.homed.max(through);
@@ -1089,7 +1107,9 @@ impl World {
             self.primary.sent.insert(Sequence(sequence), wide(rec.bytes.len()));
         }
         self.count_in_flight();
-        self.throttled(wide(bytes.len()))?;
+        if self.settings.mutation != Some(Mutation::UnsyncedSent) {
+            self.throttled(wide(bytes.len()))?;
+        }
         if self.faults.strikes(Fault::Duplicate) {
             self.send(path, Side::Secondary, Message::Records(bytes.clone()));
         }

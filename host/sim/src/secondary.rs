@@ -27,7 +27,7 @@ use crate::world::{Event, Outcome, World};
 #[derive(Clone, Debug)]
 pub enum SecondaryEvent {
     Synced { records: usize, stored: u64 },
-    SyncFailed,
+    SyncFailed { records: usize, stored: u64 },
     KeyChecked { key: Sequence },
 }
 
@@ -293,12 +293,13 @@ impl World {
             }
             Output::Store { sequence } => self.store(sequence),
             Output::SyncLog => {
+                let (records, stored) = (self.secondary.log.records.len(), self.secondary.stored);
                 let event = if self.faults.strikes(Fault::LogFails) {
-                    SecondaryEvent::SyncFailed
+                    SecondaryEvent::SyncFailed { records, stored }
                 } else {
-                    SecondaryEvent::Synced { records: self.secondary.log.records.len(), stored: self.secondary.stored }
+                    SecondaryEvent::Synced { records, stored }
                 };
-                let delay = self.disk_delay(3_000);
+                let delay = self.sync_delay(3_000);
                 if self.settings.mutation == Some(Mutation::LogAckedEarly) {
                     return self.tell_secondary(Input::LogSynced { stored: self.secondary.stored });
                 }
@@ -424,7 +425,13 @@ impl World {
                 self.secondary.log.durable = self.secondary.log.durable.max(records);
                 self.tell_secondary(Input::LogSynced { stored })
             }
-            SecondaryEvent::SyncFailed => {
+            SecondaryEvent::SyncFailed { records, stored } => {
+                if self.drops() {
+                    self.secondary.log.sync_dropped(records);
+                }
+                if self.settings.mutation == Some(Mutation::LogSyncRetried) {
+                    return self.secondary_event(SecondaryEvent::Synced { records, stored });
+                }
                 self.secondary.broken = true;
                 self.tell_secondary(Input::LogFailed { fault: StoreFault::Failed })
             }

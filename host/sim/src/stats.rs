@@ -61,6 +61,7 @@ pub enum Sometimes {
     SetBackNoticed,
     OnePathHealed,
     CopyReadAtOnce,
+    SyncDropped,
 }
 
 /// Sums over runs.
@@ -76,7 +77,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 54] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -130,6 +131,7 @@ impl Sometimes {
         Self::SetBackNoticed,
         Self::OnePathHealed,
         Self::CopyReadAtOnce,
+        Self::SyncDropped,
     ];
 }
 

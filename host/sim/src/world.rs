@@ -136,6 +136,8 @@ pub struct World {
     operations_left: u64,
     pace_us: u64,
     healed_at: Option<u64>,
+    /// Nothing else is left to do since then.
+    settling_since: Option<u64>,
     ends_in_takeover: bool,
     /// The run is over, and that is right so.
     pub over: bool,
@@ -173,6 +175,15 @@ impl World {
         if settings.mutation == Some(Mutation::DamageIgnored) {
             faults.insist(Fault::JournalRot, 1000);
             faults.insist(Fault::CrashPrimary, 50);
+        }
+        let retried = match settings.mutation {
+            Some(Mutation::JournalSyncRetried) => Some((Fault::JournalSyncFails, Fault::CrashPrimary)),
+            Some(Mutation::HomeSyncRetried) => Some((Fault::HomeSyncFails, Fault::CrashPrimary)),
+            Some(Mutation::LogSyncRetried) => Some((Fault::LogFails, Fault::CrashSecondary)),
+            _ => None,
+        };
+        for fault in retried.into_iter().flat_map(|(fails, crash)| [fails, crash]) {
+            faults.insist(fault, 50);
         }
         if settings.mutation == Some(Mutation::GivenUpForgotten) {
             faults.insist(Fault::SnapshotPrimary, 100);
@@ -222,6 +233,7 @@ impl World {
             operations_left: operations,
             pace_us,
             healed_at: None,
+            settling_since: None,
             ends_in_takeover: dice.chance(120),
             over: false,
             next_ticket: 0,
@@ -321,6 +333,21 @@ impl World {
     pub fn disk_delay(&mut self, most: u64) -> u64 {
         let slow = if self.faults.strikes(Fault::SlowDisk) { 200 } else { 1 };
         self.dice_disk.between(10, most) * slow
+    }
+
+    /// As [`World::disk_delay`], for a sync; now and then one takes seconds.
+    pub fn sync_delay(&mut self, most: u64) -> u64 {
+        let slow = if self.faults.strikes(Fault::SlowSync) { self.dice_disk.between(1_000_000, 15_000_000) } else { 0 };
+        self.disk_delay(most) + slow
+    }
+
+    /// Does a sync that fails drop what it was to write?
+    pub fn drops(&mut self) -> bool {
+        let drops = self.dice_disk.chance(700);
+        if drops {
+            self.stats.see(Sometimes::SyncDropped);
+        }
+        drops
     }
 
     // ---- initiators, operators, accidents
@@ -498,6 +525,10 @@ impl World {
         }
         if self.sides.is_changing() {
             // First who writes is settled.
+            let since = *self.settling_since.get_or_insert(self.now);
+            if self.now > since + liveness::BOUND_MS * 1000 {
+                return Err(liveness::failed(self));
+            }
             self.after(100_000, Event::Operation);
             return Ok(());
         }

@@ -43,6 +43,22 @@ fn durability_checker_fires_when_the_disk_lies_about_a_sync() {
 }
 
 #[test]
+fn durability_checker_fires_when_a_failed_sync_of_the_journal_is_tried_again_and_trusted() {
+    fires(Mutation::JournalSyncRetried, &[Checker::Durability]);
+}
+
+#[test]
+fn write_order_checker_fires_when_a_failed_sync_of_home_is_tried_again_and_trusted() {
+    fires(Mutation::HomeSyncRetried, &[Checker::WriteOrder]);
+}
+
+#[test]
+fn durability_checker_fires_when_a_failed_sync_of_the_log_is_tried_again_and_trusted() {
+    // A site that takes over then waits for ever for what it had acknowledged.
+    fires(Mutation::LogSyncRetried, &[Checker::Durability, Checker::Liveness]);
+}
+
+#[test]
 fn write_order_checker_fires_when_unsynced_records_are_sent() {
     // The secondary then holds records that the primary never had, which the machine itself calls a divergence.
     fires(Mutation::UnsyncedSent, &[Checker::WriteOrder, Checker::Liveness]);
