@@ -6,16 +6,18 @@
 //!
 //! | wire version | since | what |
 //! |---|---|---|
-//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong, lineage, differs, hand over, handed over |
+//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong, lineage, differs, hand over, handed over, inspect, held |
 //!
 //! The primary connects, both say hello with 32 random bytes, the primary attaches to one pair, the secondary
 //! welcomes it with what it holds, or refuses. After that the primary sends records and the secondary acknowledges.
 //! Before its attach a primary tells its lineage, once there was a takeover; before its welcome a secondary tells
 //! which granules its own history left different, until a resync has made them the same.
+//! A primary that verifies the copy asks what the secondary's log holds of some blocks, and gets it sealed as it is.
 //! A peer that sends anything else is dropped and counted; nothing is guessed.
 
 use crate::bytes::Fields;
 use crate::chain::Chain;
+use crate::inspect::Inspect;
 use crate::limits::{ACK_RANGES_MAX, DIFFERS_WORDS_MAX, FRAME_BYTES_MAX};
 use crate::lineage::Lineage;
 use crate::units::{BlockBytes, BlockCount, Generation, PairId, Sequence, VolumeId};
@@ -62,6 +64,13 @@ pub enum Frame {
     /// The secondary writes from here on, as this generation: durably so.
     HandedOver {
         generation: Generation,
+    },
+    /// What does the copy hold of these blocks?
+    Inspect(Inspect),
+    /// The answer to the question of this number. What it says is read by whoever asked: see [`crate::inspect`].
+    Held {
+        id: u64,
+        answer: Vec<u8>,
     },
 }
 
@@ -187,6 +196,8 @@ const LINEAGE: u8 = 11;
 const DIFFERS: u8 = 12;
 const HAND_OVER: u8 = 13;
 const HANDED_OVER: u8 = 14;
+const INSPECT: u8 = 15;
+const HELD: u8 = 16;
 
 /// Bytes of an acknowledgement's body, whatever it says: its length tells an observer nothing.
 const ACK_BYTES: usize = 8 + 32 + 1 + 1 + ACK_RANGES_MAX * 16;
@@ -199,7 +210,7 @@ impl Prefix {
         if version != VERSION {
             return Err(FrameError::Version(version));
         }
-        if !(HELLO..=HANDED_OVER).contains(&kind) {
+        if !(HELLO..=HELD).contains(&kind) {
             return Err(FrameError::Kind(kind));
         }
         match len.checked_sub(4) {
@@ -259,6 +270,11 @@ impl Frame {
                 Self::HandOver(HandOver { generation, at, chain: Chain(fields.array()) })
             }
             HANDED_OVER => Self::HandedOver { generation: Generation(fields.u64()) },
+            INSPECT => Self::Inspect(Inspect::decode(&mut fields).ok_or(malformed)?),
+            HELD => {
+                let (id, rest) = (fields.u64(), body.len().saturating_sub(8));
+                Self::Held { id, answer: fields.take(rest).to_vec() }
+            }
             other => return Err(FrameError::Kind(other)),
         };
         // One form for each: padding carries nothing between the sites.
@@ -266,7 +282,7 @@ impl Frame {
     }
 
     fn is_written_as(&self, body: &[u8]) -> bool {
-        matches!(self, Self::Component { .. }) || self.body().1 == body
+        matches!(self, Self::Component { .. } | Self::Held { .. }) || self.body().1 == body
     }
 
     fn body(&self) -> (u8, Vec<u8>) {
@@ -311,6 +327,8 @@ impl Frame {
                 (HAND_OVER, out)
             }
             Self::HandedOver { generation } => (HANDED_OVER, generation.0.to_le_bytes().to_vec()),
+            Self::Inspect(inspect) => (INSPECT, inspect.encode()),
+            Self::Held { id, answer } => (HELD, [id.to_le_bytes().as_slice(), answer].concat()),
         }
     }
 }
@@ -451,6 +469,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::units::{Extent, Lba};
 
     fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
         let prefix = Prefix::decode(bytes[..PREFIX_BYTES].try_into().unwrap())?;
@@ -489,6 +508,8 @@ mod tests {
             Frame::Differs(Differs { first: 3, words: vec![1, u64::MAX], last: true }),
             Frame::HandOver(HandOver { generation: Generation(3), at: Sequence(9), chain: Chain([5; 32]) }),
             Frame::HandedOver { generation: Generation(3) },
+            Frame::Inspect(Inspect { id: 5, extent: Extent::new(Lba(7), BlockCount(9)).unwrap(), challenge: [6; 32] }),
+            Frame::Held { id: 5, answer: vec![1, 2] },
         ]
     }
 
@@ -522,14 +543,14 @@ mod tests {
         for frame in samples() {
             let mut long = frame.encode();
             long.push(0);
-            let tail_is_content = matches!(frame, Frame::Records(_) | Frame::Component { .. });
+            let tail_is_content = matches!(frame, Frame::Records(_) | Frame::Component { .. } | Frame::Held { .. });
             assert_eq!(decode(&long).is_ok(), tail_is_content, "{frame:?} with a byte too many");
         }
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic_and_what_decodes_encodes_back(kind in HELLO..=PONG, body in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn no_bytes_panic_and_what_decodes_encodes_back(kind in HELLO..=HELD, body in proptest::collection::vec(any::<u8>(), 0..400)) {
             if let Ok(frame) = Frame::decode(Prefix { kind, body_bytes: 0 }, body) {
                 prop_assert_eq!(decode(&frame.encode()), Ok(frame));
             }

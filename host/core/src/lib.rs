@@ -14,7 +14,8 @@
 //!
 //! Reading order: the vocabulary ([`units`], [`limits`]), the bytes ([`record`], [`journal`], [`frame`]), the small
 //! machines ([`window`], [`chain`], [`ledger`], [`given_up`], [`owed`], [`flow`], [`preset`], [`rotation`],
-//! [`compaction`]), then the two sites ([`primary`], [`secondary`]), and what makes one order of several pairs ([`group`]).
+//! [`compaction`]), then the two sites ([`primary`], [`secondary`]), what compares them ([`verify`]), and what
+//! makes one order of several pairs ([`group`]).
 
 pub mod units;
 
@@ -27,6 +28,8 @@ pub mod chain;
 pub mod lineage;
 
 pub mod journal;
+
+pub mod inspect;
 
 pub mod frame;
 
@@ -51,5 +54,7 @@ pub mod group;
 pub mod primary;
 
 pub mod secondary;
+
+pub mod verify;
 
 mod bytes;

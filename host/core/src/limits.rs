@@ -53,6 +53,37 @@ pub const DIFFERS_WORDS_MAX: usize = 1 << 18;
 /// records to the other site, and well below the 30 s after which initiators time out.
 pub const SWAP_HOLD_MAX: Millis = Millis(5_000);
 
+/// Bytes that a verification asks for at once: a record's worth, and a quarter of the frame that answers.
+pub const VERIFY_RANGE_BYTES: ByteLen = ByteLen(1 << 20);
+
+/// Bytes of an answer to it: the range in blocks of 512 bytes, each of a record of its own (header, tag, run).
+pub const VERIFY_ANSWER_BYTES_MAX: usize = 8 + (1 << 20) + 2048 * (96 + 16 + 5);
+
+/// Questions of one path that the copy may have under way: the one whose answer is being written, and the next.
+pub const INSPECTIONS_MAX: usize = 2;
+
+/// How long the primary waits for an answer before it asks again.
+pub const VERIFY_ANSWER_WAIT: Millis = Millis(10_000);
+
+/// Between two looks at a place that was busy, or that the copy's index had not reached: a group's cuts are further apart
+/// than a round trip.
+pub const VERIFY_AGAIN: Millis = Millis(200);
+
+/// How long the copy's index may stay behind what it acknowledged before the place counts as busy.
+pub const VERIFY_INDEX_WAIT: Millis = Millis(5_000);
+
+/// How long a verification waits for a link before it ends.
+pub const VERIFY_LINK_WAIT: Millis = Millis(60_000);
+
+/// How often a place that was written meanwhile is looked at again before it counts as skipped.
+pub const VERIFY_TRIES_MAX: u8 = 8;
+
+/// Places that wait to be looked at again, about; with more of them no new range is begun.
+pub const VERIFY_AGAIN_MAX: usize = 4096;
+
+/// Extents that the report of a verification names; those beyond are counted.
+pub const VERIFY_FOUND_MAX: usize = 1024;
+
 /// Bytes of a component that a peer ships for the archive: Python guests are the largest, at about 20 MB.
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 
@@ -222,6 +253,7 @@ pub const UNORDERED_INTERVAL: Millis = Millis(60_000);
 /// The largest volume: addresses fit the index's words.
 pub const VOLUME_BLOCKS_MAX: BlockCount = BlockCount(1 << 40);
 
+const _: () = assert!(VERIFY_ANSWER_BYTES_MAX < FRAME_BYTES_MAX as usize / 2, "an answer fits a frame");
 const _: () = assert!(RECORD_BYTES_MAX < FRAME_BYTES_MAX, "a frame holds at least one record");
 const _: () = assert!(COMMIT_BYTES_MAX < JOURNAL_SEGMENT_BYTES.0, "a commit fits one segment");
 const _: () = assert!(JOURNAL_SEGMENT_BYTES.0 * 2 <= JOURNAL_BYTES_MIN.0, "one segment fills while one is trimmed");

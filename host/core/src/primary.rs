@@ -31,6 +31,7 @@ use crate::units::{
 };
 use crate::window::Range;
 
+mod compare;
 mod copy;
 mod cut;
 mod durable;
@@ -43,6 +44,7 @@ mod transfer;
 mod unordered;
 mod words;
 
+pub use compare::Begun;
 pub use copy::CopyState;
 pub use flow::{CopyProgress, FlowStatus, JournalFill};
 pub use recover::{Differing, Found, Kept, KeptMap, Logged};
@@ -193,6 +195,8 @@ pub struct Primary {
     watch: Option<(Option<u64>, Option<u64>)>,
     held: Option<Held>,
     fenced: Option<Generation>,
+    /// What a verification compares now.
+    comparison: Option<compare::Comparison>,
     alarms: VecDeque<(WallTime, Alarm)>,
 }
 
@@ -257,6 +261,7 @@ impl Primary {
             watch: None,
             held: None,
             fenced: None,
+            comparison: None,
             alarms: VecDeque::new(),
         };
         if let Some(generation) = recovered.fenced {
@@ -475,6 +480,7 @@ impl Primary {
             Input::ReleaseCut { cut } => self.on_release_cut(cut),
             Input::ConfirmCut { cut, lanes, name } => self.on_confirm_cut(cut, lanes, name),
             Input::Operator(command) => self.on_command(now, command),
+            Input::OweAgain { map } => self.owe_again(&map),
             Input::Tick => {}
         }
     }
@@ -514,6 +520,7 @@ impl Primary {
         }
         self.give_up_order();
         self.copying.written(extent);
+        self.note_compared(extent);
         self.accept(ticket, Content::Written(what), extent);
         let withheld = self.group.withhold(extent);
         if fua || self.mode == Mode::Sync || withheld {

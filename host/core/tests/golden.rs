@@ -9,6 +9,7 @@ use farseal_core::frame::{
     Ack, Attach, Differs, Frame, FrameError, HandOver, KeyRefusal, PREFIX_BYTES, Prefix, Refusal, Welcome,
 };
 use farseal_core::given_up::GivenUp;
+use farseal_core::inspect::{Answer, Held, Inspect, Part, Run, Terms, Unreadable};
 use farseal_core::journal::{CommitHeader, SEGMENT_HEADER_BYTES, SegmentError, SegmentHeader, scan_segment};
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::{OwedError, OwedMap};
@@ -159,6 +160,21 @@ fn a_dirty_map_of_format_2_is_read_and_a_newer_one_refused_by_name() {
     assert_eq!(OwedMap::decode(&newer, volume, block), Err(OwedError::Version(3)));
 }
 
+/// What a copy answers, with one run of each kind.
+fn answer(extent: Extent) -> Vec<u8> {
+    let header = header(Kind::Data, 7, 0);
+    let Header { pair, volume, encrypted, block_bytes, .. } = header;
+    let part = Part { header, first: 0, tags: vec![6; 16], blocks: vec![7; 512] };
+    let held =
+        [Held::Record(Box::new(part)), Held::Nothing, Held::Unreadable(Unreadable::Header), Held::Base(vec![[8; 32]])];
+    let runs = held.map(|held| Run { blocks: BlockCount(1), held }).to_vec();
+    let answer = Answer { through: Sequence(9), runs };
+    let bytes = answer.encode();
+    let terms = Terms { pair, volume, encrypted, block_bytes };
+    assert_eq!(Answer::decode(&bytes, extent, &terms), Ok(answer));
+    bytes
+}
+
 /// One of each kind, and of each refusal.
 fn frames() -> Vec<(&'static str, Frame)> {
     let ack = Ack {
@@ -188,6 +204,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         start: Sequence(30),
         start_chain: Chain([7; 32]),
     };
+    let extent = Extent::new(Lba(5), BlockCount(4)).unwrap();
     vec![
         ("hello", Frame::Hello { challenge: [9; 32] }),
         ("attach", Frame::Attach(attach)),
@@ -213,6 +230,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("differs", Frame::Differs(Differs { first: 3, words: vec![1, 1 << 63], last: true })),
         ("hand-over", Frame::HandOver(HandOver { generation: Generation(6), at: Sequence(40), chain: Chain([8; 32]) })),
         ("handed-over", Frame::HandedOver { generation: Generation(6) }),
+        ("inspect", Frame::Inspect(Inspect { id: 5, extent, challenge: [9; 32] })),
+        ("held", Frame::Held { id: 5, answer: answer(extent) }),
     ]
 }
 

@@ -5,6 +5,7 @@
 //! pair        cards, invitations, new pairs
 //! status      am I protected, and how far behind
 //! operate     rotate, suspect, pause, resume, takeover, rejoin, swap, take-back, scrub, copy-all; cut and forget for groups
+//! verify      compare the volume with its copy
 //! branches    list, show, export, adopt, drop
 //! flow        transfer, throttle
 //! preset      add, list, remove
@@ -37,6 +38,7 @@ mod preset;
 mod show;
 mod show_site;
 mod status;
+mod verify;
 
 use failure::{Exit, Failure};
 
@@ -44,7 +46,8 @@ use failure::{Exit, Failure};
 const DEFAULT_CONFIG: &str = "/etc/farseal/farseal.toml";
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused in this state or by a limit; \
-                          4 no node answers.\n\
+                          4 no node answers; \
+                          5 verify found differences.\n\
                           The configuration is --config, else $FARSEAL_CONFIG, else /etc/farseal/farseal.toml.";
 
 /// Remote copy of block volumes, sealed under keys that keep changing.
@@ -76,6 +79,8 @@ enum Command {
     Operate(operate::Operate),
     #[command(flatten)]
     Flow(flow::Flow),
+    /// On the primary's node: compare the volume with its copy, while both are in use.
+    Verify(verify::Verify),
     /// Have a pair pause and resume by itself: at times of day, or every so often.
     #[command(subcommand)]
     Preset(preset::PresetCommand),
@@ -137,6 +142,7 @@ fn perform<E: Into<Box<dyn std::error::Error>>>(
         Command::Status(status) => status::status(&place, &status),
         Command::Operate(command) => operate::operate(&place, command),
         Command::Flow(command) => flow::flow(&place, command),
+        Command::Verify(wanted) => verify::verify(&place, &wanted),
         Command::Preset(command) => preset::preset(&place, command),
         Command::Branches(command) => branches::branches(&place, command),
         Command::Plugin(command) => plugin::plugin(&place, command),

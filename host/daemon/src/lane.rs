@@ -20,9 +20,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use farseal_core::frame::{Ack, Differs, HandOver, KeyRefusal, Welcome};
 use farseal_core::group::CutName;
+use farseal_core::inspect::Inspect;
 use farseal_core::limits::COMMIT_BYTES_MAX;
+use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
-    Command, FlowStatus, Input, Output, Primary, ReplyError, Room, Settings, Source, Status, StoreFault, What,
+    Begun, Command, FlowStatus, Input, Output, Primary, ReplyError, Room, Settings, Source, Status, StoreFault, What,
 };
 use farseal_core::record::Kind;
 use farseal_core::rotation::{KeyLimits, KeyUse, Refused};
@@ -160,6 +162,18 @@ pub enum Event {
         command: Command,
         done: Done,
     },
+    /// What a verification must know of a range.
+    Compare(Compare),
+    /// Have the copy asked, over whichever path is up. Says whether one is.
+    Inspect {
+        inspect: Inspect,
+        done: Box<dyn FnOnce(bool) + std::marker::Send>,
+    },
+    /// What a verification found different is to be copied again.
+    OweAgain {
+        map: OwedMap,
+        done: Box<dyn FnOnce() + std::marker::Send>,
+    },
     /// What the secondary may lack of an extent.
     Owed {
         within: Extent,
@@ -169,6 +183,14 @@ pub enum Event {
         done: Box<dyn FnOnce(LaneView) + std::marker::Send>,
     },
     Stop,
+}
+
+/// What a verification must know of the range that it compares.
+pub enum Compare {
+    /// It begins now.
+    Begin { within: Extent, done: Box<dyn FnOnce(Begun) + std::marker::Send> },
+    /// Where initiators wrote since; behind every write that a read before it may have seen.
+    End { within: Extent, done: Box<dyn FnOnce(Vec<Extent>) + std::marker::Send> },
 }
 
 /// Answers an operator.
@@ -207,6 +229,12 @@ pub struct Parts {
     pub handed_over: Arc<dyn Fn(HandOver) + std::marker::Send + Sync>,
 }
 
+impl std::fmt::Debug for Compare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Compare")
+    }
+}
+
 impl std::fmt::Debug for Event {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Event")
@@ -226,6 +254,7 @@ pub struct Lane {
     pub buffer: Arc<Buffer>,
     pub home: Arc<dyn Home>,
     pub journal: JournalReader,
+    pub keyring: Arc<Keyring>,
     pub settings: Settings,
     /// How many paths the link should have.
     pub paths: watch::Sender<u16>,
@@ -245,6 +274,7 @@ impl Lane {
         let (inbox, events) = channel();
         let buffer = Arc::new(Buffer::new(parts.settings.block_bytes));
         let (home, settings) = (Arc::clone(&parts.home), parts.settings);
+        let keyring = Arc::clone(&parts.keyring);
         let threads = |source| StoreError::io(FilePath::new("."), "start the lane's threads", source);
         let pacer = Pacer::start().map_err(threads)?;
         let intake = Intake::new(Arc::clone(&buffer), settings.block_bytes, parts.clock, inbox.clone(), pacer);
@@ -262,7 +292,8 @@ impl Lane {
                 .spawn(move || Runner::new(parts, found, &inbox, buffer, intake, reader, paths).run(&events))
                 .map_err(threads)?
         };
-        Ok(Self { inbox, intake, buffer, home, journal, settings, paths, thread: Mutex::new(Some(thread)) })
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { inbox, intake, buffer, home, journal, keyring, settings, paths, thread })
     }
 
     /// Stops the lane: what is accepted is committed and durable before this returns.
@@ -317,6 +348,8 @@ struct Runner {
     keywork: KeyWork,
     policy: PolicyWork,
     operators: VecDeque<Done>,
+    /// What a verification asks, answered when core has heard everything before it.
+    comparisons: Vec<Compare>,
     /// What the lane tells itself.
     inbox: Sender<Event>,
     /// Who asked for a change of sides that waits for the door.
@@ -377,6 +410,7 @@ impl Runner {
             keywork,
             policy,
             operators: VecDeque::new(),
+            comparisons: Vec::new(),
             inbox: inbox.clone(),
             swaps: Vec::new(),
             handed_over: parts.handed_over,
@@ -420,6 +454,7 @@ impl Runner {
             }
             inputs.push(Input::Tick);
             self.primary.handle_all(self.clock.now(), inputs);
+            self.serve_comparisons();
             std::mem::take(&mut self.early_copies).into_iter().for_each(|extent| self.read_at_once(extent));
             self.carry_out();
             self.serve_backlog();
@@ -570,9 +605,27 @@ impl Runner {
                 self.operators.push_back(done);
                 inputs.push(Input::Operator(command));
             }
+            Event::Compare(compare) => self.comparisons.push(compare),
+            Event::Inspect { inspect, done } => {
+                let path = self.paths.values().next();
+                done(path.is_some_and(|jobs| jobs.send(Send::Inspect(inspect)).is_ok()));
+            }
+            Event::OweAgain { map, done } => {
+                inputs.push(Input::OweAgain { map });
+                done();
+            }
             Event::Owed { within, done } => done(self.primary.owed_runs(within)),
             Event::Look { done } => done(self.view()),
             Event::Stop => {}
+        }
+    }
+
+    fn serve_comparisons(&mut self) {
+        for compare in std::mem::take(&mut self.comparisons) {
+            match compare {
+                Compare::Begin { within, done } => done(self.primary.begin_comparison(within)),
+                Compare::End { within, done } => done(self.primary.end_comparison(within)),
+            }
         }
     }
 
@@ -626,6 +679,9 @@ impl Runner {
             | Event::ReleaseCut { .. }
             | Event::ConfirmCut { .. }
             | Event::Operator { .. }
+            | Event::Compare(_)
+            | Event::Inspect { .. }
+            | Event::OweAgain { .. }
             | Event::Owed { .. }
             | Event::Look { .. }
             | Event::Stop => return,

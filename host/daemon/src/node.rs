@@ -42,6 +42,7 @@ pub mod site;
 pub mod status;
 pub mod takeback;
 pub mod turn;
+pub mod verify;
 
 use pair::PairNode;
 

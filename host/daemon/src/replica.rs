@@ -18,6 +18,7 @@ use farseal_core::chain::{Chain, Digest};
 use farseal_core::compaction::Room;
 use farseal_core::frame::{Frame, KeyRefusal};
 use farseal_core::group::{KeptCuts, OfferLimit};
+use farseal_core::inspect::Inspect;
 use farseal_core::ledger::Ledger;
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::OwedMap;
@@ -26,6 +27,7 @@ use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind};
 use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings, Status};
 use farseal_core::units::{CutNumber, Epoch, Generation, Path, Sequence};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Clock;
@@ -35,9 +37,12 @@ use crate::link::listen::{Answer, Came};
 use crate::plugins::PairPlugins;
 pub use crate::role::Control;
 use crate::role::ControlError;
+use crate::store::home::Home;
 use crate::store::index::{Index, IndexError};
 use crate::store::log::{CompactError, Location, Log, LogError, LogReader, Logged};
 use crate::store::{StoreError, files};
+
+pub(crate) mod inspect;
 
 /// How many events are taken from the inbox before the log is written out.
 const INBOX_BATCH: usize = 256;
@@ -103,6 +108,8 @@ pub struct Parts {
     pub keyring: Arc<Keyring>,
     pub plugins: Arc<PairPlugins>,
     pub clock: Clock,
+    /// What lies below the copy, at a site that wrote before.
+    pub base: Option<Arc<dyn Home>>,
     /// Other pairs may be in its group: nothing new is offered before the site's lead says how far.
     pub grouped: bool,
     /// Told of the group's cuts that the copy holds, each time that they are others.
@@ -247,6 +254,7 @@ struct Runner {
     stores: u64,
     syncer: Sender<u64>,
     checker: Sender<(Sequence, Header, Location)>,
+    inspector: Sender<inspect::Question>,
     cuts: Box<dyn Fn(&KeptCuts) + Send>,
     cuts_told: Option<u64>,
     taken_over: Option<Box<dyn FnOnce(HandOver) + Send>>,
@@ -310,6 +318,7 @@ impl Runner {
         };
         let syncer = start_syncer(&log, inbox.clone());
         let compaction = compact::Compaction::new(inbox.clone());
+        let inspector = inspect::start(log.reader(), parts.base, settings.block_bytes);
         let checker = start_checker(parts.name.clone(), log.reader(), Arc::clone(&parts.keyring), parts.plugins, inbox);
         Ok(Self {
             name: parts.name,
@@ -331,6 +340,7 @@ impl Runner {
             stores: 0,
             syncer,
             checker,
+            inspector,
             cuts: parts.cuts,
             cuts_told: None,
             taken_over: Some(parts.taken_over),
@@ -390,6 +400,7 @@ impl Runner {
             Event::Came { path, came: Came::HandOver(hand_over) } => {
                 self.give(Input::HandOver { path, hand_over });
             }
+            Event::Came { path, came: Came::Inspect(inspect, permit) } => self.inspect(path, inspect, permit),
             Event::Came { path, came: Came::Lost } => {
                 self.paths.remove(&path);
                 self.give(Input::PathLost { path });
@@ -404,6 +415,16 @@ impl Runner {
             Event::Look { done } => done(self.secondary.status()),
             Event::Stop => {}
         }
+    }
+
+    /// A question that is none of this volume, or comes before the attach, ends the path.
+    fn inspect(&mut self, path: Path, inspect: Inspect, permit: OwnedSemaphorePermit) {
+        let fits = inspect.fits(self.settings.blocks, self.settings.block_bytes);
+        let (Some(answers), Some(index), true) = (self.paths.get(&path), &self.index, fits) else {
+            return self.give(Input::Nonsense { path });
+        };
+        let (answers, places) = (answers.clone(), index.places(inspect.extent));
+        let _ = self.inspector.send(inspect::Question { inspect, through: self.indexed, places, answers, permit });
     }
 
     fn tell_cuts(&mut self) {

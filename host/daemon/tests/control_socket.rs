@@ -74,6 +74,7 @@ impl Operator for Fake {
                 | PairCommand::Branch(_)
                 | PairCommand::TakeOver(_)
                 | PairCommand::CopyAll
+                | PairCommand::Verify(_)
                 | PairCommand::Swap(_) => Ok(CommandReply::new(command.name())),
             }
         })
@@ -138,6 +139,7 @@ fn pair() -> PairStatus {
         }],
         last_error: Some(LastError { at: WallTime(1_699_999_988_000), message: "the link is lost".into(), next: None }),
         history: None,
+        verify: None,
     }
 }
 
@@ -206,6 +208,7 @@ async fn every_command_arrives_unchanged() {
         PairCommand::RemovePreset(RemovePreset { name: "night".into() }),
         PairCommand::TakeOver(TakeOver::default()),
         PairCommand::CopyAll,
+        PairCommand::Verify(Verify { sample: 100, rate: None, repair: true, stop: false }),
         PairCommand::Swap(Swap {
             slot: PluginSlot::Policy,
             component: "/plugins/interval.wasm".into(),

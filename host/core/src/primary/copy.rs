@@ -414,6 +414,23 @@ impl Primary {
         self.next_stamp(self.homed);
     }
 
+    /// What was found different at the secondary is copied again, as after an outage.
+    pub(super) fn owe_again(&mut self, different: &OwedMap) {
+        if !self.settings.paired || different.is_empty() || !self.swap_allows(Command::CopyAll) {
+            return;
+        }
+        let mut through = Sequence::NONE;
+        if !matches!(self.copying.phase, Phase::Resync { stage: Stage::Open, .. }) {
+            self.start_over();
+            through = self.homed;
+        }
+        if let Phase::Behind { map } | Phase::Resync { map, .. } = &mut self.copying.phase {
+            map.join(different);
+        }
+        // Asked for is done, whatever crashes.
+        self.next_stamp(through);
+    }
+
     /// What the secondary holds is not where this site thought that a gap would join it: it is among what was given up.
     pub(super) fn joins_elsewhere(&self, ack: &Ack) -> bool {
         if ack.durable <= self.transfer.acked() || ack.durable > self.synced {

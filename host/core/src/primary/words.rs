@@ -215,6 +215,10 @@ pub enum Input {
         name: Option<CutName>,
     },
     Operator(Command),
+    /// A verification found these granules different at the secondary.
+    OweAgain {
+        map: OwedMap,
+    },
     /// Time passed.
     Tick,
 }

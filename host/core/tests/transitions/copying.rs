@@ -260,6 +260,11 @@ fn events() -> Vec<Event> {
             site.tell(Input::Differs { differs: Differs { first: 0, words: vec![1], last: true } });
         }),
         ("operator copies all", |site| site.tell(Input::Operator(Command::CopyAll))),
+        ("a block is found different", |site| {
+            let mut map = OwedMap::empty(BLOCKS, BlockBytes::DEFAULT);
+            map.mark(block(1));
+            site.tell(Input::OweAgain { map });
+        }),
         ("operator pauses", |site| site.tell(Input::Operator(Command::Pause))),
     ]
 }

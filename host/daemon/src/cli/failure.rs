@@ -22,6 +22,8 @@ pub enum Exit {
     Refused,
     /// 4: no node answers.
     NotReachable,
+    /// 5: a verification was carried out, and the copy differs.
+    Differs,
 }
 
 impl Exit {
@@ -34,6 +36,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Refused => 3,
             Self::NotReachable => 4,
+            Self::Differs => 5,
         }
     }
 }

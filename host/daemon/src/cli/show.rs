@@ -9,7 +9,7 @@ use farseal_core::units::{ByteLen, Millis, WallTime};
 
 use crate::control::api::{
     FlowStatus, HistoryStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PluginStanding, PluginStatus,
-    PresetStatus, Role, RotationWord,
+    PresetStatus, Role, RotationWord, VerifyStatus,
 };
 
 /// The whole node.
@@ -75,6 +75,13 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
     for (at, plugin) in pair.plugins.iter().enumerate() {
         field(out, if at == 0 { "plugins" } else { "" }, &self::plugin(plugin));
     }
+    if let Some(found) = &pair.verify {
+        let when = match &found.end {
+            None => String::new(),
+            Some(end) => format!("{} ago: ", span(now.since(end.at))),
+        };
+        field(out, "verified", &format!("{when}{}", verify(found)));
+    }
     if let Some(error) = &pair.last_error {
         last_error(out, error, now);
     }
@@ -136,6 +143,42 @@ fn behind(pair: &PairStatus) -> String {
         (Role::Secondary, Some(time)) => format!("the newest record was made {} ago", span(time)),
         (Role::Secondary, None) => "no record has come yet".to_owned(),
     }
+}
+
+/// How far a verification is, or what it came to, in one line.
+pub(super) fn verify(found: &VerifyStatus) -> String {
+    let mut text = format!("{} of {} compared", size(found.compared), size(found.planned));
+    if let Some(left) = found.time_left {
+        let _ = write!(text, ", {}/s, {} left", size(found.rate), span(left));
+    }
+    if found.skipped.0 > 0 {
+        let _ = write!(text, ", {} too busy to compare", size(found.skipped));
+    }
+    if found.unpicked.0 > 0 {
+        let _ = write!(text, ", {} never picked", size(found.unpicked));
+    }
+    let repaired = if found.repaired { ", copied again" } else { "" };
+    match (found.different.0, &found.end) {
+        (0, None) => {}
+        (0, Some(_)) => text.push_str("; nothing differs"),
+        _ => _ = write!(text, "; {} DIFFER{repaired}", size(found.different)),
+    }
+    if let Some(why) = found.end.as_ref().and_then(|end| end.early.as_ref()) {
+        let _ = write!(text, "; ended early: {}", line(why));
+    }
+    text
+}
+
+/// What a verification came to, with a line for each extent that differs.
+pub(super) fn verified(found: &VerifyStatus) -> String {
+    let mut text = format!("{}\n", verify(found));
+    for each in &found.found {
+        let _ = writeln!(text, "  byte {}, {} long: {}", each.offset.0, size(each.len), line(&each.what));
+    }
+    if found.found_more > 0 {
+        let _ = writeln!(text, "  and {} more", found.found_more);
+    }
+    text
 }
 
 /// Whose pause it is, and what the presets do next.

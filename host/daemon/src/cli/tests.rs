@@ -53,6 +53,7 @@ fn primary(state: PairState) -> PairStatus {
         plugins: vec![plugin(PluginSlot::Cipher, "aes-256-gcm"), plugin(PluginSlot::Policy, "interval")],
         last_error: None,
         history: None,
+        verify: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 mod flow;
 mod preset;
+mod verify;
 
 pub use farseal_core::primary::Mode;
 use farseal_core::rotation::How;
@@ -14,6 +15,7 @@ pub use flow::*;
 pub use preset::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+pub use verify::*;
 
 pub use crate::site::words::{GroupCommand, GroupStatus, SiteStatus, SiteView};
 
@@ -93,6 +95,9 @@ pub struct PairStatus {
     /// Where the history that is written or kept here comes from; `None` for a pair's first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryStatus>,
+    /// The verification that runs, or ran last; `None` at a secondary, and where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyStatus>,
 }
 
 /// What changes of sides left.
@@ -334,6 +339,8 @@ pub enum PairCommand {
     TakeOver(TakeOver),
     /// Check every record of the copy, without a key.
     Scrub,
+    /// Compare the volume with the copy, while both are in use.
+    Verify(Verify),
     /// Copy the whole volume afresh.
     CopyAll,
     /// Put another plugin in a place.
@@ -530,6 +537,7 @@ impl PairCommand {
             Self::Branch(_) => "branch",
             Self::TakeOver(_) => "takeover",
             Self::Scrub => "scrub",
+            Self::Verify(_) => "verify",
             Self::CopyAll => "copy-all",
             Self::Swap(_) => "swap",
         }

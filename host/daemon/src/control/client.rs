@@ -114,6 +114,7 @@ impl Client {
             PairCommand::RemovePreset(parameters) => json(parameters)?,
             PairCommand::Swap(parameters) => json(parameters)?,
             PairCommand::Branch(parameters) => json(parameters)?,
+            PairCommand::Verify(parameters) => json(parameters)?,
             PairCommand::Resume
             | PairCommand::Rejoin
             | PairCommand::SwapSides

@@ -25,7 +25,7 @@ use farseal_core::units::{BlockBytes, BlockCount, CutNumber, Extent, Instant, Lb
 use super::buffer::Buffer;
 use super::pacer::Pacer;
 use super::reader::ReadForCopy;
-use super::{Event, wide};
+use super::{Compare, Event, wide};
 use crate::clock::Clock;
 use crate::nbd::completion::{Batch, Outcome, Reply};
 use crate::nbd::export::Answer;
@@ -202,6 +202,11 @@ impl Intake {
     /// Something was read for a copy: behind every write that the read may have seen.
     pub(super) fn copy_read(&self, extent: Extent, read: ReadForCopy) {
         let _ = self.door().inbox.send(Event::CopyRead { extent, read });
+    }
+
+    /// Something was read to be compared with the copy: behind every write that the read may have seen.
+    pub fn end_comparison(&self, within: Extent, done: Box<dyn FnOnce(Vec<Extent>) + Send>) {
+        let _ = self.door().inbox.send(Event::Compare(Compare::End { within, done }));
     }
 
     /// The next ticket. The lane takes tickets for what it places itself while something is unplaced, or nothing that

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farseal_core::frame::{Attach, Differs, Frame, HandOver, Refusal};
+use farseal_core::inspect::Inspect;
 use farseal_core::lineage::Lineage;
 use farseal_core::units::Path;
 use rustls::ClientConfig;
@@ -36,6 +37,11 @@ pub enum Came {
     Fenced(farseal_core::units::Generation),
     /// The secondary writes now, as it was asked to.
     HandedOver(farseal_core::units::Generation),
+    /// What the copy holds, as the answer to the question of this number.
+    Held {
+        id: u64,
+        answer: Vec<u8>,
+    },
     Lost,
 }
 
@@ -44,6 +50,7 @@ pub enum Came {
 pub enum Send {
     Records(Vec<bytes::Bytes>),
     HandOver(HandOver),
+    Inspect(Inspect),
     Close,
 }
 
@@ -188,6 +195,7 @@ impl Dialler {
                 Frame::Ack(ack) => (self.came)(self.path, Came::Acked(ack)),
                 Frame::KeyRefused { key, why } => (self.came)(self.path, Came::KeyRefused { key, why }),
                 Frame::HandedOver { generation } => (self.came)(self.path, Came::HandedOver(generation)),
+                Frame::Held { id, answer } => (self.came)(self.path, Came::Held { id, answer }),
                 Frame::Pong { .. } => {}
                 other => {
                     let found = kind(&other);
@@ -228,6 +236,7 @@ async fn transmit(writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceiver<
                     }
                 }
                 Some(Send::HandOver(hand_over)) => write_frame(&mut writer, &Frame::HandOver(hand_over)).await?,
+                Some(Send::Inspect(inspect)) => write_frame(&mut writer, &Frame::Inspect(inspect)).await?,
                 Some(Send::Close) | None => return Err(PathError::Closed),
             },
             _ = ping.tick() => write_frame(&mut writer, &Frame::Ping { token: 0 }).await?,

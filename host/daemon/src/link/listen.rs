@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use farseal_core::frame::{Attach, Frame, HandOver, Refusal};
+use farseal_core::inspect::Inspect;
+use farseal_core::limits::INSPECTIONS_MAX;
 use farseal_core::lineage::Lineage;
 use farseal_core::units::Path;
 use rustls::ServerConfig;
@@ -28,6 +30,8 @@ pub enum Came {
     HandOver(HandOver),
     /// One frame of records. The permit bounds what waits to be stored.
     Records(Vec<u8>, tokio::sync::OwnedSemaphorePermit),
+    /// What the copy holds is asked for. The permit is held until the answer is written.
+    Inspect(Inspect, tokio::sync::OwnedSemaphorePermit),
     Lost,
 }
 
@@ -35,6 +39,12 @@ pub enum Came {
 #[derive(Debug)]
 pub enum Answer {
     Frame(Frame),
+    /// What the copy holds.
+    Held {
+        id: u64,
+        answer: Vec<u8>,
+        permit: tokio::sync::OwnedSemaphorePermit,
+    },
     /// The last one.
     Refuse(Refusal),
     Close,
@@ -112,6 +122,8 @@ enum Dropped {
     Refused(Refusal),
     #[error("the pair closed it")]
     Closed,
+    #[error("it asks for more of the copy at once than {INSPECTIONS_MAX} ranges")]
+    Greedy,
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "any other frame is out of place here, also one that is new")]
@@ -167,6 +179,7 @@ async fn receive(
     answers: &UnboundedSender<Answer>,
 ) -> Result<(), Dropped> {
     let waiting = Arc::new(Semaphore::new(usize::try_from(WAITING_BYTES_MAX).unwrap_or(usize::MAX)));
+    let inspections = Arc::new(Semaphore::new(INSPECTIONS_MAX));
     loop {
         match read_frame(&mut reader).await? {
             Frame::Records(bytes) => {
@@ -177,6 +190,10 @@ async fn receive(
                 inbox(path, Came::Records(bytes, permit));
             }
             Frame::HandOver(hand_over) => inbox(path, Came::HandOver(hand_over)),
+            Frame::Inspect(inspect) => {
+                let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
+                inbox(path, Came::Inspect(inspect, permit));
+            }
             Frame::Ping { token } => {
                 let _ = answers.send(Answer::Frame(Frame::Pong { token }));
             }
@@ -189,6 +206,10 @@ async fn answer(mut writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceive
     while let Some(answer) = queue.recv().await {
         match answer {
             Answer::Frame(frame) => write_frame(&mut writer, &frame).await?,
+            Answer::Held { id, answer, permit } => {
+                write_frame(&mut writer, &Frame::Held { id, answer }).await?;
+                drop(permit);
+            }
             Answer::Refuse(refusal) => {
                 write_frame(&mut writer, &Frame::Refuse(refusal)).await?;
                 return Err(Dropped::Refused(refusal));

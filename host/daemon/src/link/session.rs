@@ -110,6 +110,8 @@ pub fn kind(frame: &Frame) -> &'static str {
         Frame::Differs(_) => "where a base differs",
         Frame::HandOver(_) => "a hand-over",
         Frame::HandedOver { .. } => "the end of a hand-over",
+        Frame::Inspect(_) => "a verification's question",
+        Frame::Held { .. } => "a verification's answer",
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Makings {
     pub image: OnceLock<Arc<dyn Home>>,
     /// The group's cuts that the copy here holds.
     pub cuts: Arc<crate::site::member::CutsHere>,
+    /// What the copy answers to a verification.
+    pub answers: Arc<crate::verify::Answers>,
 }
 
 impl std::fmt::Debug for Makings {
@@ -217,6 +219,7 @@ impl Makings {
                 Err(error) => tracing::error!(pair = makings.config.name, "the copy could not be opened: {error:#}"),
             }
         };
+        let base = control.keeps.is_some().then(|| self.image()).transpose()?;
         let replica = Replica::start(replica::Parts {
             name: config.name.clone(),
             pair_directory: self.directory(),
@@ -232,6 +235,7 @@ impl Makings {
             keyring,
             plugins: Arc::clone(&self.plugins),
             clock: shared.clock,
+            base,
             grouped: shared.config.is_grouped(config),
             cuts: Box::new({
                 let cuts = Arc::clone(&self.cuts);
@@ -323,6 +327,7 @@ impl Makings {
 
     fn lane_inbox(&self, lane: &Arc<Lane>) -> Box<dyn Fn(Path, dial::Came) + Send + Sync> {
         let (inbox, lost_at, clock) = (lane.inbox.clone(), Arc::clone(&self.link.lost_at), self.shared.clock);
+        let answers = Arc::clone(&self.answers);
         Box::new(move |path, came| {
             let event = match came {
                 dial::Came::Welcomed(welcome, jobs) => {
@@ -335,6 +340,7 @@ impl Makings {
                 dial::Came::KeyRefused { key, why } => LaneEvent::KeyRefused { key, why },
                 dial::Came::Fenced(generation) => LaneEvent::Fenced { generation },
                 dial::Came::HandedOver(generation) => LaneEvent::HandedOver { generation },
+                dial::Came::Held { id, answer } => return answers.came(id, answer),
                 dial::Came::Lost => {
                     lost_at.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(clock.now().instant);
                     LaneEvent::PathLost { path }

@@ -109,6 +109,7 @@ impl PairNode {
             PairCommand::Branch(command) => self.branch(command).await,
             PairCommand::TakeOver(_) => self.take_over().await,
             PairCommand::Scrub => self.scrub().await,
+            PairCommand::Verify(verify) => self.verify(verify).await,
             PairCommand::CopyAll => {
                 self.tell(Command::CopyAll, "copy-all").await?;
                 Ok(CommandReply::new("the whole volume is owed and is copied afresh"))

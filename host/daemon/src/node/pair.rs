@@ -23,6 +23,7 @@ use crate::replica::{Event as ReplicaEvent, Replica};
 use crate::role::{Control, Standing};
 use crate::site::member::{CutsHere, Place};
 use crate::store::opened::OpenedHome;
+use crate::verify::Verification;
 
 /// A pair at this node.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct PairNode {
     /// One change of sides at a time.
     pub(super) turning: Arc<tokio::sync::Mutex<()>>,
     pub schedule: Schedule,
+    /// The verification that runs, or ran last.
+    pub(super) verification: Verification,
 }
 
 /// What this node is for the pair.
@@ -117,6 +120,7 @@ impl PairNode {
             handed_over: Arc::new(move |hand_over| _ = handed_over.send(hand_over)),
             image: std::sync::OnceLock::new(),
             cuts: Arc::new(CutsHere::new(Arc::clone(&shared.cuts_changed))),
+            answers: Arc::default(),
         };
         let makings = Arc::new(makings);
         let directory = makings.directory();
@@ -131,7 +135,8 @@ impl PairNode {
         let runtime = shared.runtime.clone();
         let side = Mutex::new(side);
         let (turning, schedule) = (Arc::default(), Schedule::open(&directory)?);
-        let pair = Self { config, shared, plugins, blocks, peer, link, makings, side, turning, schedule };
+        let verification = Verification::open(&directory);
+        let pair = Self { config, shared, plugins, blocks, peer, link, makings, side, turning, schedule, verification };
         let pair = Arc::new(pair);
         let turned = Arc::clone(&pair);
         runtime.spawn(async move {
@@ -216,6 +221,7 @@ impl PairNode {
 
     /// Stops what runs; what was accepted is durable afterwards.
     pub fn stop(&self) {
+        self.verification.stop();
         self.link.stop_dialling();
         match self.side() {
             Side::Primary(lane) => lane.stop(),

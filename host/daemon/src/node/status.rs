@@ -95,6 +95,7 @@ impl PairNode {
             mode: status.mode,
             mode_kept: status.mode_kept,
             last_error: self.last_error(view, trouble),
+            verify: self.verification.status(),
             ..self.blank(Role::Primary, self.primary_state(view))
         }
     }
@@ -231,6 +232,7 @@ impl PairNode {
             plugins: self.plugin_status(),
             last_error: None::<LastError>,
             history: self.history_status(),
+            verify: None,
         }
     }
 
