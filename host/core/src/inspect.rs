@@ -73,7 +73,7 @@ pub struct Part {
 pub enum Unreadable {
     #[error("the header of its record is damaged")]
     Header,
-    #[error("its record does not match its checksum")]
+    #[error("what the log holds of its record does not match its checksum")]
     Body,
     #[error("its record is not where the index says")]
     NotThere,

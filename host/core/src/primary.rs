@@ -39,6 +39,7 @@ mod flow;
 mod keys;
 mod plan;
 mod recover;
+mod seed;
 mod swap;
 mod transfer;
 mod unordered;
@@ -197,6 +198,8 @@ pub struct Primary {
     fenced: Option<Generation>,
     /// What a verification compares now.
     comparison: Option<compare::Comparison>,
+    /// A seed on its way, which goes up to here.
+    seed: Option<Sequence>,
     alarms: VecDeque<(WallTime, Alarm)>,
 }
 
@@ -262,6 +265,7 @@ impl Primary {
             held: None,
             fenced: None,
             comparison: None,
+            seed: None,
             alarms: VecDeque::new(),
         };
         if let Some(generation) = recovered.fenced {
@@ -481,6 +485,7 @@ impl Primary {
             Input::ConfirmCut { cut, lanes, name } => self.on_confirm_cut(cut, lanes, name),
             Input::Operator(command) => self.on_command(now, command),
             Input::OweAgain { map } => self.owe_again(&map),
+            Input::SeedLost => self.lose_seed(),
             Input::Tick => {}
         }
     }

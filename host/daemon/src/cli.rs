@@ -6,6 +6,7 @@
 //! status      am I protected, and how far behind
 //! operate     rotate, suspect, pause, resume, takeover, rejoin, swap, take-back, scrub, copy-all; cut and forget for groups
 //! verify      compare the volume with its copy
+//! seed        the first copy on a disk: export, verify, import, abandon
 //! branches    list, show, export, adopt, drop
 //! flow        transfer, throttle
 //! preset      add, list, remove
@@ -13,7 +14,7 @@
 //! failure     exit codes
 //! ```
 //!
-//! `init`, `pair` and `plugin inspect|check` work on files; everything else asks the running node.
+//! `init`, `pair`, `seed verify` and `plugin inspect|check` work on files; everything else asks the running node.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -35,6 +36,7 @@ mod operate;
 mod pair;
 mod plugin;
 mod preset;
+mod seed;
 mod show;
 mod show_site;
 mod status;
@@ -81,6 +83,9 @@ enum Command {
     Flow(flow::Flow),
     /// On the primary's node: compare the volume with its copy, while both are in use.
     Verify(verify::Verify),
+    /// The first copy of a pair on a disk instead of over the link.
+    #[command(subcommand)]
+    Seed(seed::SeedCommand),
     /// Have a pair pause and resume by itself: at times of day, or every so often.
     #[command(subcommand)]
     Preset(preset::PresetCommand),
@@ -143,6 +148,7 @@ fn perform<E: Into<Box<dyn std::error::Error>>>(
         Command::Operate(command) => operate::operate(&place, command),
         Command::Flow(command) => flow::flow(&place, command),
         Command::Verify(wanted) => verify::verify(&place, &wanted),
+        Command::Seed(command) => seed::seed(&place, command),
         Command::Preset(command) => preset::preset(&place, command),
         Command::Branches(command) => branches::branches(&place, command),
         Command::Plugin(command) => plugin::plugin(&place, command),

@@ -111,6 +111,12 @@ impl Keyring {
         package.open(&self.identity)
     }
 
+    /// Unwraps every package's key, or says which this node cannot have.
+    pub fn unwrap_all(&self) -> Result<(), (Epoch, OpenEpochError)> {
+        let packages: Vec<_> = self.packages().iter().map(|(epoch, package)| (*epoch, Arc::clone(package))).collect();
+        packages.iter().try_for_each(|(epoch, package)| self.unwrap(package).map(drop).map_err(|error| (*epoch, error)))
+    }
+
     /// The ledger that the packages describe, for opening the journal after a restart.
     pub fn ledger(&self) -> Ledger {
         let mut ledger = Ledger::default();

@@ -19,4 +19,4 @@ pub mod package;
 pub mod seal_file;
 pub mod tls;
 
-mod wire;
+pub(crate) mod wire;

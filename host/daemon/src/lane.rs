@@ -174,6 +174,11 @@ pub enum Event {
         map: OwedMap,
         done: Box<dyn FnOnce() + std::marker::Send>,
     },
+    /// The first copy travels on a disk: kept durably. None: it is given up, and everything is owed.
+    Seed {
+        seed: Option<state::Seed>,
+        done: Box<dyn FnOnce(Result<(), StoreError>) + std::marker::Send>,
+    },
     /// What the secondary may lack of an extent.
     Owed {
         within: Extent,
@@ -209,6 +214,8 @@ pub struct LaneView {
     pub flow: FlowStatus,
     pub last_seal_fault: Option<String>,
     pub rotation_due: Option<farseal_core::units::WallTime>,
+    /// The first copy travels on a disk.
+    pub seed: Option<state::Seed>,
 }
 
 /// What a lane is made of.
@@ -380,6 +387,9 @@ impl Runner {
         let committer = Committer::new(&parts, chain);
         let mut primary = Primary::new(parts.clock.now(), parts.settings, recovered);
         primary.handle(parts.clock.now(), Input::JournalBytes { bytes: journal.bytes() });
+        if let Some(through) = state.seed.as_ref().and_then(|seed| seed.shipped) {
+            primary.await_seed(through);
+        }
         Self {
             clock: parts.clock,
             settings: parts.settings,
@@ -614,10 +624,30 @@ impl Runner {
                 inputs.push(Input::OweAgain { map });
                 done();
             }
+            Event::Seed { seed, done } => self.take_seed(seed, inputs, done),
             Event::Owed { within, done } => done(self.primary.owed_runs(within)),
             Event::Look { done } => done(self.view()),
             Event::Stop => {}
         }
+    }
+
+    fn take_seed(
+        &mut self,
+        seed: Option<state::Seed>,
+        inputs: &mut Vec<Input>,
+        done: Box<dyn FnOnce(Result<(), StoreError>) + std::marker::Send>,
+    ) {
+        let before = std::mem::replace(&mut self.state.seed, seed);
+        if let Err(error) = self.state.save(&self.directory) {
+            self.state.seed = before;
+            return done(Err(error));
+        }
+        match self.state.seed.as_ref().map(|seed| seed.shipped) {
+            None => inputs.push(Input::SeedLost),
+            Some(Some(through)) => self.primary.await_seed(through),
+            Some(None) => {}
+        }
+        done(Ok(()));
     }
 
     fn serve_comparisons(&mut self) {
@@ -682,6 +712,7 @@ impl Runner {
             | Event::Compare(_)
             | Event::Inspect { .. }
             | Event::OweAgain { .. }
+            | Event::Seed { .. }
             | Event::Owed { .. }
             | Event::Look { .. }
             | Event::Stop => return,
@@ -946,6 +977,11 @@ impl Runner {
                 }
             }
             Output::HandedOver { hand_over } => (self.handed_over)(hand_over),
+            Output::SeedArrived => {
+                self.state.seed = None;
+                self.save_state();
+                tracing::info!(pair = self.name, "the remote has the seed");
+            }
             Output::PersistMode { mode } => {
                 // Before the operator hears of it.
                 self.intake.set_answering(self.primary.answers_at_once());
@@ -1081,6 +1117,7 @@ impl Runner {
             journal_bytes: self.journal.bytes().0,
             flow: self.primary.flow(self.clock.now()),
             last_seal_fault: self.last_seal_fault.clone(),
+            seed: self.state.seed.clone(),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Decisions are made in `farseal-core`; components run in `farseal-plugin`; this crate carries out and connects.
 //! Reading order: [`node`] puts a configuration together; [`lane`] drives a primary, [`replica`] a secondary,
-//! [`recovery`] opens the copy, [`verify`] compares it; [`site`] makes one order of pairs on several nodes; [`nbd`], [`link`], [`store`], [`keys`] and [`control`] each know one part of the
+//! [`recovery`] opens the copy, [`verify`] compares it, [`seed`] ships it on a disk; [`site`] makes one order of pairs on several nodes; [`nbd`], [`link`], [`store`], [`keys`] and [`control`] each know one part of the
 //! world and none of the others.
 
 pub mod cli;
@@ -23,6 +23,7 @@ pub mod range;
 pub mod recovery;
 pub mod replica;
 pub mod role;
+pub mod seed;
 pub mod site;
 pub mod store;
 pub mod verify;

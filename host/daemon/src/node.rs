@@ -37,6 +37,7 @@ pub mod makings;
 pub mod operate;
 pub mod pair;
 pub mod preset;
+pub mod seed;
 pub mod sides;
 pub mod site;
 pub mod status;

@@ -10,6 +10,7 @@
 //! | `control.json` | this file: generation, where its history comes from, which folder counts |
 //! | `journal`, `epochs`, `lane.json`, `owed.map` | the lane of a site that began as primary |
 //! | `log`, `index`, `epochs` | the copy of a site that began as secondary |
+//! | `copy-seed-ID/` | the same, where the copy began with a seed |
 //! | `opened/opened.image` | the volume of a site that began as secondary; a primary's is where it was configured |
 //! | `generation-N/` | the lane of a later generation, and which blocks of its copy are in the image (`opened.map`) |
 //! | `copy-N/` | the copy of generation N at a site that wrote before: log, index, epochs, `differs.map` |
@@ -52,6 +53,12 @@ pub struct Control {
     /// No epoch up to here is given again.
     #[serde(default, skip_serializing_if = "is_none")]
     pub epoch_floor: Epoch,
+    /// The copy's folder, below the pair's, where it began with a seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<String>,
+    /// The seed that was imported here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeded: Option<String>,
 }
 
 /// A copy and what lies under it.
@@ -120,7 +127,10 @@ impl Control {
             (Some(writes), _) => Standing::Writer { lane: directory.join(&writes.folder) },
             (None, Some(keeps)) => Standing::Keeper { copy: directory.join(&keeps.folder) },
             (None, None) if primary => Standing::Writer { lane: directory.to_owned() },
-            (None, None) => Standing::Keeper { copy: directory.to_owned() },
+            (None, None) => {
+                let copy = self.copy.as_ref().map_or_else(|| directory.to_owned(), |folder| directory.join(folder));
+                Standing::Keeper { copy }
+            }
         }
     }
 

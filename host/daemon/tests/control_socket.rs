@@ -75,6 +75,7 @@ impl Operator for Fake {
                 | PairCommand::TakeOver(_)
                 | PairCommand::CopyAll
                 | PairCommand::Verify(_)
+                | PairCommand::Seed(_)
                 | PairCommand::Swap(_) => Ok(CommandReply::new(command.name())),
             }
         })
@@ -140,6 +141,7 @@ fn pair() -> PairStatus {
         last_error: Some(LastError { at: WallTime(1_699_999_988_000), message: "the link is lost".into(), next: None }),
         history: None,
         verify: None,
+        seed: None,
     }
 }
 

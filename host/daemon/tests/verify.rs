@@ -66,6 +66,18 @@ fn flip(file: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
 }
 
+/// Makes the checksums of the record at a place right again.
+fn mend_checksums(log: &Path, at: u64) {
+    let mut bytes = fs::read(log).unwrap();
+    let from = usize::try_from(at).unwrap();
+    let header = Framed::decode(&bytes[from..]).unwrap().header;
+    let body = from + HEADER_BYTES..from + header.record_bytes();
+    let framed = header.encode(crc32c::crc32c(&bytes[body]));
+    bytes[from..from + HEADER_BYTES].copy_from_slice(&framed);
+    let file = File::options().write(true).open(log).unwrap();
+    file.write_all_at(&framed, at).unwrap();
+}
+
 /// Where the newest data record of each block stands in the copy's first segment.
 fn records(log: &Path) -> BTreeMap<u64, u64> {
     let bytes = fs::read(log).unwrap();
@@ -109,9 +121,10 @@ fn what_was_altered_on_either_side_is_named_exactly_and_mended() {
     let log = remote.state().join("pairs").join(PAIR).join("log/00000000.fsl");
     let records = records(&log);
     let header = u64::try_from(HEADER_BYTES).unwrap();
+    // One that whoever altered it has given the right checksums, one without a header, one block of a record of eight.
     flip(&log, records[&10] + header + 16 + 5);
+    mend_checksums(&log, records[&10]);
     flip(&log, records[&20] + 3);
-    // The third block of a record of eight.
     flip(&log, records[&100] + header + 8 * 16 + 2 * BLOCK);
     let volume = main.dir.join("volume.img");
     flip(&volume, 30 * BLOCK);
@@ -121,15 +134,19 @@ fn what_was_altered_on_either_side_is_named_exactly_and_mended() {
     assert_eq!(verify(&main, &[]), Some(5));
     let opens = "cannot be opened: the copy's bytes were altered, or belong elsewhere".to_owned();
     let differing = [
-        (10, 1, opens.clone()),
+        (10, 1, opens),
         (20, 1, "cannot be read at the remote: the header of its record is damaged".to_owned()),
         (30, 2, "differs".to_owned()),
-        (102, 1, opens),
+        (
+            100,
+            8,
+            "cannot be read at the remote: what the log holds of its record does not match its checksum".to_owned(),
+        ),
         (3000, 1, "missing: no record of the copy says what is there".to_owned()),
     ];
     assert_eq!(found(&main), differing);
     let shown = main.farseal(&["status"]).unwrap();
-    assert!(shown.contains("24.0 KiB DIFFER"), "{shown}");
+    assert!(shown.contains("52.0 KiB DIFFER"), "{shown}");
 
     assert_eq!(verify(&main, &["--repair", "--json"]), Some(5));
     assert_eq!(found(&main), differing);

@@ -751,11 +751,15 @@ impl World {
                     | Alarm::EpochNotPrepared(_)
                     | Alarm::SequenceEnd
                     | Alarm::CannotSeal
+                    | Alarm::SeedAwaited
                     | Alarm::ModeNotKept(_) => {}
                 }
                 Ok(())
             }
-            Output::DiscardEpoch { .. } | Output::EpochInForce { .. } | Output::RotationRefused(_) => Ok(()),
+            Output::DiscardEpoch { .. }
+            | Output::EpochInForce { .. }
+            | Output::SeedArrived
+            | Output::RotationRefused(_) => Ok(()),
         }
     }
 

@@ -199,6 +199,13 @@ impl Transfer {
         }
     }
 
+    /// What was acknowledged was not by the secondary, which is where it says; nothing above it is sent.
+    pub(super) fn forget(&mut self, ack: &Ack) {
+        self.give_up();
+        (self.acked, self.acked_chain, self.sent) = (ack.durable, ack.chain, ack.durable);
+        self.reached = ack.durable;
+    }
+
     fn rewind(&mut self) {
         self.sent = self.acked;
         self.in_flight_bytes = 0;
@@ -308,6 +315,9 @@ impl Primary {
         if welcome.generation > self.settings.generation {
             return self.on_newer_generation(now, welcome.generation);
         }
+        if self.lacks_seed(now, path, welcome) {
+            return;
+        }
         // A mark below the one that is known now is only old; below what was known when the path asked, it is a loss.
         let ours = self.transfer.attaching.remove(&path).unwrap_or(Sequence::NONE);
         if welcome.ack.durable < ours {
@@ -318,6 +328,7 @@ impl Primary {
             return self.diverge(now, divergence);
         }
         self.transfer.path_up(path);
+        self.note_seed_arrived();
         self.note_acknowledged(now);
         self.note_full(now, welcome.ack.full);
     }

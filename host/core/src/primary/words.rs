@@ -219,6 +219,8 @@ pub enum Input {
     OweAgain {
         map: OwedMap,
     },
+    /// A seed is given up: what a disk acknowledged counts for nothing.
+    SeedLost,
     /// Time passed.
     Tick,
 }
@@ -397,6 +399,8 @@ pub enum Output {
     HandedOver {
         hand_over: HandOver,
     },
+    /// The secondary has the seed that was awaited.
+    SeedArrived,
     /// Remember, durably, that the operator paused or resumed.
     PersistPause {
         paused: bool,
@@ -460,6 +464,8 @@ pub enum Source {
 pub enum Alarm {
     #[error("the journal's disk is full: initiators' writes get ENOSPC until there is room again; free space there")]
     JournalFull,
+    #[error("the secondary has not got the seed: import it there, or give it up here with `farseal seed abandon`")]
+    SeedAwaited,
     #[error("the cipher is not to be had: nothing is sealed until it is; see the pair's plugins")]
     CannotSeal,
     #[error("the journal failed: nothing more is acknowledged; mend the disk and restart the node")]

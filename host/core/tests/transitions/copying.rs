@@ -79,6 +79,7 @@ impl Site {
                     self.does.push("persist map".into());
                 }
                 Output::ReadForCopy { extent, .. } => self.does.push(format!("read {extent}")),
+                Output::SeedArrived => self.does.push("seed arrived".into()),
                 Output::DropOwed => self.does.push("drop map".into()),
                 Output::DiscardCopy { .. } => self.does.push("discard copy".into()),
                 Output::Send { range, .. } => self.does.push(format!("send {}-{}", range.first, range.last)),
@@ -264,6 +265,15 @@ fn events() -> Vec<Event> {
             let mut map = OwedMap::empty(BLOCKS, BlockBytes::DEFAULT);
             map.mark(block(1));
             site.tell(Input::OweAgain { map });
+        }),
+        ("the seed is given up", |site| site.tell(Input::SeedLost)),
+        ("path up, the awaited seed not there", |site| {
+            site.primary.await_seed(Sequence(1 << 20));
+            let welcome = Welcome {
+                generation: Generation(1),
+                ack: Ack { durable: Sequence(2), chain: Chain::START, ranges: vec![], full: false },
+            };
+            site.tell(Input::Welcomed { path: Path(0), welcome });
         }),
         ("operator pauses", |site| site.tell(Input::Operator(Command::Pause))),
     ]

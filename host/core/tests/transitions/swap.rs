@@ -45,6 +45,7 @@ impl Site {
                 | Output::ReadForCopy { .. }
                 | Output::DiscardCopy { .. }
                 | Output::DropOwed
+                | Output::SeedArrived
                 | Output::Send { .. }
                 | Output::PrepareEpoch { .. }
                 | Output::DiscardEpoch { .. }

@@ -75,6 +75,10 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
     for (at, plugin) in pair.plugins.iter().enumerate() {
         field(out, if at == 0 { "plugins" } else { "" }, &self::plugin(plugin));
     }
+    if let Some(seed) = &pair.seed {
+        let step = seed.through.map_or_else(|| "being written".to_owned(), |through| format!("up to record {through}"));
+        field(out, "seed", &format!("{}, {step}", line(&seed.directory)));
+    }
     if let Some(found) = &pair.verify {
         let when = match &found.end {
             None => String::new(),
@@ -107,6 +111,12 @@ pub(super) fn state(pair: &PairStatus) -> String {
             format!("paused, new writes UNPROTECTED: they stay here; `farseal resume {}` goes on", line(&pair.name))
         }
         (PairState::Paused, Role::Secondary) => "paused: the copy stays at the state of the pause".to_owned(),
+        (PairState::Seeding { shipped: false }, _) => {
+            "UNPROTECTED: the first copy is being written to a disk; the remote has nothing yet".to_owned()
+        }
+        (PairState::Seeding { shipped: true }, _) => {
+            format!("UNPROTECTED: the first copy is on a disk; import it at {peer}; new writes are on one site only")
+        }
         (PairState::LinkDown { since }, _) => format!("UNPROTECTED: link to {peer} down for {}", span(*since)),
         (PairState::Diverged { why }, _) => format!("STOPPED, UNPROTECTED: the sites have diverged: {}", line(why)),
         (PairState::Stopped { why }, _) => format!("STOPPED, UNPROTECTED: {}", line(why)),

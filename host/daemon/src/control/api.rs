@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 mod flow;
 mod preset;
+mod seed;
 mod verify;
 
 pub use farseal_core::primary::Mode;
@@ -13,6 +14,7 @@ use farseal_core::units::{BlockCount, ByteLen, Epoch, Generation, Millis, Sequen
 use farseal_plugin::{Digest, Grant};
 pub use flow::*;
 pub use preset::*;
+pub use seed::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 pub use verify::*;
@@ -98,6 +100,9 @@ pub struct PairStatus {
     /// The verification that runs, or ran last; `None` at a secondary, and where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyStatus>,
+    /// The first copy travels on a disk; `None` where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<SeedStatus>,
 }
 
 /// What changes of sides left.
@@ -144,6 +149,11 @@ pub enum PairState {
     Pausing,
     /// Both sites hold the state of the pause.
     Paused,
+    /// Primary: the first copy travels on a disk.
+    Seeding {
+        /// It is whole, and the remote has not got it yet.
+        shipped: bool,
+    },
     /// There is no link: new writes are on one site only.
     LinkDown {
         /// Since the last path was lost, or since the start.
@@ -341,6 +351,8 @@ pub enum PairCommand {
     Scrub,
     /// Compare the volume with the copy, while both are in use.
     Verify(Verify),
+    /// The first copy on a disk.
+    Seed(SeedCommand),
     /// Copy the whole volume afresh.
     CopyAll,
     /// Put another plugin in a place.
@@ -538,6 +550,7 @@ impl PairCommand {
             Self::TakeOver(_) => "takeover",
             Self::Scrub => "scrub",
             Self::Verify(_) => "verify",
+            Self::Seed(_) => "seed",
             Self::CopyAll => "copy-all",
             Self::Swap(_) => "swap",
         }

@@ -115,6 +115,7 @@ impl Client {
             PairCommand::Swap(parameters) => json(parameters)?,
             PairCommand::Branch(parameters) => json(parameters)?,
             PairCommand::Verify(parameters) => json(parameters)?,
+            PairCommand::Seed(parameters) => json(parameters)?,
             PairCommand::Resume
             | PairCommand::Rejoin
             | PairCommand::SwapSides

@@ -31,7 +31,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::api::{
     AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, ForgetParameters, GroupCommand, PairCommand, Pause,
-    RemovePreset, Rotate, SetMode, SetTransfer, Suspect, Swap, TakeOver, Throttle, Verify,
+    RemovePreset, Rotate, SeedCommand, SetMode, SetTransfer, Suspect, Swap, TakeOver, Throttle, Verify,
 };
 use super::operator::{CommandError, Operator};
 use crate::observe;
@@ -40,7 +40,7 @@ use crate::observe;
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 
 /// Every command, for messages.
-const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, verify, copy-all, swap";
+const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, verify, seed, copy-all, swap";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -210,6 +210,7 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "takeover" => PairCommand::TakeOver(parameters::<TakeOver>(verb, body)?),
         "scrub" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Scrub)?,
         "verify" => PairCommand::Verify(parameters::<Verify>(verb, body)?),
+        "seed" => PairCommand::Seed(parameters::<SeedCommand>(verb, body)?),
         "copy-all" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::CopyAll)?,
         "swap" => PairCommand::Swap(parameters::<Swap>(verb, body)?),
         _ => {

@@ -38,6 +38,9 @@ pub struct LaneState {
     /// This site hands over to the other, which alone knows whether it took over: nothing is written here until it says.
     #[serde(default)]
     pub handing_over: Option<HandOver>,
+    /// The first copy travels on a disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Seed>,
     /// The record that this lane goes on after, and the running hash there; none for a pair's first lane.
     #[serde(default)]
     pub start: Sequence,
@@ -50,6 +53,19 @@ pub struct LaneState {
 
 fn chain_start() -> Chain {
     Chain::START
+}
+
+/// A first copy on a disk: see [`crate::seed`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seed {
+    /// Of this seed and no other.
+    pub id: String,
+    /// Its folder here.
+    pub directory: PathBuf,
+    /// What it goes up to, once the export has ended: the secondary is not served before it has that much.
+    #[serde(default)]
+    pub shipped: Option<Sequence>,
 }
 
 /// See [`LaneState::chosen`].
@@ -104,6 +120,7 @@ impl Default for LaneState {
             way: None,
             limits: None,
             handing_over: None,
+            seed: None,
             start: Sequence::NONE,
             start_chain: Chain::START,
             epoch_floor: Epoch::NONE,

@@ -118,10 +118,11 @@ impl Dialler {
             if attaching {
                 (self.came)(self.path, Came::Lost);
             }
-            if welcomed {
+            let Err(error) = ended else { return };
+            // A lane that closes what it just welcomed does so again.
+            if welcomed && !matches!(error, PathError::Closed) {
                 wait = RETRY_FIRST;
             }
-            let Err(error) = ended else { return };
             if self.path.0 >= *self.wanted.borrow() {
                 self.forget_trouble();
                 continue;

@@ -20,13 +20,15 @@ use crate::keyring::Keyring;
 use crate::keys::card::PeerCard;
 use crate::keys::descriptor::Role;
 use crate::lane::keywork::KeyWork;
-use crate::lane::state::{self, LaneState};
+use crate::lane::state::{self, LaneState, Seed};
 use crate::lane::{Event as LaneEvent, Lane, Parts as LaneParts};
 use crate::link::dial;
 use crate::plugins::PairPlugins;
 use crate::recovery::{CopySource, Sweeper};
 use crate::replica::{self, HandOver, Replica};
 use crate::role::{Control, lane_folder};
+use crate::seed::export::{self, Export, ExportError};
+use crate::store::StoreError;
 use crate::store::files;
 use crate::store::home::{Home, RawHome};
 use crate::store::opened::OpenedHome;
@@ -45,6 +47,8 @@ pub struct Makings {
     pub image: OnceLock<Arc<dyn Home>>,
     /// The group's cuts that the copy here holds.
     pub cuts: Arc<crate::site::member::CutsHere>,
+    /// The export of a seed, while it runs.
+    pub exporting: Mutex<Option<Export>>,
     /// What the copy answers to a verification.
     pub answers: Arc<crate::verify::Answers>,
 }
@@ -122,7 +126,7 @@ impl Makings {
     }
 
     /// Starts a lane over the image alone, and its paths.
-    pub fn write(&self, folder: &FilePath, control: &Control) -> anyhow::Result<Arc<Lane>> {
+    pub fn write(self: &Arc<Self>, folder: &FilePath, control: &Control) -> anyhow::Result<Arc<Lane>> {
         let generation = control.history().generation;
         let lane = Arc::new(Lane::start(self.lane_parts(folder, self.image()?, generation)?)?);
         let description = match &self.config.side {
@@ -130,7 +134,18 @@ impl Makings {
             PairSide::Secondary { .. } => None,
         };
         self.export(&lane, description.unwrap_or_else(|| format!("pair {}", self.config.name)))?;
-        self.dial(&lane, control.lineage);
+        match LaneState::load(folder)?.seed.filter(|seed| seed.shipped.is_none()) {
+            Some(seed) => {
+                if let Err(error) = self.export_seed(&lane, seed, control.lineage) {
+                    tracing::error!(pair = self.config.name, "the seed's export does not go on: {error}");
+                    let text = Some(format!("the seed's export does not go on: {error}"));
+                    self.link.trouble.iter().take(1).for_each(|place| {
+                        place.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&text);
+                    });
+                }
+            }
+            None => self.dial(&lane, control.lineage),
+        }
         Ok(lane)
     }
 
@@ -285,7 +300,7 @@ impl Makings {
     }
 
     /// Starts the paths of a lane, in place of those of the lane before.
-    fn dial(&self, lane: &Arc<Lane>, lineage: Option<Lineage>) {
+    pub(super) fn dial(&self, lane: &Arc<Lane>, lineage: Option<Lineage>) {
         let stop = self.link.dial_anew();
         let addresses = self.shared.config.peer(&self.config.peer).map_or(&[][..], |peer| &peer.addresses);
         let tls = match crate::keys::tls::client_config(&self.shared.identity, &self.peer) {
@@ -323,6 +338,38 @@ impl Makings {
             };
             self.shared.runtime.spawn(dialler.run());
         }
+    }
+
+    /// The lane copies into a seed's folder instead of over the link, until the seed is whole.
+    pub(super) fn export_seed(
+        self: &Arc<Self>,
+        lane: &Arc<Lane>,
+        seed: Seed,
+        lineage: Option<Lineage>,
+    ) -> Result<(), ExportError> {
+        self.link.stop_dialling();
+        let (makings, writer, exported) = (Arc::downgrade(self), Arc::clone(lane), seed.clone());
+        let done = move |through| {
+            let (seed, inbox) = (Seed { shipped: Some(through), ..exported }, writer.inbox.clone());
+            let dial = move |kept: Result<(), StoreError>| match (kept, makings.upgrade()) {
+                (Ok(()), Some(makings)) => makings.dial(&writer, lineage),
+                (Ok(()), None) => {}
+                (Err(error), _) => tracing::error!(%error, "that a seed is whole could not be kept: restart the node"),
+            };
+            let _ = inbox.send(LaneEvent::Seed { seed: Some(seed), done: Box::new(dial) });
+        };
+        let export = Export::start(export::Parts {
+            name: self.config.name.clone(),
+            directory: seed.directory,
+            id: seed.id,
+            lane: Arc::clone(lane),
+            plugins: Arc::clone(&self.plugins),
+            identity: Arc::clone(&self.shared.identity),
+            clock: self.shared.clock,
+            done: Box::new(done),
+        })?;
+        *self.exporting.lock().unwrap_or_else(PoisonError::into_inner) = Some(export);
+        Ok(())
     }
 
     fn lane_inbox(&self, lane: &Arc<Lane>) -> Box<dyn Fn(Path, dial::Came) + Send + Sync> {

@@ -79,6 +79,7 @@ impl Operator for Node {
 
 impl PairNode {
     async fn carry_out(self: Arc<Self>, command: PairCommand) -> Result<CommandReply, CommandError> {
+        self.must_fit_a_seed(&command).await?;
         match command {
             PairCommand::Rotate(rotate) => self.rotate(rotate).await,
             PairCommand::Suspect(suspect) => {
@@ -110,6 +111,7 @@ impl PairNode {
             PairCommand::TakeOver(_) => self.take_over().await,
             PairCommand::Scrub => self.scrub().await,
             PairCommand::Verify(verify) => self.verify(verify).await,
+            PairCommand::Seed(seed) => self.seed(seed).await,
             PairCommand::CopyAll => {
                 self.tell(Command::CopyAll, "copy-all").await?;
                 Ok(CommandReply::new("the whole volume is owed and is copied afresh"))

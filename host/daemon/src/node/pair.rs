@@ -21,6 +21,7 @@ use crate::plugins::PairPlugins;
 use crate::recovery::{CopySource, Sweep};
 use crate::replica::{Event as ReplicaEvent, Replica};
 use crate::role::{Control, Standing};
+use crate::seed::export::Export;
 use crate::site::member::{CutsHere, Place};
 use crate::store::opened::OpenedHome;
 use crate::verify::Verification;
@@ -121,6 +122,7 @@ impl PairNode {
             image: std::sync::OnceLock::new(),
             cuts: Arc::new(CutsHere::new(Arc::clone(&shared.cuts_changed))),
             answers: Arc::default(),
+            exporting: Mutex::default(),
         };
         let makings = Arc::new(makings);
         let directory = makings.directory();
@@ -222,6 +224,7 @@ impl PairNode {
     /// Stops what runs; what was accepted is durable afterwards.
     pub fn stop(&self) {
         self.verification.stop();
+        self.makings.exporting.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Export::stop);
         self.link.stop_dialling();
         match self.side() {
             Side::Primary(lane) => lane.stop(),

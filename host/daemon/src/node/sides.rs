@@ -367,6 +367,8 @@ impl PairNode {
             keeps: None,
             writes: Some(Writes { folder }),
             epoch_floor,
+            copy: None,
+            seeded: None,
         };
         control.save(&directory)?;
         self.set_side(Side::Primary(self.makings.write(&place, &control)?));

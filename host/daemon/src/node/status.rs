@@ -96,6 +96,7 @@ impl PairNode {
             mode_kept: status.mode_kept,
             last_error: self.last_error(view, trouble),
             verify: self.verification.status(),
+            seed: self.seed_status(view),
             ..self.blank(Role::Primary, self.primary_state(view))
         }
     }
@@ -109,6 +110,9 @@ impl PairNode {
             return PairState::Stopped { why: why.clone() };
         }
         let owed = status.owed_blocks.byte_len(self.config.block_bytes);
+        if let Some(seed) = &view.seed {
+            return PairState::Seeding { shipped: seed.shipped.is_some() };
+        }
         if status.link_paths == 0 && status.swap == Some(SwapState::Asking) {
             let why = format!("handed over to {}, which has not said whether it writes now", self.config.peer);
             return PairState::Stopped { why };
@@ -163,7 +167,13 @@ impl PairNode {
             );
             return Some(LastError { at: self.shared.clock.now().wall, message, next: Some(next) });
         }
+        if let Some(message) = self.seed_trouble(view) {
+            let next =
+                view.seed.as_ref().map(|_| format!("`farseal seed abandon {}` copies over the link", self.config.name));
+            return Some(LastError { at: self.shared.clock.now().wall, message, next });
+        }
         if view.status.link_paths == 0
+            && view.seed.is_none()
             && let Some(message) = trouble
         {
             let next = Some("it is tried again by itself; see that the remote node runs and is reachable".into());
@@ -233,6 +243,7 @@ impl PairNode {
             last_error: None::<LastError>,
             history: self.history_status(),
             verify: None,
+            seed: None,
         }
     }
 

@@ -82,6 +82,8 @@ impl PairNode {
             keeps: None,
             writes: Some(Writes { folder }),
             epoch_floor,
+            copy: None,
+            seeded: None,
         };
         control.save(&directory)?;
         drop(parts);

@@ -171,6 +171,8 @@ fn end(
         }),
         writes: None,
         epoch_floor: before.epoch_floor.max(newest),
+        copy: None,
+        seeded: before.seeded.clone(),
     };
     control.save(directory)?;
     Ok(Turned { branch: lost, known: differing.known })

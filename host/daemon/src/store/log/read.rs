@@ -95,26 +95,6 @@ impl LogReader {
         Framed::decode(&bytes[at..]).map_err(|error| header_flaw(location, error))
     }
 
-    /// Neighbouring blocks of the record at `location`, and their tags; as [`Self::read_block`].
-    pub fn read_blocks(
-        &self,
-        location: Location,
-        header: &Header,
-        first: u32,
-        count: u32,
-    ) -> Result<(Vec<u8>, Vec<u8>), ReadError> {
-        let size = if header.kind.has_blocks() { header.block_bytes.as_usize() } else { 0 };
-        if first.checked_add(count).is_none_or(|end| end > header.tags()) {
-            return Err(ReadError::NoSuchBlock { index: first.saturating_add(count), blocks: header.tags() });
-        }
-        let (first, count) = (narrow(u64::from(first)), narrow(u64::from(count)));
-        let mut tags = vec![0; count * TAG_BYTES];
-        self.fill(location, wide(HEADER_BYTES + first * TAG_BYTES), &mut tags)?;
-        let mut blocks = vec![0; count * size];
-        self.fill(location, wide(HEADER_BYTES + header.tag_bytes() + first * size), &mut blocks)?;
-        Ok((tags, blocks))
-    }
-
     /// Segments as they are, with where each ends.
     pub(in crate::store) fn segments(&self) -> Vec<(u32, u64)> {
         let plain = shared(&self.shared.segments);
