@@ -279,8 +279,7 @@ impl Trial<'_> {
         let said = match rule {
             Rule::Pure => {
                 let again = self.tell(&story)?;
-                let impure = run.failures.iter().find(|failure| failure.contains("(R-1"));
-                impure.cloned().or_else(|| {
+                run.impure.clone().or_else(|| {
                     (again.transcript != run.transcript).then(|| "the same story went otherwise the second time".into())
                 })
             }

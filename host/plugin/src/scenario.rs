@@ -96,6 +96,8 @@ pub struct Run {
     pub fault: Option<FaultClass>,
     /// It ended because the plugin never came to rest: too many calls without time passing.
     pub restless: bool,
+    /// The first of the failures that show that the plugin knows more than it is told: R-1.
+    pub impure: Option<String>,
     /// What was counted, such as `rotations`.
     pub counts: BTreeMap<&'static str, u64>,
     /// A recovery strategy's plan came to its end.
@@ -226,6 +228,7 @@ struct Script {
     round_trip: bool,
     /// It never comes to rest: too many calls without time passing.
     restless: bool,
+    impure: Option<String>,
 }
 
 impl Script {
@@ -242,6 +245,12 @@ impl Script {
         let failure = failure.into();
         self.line(&format!("  FAILS     {failure}"));
         self.failures.push(failure);
+    }
+
+    /// The same question had two answers.
+    fn impure(&mut self, failure: &str) {
+        self.fail(failure);
+        self.impure.get_or_insert_with(|| failure.to_owned());
     }
 
     fn count(&mut self, what: &'static str, by: u64) {
@@ -316,8 +325,8 @@ impl Script {
         if expect.round_trip && !self.round_trip {
             self.fail("no raw batch made the round trip");
         }
-        let Self { text, failures, fault, restless, counts, finished, .. } = self;
-        Run { transcript: text, failures, fault, restless, counts, finished }
+        let Self { text, failures, fault, restless, impure, counts, finished, .. } = self;
+        Run { transcript: text, failures, fault, restless, impure, counts, finished }
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use farseal_core::record::{Header, Kind};
 use farseal_core::units::{BlockCount, Extent, Lba, Sequence};
 
-use self::live::Live;
+use self::live::{Live, Tally};
 use super::checkpoint::{Checkpoint, Loaded};
 use super::log::Location;
 use super::zeroes::Zeroes;
@@ -297,13 +297,14 @@ impl Index {
             let chunk = self.groups[narrow(number / GROUP_CHUNKS)].get_or_insert_with(empty_group)
                 [narrow(number % GROUP_CHUNKS)]
             .get_or_insert_with(|| Box::new(Chunk::filled(zeroes.get(number).unwrap_or_default())));
-            let before = chunk.data;
+            let (before, mut tally) = (chunk.data, Tally::default());
             for lba in at..until {
                 if let Some(old) = chunk.put(narrow(lba % CHUNK_BLOCKS), slot) {
-                    self.live.replaced(old, slot);
+                    tally.replaced(&mut self.live, old, slot);
                 }
                 slot.order += step;
             }
+            tally.end(&mut self.live);
             let (data, touched) = (chunk.data, std::mem::replace(&mut chunk.touched, true));
             self.present = self.present + data - before;
             if !touched {

@@ -20,22 +20,9 @@ impl Live {
         self.blocks.get(&segment).copied().unwrap_or_default()
     }
 
-    pub(super) fn replaced(&mut self, old: Slot, new: Slot) {
-        let (old, new) = [old, new].map(|slot| (slot.kind() == DATA).then(|| slot.segment())).into();
-        if old == new {
-            return;
-        }
-        if let Some(segment) = old {
-            self.take(segment, 1);
-        }
-        if let Some(segment) = new {
-            *self.blocks.entry(segment).or_default() += 1;
-        }
-    }
-
     pub(super) fn add_chunk(&mut self, chunk: &Chunk) {
         for (segment, blocks) in by_segment(chunk) {
-            *self.blocks.entry(segment).or_default() += blocks;
+            self.give(segment, blocks);
         }
     }
 
@@ -45,6 +32,10 @@ impl Live {
         }
     }
 
+    fn give(&mut self, segment: u32, blocks: u64) {
+        *self.blocks.entry(segment).or_default() += blocks;
+    }
+
     fn take(&mut self, segment: u32, blocks: u64) {
         if let Some(left) = self.blocks.get_mut(&segment) {
             *left = left.saturating_sub(blocks);
@@ -52,6 +43,44 @@ impl Live {
                 self.blocks.remove(&segment);
             }
         }
+    }
+}
+
+/// What neighbouring slots change: they mostly lie in one segment, and are counted there together.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    lost: Option<(u32, u64)>,
+    gained: Option<(u32, u64)>,
+}
+
+impl Tally {
+    pub(super) fn replaced(&mut self, live: &mut Live, old: Slot, new: Slot) {
+        if let Some((segment, blocks)) = count(&mut self.lost, old) {
+            live.take(segment, blocks);
+        }
+        if let Some((segment, blocks)) = count(&mut self.gained, new) {
+            live.give(segment, blocks);
+        }
+    }
+
+    /// What is gained goes first: a segment is never below nothing.
+    pub(super) fn end(self, live: &mut Live) {
+        self.gained.into_iter().for_each(|(segment, blocks)| live.give(segment, blocks));
+        self.lost.into_iter().for_each(|(segment, blocks)| live.take(segment, blocks));
+    }
+}
+
+/// Adds a block to the run of its segment; gives back the run before, if this is another segment.
+fn count(run: &mut Option<(u32, u64)>, slot: Slot) -> Option<(u32, u64)> {
+    if slot.kind() != DATA {
+        return None;
+    }
+    match run {
+        Some((segment, blocks)) if *segment == slot.segment() => {
+            *blocks += 1;
+            None
+        }
+        _ => run.replace((slot.segment(), 1)),
     }
 }
 
@@ -107,13 +136,14 @@ impl Index {
                 continue;
             };
             if let Some(chunk) = &mut group[narrow(number % GROUP_CHUNKS)] {
-                let mut changed = false;
+                let (mut tally, mut changed) = (Tally::default(), false);
                 for slot in chunk.slots.iter_mut().filter(|slot| mine(slot)) {
                     let old = *slot;
                     slot.location = to.pack();
-                    self.live.replaced(old, *slot);
+                    tally.replaced(&mut self.live, old, *slot);
                     changed = true;
                 }
+                tally.end(&mut self.live);
                 if changed && !std::mem::replace(&mut chunk.touched, true) {
                     self.touch(number);
                 }
