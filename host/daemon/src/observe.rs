@@ -6,7 +6,8 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
-use farseal_core::units::Millis;
+use farseal_core::group::Status as GroupWriter;
+use farseal_core::units::{Millis, WallTime};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -109,8 +110,49 @@ pub fn metrics(status: &NodeStatus) -> String {
             }
         }
     }
+    groups(&mut out, status);
     plugins(&mut out, status);
     out
+}
+
+/// The groups of several pairs that are written at this site, as the lead said last.
+fn groups(out: &mut String, status: &NodeStatus) {
+    type Sample = fn(&GroupWriter, WallTime) -> Option<f64>;
+    let samples: [(&str, &str, &str, Sample); 7] = [
+        ("farseal_group_cuts_total", "counter", "Cuts that were made since the lead started.", |group, _| {
+            Some(float(group.made))
+        }),
+        ("farseal_group_cuts_abandoned_total", "counter", "Cuts that were given up since then.", |group, _| {
+            Some(float(group.abandoned))
+        }),
+        ("farseal_group_last_cut_age_seconds", "gauge", "Since the last cut that was made.", |group, now| {
+            group.last.map(|last| seconds(now.since(last.wall)))
+        }),
+        ("farseal_group_exposure_seconds", "gauge", "How old what the copies would give is.", |group, _| {
+            group.exposure.map(seconds)
+        }),
+        ("farseal_group_hold_seconds", "gauge", "For how long the last cut withheld answers.", |group, _| {
+            group.held.map(seconds)
+        }),
+        (
+            "farseal_group_pairs_missing",
+            "gauge",
+            "Pairs that cannot be reached, or do not follow in order.",
+            |group, _| Some(float(u64::try_from(group.missing.len() + group.not_in_order.len()).unwrap_or(u64::MAX))),
+        ),
+        ("farseal_group_paused", "gauge", "1 while the group is paused at one cut, at both sites.", |group, _| {
+            Some(truth(group.settled))
+        }),
+    ];
+    let Some(site) = &status.site else { return };
+    for (name, kind, help, sample) in samples {
+        head(out, name, kind, help);
+        for group in site.groups.iter().filter(|group| group.pairs.len() > 1) {
+            if let Some(value) = group.writes.as_ref().and_then(|writes| sample(writes, status.now)) {
+                let _ = writeln!(out, "{name}{{group={:?}}} {value}", label(&group.name));
+            }
+        }
+    }
 }
 
 /// No call counts: a disguise is called when a key travels.

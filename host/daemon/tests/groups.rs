@@ -128,8 +128,9 @@ fn a_group_stops_and_goes_on_as_one() {
     std::thread::sleep(Duration::from_millis(600));
     assert_eq!(rig.site_of(rig.main(0))["groups"][0]["writes"]["made"], paused["made"], "no cut is made meanwhile");
     rig.restart_main(0);
-    rig.wait_for_site(rig.main(0), "the pause is remembered", |site| {
-        site["groups"][0]["writes"]["phase"]["is"] == "paused"
+    rig.wait_for_site(rig.main(0), "the pause is remembered, at its cut", |site| {
+        let writes = &site["groups"][0]["writes"];
+        writes["settled"] == true && writes["phase"]["cut"] == paused["phase"]["cut"]
     });
     rig.main(0).farseal(&["resume", "--group", "default"]).unwrap();
     rig.wait_for_copied_cuts(2);

@@ -138,7 +138,13 @@ pub enum Phase {
     #[default]
     Running,
     /// Every lane stops, or has stopped, behind this cut; none goes on before resume.
-    Paused { cut: CutNumber, lanes: u16 },
+    Paused {
+        cut: CutNumber,
+        lanes: u16,
+        /// Every lane has stopped and the copy held the cut: it is kept until resume, whoever restarts.
+        #[serde(default)]
+        settled: bool,
+    },
 }
 
 /// Why a command was not carried out.
@@ -175,6 +181,10 @@ pub enum Event {
         not_in_order: Vec<PairId>,
     },
     Complete,
+    /// A restart in the middle of the pause at this cut left it unfinished: the lanes go on and stop at another.
+    PausedAnew {
+        cut: CutNumber,
+    },
 }
 
 /// A cut that was made.
@@ -195,6 +205,9 @@ pub struct Status {
     pub last: Option<Made>,
     pub made: u64,
     pub abandoned: u64,
+    /// For how long the last cut withheld answers, from the first lane's opening to the last one's release.
+    #[serde(default)]
+    pub held: Option<Millis>,
     /// The last cut that the copy holds in full, as far as is known here.
     pub copied: Option<CutNumber>,
     /// How old what the copy would give is: since the last cut that it holds was opened. Zero where nothing was written
@@ -204,7 +217,8 @@ pub struct Status {
 
 #[derive(Clone, Debug)]
 struct Demand {
-    ticket: Ticket,
+    /// None: nobody waits for the answer.
+    ticket: Option<Ticket>,
     name: Option<CutName>,
     pause: bool,
     tries: u32,
@@ -231,6 +245,7 @@ pub struct Coordinator {
     made: u64,
     abandoned: u64,
     in_a_row: u64,
+    held: Option<Millis>,
     last: Option<Made>,
     /// Made cuts, and when they were opened, from the last that the copy holds on.
     history: VecDeque<(CutNumber, Instant)>,
@@ -252,6 +267,7 @@ impl Coordinator {
             made: 0,
             abandoned: 0,
             in_a_row: 0,
+            held: None,
             last: None,
             history: VecDeque::new(),
             told: (Vec::new(), Vec::new()),
@@ -291,6 +307,7 @@ impl Coordinator {
             last: self.last,
             made: self.made,
             abandoned: self.abandoned,
+            held: self.held,
             copied,
             exposure: self.exposure(now, copied),
         }
@@ -346,7 +363,7 @@ impl Coordinator {
             self.abandon(vec![lane]);
         }
         self.lanes.insert(lane, Some(standing));
-        if let Phase::Paused { cut, lanes } = self.phase {
+        if let Phase::Paused { cut, lanes, .. } = self.phase {
             self.outputs.push_back(Output::Confirm { lane, cut, lanes, name: None });
             if standing.pause == PauseState::Running {
                 self.outputs.push_back(Output::Pause { lane });
@@ -378,7 +395,7 @@ impl Coordinator {
         } else if self.wanted.len() >= CUTS_WANTED_MAX {
             Refusal::TooMany
         } else {
-            return self.wanted.push_back(Demand { ticket, name, pause, tries: 0 });
+            return self.wanted.push_back(Demand { ticket: Some(ticket), name, pause, tries: 0 });
         };
         self.answer(ticket, Err(refusal));
     }
@@ -399,6 +416,7 @@ impl Coordinator {
     }
 
     fn proceed(&mut self, now: Now, numbers: &mut Numbers) {
+        self.settle();
         match &self.stage {
             Stage::Idle => self.begin(now, numbers),
             Stage::Opening { waiting, .. } if waiting.is_empty() => self.release(now),
@@ -480,6 +498,7 @@ impl Coordinator {
         };
         self.made += 1;
         self.in_a_row = 0;
+        self.held = Some(now.instant.since(opened.instant));
         self.last = Some(Made { cut, wall: opened.wall });
         self.history.push_back((cut, opened.instant));
         let lanes = self.count();
@@ -489,7 +508,7 @@ impl Coordinator {
         }
         let pauses = demand.as_ref().is_some_and(|demand| demand.pause);
         if pauses {
-            self.phase = Phase::Paused { cut, lanes };
+            self.phase = Phase::Paused { cut, lanes, settled: false };
             self.outputs.push_back(Output::Persist { phase: self.phase });
         }
         self.tell_all(|lane| Output::Confirm { lane, cut, lanes, name: name.clone() });
@@ -554,8 +573,8 @@ impl Coordinator {
         self.outputs.extend(there.map(|(lane, _)| word(*lane)));
     }
 
-    fn answer(&mut self, ticket: Ticket, result: Result<CutNumber, Refusal>) {
-        self.outputs.push_back(Output::Answer { ticket, result });
+    fn answer(&mut self, ticket: impl Into<Option<Ticket>>, result: Result<CutNumber, Refusal>) {
+        self.outputs.extend(ticket.into().map(|ticket| Output::Answer { ticket, result }));
     }
 
     /// Who cannot be spoken to, and who is not in order.
@@ -601,11 +620,32 @@ impl Coordinator {
     }
 
     fn settled(&self) -> bool {
-        let Phase::Paused { cut, .. } = self.phase else { return false };
-        let stopped = |standing: &Option<LaneStanding>| {
-            standing.is_some_and(|standing| standing.pause == PauseState::Paused && standing.copied.boundary >= cut)
-        };
+        matches!(self.phase, Phase::Paused { settled: true, .. }) && self.stopped()
+    }
+
+    fn stopped(&self) -> bool {
+        let stopped = |standing: &Option<LaneStanding>| standing.is_some_and(|lane| lane.pause == PauseState::Paused);
         self.lanes.values().all(stopped)
+    }
+
+    /// Every lane has stopped. Either the copy holds the cut; or a restart in the middle of the pause took the cut from a
+    /// lane, or from what is known of it, and as nothing is sent any more it never comes: all go on, and stop anew.
+    fn settle(&mut self) {
+        let Phase::Paused { cut, lanes, settled: false } = self.phase else { return };
+        if !self.stopped() {
+            return;
+        }
+        if self.lanes.values().flatten().all(|lane| lane.copied.boundary >= cut) {
+            self.phase = Phase::Paused { cut, lanes, settled: true };
+            self.outputs.push_back(Output::Persist { phase: self.phase });
+            return;
+        }
+        self.phase = Phase::Running;
+        self.outputs.push_back(Output::Persist { phase: self.phase });
+        self.outputs.push_back(Output::Event(Event::PausedAnew { cut }));
+        self.tell_all(|lane| Output::Resume { lane });
+        self.lanes.values_mut().flatten().for_each(|lane| lane.pause = PauseState::Running);
+        self.wanted.push_front(Demand { ticket: None, name: None, pause: true, tries: 0 });
     }
 
     fn forget_history(&mut self) {

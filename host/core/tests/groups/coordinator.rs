@@ -242,12 +242,46 @@ fn all_lanes_stop_at_one_cut_and_one_that_comes_back_stops_there_too() {
 
 #[test]
 fn a_lead_that_restarts_knows_the_pause_and_gives_no_number_again() {
-    let mut group = Group::new(2, Phase::Paused { cut: CutNumber(9), lanes: 2 });
+    let mut group = Group::new(2, Phase::Paused { cut: CutNumber(9), lanes: 2, settled: true });
     assert!(group.joined(1, GOOD).starts_with("confirm 9 A, pause A"));
     group.joined(2, LaneStanding { newest: CutNumber(5_000), ..GOOD });
     let does = group.wants(Command::Resume);
     assert!(does.starts_with("persist running, resume A, resume B, answer 7 cut 9"), "{does}");
     assert!(does.ends_with("open 5001 A, open 5001 B"), "a lane's order holds 5000: {does}");
+}
+
+/// A lane that has stopped, and what its copy is known to hold.
+fn stopped(boundary: u64) -> LaneStanding {
+    let copied = CutCopied { boundary: CutNumber(boundary), confirmed: CutNumber(boundary) };
+    LaneStanding { pause: PauseState::Paused, copied, newest: CutNumber(9), ..GOOD }
+}
+
+#[test]
+fn a_pause_that_a_restart_cut_short_is_begun_anew_and_ends() {
+    let mut group = Group::new(2, Phase::Paused { cut: CutNumber(9), lanes: 2, settled: false });
+    // One lane kept what its copy holds, the other began anew and cannot know: nothing more is sent that would tell.
+    group.joined(1, stopped(9));
+    let does = group.joined(2, stopped(0));
+    assert!(does.contains("persist running") && does.contains("resume A, resume B"), "{does}");
+    assert!(does.ends_with("open 10 A, open 10 B"), "{does}");
+    group.opened(1, 10);
+    group.opened(2, 10);
+    group.released(1, 10, true);
+    let does = group.released(2, 10, true);
+    assert_eq!(does, "persist paused at 10, confirm 10 A, confirm 10 B, pause A, pause B");
+    group.stands(1, stopped(10));
+    assert!(!group.coordinator.status(Now::default()).settled);
+    assert_eq!(group.stands(2, stopped(10)), "persist paused at 10");
+    assert!(group.coordinator.status(Now::default()).settled);
+}
+
+#[test]
+fn a_pause_that_was_reached_stays_at_its_cut_whoever_restarts() {
+    let mut group = Group::new(2, Phase::Paused { cut: CutNumber(9), lanes: 2, settled: true });
+    group.joined(1, stopped(0));
+    let does = group.joined(2, stopped(0));
+    assert!(!does.contains("resume"), "{does}");
+    assert!(group.coordinator.status(Now::default()).settled);
 }
 
 #[test]

@@ -385,6 +385,11 @@ impl Lead {
                 let (missing, not_in_order) = (copied_from(missing), copied_from(not_in_order));
                 tracing::warn!(group = name, missing, not_in_order, "no cut is made of the group until all follow");
             }
+            Event::PausedAnew { cut } => tracing::warn!(
+                group = name,
+                cut = cut.0,
+                "a restart left the pause at this cut unfinished: the pairs go on, and stop at another one"
+            ),
             Event::Complete => tracing::info!(group = name, "all pairs of the group follow"),
         }
     }

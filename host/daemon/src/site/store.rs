@@ -217,7 +217,7 @@ mod tests {
         let (pair, other) = (PairId([1; 16]), PairId([2; 16]));
         let known = KnownPair { name: "one".into(), node: "main-1".into(), group: "default".into() };
         let mut record = GroupRecord {
-            phase: Phase::Paused { cut: CutNumber(7), lanes: 2 },
+            phase: Phase::Paused { cut: CutNumber(7), lanes: 2, settled: true },
             held: CutNumber(6),
             taking_over: Some(CutNumber(7)),
             ..GroupRecord::default()
