@@ -69,7 +69,7 @@ impl Operator for Fake {
                 | PairCommand::Suspect(_)
                 | PairCommand::Pause(_)
                 | PairCommand::Rejoin
-                | PairCommand::SwapSides
+                | PairCommand::SwapSides(_)
                 | PairCommand::TakeBack
                 | PairCommand::Branch(_)
                 | PairCommand::TakeOver(_)

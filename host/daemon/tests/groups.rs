@@ -118,6 +118,8 @@ fn a_group_stops_and_goes_on_as_one() {
     rig.wait_for_copied_cuts(1);
     let refused = rig.main(0).farseal(&["pause", "lane-1"]).unwrap_err().to_string();
     assert!(refused.contains("farseal pause --group default"), "{refused}");
+    let refused = rig.main(0).farseal(&["swap", "lane-1"]).unwrap_err().to_string();
+    assert!(refused.contains("in group default with others") && refused.contains("lane-1 --alone"), "{refused}");
     rig.main(0).farseal(&["pause", "--group", "default", "--wait"]).unwrap();
     let status =
         rig.wait_for_site(rig.main(0), "the pause of all", |site| site["groups"][0]["writes"]["settled"] == true);

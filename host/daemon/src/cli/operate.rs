@@ -9,7 +9,9 @@ use farseal_core::units::{Epoch, Millis};
 use super::failure::{Exit, Failure};
 use super::{Place, agreed, say, wait_for};
 use crate::config::units::{SPAN_FORM, parse_span};
-use crate::control::api::{CommandReply, GroupCommand, PairCommand, Pause, Rotate, SetMode, Suspect, TakeOver};
+use crate::control::api::{
+    CommandReply, GroupCommand, PairCommand, Pause, Rotate, SetMode, Suspect, SwapSides, TakeOver,
+};
 
 /// One variant for each command.
 #[derive(Debug, Subcommand)]
@@ -93,6 +95,9 @@ pub(super) enum Operate {
     Swap {
         /// The pair.
         pair: String,
+        /// Without the others of its group: it makes no common points until they have changed sides, too.
+        #[arg(long)]
+        alone: bool,
     },
     /// After a swap that the other site never answered, and only where it is lost for good: write here again.
     TakeBack {
@@ -226,7 +231,7 @@ fn told(command: Operate) -> Result<Told, Failure> {
         Operate::Suspect { pair, epoch } => (pair, PairCommand::Suspect(Suspect { epoch: Epoch(epoch) })),
         Operate::Mode { pair, mode } => (pair, PairCommand::SetMode(SetMode { mode: mode.into() })),
         Operate::Rejoin { pair } => (pair, PairCommand::Rejoin),
-        Operate::Swap { pair } => (pair, PairCommand::SwapSides),
+        Operate::Swap { pair, alone } => (pair, PairCommand::SwapSides(SwapSides { alone })),
         Operate::TakeBack { pair, yes } => {
             if !yes {
                 confirm_take_back(&pair)?;

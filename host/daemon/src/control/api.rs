@@ -340,7 +340,7 @@ pub enum PairCommand {
     /// Become the keeper of the history of the site that took over.
     Rejoin,
     /// Hand over to the other site, which holds everything, and become its keeper.
-    SwapSides,
+    SwapSides(SwapSides),
     /// Write here again after handing over to a site that never answered, as a newer generation than it was asked to take.
     TakeBack,
     /// What this site wrote and no history has.
@@ -408,6 +408,14 @@ pub struct CutParameters {
 pub struct ForgetParameters {
     /// The pair whose node is gone for good.
     pub pair: String,
+}
+
+/// Parameters of `swap-sides`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct SwapSides {
+    /// Without the others of its group: it makes no common points until they have changed sides, too.
+    pub alone: bool,
 }
 
 /// Parameters of `takeover`.
@@ -544,7 +552,7 @@ impl PairCommand {
             Self::AddPreset(_) => "preset-add",
             Self::RemovePreset(_) => "preset-remove",
             Self::Rejoin => "rejoin",
-            Self::SwapSides => "swap-sides",
+            Self::SwapSides(_) => "swap-sides",
             Self::TakeBack => "take-back",
             Self::Branch(_) => "branch",
             Self::TakeOver(_) => "takeover",

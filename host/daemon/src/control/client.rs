@@ -118,7 +118,7 @@ impl Client {
             PairCommand::Seed(parameters) => json(parameters)?,
             PairCommand::Resume
             | PairCommand::Rejoin
-            | PairCommand::SwapSides
+            | PairCommand::SwapSides(_)
             | PairCommand::TakeBack
             | PairCommand::Scrub
             | PairCommand::CopyAll => Vec::new(),

@@ -31,7 +31,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::api::{
     AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, ForgetParameters, GroupCommand, PairCommand, Pause,
-    RemovePreset, Rotate, SeedCommand, SetMode, SetTransfer, Suspect, Swap, TakeOver, Throttle, Verify,
+    RemovePreset, Rotate, SeedCommand, SetMode, SetTransfer, Suspect, Swap, SwapSides, TakeOver, Throttle, Verify,
 };
 use super::operator::{CommandError, Operator};
 use crate::observe;
@@ -204,7 +204,7 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "preset-add" => PairCommand::AddPreset(parameters::<AddPreset>(verb, body)?),
         "preset-remove" => PairCommand::RemovePreset(parameters::<RemovePreset>(verb, body)?),
         "rejoin" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Rejoin)?,
-        "swap-sides" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::SwapSides)?,
+        "swap-sides" => PairCommand::SwapSides(parameters::<SwapSides>(verb, body)?),
         "take-back" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::TakeBack)?,
         "branch" => PairCommand::Branch(parameters::<BranchCommand>(verb, body)?),
         "takeover" => PairCommand::TakeOver(parameters::<TakeOver>(verb, body)?),

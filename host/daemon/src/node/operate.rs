@@ -16,7 +16,7 @@ use super::pair::{PairNode, Side};
 use crate::config::PluginChoice;
 use crate::control::api::{
     CommandReply, GroupCommand, NodeStatus, PairCommand, Pause, PluginSlot, PluginStatus, Role, Rotate, SiteView, Swap,
-    TakeOver,
+    SwapSides, TakeOver,
 };
 use crate::control::operator::{BoxFuture, CommandError, Operator};
 use crate::lane::Event as LaneEvent;
@@ -37,7 +37,10 @@ impl Operator for Node {
         let name = pair.to_owned();
         Box::pin(async move {
             let pair = found.ok_or(CommandError::NoSuchPair { pair: name })?;
-            if let PairCommand::TakeOver(TakeOver { alone }) | PairCommand::Pause(Pause { alone, .. }) = &command {
+            if let PairCommand::TakeOver(TakeOver { alone })
+            | PairCommand::SwapSides(SwapSides { alone })
+            | PairCommand::Pause(Pause { alone, .. }) = &command
+            {
                 self.must_be_alone(&pair, *alone, command.name())?;
             }
             if command == PairCommand::Resume {
@@ -105,7 +108,7 @@ impl PairNode {
             PairCommand::AddPreset(add) => self.add_preset(add),
             PairCommand::RemovePreset(remove) => self.remove_preset(&remove),
             PairCommand::Rejoin => self.rejoin().await,
-            PairCommand::SwapSides => self.swap_sides().await,
+            PairCommand::SwapSides(_) => self.swap_sides().await,
             PairCommand::TakeBack => self.take_back().await,
             PairCommand::Branch(command) => self.branch(command).await,
             PairCommand::TakeOver(_) => self.take_over().await,

@@ -34,7 +34,7 @@ impl PairNode {
     pub(super) async fn must_fit_a_seed(&self, command: &PairCommand) -> Result<(), CommandError> {
         let waits = matches!(command, PairCommand::SetMode(SetMode { mode }) if *mode != Mode::Async);
         let promises =
-            waits || matches!(command, PairCommand::Pause(_) | PairCommand::SwapSides | PairCommand::Verify(_));
+            waits || matches!(command, PairCommand::Pause(_) | PairCommand::SwapSides(_) | PairCommand::Verify(_));
         let Side::Primary(_) = self.side() else { return Ok(()) };
         if promises && let Some(seed) = self.look().await?.seed {
             let state = if seed.shipped.is_some() { "waiting for its seed" } else { "being exported to a disk" };
