@@ -95,15 +95,19 @@ impl PairNode {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|_| failed("the random source failed"))?;
         let seed = Seed { id: to_hex(&id), directory: to.clone(), shipped: None };
+        let lineage = Control::load(&self.makings.directory()).map_err(|error| failed(&error.to_string()))?.lineage;
         self.makings.link.stop_dialling();
-        keep(&lane, Some(seed.clone())).await?;
+        if let Err(error) = keep(&lane, Some(seed.clone())).await {
+            self.makings.dial(&lane, lineage);
+            return Err(error);
+        }
         let (makings, writer) = (Arc::clone(&self.makings), Arc::clone(&lane));
-        let lineage = Control::load(&makings.directory()).map_err(|error| failed(&error.to_string()))?.lineage;
         let begun = tokio::task::spawn_blocking(move || makings.export_seed(&writer, seed, lineage)).await;
         if let Err(error) = begun.map_err(|error| failed(&error.to_string()))? {
-            keep(&lane, None).await?;
+            // Nothing was acknowledged yet: what is owed now was owed before.
+            let kept = keep(&lane, None).await;
             self.makings.dial(&lane, lineage);
-            return Err(failed(&error.to_string()));
+            return kept.and(Err(failed(&error.to_string())));
         }
         let message = format!("the first copy goes to {}; initiators go on writing", to.display());
         let next = Some(format!("`farseal status {name} --watch` until the seed is on the disk; then ship it"));
