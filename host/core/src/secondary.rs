@@ -402,6 +402,7 @@ impl Secondary {
         self.take(now, input);
         self.proceed(now);
         assert!(self.offered <= self.durable.contiguous(), "only what is durable is offered");
+        debug_assert!(self.seen.contiguous() >= self.durable.contiguous(), "what is durable has come");
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -868,12 +869,18 @@ impl Secondary {
         }
     }
 
+    /// What has come is what is durable, also behind gaps that the order has not reached yet. Where a gap begins it counts,
+    /// and not what it gave up, as in [`Self::advance`].
     fn see_what_is_durable(&mut self) {
-        let contiguous = self.durable.contiguous();
-        let skipped = self.gaps.get(&contiguous.next()).map_or(contiguous, |gap| gap.header.sequence);
-        self.seen = Window::from(skipped);
+        self.seen = Window::from(self.durable.contiguous());
         self.durable.above().for_each(|sequence| self.seen.restore(sequence, ()));
-        while self.seen.advance().is_some() {}
+        loop {
+            match self.gaps.get(&self.seen.contiguous().next()) {
+                Some(gap) => self.seen.skip_to(gap.header.sequence),
+                None if self.seen.advance().is_some() => {}
+                None => break,
+            }
+        }
     }
 
     fn close_paths(&mut self) {

@@ -2,6 +2,7 @@
 
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Attach, HandOver, KeyRefusal};
+use farseal_core::limits::WINDOW_RECORDS_MAX;
 use farseal_core::lineage::Lineage;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{Header, Kind};
@@ -292,4 +293,22 @@ fn every_event_in_every_state_of_the_secondary() {
         }
     }
     snapshot("secondary", &table(&steps));
+}
+
+/// What was seen stayed at the gap that the order had passed, and a window later every record was too far out of order.
+#[test]
+fn a_restart_sees_behind_a_gap_that_does_not_join_what_its_checkpoint_knew() {
+    let kinds = [(Kind::Key, 1, 0), (Kind::Data, 2, 0), (Kind::Gap, 10, 3), (Kind::Key, 11, 0), (Kind::Data, 12, 0)];
+    let above = kinds.map(|(kind, sequence, aux)| (header(kind, sequence, aux), Digest([1; 32])));
+    let recovered = Recovered { generation: Generation(1), above: above.to_vec(), ..Recovered::fresh() };
+    let mut site = Site { secondary: Secondary::new(at(0), SETTINGS, recovered), does: Vec::new(), stored: 0 };
+    site.checked(1, 1);
+    site.checked(11, 2);
+    site.attach();
+    assert_eq!(site.does.last().unwrap(), "welcome 12");
+    for sequence in 13..13 + 2 * WINDOW_RECORDS_MAX {
+        let digest = Digest([2; 32]);
+        site.tell(0, Input::Record { path: Path(0), header: header(Kind::Data, sequence, 0), digest });
+    }
+    assert!(!site.does.iter().any(|did| did == "close path"), "the window follows what came");
 }
