@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use farseal_core::record::{Header, Kind};
+use farseal_core::record::Kind;
 use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Lba, Sequence};
 use farseal_plugin::wit::recovery as wit;
 use serde::{Deserialize, Serialize};
@@ -102,16 +102,15 @@ impl CopySource {
         let sequence = run.place.sequence;
         let lba = run.first;
         let missing = || Unopened::NotAuthentic { lba, sequence };
-        let blocks = u32::try_from(run.blocks).map_err(|_| missing())?;
-        let (first, count) = if run.place.kind == Kind::Data { (run.place.block, blocks) } else { (0, 1) };
-        let part = self.reader.part(run.place.location, first, count).map_err(|error| {
+        let extent = Extent::new(run.first, BlockCount(run.blocks)).ok_or_else(missing)?;
+        let part = run.place.part(&self.reader, extent).map_err(|error| {
             tracing::error!(%lba, %sequence, %error, "a record of the copy cannot be read");
             match error {
                 ReadError::Store(error) => Unopened::Store(error),
                 ReadError::NotThere(_) | ReadError::Damaged { .. } | ReadError::NoSuchBlock { .. } => missing(),
             }
         })?;
-        let skip = expected(&part.header, run).ok_or_else(missing)?;
+        let part = part.ok_or_else(missing)?;
         let mut tags = Vec::from(part.tags);
         if part.header.kind != Kind::Data {
             // Zeroes are believed only when their tag is right: a forged one would hide data.
@@ -119,11 +118,11 @@ impl CopySource {
             into.fill(0);
             return Ok(());
         }
-        if skip != first || part.blocks.len() != into.len() {
+        if part.blocks.len() != into.len() {
             return Err(missing());
         }
         into.copy_from_slice(&part.blocks);
-        unsealer.open(&part.header, skip, into, &mut tags).map_err(|error| unopened(lba, sequence, &error))
+        unsealer.open(&part.header, run.place.block, into, &mut tags).map_err(|error| unopened(lba, sequence, &error))
     }
 
     fn unsealer(&self, lba: Lba) -> Result<Unsealer, Unopened> {
@@ -182,16 +181,6 @@ impl BlockSource for CopySource {
     fn is_based(&self) -> bool {
         self.based
     }
-}
-
-/// Where in its record the run begins, if the record is the one that the index meant.
-fn expected(header: &Header, run: &Run) -> Option<u32> {
-    let extent = header.extent()?;
-    let last = Lba(run.first.0 + run.blocks - 1);
-    if header.sequence != run.place.sequence || !extent.contains(run.first) || !extent.contains(last) {
-        return None;
-    }
-    u32::try_from(run.first.0 - extent.first().0).ok()
 }
 
 fn unopened(lba: Lba, sequence: Sequence, error: &UnsealError) -> Unopened {

@@ -2,10 +2,11 @@
 //!
 //! Records are appended as they come and acknowledged when the log is durable; the index follows in their order. Keys
 //! are checked on a thread of their own, and what is no more read of the log is compacted away on another ([`compact`]).
-//! Nothing here opens a block: that begins with a takeover, when log, index and
-//! ledger are handed over as they are and nothing is added to them any more.
+//! Nothing here opens a block: that begins with a takeover, when log, index and ledger are handed over as they are and
+//! nothing is added to them any more.
 
 mod compact;
+pub(crate) mod inspect;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,8 +42,6 @@ use crate::store::home::Home;
 use crate::store::index::{Index, IndexError};
 use crate::store::log::{CompactError, Location, Log, LogError, LogReader, Logged};
 use crate::store::{StoreError, files};
-
-pub(crate) mod inspect;
 
 /// How many events are taken from the inbox before the log is written out.
 const INBOX_BATCH: usize = 256;
@@ -605,7 +604,8 @@ impl Runner {
 
     fn checkpoint(&mut self) {
         self.write_out();
-        let (blob, frontier) = (self.state(), self.frontier());
+        let frontier = self.frontier();
+        let blob = self.state(frontier);
         let Some(index) = &mut self.index else { return };
         match index.checkpoint(&blob) {
             Ok(()) => {
@@ -620,8 +620,8 @@ impl Runner {
         self.drop_replaced(&blob);
     }
 
-    /// The state of the order, as it is kept beside the index.
-    fn state(&self) -> Vec<u8> {
+    /// The state of the order, as it is kept beside the index; what lies before `scan_from` is in the index.
+    fn state(&self, scan_from: Location) -> Vec<u8> {
         let (contiguous, chain) = self.secondary.durable();
         let (_, group_through) = self.secondary.limit();
         let checkpoint = Checkpoint {
@@ -634,7 +634,7 @@ impl Runner {
             group_cut: self.secondary.group_cut(),
             group_cuts: self.secondary.cuts().clone(),
             gap_chain: Some(self.secondary.gap_chain()),
-            scan_from: self.frontier().pack(),
+            scan_from: scan_from.pack(),
         };
         serde_json::to_vec(&checkpoint).unwrap_or_default()
     }

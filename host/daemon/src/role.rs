@@ -107,6 +107,17 @@ pub enum Standing {
 }
 
 impl Control {
+    /// A site that writes over its image alone, with a lane of its own folder below the pair's, and keeps nothing.
+    pub fn writing(lineage: Lineage, folder: String, epoch_floor: Epoch) -> Self {
+        Self {
+            generation: lineage.generation,
+            lineage: Some(lineage),
+            writes: Some(Writes { folder }),
+            epoch_floor,
+            ..Self::default()
+        }
+    }
+
     /// A new pair has no file.
     pub fn load(directory: &Path) -> Result<Self, ControlError> {
         let path = directory.join("control.json");

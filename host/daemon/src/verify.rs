@@ -80,7 +80,9 @@ impl Answers {
     pub fn came(&self, id: u64, answer: Vec<u8>) {
         if id != 0 && self.open.compare_exchange(id, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-            sender.iter().for_each(|sender| _ = sender.send((id, answer.clone())));
+            if let Some(sender) = sender.as_ref() {
+                let _ = sender.send((id, answer));
+            }
         }
     }
 

@@ -12,32 +12,16 @@ mod nbd_client;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../../xtask/src/site.rs"]
 mod site;
+#[path = "support/sites.rs"]
+mod sites;
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use built::{farseal, plugins};
 use line::{Line, hands_over};
 use nbd_client::Client;
 use site::{PairTerms, Site, Stage, Status, free_port, wait_for};
-
-const PAIR: &str = "vault";
-const BLOCK: u64 = 4096;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Two paired nodes that can reach each other and copy.
-fn sites(purpose: &str) -> (Rc<Stage>, Site, Site) {
-    let stage = Stage::new(purpose).unwrap();
-    let mut main = Site::init(&stage, farseal(), plugins(), "main").unwrap();
-    let mut remote = Site::init(&stage, farseal(), plugins(), "remote").unwrap();
-    let (volume, listen) = (main.dir.join("volume.img"), format!("127.0.0.1:{}", free_port().unwrap()));
-    let options = ["--listen", &listen];
-    main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options }).unwrap();
-    remote.start().unwrap();
-    main.start().unwrap();
-    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
-    (stage, main, remote)
-}
+use sites::{BLOCK, PAIR, PATIENCE, sites};
 
 fn client(site: &Site) -> Client {
     wait_for(&format!("the export of {}", site.name), PATIENCE, || Ok(Client::connect(&site.socket(), PAIR).ok()))

@@ -10,29 +10,20 @@ mod nbd_client;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../../xtask/src/site.rs"]
 mod site;
+#[expect(dead_code, reason = "here a pair is not safe before it is at rest")]
+#[path = "support/sites.rs"]
+mod sites;
 
-use std::time::Duration;
-
-use built::{farseal, plugins};
 use nbd_client::Client;
-use site::{PairTerms, Site, Stage, free_port, wait_for};
+use site::{Site, wait_for};
+use sites::{BLOCK, PAIR, PATIENCE, started};
 
-const PAIR: &str = "vault";
-const BLOCK: u64 = 4096;
-const PATIENCE: Duration = Duration::from_secs(60);
 /// How often one block is written.
 const TIMES: u8 = 200;
 
 #[test]
 fn what_is_written_often_is_sent_once_and_a_pause_makes_the_copy_whole() {
-    let stage = Stage::new("unordered").unwrap();
-    let mut main = Site::init(&stage, farseal(), plugins(), "main").unwrap();
-    let mut remote = Site::init(&stage, farseal(), plugins(), "remote").unwrap();
-    let (volume, listen) = (main.dir.join("volume.img"), format!("127.0.0.1:{}", free_port().unwrap()));
-    let options = ["--listen", &listen, "--unordered-writes"];
-    main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options }).unwrap();
-    remote.start().unwrap();
-    main.start().unwrap();
+    let (_stage, mut main, remote) = started("unordered", &["--unordered-writes"]);
     main.wait_until("the link and a key", |status| status.state() == "copying" && status.epoch() > 0).unwrap();
     let before = remote.status().unwrap().mark("durable");
 

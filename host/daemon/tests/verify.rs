@@ -10,39 +10,21 @@ mod nbd_client;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../../xtask/src/site.rs"]
 mod site;
+#[path = "support/sites.rs"]
+mod sites;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use built::{farseal, plugins};
 use farseal_core::record::{Framed, HEADER_BYTES, Kind};
 use nbd_client::Client;
 use serde_json::Value;
-use site::{PairTerms, Site, Stage, free_port, wait_for};
-
-const PAIR: &str = "vault";
-const BLOCK: u64 = 4096;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Two paired nodes that copy 16 MiB and can reach each other.
-fn sites(purpose: &str) -> (Rc<Stage>, Site, Site) {
-    let stage = Stage::new(purpose).unwrap();
-    let mut main = Site::init(&stage, farseal(), plugins(), "main").unwrap();
-    let mut remote = Site::init(&stage, farseal(), plugins(), "remote").unwrap();
-    let (volume, listen) = (main.dir.join("volume.img"), format!("127.0.0.1:{}", free_port().unwrap()));
-    let options = ["--listen", &listen];
-    main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options }).unwrap();
-    remote.start().unwrap();
-    main.start().unwrap();
-    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
-    (stage, main, remote)
-}
+use site::{Site, wait_for};
+use sites::{BLOCK, PAIR, PATIENCE, sites};
 
 /// Writes blocks, each in a record of its own.
 fn write(site: &Site, blocks: &[u64], byte: u8) {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::*;
+use crate::frame::Attach;
 use crate::given_up::GivenUp;
 
 /// What does not change while the machine lives.
@@ -27,6 +28,22 @@ pub struct Settings {
     pub unordered: Option<Millis>,
     /// Until an operator chooses otherwise, but for the pacing.
     pub flow: Flow,
+}
+
+impl Settings {
+    /// How path number `path` of `paths` names this pair and its volume to the secondary.
+    pub fn attach(&self, path: u16, paths: u16) -> Attach {
+        Attach {
+            pair: self.pair,
+            volume: self.volume,
+            generation: self.generation,
+            encrypted: self.encrypted,
+            block_bytes: self.block_bytes,
+            blocks: self.blocks,
+            path,
+            paths,
+        }
+    }
 }
 
 /// When an initiator's request is answered. Where the secondary cannot be waited for (no link, paused, behind, no room

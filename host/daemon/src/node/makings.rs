@@ -4,7 +4,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use farseal_core::flow::{Flow, Way};
-use farseal_core::frame::{Attach, HandOver as PlannedTurn};
+use farseal_core::frame::HandOver as PlannedTurn;
 use farseal_core::given_up::GivenUp;
 use farseal_core::limits::{PATHS_MAX, UNORDERED_INTERVAL};
 use farseal_core::lineage::Lineage;
@@ -240,13 +240,7 @@ impl Makings {
             pair_directory: self.directory(),
             directory: folder.to_owned(),
             control,
-            settings: ReplicaSettings {
-                pair: config.id,
-                volume: config.volume_id,
-                encrypted: config.encrypted,
-                block_bytes: config.block_bytes,
-                blocks: self.blocks()?,
-            },
+            settings: self.replica_settings()?,
             keyring,
             plugins: Arc::clone(&self.plugins),
             clock: shared.clock,
@@ -299,6 +293,18 @@ impl Makings {
         Ok(Taken { through: hand_over.through, lane, home, sweeper })
     }
 
+    /// What a replica of this pair is for.
+    pub(super) fn replica_settings(&self) -> anyhow::Result<ReplicaSettings> {
+        let config = &self.config;
+        Ok(ReplicaSettings {
+            pair: config.id,
+            volume: config.volume_id,
+            encrypted: config.encrypted,
+            block_bytes: config.block_bytes,
+            blocks: self.blocks()?,
+        })
+    }
+
     /// Starts the paths of a lane, in place of those of the lane before.
     pub(super) fn dial(&self, lane: &Arc<Lane>, lineage: Option<Lineage>) {
         let stop = self.link.dial_anew();
@@ -313,23 +319,13 @@ impl Makings {
             *trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
         }
         for ((path, trouble), address) in (0..PATHS_MAX).zip(&self.link.trouble).zip(addresses.iter().cycle()) {
-            let settings = &lane.settings;
             let dialler = dial::Dialler {
                 pair: self.config.name.clone(),
                 path: Path(path),
                 address: address.to_string(),
                 peer: crate::keys::tls::server_name(&self.peer),
                 tls: Arc::clone(&tls),
-                attach: Attach {
-                    pair: settings.pair,
-                    volume: settings.volume,
-                    generation: settings.generation,
-                    encrypted: settings.encrypted,
-                    block_bytes: settings.block_bytes,
-                    blocks: settings.blocks,
-                    path,
-                    paths: self.config.paths,
-                },
+                attach: lane.settings.attach(path, self.config.paths),
                 lineage,
                 wanted: lane.paths.subscribe(),
                 came: self.lane_inbox(lane),

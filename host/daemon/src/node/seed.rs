@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use farseal_core::primary::{Mode, PauseState};
-use farseal_core::secondary::{Settings, Status as SecondaryStatus};
+use farseal_core::secondary::Status as SecondaryStatus;
 use farseal_core::units::Sequence;
 use tokio::sync::oneshot;
 
 use super::pair::{PairNode, Side};
+use super::sides::failed;
 use crate::config::units::size_text;
 use crate::control::api::{CommandReply, PairCommand, Role, SeedCommand, SeedStatus, SetMode};
 use crate::control::operator::CommandError;
@@ -140,13 +141,7 @@ impl PairNode {
             return Err(self.wrong_state("seed import", "taken over: initiators work here", None));
         }
         let terms = Terms {
-            settings: Settings {
-                pair: self.config.id,
-                volume: self.config.volume_id,
-                encrypted: self.config.encrypted,
-                block_bytes: self.config.block_bytes,
-                blocks: self.blocks,
-            },
+            settings: self.makings.replica_settings().map_err(|error| failed(&error.to_string()))?,
             main: self.peer.clone(),
             identity: Arc::clone(&self.shared.identity),
             directory: self.makings.directory(),
@@ -217,8 +212,4 @@ fn absolute(path: &Path) -> Result<(), CommandError> {
         return Ok(());
     }
     Err(CommandError::BadParameter { parameter: "directory", reason: "an absolute path".into() })
-}
-
-fn failed(reason: &str) -> CommandError {
-    CommandError::Failed { reason: reason.into(), next: None }
 }

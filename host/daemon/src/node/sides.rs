@@ -20,7 +20,7 @@ use crate::control::operator::CommandError;
 use crate::keyring::{Keyring, Unsealer};
 use crate::lane::recover;
 use crate::lane::state::{self, LaneState};
-use crate::role::{Control, Writes, lane_folder};
+use crate::role::{Control, lane_folder};
 use crate::store::files;
 use crate::store::home::{Home, RawHome};
 use crate::store::journal::Journal;
@@ -359,17 +359,7 @@ impl PairNode {
         state::save_owed(&place, &bytes)?;
         LaneState::beginning(keeps.base, keeps.base_chain, epoch_floor).save(&place)?;
         let lineage = Lineage { generation, start: keeps.base, start_chain: keeps.base_chain, ..kept };
-        let control = Control {
-            generation,
-            taken_over_at: None,
-            lineage: Some(lineage),
-            planned: false,
-            keeps: None,
-            writes: Some(Writes { folder }),
-            epoch_floor,
-            copy: None,
-            seeded: None,
-        };
+        let control = Control::writing(lineage, folder, epoch_floor);
         control.save(&directory)?;
         self.set_side(Side::Primary(self.makings.write(&place, &control)?));
         // Its records are in the image, and the image is the history again.
@@ -407,7 +397,7 @@ fn told(branch: &Branch) -> String {
     format!("generation {} after record {}, {} records, {bytes} bytes", branch.generation, branch.fork, branch.records)
 }
 
-fn failed(reason: &str) -> CommandError {
+pub(super) fn failed(reason: &str) -> CommandError {
     CommandError::Failed { reason: reason.into(), next: Some("see the node's log".into()) }
 }
 

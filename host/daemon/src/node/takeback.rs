@@ -20,7 +20,7 @@ use crate::control::api::CommandReply;
 use crate::control::operator::CommandError;
 use crate::lane::recover;
 use crate::lane::state::LaneState;
-use crate::role::{Control, Writes, lane_folder};
+use crate::role::{Control, lane_folder};
 use crate::store::files;
 
 impl PairNode {
@@ -74,17 +74,7 @@ impl PairNode {
         let LaneState { chosen, way, limits, .. } = found.state;
         let state = LaneState::beginning(lineage.start, lineage.start_chain, epoch_floor);
         LaneState { chosen, way, limits, ..state }.save(&place)?;
-        let control = Control {
-            generation: lineage.generation,
-            taken_over_at: None,
-            lineage: Some(lineage),
-            planned: false,
-            keeps: None,
-            writes: Some(Writes { folder }),
-            epoch_floor,
-            copy: None,
-            seeded: None,
-        };
+        let control = Control::writing(lineage, folder, epoch_floor);
         control.save(&directory)?;
         drop(parts);
         finish_turn(&directory, &control)?;

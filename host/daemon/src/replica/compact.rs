@@ -124,7 +124,7 @@ impl Runner {
 
     /// The index changes over to the new segments, and the old ones go.
     fn change_over(&mut self, mut compacted: Compacted) {
-        let state = self.state();
+        let state = self.state(self.frontier());
         let Some(index) = &mut self.index else { return };
         if let Err(error) = self.log.adopt(&mut compacted, &state) {
             tracing::warn!(pair = self.name, %error, "the log could not be compacted: it is tried again");

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use farseal_core::inspect::{Answer as Found, Held, Inspect, Part, Run, Unreadable};
-use farseal_core::record::{Header, Kind};
 use farseal_core::units::{BlockBytes, BlockCount, Extent, Lba, Sequence};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
@@ -68,14 +67,9 @@ impl Inspector {
     /// Its checksum covers what stands there as a whole: of a record that was altered anywhere nothing could be opened after
     /// a takeover either, so all of it that is asked for counts.
     fn part(&self, place: Place, extent: Extent) -> Result<Held, Unreadable> {
-        let count = u32::try_from(extent.blocks().0).map_err(|_| Unreadable::OtherRecord)?;
-        let (first, count) = if place.kind == Kind::Data { (place.block, count) } else { (0, 1) };
-        let part = self.reader.part(place.location, first, count).map_err(unreadable)?;
-        if meant(&part.header, place, extent) != Some(first) {
-            return Err(Unreadable::OtherRecord);
-        }
+        let part = place.part(&self.reader, extent).map_err(unreadable)?.ok_or(Unreadable::OtherRecord)?;
         let (tags, blocks) = (part.tags.to_vec(), part.blocks.to_vec());
-        Ok(Held::Record(Box::new(Part { header: part.header, first, tags, blocks })))
+        Ok(Held::Record(Box::new(Part { header: part.header, first: place.block, tags, blocks })))
     }
 
     /// Blocks that no record speaks of.
@@ -95,14 +89,6 @@ impl Inspector {
 /// A block's digest that is good for one question alone.
 pub(crate) fn digest(challenge: &[u8; 32], block: &[u8]) -> [u8; 32] {
     *blake3::keyed_hash(challenge, block).as_bytes()
-}
-
-/// Where in its record the run begins, if the record is the one that the index meant.
-fn meant(header: &Header, place: Place, extent: Extent) -> Option<u32> {
-    let whole = header.extent().filter(|_| header.sequence == place.sequence && header.kind == place.kind)?;
-    let inside = whole.intersection(extent) == Some(extent);
-    let skip = if header.kind == Kind::Data { extent.first().0.checked_sub(whole.first().0)? } else { 0 };
-    if inside { u32::try_from(skip).ok() } else { None }
 }
 
 fn unreadable(error: ReadError) -> Unreadable {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use farseal_core::frame::{Attach, Frame};
+use farseal_core::frame::Frame;
 use farseal_core::primary::CopyState;
 use farseal_core::secondary::Settings as ReplicaSettings;
 use farseal_core::units::{Path, Sequence, WallTime};
@@ -179,7 +179,7 @@ impl Runner {
         let (lane, replica) = (&self.parts.lane, &self.replica);
         let (answers, answered) = unbounded_channel();
         let _ = lane.inbox.send(LaneEvent::Attaching { path: PATH });
-        let came = Came::Attach(self.attach(), None, answers);
+        let came = Came::Attach(lane.settings.attach(PATH.0, 1), None, answers);
         let _ = replica.inbox.send(ReplicaEvent::Came { path: PATH, came });
         let (ended, end) = channel();
         let carrier = Carrier { lane: Arc::clone(lane), replica: Arc::clone(replica) };
@@ -200,20 +200,6 @@ impl Runner {
         let _ = lane.inbox.send(LaneEvent::PathLost { path: PATH });
         let _ = replica.inbox.send(ReplicaEvent::Came { path: PATH, came: Came::Lost });
         served
-    }
-
-    fn attach(&self) -> Attach {
-        let settings = &self.parts.lane.settings;
-        Attach {
-            pair: settings.pair,
-            volume: settings.volume,
-            generation: settings.generation,
-            encrypted: settings.encrypted,
-            block_bytes: settings.block_bytes,
-            blocks: settings.blocks,
-            path: PATH.0,
-            paths: 1,
-        }
     }
 
     /// The last record that the folder holds durably, once the first copy is closed.
@@ -319,10 +305,12 @@ impl Carrier {
         let replica = Arc::clone(&self.replica);
         let waiting = Arc::new(Semaphore::new(usize::try_from(WAITING_BYTES_MAX).unwrap_or(usize::MAX)));
         std::thread::spawn(move || {
+            // Outside of any runtime; the window bounds how long a wait for room takes.
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
             while let Some(Send::Records(records)) = queue.blocking_recv() {
                 let bytes = records.concat();
                 let size = u32::try_from(bytes.len()).unwrap_or(WAITING_BYTES_MAX).min(WAITING_BYTES_MAX);
-                let Some(permit) = wait_for_room(&waiting, size) else { break };
+                let Ok(permit) = runtime.block_on(Arc::clone(&waiting).acquire_many_owned(size)) else { break };
                 let came = Came::Records(bytes, permit);
                 if replica.inbox.send(ReplicaEvent::Came { path: PATH, came }).is_err() {
                     break;
@@ -331,10 +319,4 @@ impl Carrier {
         });
         jobs
     }
-}
-
-fn wait_for_room(waiting: &Arc<Semaphore>, size: u32) -> Option<tokio::sync::OwnedSemaphorePermit> {
-    // Outside of any runtime; the window bounds how long this takes.
-    let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
-    runtime.block_on(Arc::clone(waiting).acquire_many_owned(size)).ok()
 }

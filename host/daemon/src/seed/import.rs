@@ -125,8 +125,7 @@ fn copy(manifest: &Manifest, directory: &Path, to: &Path) -> Result<u64, ImportE
             if let Some(parent) = path.parent() {
                 files::create_private_dir(parent)?;
             }
-            let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-            let file = created.map_err(|source| StoreError::io(&path, "make the file", source))?;
+            let file = create(&path)?;
             open = Some((name.to_owned(), path, file));
         }
         match &mut open {
@@ -138,7 +137,9 @@ fn copy(manifest: &Manifest, directory: &Path, to: &Path) -> Result<u64, ImportE
     })?;
     close(open.take())?;
     for piece in manifest.seed.files.iter().filter(|piece| piece.bytes == 0) {
-        close(Some((String::new(), to.join(&piece.path), create(&to.join(&piece.path))?)))?;
+        let path = to.join(&piece.path);
+        let file = create(&path)?;
+        close(Some((piece.path.clone(), path, file)))?;
     }
     for folder in ["log", "index", "epochs", ""] {
         files::sync_dir(&to.join(folder))?;
@@ -147,7 +148,7 @@ fn copy(manifest: &Manifest, directory: &Path, to: &Path) -> Result<u64, ImportE
 }
 
 fn create(path: &Path) -> Result<File, StoreError> {
-    let created = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     created.map_err(|source| StoreError::io(path, "make the file", source))
 }
 

@@ -1,5 +1,6 @@
 //! What a seed says of itself: its pair, how far it goes, and every file by length and digest; signed by the main site.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
@@ -142,13 +143,14 @@ impl Manifest {
     ) -> Result<u64, SeedError> {
         let copy = directory.join(COPY);
         let there = listed(&copy)?;
-        if let Some(stranger) = there.iter().find(|path| !self.seed.files.iter().any(|piece| piece.path == **path)) {
+        let named: BTreeSet<&str> = self.seed.files.iter().map(|piece| piece.path.as_str()).collect();
+        if let Some(stranger) = there.iter().find(|path| !named.contains(path.as_str())) {
             return Err(SeedError::Stranger(copy.join(stranger)));
         }
         let mut all = 0;
         for piece in &self.seed.files {
             let path = copy.join(&piece.path);
-            if !there.contains(&piece.path) {
+            if there.binary_search(&piece.path).is_err() {
                 return Err(SeedError::Missing(path));
             }
             let found = fs::metadata(&path).map_err(|source| StoreError::io(&path, "find its size", source))?.len();

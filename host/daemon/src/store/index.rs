@@ -13,7 +13,7 @@ use farseal_core::units::{BlockCount, Extent, Lba, Sequence};
 
 use self::live::{Live, Tally};
 use super::checkpoint::{Checkpoint, Loaded};
-use super::log::Location;
+use super::log::{Location, LogReader, Part, ReadError};
 use super::zeroes::Zeroes;
 use super::{StoreError, narrow};
 
@@ -36,6 +36,23 @@ pub struct Place {
     pub block: u32,
     /// Data, zero or trim.
     pub kind: Kind,
+}
+
+impl Place {
+    /// What the log holds of the blocks of `extent`, which this is the place of; `None` if another record stands there.
+    /// Zero and trim have no blocks: one tag speaks for all that they cover.
+    pub fn part(&self, reader: &LogReader, extent: Extent) -> Result<Option<Part>, ReadError> {
+        let blocks = u32::try_from(extent.blocks().0).unwrap_or(u32::MAX);
+        let count = if self.kind == Kind::Data { blocks } else { 1 };
+        let part = reader.part(self.location, self.block, count)?;
+        let header = &part.header;
+        let whole = header.extent().filter(|_| header.sequence == self.sequence && header.kind == self.kind);
+        let meant = whole.is_some_and(|whole| {
+            let skip = extent.first().0.saturating_sub(whole.first().0);
+            whole.intersection(extent) == Some(extent) && (self.kind != Kind::Data || skip == u64::from(self.block))
+        });
+        Ok(meant.then_some(part))
+    }
 }
 
 /// Why an index cannot be used. Unless it is an error of the disk, the log still holds everything: begin again with

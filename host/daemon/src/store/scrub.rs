@@ -48,7 +48,7 @@ pub fn scrub(reader: &LogReader, progress: &mut dyn FnMut(ScrubProgress)) -> Scr
         let done = reader.cursor(number, end).and_then(|mut cursor| scrub_segment(number, &mut cursor, &mut report));
         // Compaction may have taken it away meanwhile.
         if let Err(error) = done
-            && reader.has(number)
+            && reader.end(number).is_some()
         {
             report.unreadable.push((number, error));
         }

@@ -19,7 +19,7 @@ use farseal_core::limits::RECORD_BYTES_MAX;
 use farseal_core::record::{Header, Kind};
 use farseal_core::units::{ByteLen, PairId};
 
-use super::manifest::{Compacted as Listed, Manifest};
+use super::manifest::{Listed, Manifest};
 use super::{
     BUFFER_BYTES, COMPACTED, Cursor, Flaw, Kept, LOG_HEADER_BYTES, Location, Log, LogReader, RESERVE_BYTES, SegmentUse,
     Shared, WINDOW_BYTES, decode_header, encode_header, entry_at, segment_path,
@@ -109,7 +109,7 @@ impl Compactor {
         };
         let mut writer = Writer { of: self, compacted, tail: None, buffer: Vec::new() };
         for number in group {
-            let end = self.reader.segments().into_iter().find(|(known, _)| known == number).map_or(0, |(_, end)| end);
+            let end = self.reader.end(*number).unwrap_or_default();
             let mut cursor = self.reader.cursor(*number, end)?;
             self.rewrite(*number, &mut cursor, &mut judge, &mut writer)?;
         }

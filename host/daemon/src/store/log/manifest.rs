@@ -27,7 +27,7 @@ const BYTES_MAX: u64 = 1 << 30;
 
 /// A segment that compaction wrote.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Compacted {
+pub(super) struct Listed {
     pub(super) bytes: u64,
     /// Blocks of data when it was written.
     pub(super) blocks: u64,
@@ -37,7 +37,7 @@ pub(super) struct Compacted {
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Manifest {
-    pub(super) compacted: BTreeMap<u32, Compacted>,
+    pub(super) compacted: BTreeMap<u32, Listed>,
     /// Still there, and read by nobody once the index has moved to the fresh ones.
     pub(super) replaced: BTreeSet<u32>,
     /// Numbers of plain segments that are gone: first and last of each run.
@@ -112,7 +112,7 @@ impl Manifest {
         }
         for (number, path) in files::numbered(dir, 8, "fsc")? {
             let metadata = path.metadata().map_err(|source| StoreError::io(&path, "find its size", source))?;
-            let segment = Compacted { bytes: metadata.len(), blocks: 0, fresh: false };
+            let segment = Listed { bytes: metadata.len(), blocks: 0, fresh: false };
             manifest.compacted.insert(u32::try_from(number).unwrap_or_default() | COMPACTED, segment);
         }
         Ok(manifest)
@@ -212,7 +212,7 @@ fn decode(bytes: &[u8], pair: PairId) -> Result<Manifest, Unreadable> {
     let mut manifest = Manifest::default();
     for _ in 0..compacted {
         let (number, fresh) = (words.u32()?, words.u32()? != 0);
-        let segment = Compacted { fresh, bytes: words.u64()?, blocks: words.u64()? };
+        let segment = Listed { fresh, bytes: words.u64()?, blocks: words.u64()? };
         manifest.compacted.insert(number, segment);
     }
     for _ in 0..replaced {

@@ -102,9 +102,10 @@ impl LogReader {
         plain.iter().chain(compacted.iter()).map(|(number, end)| (*number, *end)).collect()
     }
 
-    /// Is it still there? Compaction may have put another in its place.
-    pub(in crate::store) fn has(&self, number: u32) -> bool {
-        self.end_of(Location::at(number, 0)).is_ok()
+    /// Where a segment ends; `None` if it is not there any more, because compaction put another in its place.
+    pub(in crate::store) fn end(&self, number: u32) -> Option<u64> {
+        let segments = if number & COMPACTED == 0 { &self.shared.segments } else { &self.shared.compacted };
+        shared(segments).get(&number).copied()
     }
 
     pub(in crate::store) fn cursor(&self, number: u32, end: u64) -> Result<Cursor, StoreError> {
@@ -140,8 +141,7 @@ impl LogReader {
     }
 
     fn end_of(&self, location: Location) -> Result<u64, ReadError> {
-        let segments = if location.segment & COMPACTED == 0 { &self.shared.segments } else { &self.shared.compacted };
-        shared(segments).get(&location.segment).copied().ok_or(ReadError::NotThere(location))
+        self.end(location.segment).ok_or(ReadError::NotThere(location))
     }
 
     /// Reads `into` from `skip` bytes after `location`, all of it or an error.
