@@ -196,6 +196,17 @@ pub const CUT_OPEN_WAIT: Millis = Millis(20);
 /// again for its word to come late. A lane that goes on by itself says so, and the cut is not confirmed.
 pub const CUT_HOLD_MAX: Millis = Millis(2 * CUT_OPEN_WAIT.0);
 
+/// How long a group that is to change sides waits until every lane can: blocks of an earlier takeover may have to be
+/// opened first. Nothing is held meanwhile; an operator waits as long for a command.
+pub const GROUP_READY_WAIT: Millis = Millis(50_000);
+
+/// How long the lanes of a group stand still before their change of sides is decided or given up: what a lane waits by
+/// itself, less a second for the decision to reach it.
+pub const GROUP_STAND_WAIT: Millis = Millis(SWAP_HOLD_MAX.0 - 1_000);
+
+/// How often a lane that has not begun to change sides with its group is told again.
+pub const GROUP_TURN_AGAIN: Millis = Millis(1_000);
+
 /// How long the lanes may take to say that they let go: as long as it takes to learn that one of them is gone.
 pub const CUT_RELEASE_WAIT: Millis = Millis(2_000);
 

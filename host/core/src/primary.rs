@@ -589,6 +589,8 @@ impl Primary {
             Command::SetWay(way) => self.set_way(way),
             Command::SetLimits(limits) => self.set_limits(now, limits),
             Command::HandOver => self.begin_swap(now),
+            Command::Quiesce => self.quiesce(now),
+            Command::GoOn => self.end_quiesce(),
             Command::CopyAll => {
                 if self.settings.paired {
                     self.owe_everything();

@@ -360,7 +360,7 @@ struct Runner {
     /// What the lane tells itself.
     inbox: Sender<Event>,
     /// Who asked for a change of sides that waits for the door.
-    swaps: Vec<Done>,
+    swaps: Vec<(Command, Done)>,
     handed_over: Arc<dyn Fn(HandOver) + std::marker::Send + Sync>,
     state: LaneState,
     directory: PathBuf,
@@ -592,15 +592,17 @@ impl Runner {
             Event::PolicyDecided(decisions) => inputs.push(Input::PolicyDecided { decisions }),
             Event::Differs(differs) => inputs.push(Input::Differs { differs }),
             Event::HandedOver { generation } => inputs.push(Input::HandedOver { generation }),
-            Event::Operator { command: Command::HandOver, done } => {
+            Event::Operator { command: command @ (Command::HandOver | Command::Quiesce), done } => {
                 // Whatever connections have placed by now is in the inbox before the event that is sent here.
                 self.intake.close();
-                self.swaps.push(done);
+                self.swaps.push((command, done));
                 let _ = self.inbox.send(Event::DoorClosed);
             }
             Event::DoorClosed => {
-                self.operators.extend(self.swaps.drain(..));
-                inputs.push(Input::Operator(Command::HandOver));
+                for (command, done) in self.swaps.drain(..) {
+                    self.operators.push_back(done);
+                    inputs.push(Input::Operator(command));
+                }
             }
             Event::OpenCut { cut, lanes } => {
                 self.holding = lanes > 1;

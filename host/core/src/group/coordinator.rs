@@ -7,13 +7,16 @@
 //!    └──── abandoned: late, or a lane left ──┴── let go by itself ──┘
 //! ```
 
+mod turn;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use self::turn::{Turn, Turned};
 use super::{CutName, Numbers};
 use crate::limits::{CUT_OPEN_WAIT, CUT_RELEASE_WAIT, CUT_TRIES_MAX, CUTS_KEPT_MAX, CUTS_WANTED_MAX};
-use crate::primary::{CutCopied, PauseState};
+use crate::primary::{CutCopied, PauseState, SwapState};
 use crate::units::{CutNumber, Instant, Millis, Now, PairId, Ticket, WallTime};
 
 /// What the operator set.
@@ -53,6 +56,15 @@ pub enum Input {
         cut: CutNumber,
         whole: bool,
     },
+    /// A lane's answer to [`Output::PrepareTurn`].
+    Ready {
+        lane: PairId,
+        ready: bool,
+    },
+    /// The other site writes this lane, and this one keeps its copy.
+    Turned {
+        lane: PairId,
+    },
     /// What [`Output::Reserve`] asked for is durable.
     Reserved,
     Wanted {
@@ -70,7 +82,10 @@ pub enum Command {
     },
     /// All lanes stop at one cut.
     Pause,
+    /// Ends a pause; or a change of sides that does not come to its end, for the lanes that write here still.
     Resume,
+    /// All lanes change sides at one cut.
+    Turn,
 }
 
 /// How a lane is.
@@ -81,6 +96,9 @@ pub struct LaneStanding {
     /// Something was written since its last cut.
     pub written: bool,
     pub pause: PauseState,
+    /// How far it is in a change of sides.
+    #[serde(default)]
+    pub swap: Option<SwapState>,
     /// The greatest cut number in its order.
     pub newest: CutNumber,
     pub copied: CutCopied,
@@ -114,6 +132,22 @@ pub enum Output {
     Resume {
         lane: PairId,
     },
+    /// Find out whether the lane can change sides, then say [`Input::Ready`].
+    PrepareTurn {
+        lane: PairId,
+    },
+    /// The lane's new writes wait: [`crate::primary::Command::Quiesce`].
+    Quiesce {
+        lane: PairId,
+    },
+    /// It was for nothing: [`crate::primary::Command::GoOn`].
+    GoOn {
+        lane: PairId,
+    },
+    /// The lane changes sides: [`crate::primary::Command::HandOver`].
+    HandOver {
+        lane: PairId,
+    },
     /// Remember this durably before anything that follows.
     Persist {
         phase: Phase,
@@ -145,6 +179,8 @@ pub enum Phase {
         #[serde(default)]
         settled: bool,
     },
+    /// It is decided that every lane changes sides, behind this cut, which all copies hold.
+    Turning { cut: CutNumber, lanes: u16 },
 }
 
 /// Why a command was not carried out.
@@ -160,6 +196,16 @@ pub enum Refusal {
     Paused,
     #[error("the group is not paused")]
     NotPaused,
+    #[error("the group is changing sides")]
+    Turning,
+    #[error("{} of the group's pairs cannot change sides now", .0.len())]
+    Unable(Vec<PairId>),
+    #[error("the pairs did not all stand still in time; late: {}", .0.len())]
+    NotStill(Vec<PairId>),
+    #[error("the copies did not all hold the cut in time; late: {}", .0.len())]
+    NotCopied(Vec<PairId>),
+    #[error("an operator had the pairs that had not changed sides go on here")]
+    GivenUp,
     #[error("{CUTS_WANTED_MAX} cuts are waited for already")]
     TooMany,
     #[error("the group has no pairs")]
@@ -220,8 +266,16 @@ struct Demand {
     /// None: nobody waits for the answer.
     ticket: Option<Ticket>,
     name: Option<CutName>,
-    pause: bool,
+    then: Then,
     tries: u32,
+}
+
+/// What follows once the cut is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Then {
+    GoOn,
+    Pause,
+    Turn,
 }
 
 #[derive(Clone, Debug)]
@@ -240,6 +294,8 @@ pub struct Coordinator {
     phase: Phase,
     stage: Stage,
     wanted: VecDeque<Demand>,
+    turn: Option<Turn>,
+    turned: Turned,
     next_beat: Instant,
     reserving: bool,
     made: u64,
@@ -262,6 +318,8 @@ impl Coordinator {
             phase,
             stage: Stage::Idle,
             wanted: VecDeque::new(),
+            turn: None,
+            turned: Turned::default(),
             next_beat: now.instant,
             reserving: false,
             made: 0,
@@ -287,6 +345,10 @@ impl Coordinator {
 
     /// When to send [`Input::Tick`].
     pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.cut_timeout(), self.turn_timeout()].into_iter().flatten().min()
+    }
+
+    fn cut_timeout(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Idle if self.reserving => None,
             Stage::Idle if !self.wanted.is_empty() => Some(self.next_beat),
@@ -323,17 +385,22 @@ impl Coordinator {
                 // A cut that is under way has counted them as they were.
                 if lanes.iter().ne(self.lanes.keys()) {
                     self.abandon(Vec::new());
+                    self.end_turn(Refusal::NotStill(Vec::new()));
                 }
                 self.lanes.retain(|lane, _| lanes.contains(lane));
                 lanes.into_iter().for_each(|lane| _ = self.lanes.entry(lane).or_default());
+                self.end_turned();
             }
             Input::Joined { lane, standing } => self.on_joined(numbers, lane, standing),
             Input::Left { lane } => {
                 if let Some(known) = self.lanes.get_mut(&lane) {
                     *known = None;
                     self.abandon(vec![lane]);
+                    self.end_turn(Refusal::Missing(vec![lane]));
                 }
             }
+            Input::Ready { lane, ready } => self.on_ready(lane, ready),
+            Input::Turned { lane } => self.on_turned(lane),
             Input::Stands { lane, standing } => {
                 numbers.seen(standing.newest);
                 if let Some(Some(known)) = self.lanes.get_mut(&lane) {
@@ -361,8 +428,10 @@ impl Coordinator {
         let Some(known) = self.lanes.get_mut(&lane) else { return };
         if known.is_some() {
             self.abandon(vec![lane]);
+            self.end_turn(Refusal::Missing(vec![lane]));
         }
         self.lanes.insert(lane, Some(standing));
+        self.tell_turning(lane, standing.swap);
         if let Phase::Paused { cut, lanes, .. } = self.phase {
             self.outputs.push_back(Output::Confirm { lane, cut, lanes, name: None });
             if standing.pause == PauseState::Running {
@@ -383,26 +452,42 @@ impl Coordinator {
     }
 
     fn on_wanted(&mut self, ticket: Ticket, command: Command) {
-        let (name, pause) = match command {
-            Command::Cut { name } => (name, false),
-            Command::Pause => (None, true),
+        let (name, then) = match command {
+            Command::Cut { name } => (name, Then::GoOn),
+            Command::Pause => (None, Then::Pause),
+            Command::Turn => (None, Then::Turn),
             Command::Resume => return self.resume(ticket),
         };
-        let refusal = if self.phase != Phase::Running {
-            Refusal::Paused
+        let refusal = if let Some(refusal) = self.stopped_by() {
+            refusal
+        } else if self.turn.is_some() && then != Then::GoOn {
+            Refusal::Turning
         } else if self.lanes.is_empty() {
             Refusal::Empty
         } else if self.wanted.len() >= CUTS_WANTED_MAX {
             Refusal::TooMany
+        } else if then == Then::Turn {
+            return self.want_turn(ticket);
         } else {
-            return self.wanted.push_back(Demand { ticket: Some(ticket), name, pause, tries: 0 });
+            return self.wanted.push_back(Demand { ticket: Some(ticket), name, then, tries: 0 });
         };
         self.answer(ticket, Err(refusal));
     }
 
+    /// Why nothing but a resume can be wanted.
+    fn stopped_by(&self) -> Option<Refusal> {
+        match self.phase {
+            Phase::Running => None,
+            Phase::Paused { .. } => Some(Refusal::Paused),
+            Phase::Turning { .. } => Some(Refusal::Turning),
+        }
+    }
+
     fn resume(&mut self, ticket: Ticket) {
-        let Phase::Paused { cut, .. } = self.phase else {
-            return self.answer(ticket, Err(Refusal::NotPaused));
+        let cut = match self.phase {
+            Phase::Paused { cut, .. } => cut,
+            Phase::Turning { cut, .. } => return self.give_turned_up(ticket, cut),
+            Phase::Running => return self.answer(ticket, Err(Refusal::NotPaused)),
         };
         let (missing, _) = self.waits_for();
         if !missing.is_empty() {
@@ -417,6 +502,7 @@ impl Coordinator {
 
     fn proceed(&mut self, now: Now, numbers: &mut Numbers) {
         self.settle();
+        self.run_turn(now);
         match &self.stage {
             Stage::Idle => self.begin(now, numbers),
             Stage::Opening { waiting, .. } if waiting.is_empty() => self.release(now),
@@ -437,9 +523,9 @@ impl Coordinator {
 
     /// A beat, or an operator's wish.
     fn begin(&mut self, now: Now, numbers: &mut Numbers) {
-        if self.phase != Phase::Running {
+        if let Some(refusal) = self.stopped_by() {
             while let Some(demand) = self.wanted.pop_front() {
-                self.answer(demand.ticket, Err(Refusal::Paused));
+                self.answer(demand.ticket, Err(refusal.clone()));
             }
             return;
         }
@@ -506,14 +592,16 @@ impl Coordinator {
         if let Some(name) = &name {
             self.outputs.push_back(Output::Named { name: name.clone(), cut, wall: opened.wall });
         }
-        let pauses = demand.as_ref().is_some_and(|demand| demand.pause);
-        if pauses {
+        let then = demand.as_ref().map_or(Then::GoOn, |demand| demand.then);
+        if then == Then::Pause {
             self.phase = Phase::Paused { cut, lanes, settled: false };
             self.outputs.push_back(Output::Persist { phase: self.phase });
         }
         self.tell_all(|lane| Output::Confirm { lane, cut, lanes, name: name.clone() });
-        if pauses {
-            self.tell_all(|lane| Output::Pause { lane });
+        match then {
+            Then::GoOn => {}
+            Then::Pause => self.tell_all(|lane| Output::Pause { lane }),
+            Then::Turn => self.turn_cut_made(cut),
         }
         if let Some(demand) = demand {
             self.answer(demand.ticket, Ok(cut));
@@ -541,10 +629,12 @@ impl Coordinator {
         }
         if let Some(mut demand) = demand {
             demand.tries += 1;
-            if demand.tries >= CUT_TRIES_MAX {
-                self.answer(demand.ticket, Err(Refusal::Abandoned(late)));
-            } else {
+            if demand.tries < CUT_TRIES_MAX {
                 self.wanted.push_front(demand);
+            } else if demand.then == Then::Turn {
+                self.end_turn(Refusal::Abandoned(late));
+            } else {
+                self.answer(demand.ticket, Err(Refusal::Abandoned(late)));
             }
         }
     }
@@ -586,7 +676,8 @@ impl Coordinator {
 
     fn tell_who_is_waited_for(&mut self) {
         let waits = self.waits_for();
-        if waits == self.told {
+        // Lanes that change sides leave, as they should.
+        if waits == self.told || matches!(self.phase, Phase::Turning { .. }) {
             return;
         }
         self.told = waits.clone();
@@ -645,7 +736,7 @@ impl Coordinator {
         self.outputs.push_back(Output::Event(Event::PausedAnew { cut }));
         self.tell_all(|lane| Output::Resume { lane });
         self.lanes.values_mut().flatten().for_each(|lane| lane.pause = PauseState::Running);
-        self.wanted.push_front(Demand { ticket: None, name: None, pause: true, tries: 0 });
+        self.wanted.push_front(Demand { ticket: None, name: None, then: Then::Pause, tries: 0 });
     }
 
     fn forget_history(&mut self) {

@@ -95,6 +95,7 @@ impl Primary {
             in_order: copies && self.copying.state() == CopyState::InOrder,
             written: false,
             pause: self.pause_state(),
+            swap: self.swap.as_ref().map(swap::Stage::state),
             newest: self.group.newest,
             copied: self.group.copied,
         }

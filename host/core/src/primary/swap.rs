@@ -2,9 +2,13 @@
 //!
 //! ```text
 //!   none ──HandOver──▶ Draining ──the cut has its place──▶ Cutting ──acknowledged──▶ Keeping ──durable──▶ Asking ──▶ done
-//!    ▲                    │                                   │                                          │  ▲
-//!    └──── too long, link down, behind, paused, a late write ─┘                            path lost, restart ┘
+//!    ▲  └─Quiesce─▶ Quiesced ─HandOver─▶ Draining             │                                          │  ▲
+//!    └─ GoOn, too long, link down, behind, paused, late write ┘                            path lost, restart ┘
 //! ```
+//!
+//! The lanes of a group are quiesced first, all of them: new writes wait, what was accepted flows, and a cut of the group
+//! can be made over what all of them hold. Only when every copy has that cut does any of them hand over, so that
+//! whatever is lost in between, the copies agree.
 //!
 //! Up to `Cutting` nothing has happened that the other site knows of, and this one goes on. From `Keeping` on it
 //! never writes again under its generation: only the other site knows whether it has taken over, and says so in its
@@ -13,14 +17,16 @@
 //! operator can have the lane end and another go on, above the generation that was handed over: see
 //! [`crate::lineage::Lineage::taken_back`].
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::*;
 
 /// How far a change of sides is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SwapState {
+    /// New writes wait until the other lanes of the group are as far.
+    Quiesced,
     /// What was accepted goes to the other site; new writes wait.
     Draining,
     /// It is being made durable here that the other site goes on.
@@ -32,6 +38,7 @@ pub enum SwapState {
 impl std::fmt::Display for SwapState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Quiesced => "the group's other pairs were not as far in time",
             Self::Draining => "the other site did not have everything in time",
             Self::Keeping => "it could not be kept here",
             Self::Asking => "the other site was asked",
@@ -41,6 +48,10 @@ impl std::fmt::Display for SwapState {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
+    /// Until then; what was accepted goes on.
+    Quiesced {
+        until: Instant,
+    },
     /// Every write up to here comes before the cut.
     Draining {
         after: Order,
@@ -68,6 +79,7 @@ impl Stage {
 
     pub(super) fn state(&self) -> SwapState {
         match self {
+            Self::Quiesced { .. } => SwapState::Quiesced,
             Self::Draining { .. } | Self::Cutting { .. } => SwapState::Draining,
             Self::Keeping(_) => SwapState::Keeping,
             Self::Asking { .. } => SwapState::Asking,
@@ -87,7 +99,31 @@ impl Primary {
             && self.copying.state() == CopyState::InOrder
     }
 
+    pub(super) fn quiesce(&mut self, now: Now) {
+        if self.swap.is_some() || self.fenced.is_some() {
+            return;
+        }
+        if self.may_swap() {
+            self.swap = Some(Stage::Quiesced { until: now.instant.plus(SWAP_HOLD_MAX) });
+        } else {
+            self.alarm(now, Alarm::SwapEnded(SwapState::Quiesced));
+        }
+    }
+
+    /// The group does not change sides after all. What the other site may have been asked stays asked.
+    pub(super) fn end_quiesce(&mut self) {
+        if matches!(self.swap, Some(Stage::Quiesced { .. } | Stage::Draining { .. } | Stage::Cutting { .. })) {
+            self.swap = None;
+        }
+    }
+
     pub(super) fn begin_swap(&mut self, now: Now) {
+        if let Some(Stage::Quiesced { .. }) = self.swap {
+            // The decision is made: as long again for the last records.
+            let until = now.instant.plus(SWAP_HOLD_MAX);
+            self.swap = Some(Stage::Draining { after: self.accepted, until });
+            return;
+        }
         if self.swap.is_some() || self.fenced.is_some() {
             return;
         }
@@ -101,7 +137,7 @@ impl Primary {
 
     pub(super) fn swap_timeout(&self) -> Option<Instant> {
         match self.swap? {
-            Stage::Draining { until, .. } | Stage::Cutting { until, .. } => Some(until),
+            Stage::Quiesced { until } | Stage::Draining { until, .. } | Stage::Cutting { until, .. } => Some(until),
             Stage::Asking { until, .. } => Some(until),
             Stage::Keeping(_) => None,
         }
@@ -116,7 +152,7 @@ impl Primary {
     /// and question they end the swap, and after it they are refused.
     pub(super) fn takes_writes(&mut self) -> bool {
         match self.swap {
-            None => true,
+            None | Some(Stage::Quiesced { .. }) => true,
             Some(Stage::Draining { .. }) => {
                 let after = Order(self.accepted.0 + 1);
                 if let Some(Stage::Draining { after: last, .. }) = &mut self.swap {
@@ -140,13 +176,15 @@ impl Primary {
             | Command::SetMode(_)
             | Command::SetWay(_)
             | Command::SetLimits(_)
+            | Command::Quiesce
+            | Command::GoOn
             | Command::HandOver => true,
             Command::Pause | Command::Resume | Command::Rotate(_) | Command::CopyAll => false,
         };
         match self.swap {
             _ if harmless => true,
             None => true,
-            Some(Stage::Draining { .. } | Stage::Cutting { .. }) => {
+            Some(Stage::Quiesced { .. } | Stage::Draining { .. } | Stage::Cutting { .. }) => {
                 self.swap = None;
                 true
             }
@@ -173,6 +211,10 @@ impl Primary {
     pub(super) fn run_swap(&mut self, now: Now) {
         match self.swap {
             None => {}
+            Some(Stage::Quiesced { until }) if now.instant >= until || !self.may_swap() => {
+                self.swap = None;
+                self.alarm(now, Alarm::SwapEnded(SwapState::Quiesced));
+            }
             Some(Stage::Draining { until, .. } | Stage::Cutting { until, .. })
                 if now.instant >= until || !self.may_swap() =>
             {
@@ -191,7 +233,13 @@ impl Primary {
                     self.outputs.push_back(Output::SendHandOver { path, hand_over });
                 }
             }
-            Some(Stage::Draining { .. } | Stage::Cutting { .. } | Stage::Keeping(_) | Stage::Asking { .. }) => {}
+            Some(
+                Stage::Quiesced { .. }
+                | Stage::Draining { .. }
+                | Stage::Cutting { .. }
+                | Stage::Keeping(_)
+                | Stage::Asking { .. },
+            ) => {}
         }
     }
 

@@ -281,6 +281,11 @@ pub enum Command {
     /// Change sides: stop at one record that both sites hold, and have the secondary go on from there. The driver takes
     /// no new writes from before this command on, until the swap is over.
     HandOver,
+    /// As [`Command::HandOver`], up to where the other lanes of the group are waited for: new writes wait, for
+    /// [`SWAP_HOLD_MAX`] at most.
+    Quiesce,
+    /// Ends [`Command::Quiesce`], and [`Command::HandOver`] as long as the other site knows nothing of it.
+    GoOn,
 }
 
 /// What the rotation policy decided.

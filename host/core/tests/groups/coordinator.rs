@@ -1,8 +1,8 @@
 //! The coordinator: cuts that are made, given up, refused, and a pause of all lanes at one of them.
 
 use farseal_core::group::{Command, Coordinator, CutName, Input, LaneStanding, Numbers, Output, Phase, Settings};
-use farseal_core::limits::{CUT_OPEN_WAIT, CUT_RELEASE_WAIT, CUT_TRIES_MAX};
-use farseal_core::primary::{CutCopied, PauseState};
+use farseal_core::limits::{CUT_OPEN_WAIT, CUT_RELEASE_WAIT, CUT_TRIES_MAX, GROUP_STAND_WAIT, GROUP_TURN_AGAIN};
+use farseal_core::primary::{CutCopied, PauseState, SwapState};
 use farseal_core::units::{CutNumber, Instant, Millis, Now, PairId, Ticket, WallTime};
 
 fn lane(number: u8) -> PairId {
@@ -17,6 +17,7 @@ const GOOD: LaneStanding = LaneStanding {
     in_order: true,
     written: true,
     pause: PauseState::Running,
+    swap: None,
     newest: CutNumber(0),
     copied: CutCopied { boundary: CutNumber(0), confirmed: CutNumber(0) },
 };
@@ -63,6 +64,11 @@ impl Group {
                 Output::Resume { lane } => format!("resume {}", name(lane)),
                 Output::Persist { phase: Phase::Running } => "persist running".into(),
                 Output::Persist { phase: Phase::Paused { cut, .. } } => format!("persist paused at {cut}"),
+                Output::Persist { phase: Phase::Turning { cut, .. } } => format!("persist turning at {cut}"),
+                Output::PrepareTurn { lane } => format!("prepare {}", name(lane)),
+                Output::Quiesce { lane } => format!("quiesce {}", name(lane)),
+                Output::GoOn { lane } => format!("go on {}", name(lane)),
+                Output::HandOver { lane } => format!("hand over {}", name(lane)),
                 Output::Named { name, cut, .. } => format!("keep {name} {cut}"),
                 Output::Answer { ticket, result: Ok(cut) } => format!("answer {} cut {cut}", ticket.0),
                 Output::Answer { ticket, result: Err(why) } => format!("answer {} no: {why}", ticket.0),
@@ -297,4 +303,99 @@ fn the_exposure_is_the_age_of_the_last_cut_that_the_copy_holds() {
     assert_eq!(group.coordinator.status(at(1_350)).exposure, Some(Millis(0)), "nothing was written since");
     group.stands(2, LaneStanding { copied: boundary_only, ..GOOD });
     assert_eq!(group.coordinator.status(at(1_350)).exposure, Some(Millis(100)));
+}
+
+fn swaps(swap: SwapState) -> LaneStanding {
+    LaneStanding { swap: Some(swap), written: false, ..GOOD }
+}
+
+fn quiesced(copied: u64) -> LaneStanding {
+    let copied = CutCopied { boundary: CutNumber(copied), confirmed: CutNumber(copied) };
+    LaneStanding { copied, ..swaps(SwapState::Quiesced) }
+}
+
+/// Both lanes stand still and say that they can change sides; the cut over them is made, and not copied yet.
+fn standing_still() -> Group {
+    let mut group = Group::new(2, Phase::Running);
+    group.joined(1, LaneStanding { written: false, ..GOOD });
+    group.joined(2, LaneStanding { written: false, ..GOOD });
+    assert_eq!(group.wants(Command::Turn), "prepare A, prepare B");
+    assert_eq!(group.tell(Input::Ready { lane: lane(1), ready: true }), "");
+    assert_eq!(group.tell(Input::Ready { lane: lane(2), ready: true }), "quiesce A, quiesce B");
+    assert_eq!(group.stands(1, quiesced(0)), "");
+    assert_eq!(group.stands(2, quiesced(0)), "open 1 A, open 1 B");
+    group.opened(1, 1);
+    assert_eq!(group.opened(2, 1), "release 1 A, release 1 B");
+    group.released(1, 1, true);
+    assert_eq!(group.released(2, 1, true), "confirm 1 A, confirm 1 B");
+    group
+}
+
+#[test]
+fn all_lanes_hand_over_once_every_copy_holds_the_cut_and_not_before() {
+    let mut group = standing_still();
+    assert_eq!(group.stands(1, quiesced(1)), "");
+    assert_eq!(group.stands(2, quiesced(1)), "persist turning at 1, hand over A, hand over B");
+    assert_eq!(group.wants(Command::Pause), "answer 7 no: the group is changing sides");
+    assert_eq!(group.stands(1, swaps(SwapState::Asking)), "");
+    assert_eq!(group.tell(Input::Turned { lane: lane(1) }), "");
+    let told = group.tell(Input::Turned { lane: lane(2) });
+    assert!(told.starts_with("persist running, answer 7 cut 1"), "{told}");
+}
+
+#[test]
+fn a_lane_that_cannot_change_sides_keeps_all_of_them_here() {
+    let mut group = Group::new(2, Phase::Running);
+    group.joined(1, GOOD);
+    group.joined(2, LaneStanding { written: false, ..GOOD });
+    group.wants(Command::Turn);
+    let told = group.tell(Input::Ready { lane: lane(2), ready: false });
+    assert!(told.contains("go on A, go on B, answer 7 no: 1 of the group's pairs cannot change sides now"), "{told}");
+}
+
+#[test]
+fn a_lane_that_went_on_before_the_decision_keeps_all_of_them_here() {
+    let mut group = standing_still();
+    group.stands(1, quiesced(1));
+    let told = group.stands(2, LaneStanding { swap: None, ..quiesced(1) });
+    assert_eq!(told, "go on A, go on B, answer 7 no: the pairs did not all stand still in time; late: 1");
+}
+
+#[test]
+fn a_cut_that_does_not_reach_the_copies_in_time_keeps_all_of_them_here() {
+    let mut group = standing_still();
+    group.stands(1, quiesced(1));
+    let told = group.later(GROUP_STAND_WAIT.0);
+    assert_eq!(told, "go on A, go on B, answer 7 no: the copies did not all hold the cut in time; late: 1");
+}
+
+#[test]
+fn what_was_decided_is_carried_out_by_each_lane_whenever_it_comes() {
+    let mut group = standing_still();
+    group.stands(1, quiesced(1));
+    group.stands(2, quiesced(1));
+    group.stands(2, swaps(SwapState::Asking));
+    // A went on by itself before it heard, and is told until it hands over.
+    group.stands(1, GOOD);
+    assert_eq!(group.later(GROUP_TURN_AGAIN.0), "hand over A");
+    // The lead restarts; one lane has turned meanwhile.
+    let mut group = Group::new(2, Phase::Turning { cut: CutNumber(1), lanes: 2 });
+    group.tell(Input::Turned { lane: lane(2) });
+    let told = group.joined(1, GOOD);
+    assert!(told.starts_with("hand over A"), "{told}");
+    assert!(group.tell(Input::Turned { lane: lane(1) }).starts_with("persist running"));
+}
+
+#[test]
+fn an_operator_ends_a_change_of_sides_that_comes_to_no_end() {
+    let mut group = standing_still();
+    group.stands(1, quiesced(1));
+    group.stands(2, quiesced(1));
+    group.tell(Input::Turned { lane: lane(2) });
+    let told = group.tell(Input::Wanted { ticket: Ticket(8), command: Command::Resume });
+    assert!(
+        told.starts_with("persist running, go on A, answer 7 no: an operator had the pairs")
+            && told.contains("answer 8 cut 1"),
+        "{told}"
+    );
 }

@@ -132,6 +132,13 @@ fn draining() -> Site {
     site
 }
 
+/// It waits for the other lanes of its group.
+fn quiesced() -> Site {
+    let mut site = copying();
+    site.tell(0, Input::Operator(Command::Quiesce));
+    site
+}
+
 fn cutting() -> Site {
     let mut site = draining();
     site.settle();
@@ -186,6 +193,8 @@ type Event = (&'static str, fn(&mut Site));
 fn events() -> Vec<Event> {
     vec![
         ("operator swaps", |site| site.tell(0, Input::Operator(Command::HandOver))),
+        ("the group gathers", |site| site.tell(0, Input::Operator(Command::Quiesce))),
+        ("the group goes on", |site| site.tell(0, Input::Operator(Command::GoOn))),
         ("write", Site::write),
         ("journal has everything", Site::settle),
         ("secondary has everything", |site| {
@@ -208,8 +217,9 @@ fn events() -> Vec<Event> {
 
 #[test]
 fn every_event_in_every_stage_of_a_change_of_sides() {
-    let states: [State; 6] = [
+    let states: [State; 7] = [
         ("copying", copying),
+        ("quiesced", quiesced),
         ("draining", draining),
         ("cut placed", cutting),
         ("keeping", keeping),

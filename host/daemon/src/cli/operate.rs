@@ -38,10 +38,10 @@ pub(super) enum Operate {
         #[arg(long)]
         wait: bool,
         /// Who asks, for the status and the log.
-        #[arg(long, value_name = "NAME", conflicts_with = "group")]
+        #[arg(long, value_name = "NAME")]
         by: Option<String>,
         /// Resume by itself after this, as 30m.
-        #[arg(long = "for", value_name = "SPAN", value_parser = span, conflicts_with = "group")]
+        #[arg(long = "for", value_name = "SPAN", value_parser = span)]
         span: Option<Millis>,
         /// The pair without the others of its group.
         #[arg(long, conflicts_with = "group")]
@@ -93,10 +93,10 @@ pub(super) enum Operate {
     },
     /// On the primary's node: change sides with the other node, without losing a write. Initiators connect there then.
     Swap {
-        /// The pair.
-        pair: String,
-        /// Without the others of its group: it makes no common points until they have changed sides, too.
-        #[arg(long)]
+        #[command(flatten)]
+        what: Target,
+        /// The pair without the others of its group: it makes no common points until they have changed sides, too.
+        #[arg(long, conflicts_with = "group")]
         alone: bool,
     },
     /// After a swap that the other site never answered, and only where it is lost for good: write here again.
@@ -173,13 +173,29 @@ impl From<ModeArg> for Mode {
 }
 
 /// What a command line comes to.
-enum Told {
+pub(super) enum Told {
     Pair(String, PairCommand),
     Group(String, GroupCommand),
 }
 
 impl Target {
-    fn told(self, pair: PairCommand, group: GroupCommand) -> Told {
+    pub(super) fn pair(name: String) -> Self {
+        Self { pair: Some(name), group: None }
+    }
+
+    pub(super) fn group(name: String) -> Self {
+        Self { pair: None, group: Some(name) }
+    }
+
+    pub(super) fn pair_name(&self) -> Option<&str> {
+        self.pair.as_deref()
+    }
+
+    pub(super) fn group_name(&self) -> Option<&str> {
+        self.group.as_deref()
+    }
+
+    pub(super) fn told(self, pair: PairCommand, group: GroupCommand) -> Told {
         match (self.pair, self.group) {
             (_, Some(name)) => Told::Group(name, group),
             (name, None) => Told::Pair(name.unwrap_or_default(), pair),
@@ -195,10 +211,13 @@ impl Target {
 }
 
 pub(super) fn operate(place: &Place, command: Operate) -> Result<(), Failure> {
-    let told = told(command)?;
+    carry_out(place, &told(command)?)
+}
+
+pub(super) fn carry_out(place: &Place, told: &Told) -> Result<(), Failure> {
     let client = place.client()?;
     let reply = wait_for(async {
-        Ok(match &told {
+        Ok(match told {
             Told::Pair(pair, command) => client.command(pair, command).await?,
             Told::Group(group, command) => client.group(group, command).await?,
         })
@@ -211,8 +230,8 @@ fn told(command: Operate) -> Result<Told, Failure> {
         Operate::Cut { group, name } => return Ok(Told::Group(group, GroupCommand::Cut { name })),
         Operate::Forget { group, pair } => return Ok(Told::Group(group, GroupCommand::Forget { pair })),
         Operate::Pause { what, wait, by, span, alone } => {
-            let pause = Pause { wait, by, span, alone };
-            return Ok(what.told(PairCommand::Pause(pause), GroupCommand::Pause { wait }));
+            let group = GroupCommand::Pause { wait, by: by.clone(), span };
+            return Ok(what.told(PairCommand::Pause(Pause { wait, by, span, alone }), group));
         }
         Operate::Resume { what } => return Ok(what.told(PairCommand::Resume, GroupCommand::Resume)),
         Operate::Takeover { what, alone, yes } => {
@@ -220,6 +239,9 @@ fn told(command: Operate) -> Result<Told, Failure> {
                 confirm_takeover(&what.name())?;
             }
             return Ok(what.told(PairCommand::TakeOver(TakeOver { alone }), GroupCommand::TakeOver));
+        }
+        Operate::Swap { what, alone } => {
+            return Ok(what.told(PairCommand::SwapSides(SwapSides { alone }), GroupCommand::SwapSides));
         }
         Operate::Rotate(RotateArgs { pair, how, reason, force }) => {
             let how = how.map(|how| match how {
@@ -231,7 +253,6 @@ fn told(command: Operate) -> Result<Told, Failure> {
         Operate::Suspect { pair, epoch } => (pair, PairCommand::Suspect(Suspect { epoch: Epoch(epoch) })),
         Operate::Mode { pair, mode } => (pair, PairCommand::SetMode(SetMode { mode: mode.into() })),
         Operate::Rejoin { pair } => (pair, PairCommand::Rejoin),
-        Operate::Swap { pair, alone } => (pair, PairCommand::SwapSides(SwapSides { alone })),
         Operate::TakeBack { pair, yes } => {
             if !yes {
                 confirm_take_back(&pair)?;

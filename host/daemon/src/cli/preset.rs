@@ -1,40 +1,45 @@
-//! `farseal preset`: when a pair pauses and resumes by itself.
+//! `farseal preset`: when a pair or a group pauses and resumes by itself.
 
 use clap::{Args, Subcommand};
 use farseal_core::preset::Preset;
 use farseal_core::units::{Millis, WallTime};
 
 use super::failure::{Exit, Failure};
+use super::operate::Target;
 use super::{Place, operate, say, show, wait_for};
 use crate::config::units::{SPAN_FORM, parse_span};
-use crate::control::api::{AddPreset, PairCommand, RemovePreset};
+use crate::control::api::{AddPreset, GroupCommand, PairCommand, RemovePreset};
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PresetCommand {
-    /// Have the pair pause at times of day (--pause, --resume), or every so often for so long (--every, --for).
+    /// Have the pair, or all pairs of a group, pause at times of day (--pause, --resume), or every so often for so long (--every, --for).
     Add(Add),
-    /// Show the presets of a pair, and what is due.
+    /// Show the presets of a pair or a group, and what is due.
     List {
-        /// The pair.
-        pair: String,
+        #[command(flatten)]
+        what: Target,
     },
     /// Remove a preset; a pause that it holds ends.
     Remove {
-        /// The pair.
-        pair: String,
-        /// The preset.
-        name: String,
+        /// The pair, unless --group is given, and the preset.
+        #[arg(num_args = 1..=2, value_names = ["PAIR", "NAME"])]
+        words: Vec<String>,
+        /// All pairs of this group.
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
     },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// The pair.
-    pair: String,
-    /// What the preset is called.
-    name: String,
+    /// The pair, unless --group is given, and what the preset is called.
+    #[arg(num_args = 1..=2, value_names = ["PAIR", "NAME"])]
+    words: Vec<String>,
+    /// All pairs of this group.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
     /// The time of day at which it pauses.
     #[arg(long, value_name = "HH:MM", requires = "resume", value_parser = time_of_day)]
     pause: Option<u16>,
@@ -64,28 +69,61 @@ struct Spans(Millis, Millis);
 struct Days([bool; 7]);
 
 pub(super) fn preset(place: &Place, command: PresetCommand) -> Result<(), Failure> {
-    let (pair, command) = match command {
-        PresetCommand::List { pair } => return list(place, &pair),
+    let (target, pair, group) = match command {
+        PresetCommand::List { what } => return list(place, &what),
         PresetCommand::Add(add) => {
             let preset = add.preset()?;
-            (add.pair, PairCommand::AddPreset(AddPreset { name: add.name, preset }))
+            let (target, name) = named(add.words, add.group)?;
+            let add = AddPreset { name, preset };
+            (target, PairCommand::AddPreset(add.clone()), GroupCommand::AddPreset(add))
         }
-        PresetCommand::Remove { pair, name } => (pair, PairCommand::RemovePreset(RemovePreset { name })),
+        PresetCommand::Remove { words, group } => {
+            let (target, name) = named(words, group)?;
+            let remove = RemovePreset { name };
+            (target, PairCommand::RemovePreset(remove.clone()), GroupCommand::RemovePreset(remove))
+        }
     };
-    let client = place.client()?;
-    let reply = wait_for(async { Ok(client.command(&pair, &command).await?) })?;
-    operate::print(&reply)
+    operate::carry_out(place, &target.told(pair, group))
 }
 
-fn list(place: &Place, pair: &str) -> Result<(), Failure> {
+/// A pair and a name, or a group and a name.
+fn named(mut words: Vec<String>, group: Option<String>) -> Result<(Target, String), Failure> {
+    let name = words.pop().unwrap_or_default();
+    match (words.pop(), group) {
+        (Some(pair), None) => Ok((Target::pair(pair), name)),
+        (None, Some(group)) => Ok((Target::group(group), name)),
+        (None, None) => {
+            let next = "give the pair and the preset's name, or --group GROUP and the name";
+            Err(Failure::new(Exit::Usage, "it is not said whose preset it is", next))
+        }
+        (Some(_), Some(_)) => {
+            let next = "leave the pair or --group out";
+            Err(Failure::new(Exit::Usage, "both a pair and a group are given", next))
+        }
+    }
+}
+
+fn list(place: &Place, what: &Target) -> Result<(), Failure> {
     let client = place.client()?;
-    let status = wait_for(async { Ok(client.status().await?) })?;
-    let found = status.pairs.iter().find(|each| each.name == pair);
-    let found = found.ok_or_else(|| {
-        Failure::new(Exit::Failed, format!("there is no pair {pair:?} here"), "`farseal status` lists the pairs")
-    })?;
-    let presets = found.flow.iter().flat_map(|flow| &flow.presets);
-    let text: String = presets.map(|preset| show::preset(preset, status.now) + "\n").collect();
+    let none = |kind: &str, name: &str, next: &str| {
+        Failure::new(Exit::Failed, format!("there is no {kind} {name:?} here"), next)
+    };
+    let (presets, now) = match (what.pair_name(), what.group_name()) {
+        (_, Some(name)) => {
+            let view = wait_for(async { Ok(client.site().await?) })?;
+            let found = view.site.groups.into_iter().find(|group| group.name == name);
+            let next = "`farseal status --site` lists the groups";
+            (found.ok_or_else(|| none("group", name, next))?.presets, view.site.at)
+        }
+        (name, None) => {
+            let name = name.unwrap_or_default();
+            let status = wait_for(async { Ok(client.status().await?) })?;
+            let found = status.pairs.into_iter().find(|each| each.name == name);
+            let found = found.ok_or_else(|| none("pair", name, "`farseal status` lists the pairs"))?;
+            (found.flow.map(|flow| flow.presets).unwrap_or_default(), status.now)
+        }
+    };
+    let text: String = presets.iter().map(|preset| show::preset(preset, now) + "\n").collect();
     say(if text.is_empty() { "no presets; `farseal preset add` makes one\n" } else { &text })
 }
 

@@ -8,8 +8,8 @@ use farseal_core::preset::Preset;
 use farseal_core::units::{ByteLen, Millis, WallTime};
 
 use crate::control::api::{
-    FlowStatus, HistoryStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PluginStanding, PluginStatus,
-    PresetStatus, Role, RotationWord, VerifyStatus,
+    FlowStatus, HistoryStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PauseStatus, PluginStanding,
+    PluginStatus, PresetStatus, Role, RotationWord, VerifyStatus,
 };
 
 /// The whole node.
@@ -194,13 +194,18 @@ pub(super) fn verified(found: &VerifyStatus) -> String {
 /// Whose pause it is, and what the presets do next.
 fn presets(out: &mut String, flow: &FlowStatus, now: WallTime) {
     if let Some(pause) = &flow.pause {
-        let since = span(now.since(pause.since));
-        let until = pause.until.map(|until| format!(", {} left", span(until.since(now)))).unwrap_or_default();
-        field(out, "paused", &format!("by {} for {since}{until}", line(&pause.by)));
+        field(out, "paused", &paused_by(pause, now));
     }
     for (at, each) in flow.presets.iter().enumerate() {
         field(out, if at == 0 { "presets" } else { "" }, &preset(each, now));
     }
+}
+
+/// Whose pause it is, as one line.
+pub(super) fn paused_by(pause: &PauseStatus, now: WallTime) -> String {
+    let since = span(now.since(pause.since));
+    let until = pause.until.map(|until| format!(", {} left", span(until.since(now)))).unwrap_or_default();
+    format!("by {} for {since}{until}", line(&pause.by))
 }
 
 /// A preset as one line.

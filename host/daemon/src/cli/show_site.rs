@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use farseal_core::group::Phase;
 
-use super::show::{line, span, state};
+use super::show::{line, paused_by, preset, span, state};
 use crate::control::api::{GroupStatus, SiteStatus, SiteView};
 
 /// The whole site.
@@ -58,6 +58,10 @@ fn group(out: &mut String, site: &SiteStatus, group: &GroupStatus) {
                 )
             }
             Phase::Paused { cut, .. } => format!("pausing at cut {cut}: what came before is still on its way"),
+            Phase::Turning { cut, .. } => format!(
+                "changing sides at cut {cut}; `farseal resume --group {}` has the pairs go on that are here still",
+                line(&group.name)
+            ),
             Phase::Running if !writes.missing.is_empty() => {
                 format!("NO CUTS: {} cannot be reached", named(&writes.missing))
             }
@@ -93,6 +97,12 @@ fn group(out: &mut String, site: &SiteStatus, group: &GroupStatus) {
             let text = format!("the writing site counts {lanes} pairs: name the group alike at both sites");
             field(out, "MISMATCH", &text);
         }
+    }
+    if let Some(pause) = &group.pause {
+        field(out, "paused", &paused_by(pause, site.at));
+    }
+    for each in &group.presets {
+        field(out, "preset", &preset(each, site.at));
     }
     for cut in &group.named {
         field(out, "named", &format!("{}: cut {}, made {} ago", cut.name, cut.cut, span(site.at.since(cut.wall))));

@@ -143,9 +143,13 @@ impl Client {
     pub async fn group(&self, group: &str, command: &GroupCommand) -> Result<CommandReply, ClientError> {
         let body = match command {
             GroupCommand::Cut { name } => json(&CutParameters { name: name.clone() })?,
-            GroupCommand::Pause { wait } => json(&Pause { wait: *wait, ..Pause::default() })?,
+            GroupCommand::Pause { wait, by, span } => {
+                json(&Pause { wait: *wait, by: by.clone(), span: *span, alone: false })?
+            }
             GroupCommand::Forget { pair } => json(&ForgetParameters { pair: pair.clone() })?,
-            GroupCommand::Resume | GroupCommand::TakeOver => Vec::new(),
+            GroupCommand::AddPreset(preset) => json(preset)?,
+            GroupCommand::RemovePreset(preset) => json(preset)?,
+            GroupCommand::Resume | GroupCommand::SwapSides | GroupCommand::TakeOver => Vec::new(),
         };
         let path = format!("/v1/groups/{}/{}", escaped(group), command.name());
         self.ask(Method::POST, &path, body).await

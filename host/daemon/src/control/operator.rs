@@ -118,14 +118,12 @@ impl CommandError {
             Self::WrongState { would, .. } => {
                 (ErrorCode::Refused, would.as_ref().map(|would| format!("run `{would}`")))
             }
-            Self::Grouped { pair, command: "swap-sides", .. } => {
-                let next = format!(
-                    "run `farseal swap {pair} --alone`, then the same for each other pair: the group makes no common points \
-                     before all have changed sides"
-                );
+            Self::Grouped { group, command: "preset-add", .. } => {
+                let next = format!("run `farseal preset add --group {group}`: the pairs of a group pause together");
                 (ErrorCode::Refused, Some(next))
             }
             Self::Grouped { pair, group, command } => {
+                let command = if *command == "swap-sides" { "swap" } else { *command };
                 let next = format!("run `farseal {command} --group {group}`, or `farseal {command} {pair} --alone`");
                 (ErrorCode::Refused, Some(next))
             }

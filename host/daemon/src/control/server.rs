@@ -180,13 +180,21 @@ fn answer(outcome: Result<impl serde::Serialize, CommandError>) -> Response {
 fn parse_group(verb: &str, body: &[u8]) -> Result<GroupCommand, ErrorReply> {
     Ok(match verb {
         "cut" => GroupCommand::Cut { name: parameters::<CutParameters>(verb, body)?.name },
-        "pause" => GroupCommand::Pause { wait: parameters::<Pause>(verb, body)?.wait },
+        "pause" => {
+            let Pause { wait, by, span, alone: _ } = parameters::<Pause>(verb, body)?;
+            GroupCommand::Pause { wait, by, span }
+        }
         "resume" => parameters::<Nothing>(verb, body).map(|Nothing {}| GroupCommand::Resume)?,
+        "swap-sides" => parameters::<Nothing>(verb, body).map(|Nothing {}| GroupCommand::SwapSides)?,
+        "preset-add" => GroupCommand::AddPreset(parameters::<AddPreset>(verb, body)?),
+        "preset-remove" => GroupCommand::RemovePreset(parameters::<RemovePreset>(verb, body)?),
         "takeover" => parameters::<Nothing>(verb, body).map(|Nothing {}| GroupCommand::TakeOver)?,
         "forget" => GroupCommand::Forget { pair: parameters::<ForgetParameters>(verb, body)?.pair },
         _ => {
             let message = format!("there is no command {:?} for groups", verb.chars().take(32).collect::<String>());
-            let next = Some("commands: cut, pause, resume, takeover, forget".to_owned());
+            let next = Some(
+                "commands: cut, pause, resume, swap-sides, takeover, preset-add, preset-remove, forget".to_owned(),
+            );
             return Err(ErrorReply { code: ErrorCode::NotFound, message, next });
         }
     })

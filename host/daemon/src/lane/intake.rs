@@ -78,6 +78,7 @@ impl Intake {
         let standing = LaneStanding {
             in_order: false,
             written: true,
+            swap: None,
             pause: PauseState::Running,
             newest: CutNumber::NONE,
             copied: CutCopied::default(),

@@ -43,6 +43,9 @@ impl Operator for Node {
             {
                 self.must_be_alone(&pair, *alone, command.name())?;
             }
+            if let PairCommand::AddPreset(_) = &command {
+                self.must_be_alone(&pair, false, command.name())?;
+            }
             if command == PairCommand::Resume {
                 self.must_not_be_paused_together(&pair)?;
             }
@@ -105,7 +108,7 @@ impl PairNode {
             PairCommand::SetMode(chosen) => self.set_mode(chosen.mode).await,
             PairCommand::SetTransfer(wanted) => self.set_transfer(wanted).await,
             PairCommand::Throttle(wanted) => self.throttle(wanted).await,
-            PairCommand::AddPreset(add) => self.add_preset(add),
+            PairCommand::AddPreset(add) => self.add_preset(&add),
             PairCommand::RemovePreset(remove) => self.remove_preset(&remove),
             PairCommand::Rejoin => self.rejoin().await,
             PairCommand::SwapSides(_) => self.swap_sides().await,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farseal_core::limits::PRESETS_MAX;
-use farseal_core::preset::{Act, By, Preset, Presets};
+use farseal_core::preset::{Act, BadPreset, By, Preset, Presets, Turn};
 use farseal_core::primary::{Command, PauseState};
 use farseal_core::units::{Millis, WallTime};
 use serde::{Deserialize, Serialize};
@@ -130,29 +130,16 @@ impl PairNode {
         }
     }
 
-    pub(super) fn add_preset(&self, add: AddPreset) -> Result<CommandReply, CommandError> {
-        if !is_name(&add.name) {
-            let reason = "1 to 63 characters of a-z, A-Z, 0-9, '.', '_' and '-', first a letter or digit".to_owned();
-            return Err(CommandError::BadParameter { parameter: "name", reason });
-        }
-        let preset = match add.preset {
-            Preset::Interval { every, span, .. } => {
-                Preset::Interval { every, span, from: self.shared.clock.now().wall }
-            }
-            other @ (Preset::TimeOfDay { .. } | Preset::Irregular { .. }) => other,
-        };
-        let added = self.schedule.change(|presets| presets.add(&add.name, preset)).map_err(|error| not_kept(&error))?;
-        added.map_err(|bad| CommandError::Refused { reason: bad.to_string(), next: None })?;
-        Ok(CommandReply::new(format!("preset {} is in force; a pair has at most {PRESETS_MAX}", add.name)))
+    pub(super) fn add_preset(&self, new: &AddPreset) -> Result<CommandReply, CommandError> {
+        let now = self.shared.clock.now().wall;
+        let added = self.schedule.change(|presets| add(presets, new, now)).map_err(|error| not_kept(&error))?;
+        added.map(CommandReply::new)
     }
 
-    pub(super) fn remove_preset(&self, remove: &RemovePreset) -> Result<CommandReply, CommandError> {
-        let removed = self.schedule.change(|presets| presets.remove(&remove.name)).map_err(|error| not_kept(&error))?;
-        if removed {
-            return Ok(CommandReply::new(format!("preset {} is gone; a pause that it holds ends", remove.name)));
-        }
-        let reason = format!("pair {} has no preset {:?}", self.config.name, remove.name);
-        Err(CommandError::Refused { reason, next: Some(format!("`farseal preset list {}`", self.config.name)) })
+    pub(super) fn remove_preset(&self, old: &RemovePreset) -> Result<CommandReply, CommandError> {
+        let name = &self.config.name;
+        let change = |presets: &mut Presets| remove(presets, old, &format!("pair {name}"), name);
+        self.schedule.change(change).map_err(|error| not_kept(&error))?.map(CommandReply::new)
     }
 
     /// An operator pauses. Says whose pause it becomes his in place of.
@@ -178,19 +165,57 @@ impl PairNode {
 
     pub(super) fn pause_status(&self) -> (Option<PauseStatus>, Vec<PresetStatus>) {
         let presets = self.schedule.now();
-        let pause = presets.hold().map(|hold| PauseStatus {
-            by: hold.by.to_string(),
-            since: hold.since,
-            until: hold.until.or_else(|| until(&presets, &hold.by)),
-        });
-        let list = presets.list().map(|(name, preset, turn)| PresetStatus {
-            name: name.to_owned(),
-            preset: preset.clone(),
-            holds: turn.is_some_and(|turn| turn.holds),
-            until: turn.map(|turn| turn.until),
-        });
-        (pause, list.collect())
+        (pause_shown(&presets), shown(&presets))
     }
+}
+
+/// Adds a preset of a pair or a group; what is said of it then.
+pub(crate) fn add(presets: &mut Presets, add: &AddPreset, now: WallTime) -> Result<String, CommandError> {
+    if !is_name(&add.name) {
+        let reason = "1 to 63 characters of a-z, A-Z, 0-9, '.', '_' and '-', first a letter or digit".to_owned();
+        return Err(CommandError::BadParameter { parameter: "name", reason });
+    }
+    let preset = match &add.preset {
+        Preset::Interval { every, span, .. } => Preset::Interval { every: *every, span: *span, from: now },
+        other @ (Preset::TimeOfDay { .. } | Preset::Irregular { .. }) => other.clone(),
+    };
+    let refused = |bad: BadPreset| CommandError::Refused { reason: bad.to_string(), next: None };
+    presets.add(&add.name, preset).map_err(refused)?;
+    Ok(format!("preset {} is in force; there may be {PRESETS_MAX} of them", add.name))
+}
+
+/// Removes a preset of `whose`, a pair or a group, which commands name by `target`.
+pub(crate) fn remove(
+    presets: &mut Presets,
+    remove: &RemovePreset,
+    whose: &str,
+    target: &str,
+) -> Result<String, CommandError> {
+    if presets.remove(&remove.name) {
+        return Ok(format!("preset {} is gone; a pause that it holds ends", remove.name));
+    }
+    let reason = format!("{whose} has no preset {:?}", remove.name);
+    Err(CommandError::Refused { reason, next: Some(format!("`farseal preset list {target}`")) })
+}
+
+/// Whose pause it is, for a console.
+pub(crate) fn pause_shown(presets: &Presets) -> Option<PauseStatus> {
+    presets.hold().map(|hold| PauseStatus {
+        by: hold.by.to_string(),
+        since: hold.since,
+        until: hold.until.or_else(|| until(presets, &hold.by)),
+    })
+}
+
+/// What there is, for a console.
+pub(crate) fn shown(presets: &Presets) -> Vec<PresetStatus> {
+    let each = |(name, preset, turn): (&str, &Preset, Option<Turn>)| PresetStatus {
+        name: name.to_owned(),
+        preset: preset.clone(),
+        holds: turn.is_some_and(|turn| turn.holds),
+        until: turn.map(|turn| turn.until),
+    };
+    presets.list().map(each).collect()
 }
 
 /// When the window of the preset that holds ends.
@@ -208,7 +233,7 @@ fn not_kept(error: &StoreError) -> CommandError {
 }
 
 /// Without chance an irregular preset is a regular one: no reason to stop.
-fn entropy() -> u64 {
+pub(crate) fn entropy() -> u64 {
     let mut bytes = [0; 8];
     match getrandom::fill(&mut bytes) {
         Ok(()) => u64::from_le_bytes(bytes),

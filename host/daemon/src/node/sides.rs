@@ -73,15 +73,8 @@ impl PairNode {
 
     /// Hands over to the other site at a record that both hold.
     pub(super) async fn swap_sides(self: Arc<Self>) -> Result<CommandReply, CommandError> {
-        {
-            let _one = self.turning.lock().await;
-            if self.writer().is_none() {
-                return Err(self.other_side("swap", Role::Primary));
-            }
-            self.may_swap(&self.look().await?.status)?;
-            self.settled().await?;
-            self.tell(Command::HandOver, "swap").await?;
-        }
+        self.prepare_swap().await?;
+        self.tell(Command::HandOver, "swap").await?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             if self.writer().is_none() {
@@ -105,6 +98,16 @@ impl PairNode {
             }
             sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Sides can be changed as soon as this returns.
+    pub(crate) async fn prepare_swap(self: &Arc<Self>) -> Result<(), CommandError> {
+        let _one = self.turning.lock().await;
+        if self.writer().is_none() {
+            return Err(self.other_side("swap", Role::Primary));
+        }
+        self.may_swap(&self.look().await?.status)?;
+        self.settled().await
     }
 
     fn may_swap(&self, status: &Status) -> Result<(), CommandError> {

@@ -100,7 +100,7 @@ impl Node {
         group: String,
         command: GroupCommand,
     ) -> Result<CommandReply, CommandError> {
-        let waits = matches!(command, GroupCommand::Pause { wait: true });
+        let waits = matches!(command, GroupCommand::Pause { wait: true, .. });
         let done = match self.ask_lead(Ask::Group { group: group.clone(), command }).await? {
             Reply::Done(reply) => reply,
             Reply::No(reply) => return Err(CommandError::Lead(reply)),

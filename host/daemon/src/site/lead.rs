@@ -1,11 +1,14 @@
 //! The lead's driver: one thread owns every group's machines, tells members what they decide, and keeps what must not be
 //! forgotten.
 
+mod answers;
+mod presets;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use farseal_core::group::{Command, Common, Coordinator, Event, Input, Numbers, Output, Refusal, Settings};
+use farseal_core::group::{Command, Common, Coordinator, Event, Input, Numbers, Output, Phase, Settings};
 use farseal_core::limits::{CUT_INTERVAL, GROUP_LANES_MAX};
 use farseal_core::units::{CutNumber, Instant, Millis, Now, PairId, Ticket};
 
@@ -15,6 +18,7 @@ use super::words::{
 };
 use crate::clock::Clock;
 use crate::control::api::{CommandReply, ErrorCode, ErrorReply, NodeStatus};
+use crate::node::preset;
 
 /// How often members are told how the site is, and hear that the lead is there.
 const STATUS_EVERY: Millis = Millis(250);
@@ -83,6 +87,9 @@ struct Group {
     /// What each pair of the group does here, of those that were heard of since the lead started.
     writes: BTreeMap<PairId, bool>,
     held_kept_at: Instant,
+    /// Why pairs cannot change sides, as their nodes said last.
+    obstacles: BTreeMap<PairId, String>,
+    due: presets::Due,
 }
 
 /// Who waits for an answer.
@@ -140,6 +147,7 @@ impl Lead {
         loop {
             let now = self.clock.now().instant;
             let due = self.groups.values().filter_map(|group| group.coordinator.poll_timeout()).min();
+            let due = due.into_iter().chain(self.presets_due()).min();
             let due = due.unwrap_or(self.status_at).min(self.status_at);
             // Rounded up: waking before the millisecond is over would do nothing.
             let wait = Duration::from_millis(due.since(now).0.saturating_add(1));
@@ -157,6 +165,7 @@ impl Lead {
             }
             let names: Vec<String> = self.groups.keys().cloned().collect();
             names.iter().for_each(|name| self.tell(name, Input::Tick));
+            self.follow_presets();
             self.tell_status();
         }
     }
@@ -187,6 +196,7 @@ impl Lead {
                     self.tell_limit(&name);
                 }
             }
+            Report::Ready { pair, obstacle } => self.ready(pair, obstacle),
             Report::Node(status) => {
                 if let Some(member) = self.members.get_mut(&member) {
                     member.status = Some(*status);
@@ -252,8 +262,8 @@ impl Lead {
                 let wrote = group.writes.insert(pair.id, false) == Some(true);
                 group.common.heard(pair.id, cuts);
                 let taking_over = group.record.taking_over.is_some();
-                if wrote {
-                    self.tell(&pair.group, Input::Left { lane: pair.id });
+                if wrote || matches!(group.record.phase, Phase::Turning { .. }) {
+                    self.tell(&pair.group, Input::Turned { lane: pair.id });
                 }
                 self.tell_limit(&pair.group);
                 if taking_over {
@@ -301,7 +311,16 @@ impl Lead {
         let coordinator = Coordinator::new(now, Settings { interval }, BTreeSet::new(), record.phase);
         let cut = record.taking_over.unwrap_or(record.held);
         let common = Common::new(BTreeSet::new(), cut, record.taking_over.is_some());
-        let group = Group { record, coordinator, common, interval, writes: BTreeMap::new(), held_kept_at: now.instant };
+        let group = Group {
+            record,
+            coordinator,
+            common,
+            interval,
+            writes: BTreeMap::new(),
+            held_kept_at: now.instant,
+            obstacles: BTreeMap::new(),
+            due: presets::Due::default(),
+        };
         self.groups.insert(name.to_owned(), group);
     }
 
@@ -353,6 +372,10 @@ impl Lead {
             }
             Output::Pause { lane } => self.order(lane, Order::Pause { pair: lane }),
             Output::Resume { lane } => self.order(lane, Order::Resume { pair: lane }),
+            Output::PrepareTurn { lane } => self.order(lane, Order::PrepareTurn { pair: lane }),
+            Output::Quiesce { lane } => self.order(lane, Order::Quiesce { pair: lane }),
+            Output::GoOn { lane } => self.order(lane, Order::GoOn { pair: lane }),
+            Output::HandOver { lane } => self.order(lane, Order::HandOver { pair: lane }),
             Output::Persist { phase } => self.record(name, |record| record.phase = phase),
             Output::Named { name: called, cut, wall } => {
                 self.record(name, |record| record.add_named(Named { name: called, cut, wall }));
@@ -456,13 +479,10 @@ impl Lead {
                 self.reply(member, ask, Reply::View(Box::new(view)));
             }
             Ask::Group { group, command } => {
-                let refusal = match command {
-                    _ if !self.groups.contains_key(&group) => Some(no_group(&group)),
-                    GroupCommand::TakeOver => self.take_over(member, ask, &group),
-                    GroupCommand::Forget { pair } => self.forget_pair(member, ask, &group, &pair),
-                    GroupCommand::Cut { name } => self.want(member, ask, &group, Command::Cut { name }),
-                    GroupCommand::Pause { .. } => self.want(member, ask, &group, Command::Pause),
-                    GroupCommand::Resume => self.want(member, ask, &group, Command::Resume),
+                let refusal = if self.groups.contains_key(&group) {
+                    self.command(member, ask, &group, command)
+                } else {
+                    Some(no_group(&group))
                 };
                 if let Some(refusal) = refusal {
                     self.reply(member, ask, Reply::No(refusal));
@@ -471,53 +491,84 @@ impl Lead {
         }
     }
 
+    /// Says what stands against it; else it is answered, now or when it is done.
+    fn command(&mut self, member: MemberId, ask: u64, group: &str, command: GroupCommand) -> Option<ErrorReply> {
+        let name = command.name();
+        let wanted = match command {
+            GroupCommand::TakeOver => return self.take_over(member, ask, group),
+            GroupCommand::Forget { pair } => return self.forget_pair(member, ask, group, &pair),
+            GroupCommand::AddPreset(_) | GroupCommand::RemovePreset(_) => {
+                return self.change_presets(member, ask, group, command);
+            }
+            GroupCommand::Cut { name } => Command::Cut { name },
+            GroupCommand::Pause { .. } | GroupCommand::Resume => {
+                return self.pause_or_resume(member, ask, group, &command);
+            }
+            GroupCommand::SwapSides => Command::Turn,
+        };
+        self.want(member, ask, group, wanted, name)
+    }
+
+    fn pause_or_resume(
+        &mut self,
+        member: MemberId,
+        ask: u64,
+        name: &str,
+        command: &GroupCommand,
+    ) -> Option<ErrorReply> {
+        let now = self.clock.now();
+        let phase = self.groups.get(name)?.coordinator.status(now).phase;
+        let pauses = matches!(command, GroupCommand::Pause { .. });
+        // An operator may take a preset's pause over.
+        if pauses && matches!(phase, Phase::Paused { .. }) && self.is_held_by_preset(name) {
+            if let Err(refusal) = self.word_on_pause(name, command) {
+                return Some(refusal);
+            }
+            let message =
+                format!("group {name} is paused already, by a preset; the preset does not end this pause any more");
+            self.reply(member, ask, Reply::Done(CommandReply::new(message)));
+            return None;
+        }
+        // A command that will be refused changes nobody's pause.
+        if pauses == (phase == Phase::Running)
+            && let Err(refusal) = self.word_on_pause(name, command)
+        {
+            return Some(refusal);
+        }
+        let wanted = if pauses { Command::Pause } else { Command::Resume };
+        self.want(member, ask, name, wanted, command.name())
+    }
+
     /// Hands a command to the group's coordinator; it answers when it is done.
-    fn want(&mut self, member: MemberId, ask: u64, name: &str, command: Command) -> Option<ErrorReply> {
+    fn want(
+        &mut self,
+        member: MemberId,
+        ask: u64,
+        name: &str,
+        command: Command,
+        word: &'static str,
+    ) -> Option<ErrorReply> {
         let group = self.groups.get(name)?;
         if !group.writes.values().any(|writes| *writes) {
             let message = format!("this site keeps the copy of group {name}");
             return Some(refused(message, Some("run it at the site that writes".into())));
         }
-        let word = match &command {
-            Command::Cut { .. } => "cut",
-            Command::Pause => "pause",
-            Command::Resume => "resume",
-        };
-        self.next_ticket += 1;
-        let ticket = Ticket(self.next_ticket);
-        self.waiting.insert(ticket, Waiting { member, ask, group: name.to_owned(), command: word });
+        let ticket = self.waits(Waiting { member, ask, group: name.to_owned(), command: word });
         self.tell(name, Input::Wanted { ticket, command });
         None
     }
 
-    fn answer(&mut self, name: &str, ticket: Ticket, result: Result<CutNumber, Refusal>) {
-        let Some(waiting) = self.waiting.remove(&ticket) else { return };
-        let reply = match result {
-            Ok(cut) => Reply::Done(CommandReply::new(match waiting.command {
-                "pause" => format!("all pairs of group {name} stop at cut {cut}; the copies keep it until resume"),
-                "resume" => format!("all pairs of group {name} go on from cut {cut}"),
-                _ => format!("cut {cut} of group {name} is made; the copies offer it once all hold it"),
-            })),
-            Err(refusal) => {
-                let pairs = match &refusal {
-                    Refusal::Missing(pairs) | Refusal::NotInOrder(pairs) | Refusal::Abandoned(pairs) => {
-                        format!(": {}", self.names(pairs))
-                    }
-                    Refusal::Paused | Refusal::NotPaused | Refusal::TooMany | Refusal::Empty => String::new(),
-                };
-                let next = match &refusal {
-                    Refusal::Paused => format!("`farseal resume --group {name}`"),
-                    Refusal::NotPaused => format!("`farseal pause --group {name}`"),
-                    Refusal::Missing(_) => "start their nodes, or see that they reach the lead".into(),
-                    Refusal::NotInOrder(_) => "wait until `farseal status` says that they are".into(),
-                    Refusal::Abandoned(_) | Refusal::TooMany | Refusal::Empty => {
-                        "`farseal status --site` shows the group".into()
-                    }
-                };
-                Reply::No(refused(format!("{refusal}{pairs}; no cut was made"), Some(next)))
+    /// A node says whether one of its pairs can change sides.
+    fn ready(&mut self, pair: PairId, obstacle: Option<String>) {
+        let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
+        let ready = obstacle.is_none();
+        if let Some(group) = self.groups.get_mut(&name) {
+            match obstacle {
+                Some(why) => _ = group.obstacles.insert(pair, why),
+                None => _ = group.obstacles.remove(&pair),
             }
-        };
-        self.reply(waiting.member, waiting.ask, reply);
+        }
+        self.tell(&name, Input::Ready { lane: pair, ready });
     }
 
     /// All pairs at one cut, or none: the decision is durable before the first is told.
@@ -658,6 +709,8 @@ impl Lead {
                 keeps: keeps.then(|| group.common.status()),
                 taking_over: group.record.taking_over,
                 named: group.record.named.clone(),
+                pause: preset::pause_shown(&group.record.presets),
+                presets: preset::shown(&group.record.presets),
             }
         });
         SiteStatus {

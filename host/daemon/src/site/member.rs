@@ -136,6 +136,10 @@ impl Member {
             }
             Order::Pause { pair } => self.command(pair, Command::Pause),
             Order::Resume { pair } => self.command(pair, Command::Resume),
+            Order::PrepareTurn { pair } => self.prepare_turn(pair),
+            Order::Quiesce { pair } => self.command(pair, Command::Quiesce),
+            Order::GoOn { pair } => self.command(pair, Command::GoOn),
+            Order::HandOver { pair } => self.command(pair, Command::HandOver),
             Order::Limit { pair, limit } => self.replica(pair, ReplicaEvent::Limit(limit)),
             Order::TakeOver { pair } => self.replica(pair, ReplicaEvent::TakeOver),
             Order::Status(status) => self.site.heard(status),
@@ -216,6 +220,16 @@ impl Member {
         if let Some(lane) = self.lane(pair) {
             let _ = lane.inbox.send(LaneEvent::Operator { command, done: Box::new(|_| {}) });
         }
+    }
+
+    /// Blocks of an earlier takeover may have to be opened first, which takes as long as it takes.
+    fn prepare_turn(self: &Arc<Self>, id: PairId) {
+        let Some(pair) = self.pairs.get(&id).cloned() else { return };
+        let site = Arc::clone(&self.site);
+        self.runtime.spawn(async move {
+            let obstacle = pair.prepare_swap().await.err().map(|refused| refused.to_string());
+            site.report(Report::Ready { pair: id, obstacle });
+        });
     }
 
     fn replica(&self, pair: PairId, event: ReplicaEvent) {

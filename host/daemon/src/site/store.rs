@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use farseal_core::group::Phase;
 use farseal_core::limits::CUTS_NAMED_MAX;
+use farseal_core::preset::Presets;
 use farseal_core::units::{CutNumber, PairId};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,8 @@ pub struct GroupRecord {
     /// A takeover at this cut was decided: every pair of the group carries it out, whenever it comes.
     pub taking_over: Option<CutNumber>,
     pub named: Vec<Named>,
+    #[serde(default)]
+    pub presets: Presets,
 }
 
 /// Where a site's lead keeps its control information.

@@ -4,7 +4,7 @@ use farseal_core::group::{CommonStatus, CutName, KeptCuts, LaneStanding, OfferLi
 use farseal_core::units::{CutNumber, Millis, PairId, WallTime};
 use serde::{Deserialize, Serialize};
 
-use crate::control::api::{CommandReply, ErrorReply, NodeStatus};
+use crate::control::api::{AddPreset, CommandReply, ErrorReply, NodeStatus, PauseStatus, PresetStatus, RemovePreset};
 
 /// From a member to its lead.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,6 +31,11 @@ pub enum Report {
         pair: PairId,
         cut: CutNumber,
         whole: bool,
+    },
+    /// Whether the pair can change sides now; if not, why.
+    Ready {
+        pair: PairId,
+        obstacle: Option<String>,
     },
     /// Its own status, once a second.
     Node(Box<NodeStatus>),
@@ -85,6 +90,21 @@ pub enum Order {
     Resume {
         pair: PairId,
     },
+    /// Find out whether the pair can change sides, and make it so where that takes time.
+    PrepareTurn {
+        pair: PairId,
+    },
+    /// Its new writes wait until one of the next two.
+    Quiesce {
+        pair: PairId,
+    },
+    GoOn {
+        pair: PairId,
+    },
+    /// Change sides.
+    HandOver {
+        pair: PairId,
+    },
     Limit {
         pair: PairId,
         limit: OfferLimit,
@@ -118,9 +138,21 @@ pub enum GroupCommand {
     Pause {
         /// Answer when both sites are there.
         wait: bool,
+        /// Who asks; `None`: an operator.
+        #[serde(default)]
+        by: Option<String>,
+        /// Resume by itself after this.
+        #[serde(default)]
+        span: Option<Millis>,
     },
-    /// Go on after a pause.
+    /// Go on after a pause; or end a change of sides that does not come to its end.
     Resume,
+    /// Hand all pairs over to the other site, at one cut.
+    SwapSides,
+    /// Have the group pause by itself.
+    AddPreset(AddPreset),
+    /// No longer.
+    RemovePreset(RemovePreset),
     /// Make all copies here, at one cut, the side that writes.
     TakeOver,
     /// A pair whose node is gone for good is no longer waited for.
@@ -173,6 +205,11 @@ pub struct GroupStatus {
     pub taking_over: Option<CutNumber>,
     /// Named cuts, oldest first.
     pub named: Vec<Named>,
+    /// Whose pause it is, where it is somebody's.
+    #[serde(default)]
+    pub pause: Option<PauseStatus>,
+    #[serde(default)]
+    pub presets: Vec<PresetStatus>,
 }
 
 /// A cut that an operator named.
@@ -203,6 +240,9 @@ impl GroupCommand {
             Self::Cut { .. } => "cut",
             Self::Pause { .. } => "pause",
             Self::Resume => "resume",
+            Self::SwapSides => "swap-sides",
+            Self::AddPreset(_) => "preset-add",
+            Self::RemovePreset(_) => "preset-remove",
             Self::TakeOver => "takeover",
             Self::Forget { .. } => "forget",
         }

@@ -1,0 +1,242 @@
+//! A planned change of sides of a whole group: all of its lanes or none, at one cut that both sites hold.
+//!
+//! ```text
+//!   Asking ──every lane can──▶ Quiescing ──new writes wait everywhere──▶ Cutting ──made──▶ Copying ──every copy has it──▶ decided
+//!     │                            │                                        │                 │
+//!     └──── one cannot ────────────┴───────── too long, or a lane left ─────┴─────────────────┴──▶ all go on writing here
+//! ```
+//!
+//! Until it is decided nothing has happened that the other site knows of. The decision is durable before the first lane
+//! hears of it, and each carries it out, whenever it comes. While a lane is quiesced nothing is written to it, so the cut
+//! is the last that any of the copies needs: whatever is lost while some lanes have handed over and others have not, what
+//! the other site has of all of them is one state.
+
+use std::collections::BTreeSet;
+
+use super::{Coordinator, Demand, Output, Phase, Refusal, Stage, Then};
+use crate::limits::{GROUP_READY_WAIT, GROUP_STAND_WAIT, GROUP_TURN_AGAIN};
+use crate::primary::SwapState;
+use crate::units::{CutNumber, Instant, Now, PairId, Ticket};
+
+/// How far a change of sides is that is not decided.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Turn {
+    ticket: Ticket,
+    step: Step,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Step {
+    /// An operator wants it.
+    Wanted,
+    /// Each lane says whether it can.
+    Asking {
+        waiting: BTreeSet<PairId>,
+        until: Instant,
+    },
+    Quiescing {
+        until: Instant,
+    },
+    /// The cut over all of them is being made.
+    Cutting {
+        until: Instant,
+    },
+    Copying {
+        cut: CutNumber,
+        until: Instant,
+    },
+}
+
+/// Who has carried a decided change of sides out, and who waits for it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turned {
+    pub(super) ticket: Option<Ticket>,
+    lanes: BTreeSet<PairId>,
+    again: Instant,
+}
+
+impl Coordinator {
+    pub(super) fn want_turn(&mut self, ticket: Ticket) {
+        let (missing, not_in_order) = self.waits_for();
+        let refusal = if self.turn.is_some() {
+            Refusal::Turning
+        } else if !missing.is_empty() {
+            Refusal::Missing(missing)
+        } else if !not_in_order.is_empty() {
+            Refusal::NotInOrder(not_in_order)
+        } else {
+            self.turn = Some(Turn { ticket, step: Step::Wanted });
+            return;
+        };
+        self.answer(ticket, Err(refusal));
+    }
+
+    /// A lane was asked whether it can change sides.
+    pub(super) fn on_ready(&mut self, lane: PairId, ready: bool) {
+        let Some(Turn { step: Step::Asking { waiting, .. }, .. }) = &mut self.turn else { return };
+        if ready {
+            waiting.remove(&lane);
+        } else {
+            self.end_turn(Refusal::Unable(vec![lane]));
+        }
+    }
+
+    /// The other site writes this lane.
+    pub(super) fn on_turned(&mut self, lane: PairId) {
+        if let Some(known) = self.lanes.get_mut(&lane) {
+            *known = None;
+            self.abandon(vec![lane]);
+            self.end_turn(Refusal::Missing(vec![lane]));
+        }
+        if matches!(self.phase, Phase::Turning { .. }) {
+            self.turned.lanes.insert(lane);
+            self.end_turned();
+        }
+    }
+
+    /// A lane that comes back while its group changes sides is told again.
+    pub(super) fn tell_turning(&mut self, lane: PairId, swap: Option<SwapState>) {
+        self.turned.lanes.remove(&lane);
+        if matches!(self.phase, Phase::Turning { .. }) && !hands_over(swap) {
+            self.outputs.push_back(Output::HandOver { lane });
+        }
+    }
+
+    pub(super) fn turn_timeout(&self) -> Option<Instant> {
+        if matches!(self.phase, Phase::Turning { .. }) {
+            return Some(self.turned.again);
+        }
+        match self.turn.as_ref()?.step {
+            Step::Wanted => None,
+            Step::Asking { until, .. }
+            | Step::Quiescing { until }
+            | Step::Cutting { until }
+            | Step::Copying { until, .. } => Some(until),
+        }
+    }
+
+    pub(super) fn run_turn(&mut self, now: Now) {
+        if matches!(self.phase, Phase::Turning { .. }) {
+            return self.remind(now);
+        }
+        let Some(turn) = &self.turn else { return };
+        match &turn.step {
+            Step::Wanted => {
+                let waiting = self.lanes.keys().copied().collect();
+                self.tell_all(|lane| Output::PrepareTurn { lane });
+                self.step(Step::Asking { waiting, until: now.instant.plus(GROUP_READY_WAIT) });
+            }
+            Step::Asking { waiting, .. } if waiting.is_empty() => {
+                self.tell_all(|lane| Output::Quiesce { lane });
+                self.step(Step::Quiescing { until: now.instant.plus(GROUP_STAND_WAIT) });
+            }
+            Step::Asking { waiting, until } if now.instant >= *until => {
+                let late = waiting.iter().copied().collect();
+                self.end_turn(Refusal::Unable(late));
+            }
+            Step::Quiescing { until } => {
+                let (until, late) = (*until, self.not_quiesced());
+                if late.is_empty() {
+                    self.wanted.push_front(Demand { ticket: None, name: None, then: Then::Turn, tries: 0 });
+                    self.step(Step::Cutting { until });
+                } else if now.instant >= until {
+                    self.end_turn(Refusal::NotStill(late));
+                }
+            }
+            Step::Copying { cut, until } => {
+                let (cut, until, late) = (*cut, *until, self.not_quiesced());
+                if !late.is_empty() {
+                    self.end_turn(Refusal::NotStill(late));
+                } else if self.copied() >= Some(cut) {
+                    self.decide(now, cut);
+                } else if now.instant >= until {
+                    let behind =
+                        self.lanes.iter().filter(|(_, lane)| lane.is_none_or(|lane| lane.copied.boundary < cut));
+                    self.end_turn(Refusal::NotCopied(behind.map(|(lane, _)| *lane).collect()));
+                }
+            }
+            Step::Cutting { until } if now.instant >= *until => self.end_turn(Refusal::NotStill(self.not_quiesced())),
+            Step::Asking { .. } | Step::Cutting { .. } => {}
+        }
+    }
+
+    /// The cut over quiesced lanes was made.
+    pub(super) fn turn_cut_made(&mut self, cut: CutNumber) {
+        if let Some(Turn { step: Step::Cutting { until }, .. }) = self.turn {
+            self.step(Step::Copying { cut, until });
+        }
+    }
+
+    /// Nothing was decided: every lane goes on.
+    pub(super) fn end_turn(&mut self, refusal: Refusal) {
+        let Some(turn) = self.turn.take() else { return };
+        self.wanted.retain(|demand| demand.then != Then::Turn);
+        if let Stage::Opening { demand, .. } | Stage::Releasing { demand, .. } = &mut self.stage {
+            demand.take_if(|demand| demand.then == Then::Turn);
+        }
+        self.tell_all(|lane| Output::GoOn { lane });
+        self.answer(turn.ticket, Err(refusal));
+    }
+
+    /// An operator ends a decided change of sides that does not come to its end: the lanes that write here go on.
+    pub(super) fn give_turned_up(&mut self, ticket: Ticket, cut: CutNumber) {
+        self.phase = Phase::Running;
+        self.outputs.push_back(Output::Persist { phase: self.phase });
+        self.tell_all(|lane| Output::GoOn { lane });
+        let waits = std::mem::take(&mut self.turned).ticket;
+        self.answer(waits, Err(Refusal::GivenUp));
+        self.answer(ticket, Ok(cut));
+    }
+
+    /// Every lane that the group has now is written at the other site.
+    pub(super) fn end_turned(&mut self) {
+        let Phase::Turning { cut, .. } = self.phase else { return };
+        if !self.lanes.keys().all(|lane| self.turned.lanes.contains(lane)) {
+            return;
+        }
+        self.phase = Phase::Running;
+        self.outputs.push_back(Output::Persist { phase: self.phase });
+        let waits = std::mem::take(&mut self.turned).ticket;
+        self.answer(waits, Ok(cut));
+    }
+
+    fn decide(&mut self, now: Now, cut: CutNumber) {
+        let ticket = self.turn.take().map(|turn| turn.ticket);
+        self.turned = Turned { ticket, lanes: BTreeSet::new(), again: now.instant.plus(GROUP_TURN_AGAIN) };
+        self.phase = Phase::Turning { cut, lanes: self.count() };
+        self.outputs.push_back(Output::Persist { phase: self.phase });
+        self.tell_all(|lane| Output::HandOver { lane });
+    }
+
+    /// A lane went on by itself before it heard, or its link was down: it is told until it hands over.
+    fn remind(&mut self, now: Now) {
+        if now.instant < self.turned.again {
+            return;
+        }
+        self.turned.again = now.instant.plus(GROUP_TURN_AGAIN);
+        let waits = self.lanes.iter().filter(|(_, lane)| lane.is_some_and(|lane| !hands_over(lane.swap)));
+        let waits: Vec<PairId> = waits.map(|(lane, _)| *lane).collect();
+        self.outputs.extend(waits.into_iter().map(|lane| Output::HandOver { lane }));
+    }
+
+    fn not_quiesced(&self) -> Vec<PairId> {
+        let stands = |standing: &Option<super::LaneStanding>| {
+            standing.is_some_and(|lane| lane.swap == Some(SwapState::Quiesced))
+        };
+        self.lanes.iter().filter(|(_, standing)| !stands(standing)).map(|(lane, _)| *lane).collect()
+    }
+
+    fn step(&mut self, step: Step) {
+        if let Some(turn) = &mut self.turn {
+            turn.step = step;
+        }
+    }
+}
+
+/// It is on its way to the other site by itself.
+fn hands_over(swap: Option<SwapState>) -> bool {
+    match swap {
+        None | Some(SwapState::Quiesced) => false,
+        Some(SwapState::Draining | SwapState::Keeping | SwapState::Asking) => true,
+    }
+}

@@ -1,0 +1,85 @@
+//! What a coordinator answers, in an operator's words.
+
+use farseal_core::group::Refusal;
+use farseal_core::units::{CutNumber, Ticket};
+
+use super::super::words::Reply;
+use super::{Lead, refused};
+use crate::control::api::CommandReply;
+
+impl Lead {
+    pub(super) fn answer(&mut self, name: &str, ticket: Ticket, result: Result<CutNumber, Refusal>) {
+        if self.heard_for_presets(name, ticket, &result) {
+            return;
+        }
+        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        let reply = match result {
+            Ok(cut) => Reply::Done(done(waiting.command, name, cut)),
+            Err(refusal) => {
+                if waiting.command == "pause" {
+                    self.not_paused(name);
+                }
+                let pairs = match &refusal {
+                    Refusal::Missing(pairs)
+                    | Refusal::NotInOrder(pairs)
+                    | Refusal::Abandoned(pairs)
+                    | Refusal::NotStill(pairs)
+                    | Refusal::NotCopied(pairs) => format!(": {}", self.names(pairs)),
+                    Refusal::Unable(pairs) => format!(": {}", self.unable(name, pairs)),
+                    Refusal::Paused
+                    | Refusal::NotPaused
+                    | Refusal::Turning
+                    | Refusal::GivenUp
+                    | Refusal::TooMany
+                    | Refusal::Empty => String::new(),
+                };
+                let what = if waiting.command == "swap-sides" { "all pairs go on here" } else { "no cut was made" };
+                Reply::No(refused(format!("{refusal}{pairs}; {what}"), Some(next(&refusal, name))))
+            }
+        };
+        self.reply(waiting.member, waiting.ask, reply);
+    }
+
+    /// Each with why, where its node said so.
+    fn unable(&self, name: &str, pairs: &[farseal_core::units::PairId]) -> String {
+        let obstacles = self.groups.get(name).map(|group| &group.obstacles);
+        let told = pairs.iter().map(|pair| {
+            let obstacle = obstacles.and_then(|obstacles| obstacles.get(pair));
+            let why = obstacle.map_or("it is not ready yet", String::as_str);
+            format!("{} ({why})", self.names(&[*pair]))
+        });
+        told.collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn done(command: &str, name: &str, cut: CutNumber) -> CommandReply {
+    match command {
+        "pause" => {
+            CommandReply::new(format!("all pairs of group {name} stop at cut {cut}; the copies keep it until resume"))
+        }
+        "resume" => CommandReply::new(format!("all pairs of group {name} go on from cut {cut}")),
+        "swap-sides" => {
+            let message = format!("the other site writes all pairs of group {name} now, from cut {cut} on");
+            let next = "connect initiators to the exports there; this site keeps the copies".to_owned();
+            CommandReply { message, details: Vec::new(), next: Some(next) }
+        }
+        _ => CommandReply::new(format!("cut {cut} of group {name} is made; the copies offer it once all hold it")),
+    }
+}
+
+fn next(refusal: &Refusal, name: &str) -> String {
+    match refusal {
+        Refusal::Paused => format!("`farseal resume --group {name}`"),
+        Refusal::NotPaused => format!("`farseal pause --group {name}`"),
+        Refusal::Missing(_) => "start their nodes, or see that they reach the lead".into(),
+        Refusal::NotInOrder(_) => "wait until `farseal status` says that they are".into(),
+        Refusal::Unable(_) => format!("mend that, then `farseal swap --group {name}`"),
+        Refusal::NotStill(_) | Refusal::NotCopied(_) => {
+            format!("`farseal swap --group {name}` again, with less load or a faster link")
+        }
+        Refusal::Turning => format!("`farseal resume --group {name}` has the pairs go on that are here still"),
+        Refusal::GivenUp | Refusal::Abandoned(_) | Refusal::TooMany | Refusal::Empty => {
+            "`farseal status --site` shows the group".into()
+        }
+    }
+}
