@@ -45,7 +45,7 @@ const INITIATORS: usize = 3;
 /// How long the sites have to settle when nothing happens to them any more.
 const SETTLE_US: u64 = 1_500_000;
 /// How long a takeover may take when nothing happens to the sites any more.
-const TAKEOVER_US: u64 = 5_000_000;
+const TAKEOVER_US: u64 = 2_000_000;
 
 /// How the world is broken on purpose; a checker must notice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -37,7 +37,11 @@ impl World {
             140..146 => self.command_alone(lane)?,
             146..150 => {
                 let group = self.any_group();
-                self.want_takeover(group);
+                if self.want_takeover(group) && self.dice.chance(400) {
+                    // In the midst of it.
+                    self.crash_keeper(lane);
+                    self.crash_keeping_lead();
+                }
             }
             _ => {}
         }
