@@ -5,6 +5,7 @@ pub mod durability;
 pub mod epoch;
 pub mod fence;
 pub mod group_cut;
+pub mod group_pause;
 pub mod liveness;
 pub mod nonce;
 pub mod owed;
@@ -30,6 +31,7 @@ pub enum Checker {
     /// A site whose disk was set back was not noticed, or has overwritten something.
     Rollback,
     GroupCut,
+    GroupPause,
     /// A machine or the driver met what it calls impossible.
     Panic,
 }

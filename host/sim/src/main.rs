@@ -1,18 +1,25 @@
 //! `farseal-sim`: one seed, a number of seeds, or as many as fit into a time; prints what the runs have seen.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use farseal_sim::faults::Fault;
+use farseal_sim::group;
+use farseal_sim::group::figures::Figures;
 use farseal_sim::stats::Stats;
 use farseal_sim::trace;
 use farseal_sim::world::{Report, Settings, run};
 
 const USAGE: &str = "farseal-sim [--seed N] [--seeds N] [--seconds S] [--first N] [--operations N] [--without FAULT]..
 
+Every eighth seed also runs a world of groups.
+
   --seed N        one seed, told in full
+  --group-seed N  one seed of groups of lanes, told in full
+  --group-seeds N this many seeds of groups, and no others; --first counts here, too
   --seeds N       this many seeds (1000 unless told)
   --seconds S     as many seeds as fit
   --first N       the first seed (1 unless told)
@@ -24,12 +31,19 @@ const USAGE: &str = "farseal-sim [--seed N] [--seeds N] [--seconds S] [--first N
   --replay FILE   plays a recorded run again, and says whether it is the same
   --step          with --replay: one event for each line of input";
 
+/// Failures that are told before it stops; with `--brief`, named.
+const FAILURES_TOLD: u64 = 5;
+const FAILURES_NAMED: u64 = 50;
 /// Every so many seeds one is run twice: a run is a function of its seed, or nothing here can be repeated.
 const TWICE_EVERY: u64 = 1000;
+/// Every so many seeds a world of groups is run, too.
+const GROUPS_EVERY: u64 = 8;
 
 #[derive(Debug, Default)]
 struct Wanted {
     seed: Option<u64>,
+    group_seed: Option<u64>,
+    group_seeds: Option<u64>,
     seeds: Option<u64>,
     seconds: Option<u64>,
     first: Option<u64>,
@@ -58,48 +72,101 @@ fn main() -> ExitCode {
     } else {
         wanted.seeds.unwrap_or(if wanted.seconds.is_some() { u64::MAX } else { 1000 })
     };
-    let begun = Instant::now();
-    let until = wanted.seconds.map(|seconds| begun + Duration::from_secs(seconds));
-    let mut stats = Stats::default();
-    let mut failed = 0;
-    for seed in (first..).take(usize::try_from(count).unwrap_or(usize::MAX)) {
-        if until.is_some_and(|until| Instant::now() >= until) {
-            break;
-        }
-        let settings = Settings {
-            operations: wanted.operations,
-            without: wanted.without.clone(),
-            with: wanted.with.clone(),
-            ..Settings::new(seed)
-        };
-        let report = run(&settings);
-        if seed % TWICE_EVERY == 0 && !is_repeatable(&settings) {
-            eprintln!("seed {seed} runs otherwise each time");
-            failed += 1;
-        }
-        stats.add(&report.stats);
-        if let Some(failure) = &report.failure {
-            failed += 1;
-            let most = if wanted.brief.is_some() {
-                eprintln!("seed {seed} fails: {failure}");
-                50
-            } else {
-                eprintln!("{}", trace::tell(&report));
-                keep(&wanted, &report);
-                5
-            };
-            if failed == most {
+    let mut seen = Seen { begun: Instant::now(), stats: Stats::default(), figures: Figures::default(), failed: 0 };
+    match (wanted.group_seed, wanted.group_seeds) {
+        (Some(seed), _) => seen.groups(&wanted, seed..=seed),
+        (None, Some(count)) => seen.groups(&wanted, first..=first.saturating_add(count).saturating_sub(1)),
+        (None, None) => seen.pairs(&wanted, (first..).take(usize::try_from(count).unwrap_or(usize::MAX))),
+    }
+    seen.print();
+    if seen.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the runs have seen.
+struct Seen {
+    begun: Instant,
+    stats: Stats,
+    figures: Figures,
+    failed: u64,
+}
+
+impl Seen {
+    fn pairs(&mut self, wanted: &Wanted, seeds: impl Iterator<Item = u64>) {
+        for seed in seeds {
+            if self.is_enough(wanted) {
                 break;
+            }
+            let settings = Settings {
+                operations: wanted.operations,
+                without: wanted.without.clone(),
+                with: wanted.with.clone(),
+                ..Settings::new(seed)
+            };
+            let report = run(&settings);
+            if seed.is_multiple_of(TWICE_EVERY) && !is_repeatable(&settings) {
+                eprintln!("seed {seed} runs otherwise each time");
+                self.failed += 1;
+            }
+            self.stats.add(&report.stats);
+            if let Some(failure) = &report.failure {
+                self.failed += 1;
+                if wanted.brief.is_some() {
+                    eprintln!("seed {seed} fails: {failure}");
+                } else {
+                    eprintln!("{}", trace::tell(&report));
+                    keep(wanted, &report);
+                }
+            }
+            if seed.is_multiple_of(GROUPS_EVERY) && wanted.seed.is_none() {
+                self.group(wanted, seed);
             }
         }
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    print!("{stats}");
-    println!(
-        "{seconds:.1} s; {:.1} simulated hours a minute; {failed} seeds failed",
-        stats.simulated_hours() * 60.0 / seconds
-    );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+
+    fn groups(&mut self, wanted: &Wanted, seeds: RangeInclusive<u64>) {
+        for seed in seeds {
+            if self.is_enough(wanted) {
+                break;
+            }
+            self.group(wanted, seed);
+        }
+    }
+
+    fn group(&mut self, wanted: &Wanted, seed: u64) {
+        let report = group::run(seed, None);
+        let again = || group::run_traced(seed, None).trace_hash;
+        if seed.is_multiple_of(TWICE_EVERY) && again() != again() {
+            eprintln!("seed {seed} of groups runs otherwise each time");
+            self.failed += 1;
+        }
+        self.figures.add_all(&report.figures);
+        if let Some(failure) = &report.failure {
+            self.failed += 1;
+            if wanted.brief.is_some() {
+                eprintln!("seed {seed} of groups fails: {failure}");
+            } else {
+                eprintln!("{}", trace::tell_group(&report));
+            }
+        }
+    }
+
+    fn is_enough(&self, wanted: &Wanted) -> bool {
+        let most = if wanted.brief.is_some() { FAILURES_NAMED } else { FAILURES_TOLD };
+        let over = wanted.seconds.is_some_and(|seconds| self.begun.elapsed() >= Duration::from_secs(seconds));
+        self.failed >= most || over
+    }
+
+    fn print(&self) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        if self.stats.seeds > 0 {
+            print!("{}", self.stats);
+        }
+        if self.figures != Figures::default() {
+            print!("{}", self.figures);
+        }
+        let hours = self.stats.simulated_hours() * 60.0 / seconds;
+        println!("{seconds:.1} s; {hours:.1} simulated hours a minute; {} seeds failed", self.failed);
+    }
 }
 
 fn is_repeatable(settings: &Settings) -> bool {
@@ -155,6 +222,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Wanted> {
             "--keep" => wanted.keep = Some(value.into()),
             "--replay" => wanted.replay = Some(value.into()),
             "--seed" => wanted.seed = Some(value.parse().ok()?),
+            "--group-seed" => wanted.group_seed = Some(value.parse().ok()?),
+            "--group-seeds" => wanted.group_seeds = Some(value.parse().ok()?),
             "--seeds" => wanted.seeds = Some(value.parse().ok()?),
             "--seconds" => wanted.seconds = Some(value.parse().ok()?),
             "--first" => wanted.first = Some(value.parse().ok()?),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use crate::dice::mix;
 use crate::faults::{Fault, Faults};
+use crate::group;
 use crate::world::{Report, Settings, run};
 
 /// How much of the end of a run is told.
@@ -88,6 +89,19 @@ pub fn tell(report: &Report) -> String {
     let _ = writeln!(out, "repeat: {}", command(&report.settings));
     let _ = writeln!(out, "shortened: {}", command(&short));
     let _ = writeln!(out, "faults left: {:?}", Faults::draw(short.seed, &short.without).kinds().collect::<Vec<_>>());
+    again.trace.iter().for_each(|line| {
+        let _ = writeln!(out, "{line}");
+    });
+    if let Some(failure) = &again.failure {
+        let _ = writeln!(out, "=> {failure}");
+    }
+    out
+}
+
+/// A failing run of groups: its last events, and the command that repeats it.
+pub fn tell_group(report: &group::Report) -> String {
+    let again = group::run_traced(report.seed, None);
+    let mut out = format!("cargo xtask sim --group-seed {}\n\n", report.seed);
     again.trace.iter().for_each(|line| {
         let _ = writeln!(out, "{line}");
     });

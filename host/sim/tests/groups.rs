@@ -1,10 +1,11 @@
-//! Groups of several lanes keep what depends on each other together, and the checker fires when they do not.
+//! Groups of several lanes keep what depends on each other together, and the checkers fire when they do not.
 
 use farseal_sim::check::Checker;
-use farseal_sim::group::{Mutation, Report, run};
+use farseal_sim::group::figures::Figures;
+use farseal_sim::group::{Mutation, Report, run, run_traced};
 
 /// Within this many seeds each break must be noticed.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 400;
 
 #[test]
 fn the_first_seeds_keep_dependent_writes_together() {
@@ -12,32 +13,23 @@ fn the_first_seeds_keep_dependent_writes_together() {
     if let Some(failed) = reports.iter().find(|report| report.failure.is_some()) {
         panic!("{failed:?}");
     }
-    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
-    for (what, count) in [
-        ("cuts made", sum(|report| report.made)),
-        ("cuts given up", sum(|report| report.abandoned)),
-        ("cuts offered", sum(|report| report.offered)),
-        ("crashes", sum(|report| report.crashes)),
-        ("pauses", sum(|report| report.paused)),
-        ("reads held", sum(|report| report.reads_held)),
-        ("writes lost by crashes", sum(|report| report.lost)),
-    ] {
-        println!("{what}: {count}");
-        assert!(count > 0, "{what}: never");
-    }
+    let mut figures = Figures::default();
+    reports.iter().for_each(|report| figures.add_all(&report.figures));
+    println!("{figures}");
+    assert_eq!(figures.never(), []);
 }
 
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in [3, 14, 159] {
-        assert_eq!(format!("{:?}", run(seed, None)), format!("{:?}", run(seed, None)), "seed {seed}");
+        assert_eq!(format!("{:?}", run_traced(seed, None)), format!("{:?}", run_traced(seed, None)), "seed {seed}");
     }
 }
 
-fn fires(mutation: Mutation) {
+fn fires(mutation: Mutation, by: Checker) {
     let found = (1..=SEEDS).find_map(|seed| run(seed, Some(mutation)).failure.map(|failure| (seed, failure)));
     match found {
-        Some((_, failure)) if failure.checker == Checker::GroupCut => {}
+        Some((_, failure)) if failure.checker == by => {}
         Some((seed, failure)) => panic!("{mutation:?}: seed {seed} was noticed by another checker: {failure}"),
         None => panic!("{mutation:?} was not noticed in {SEEDS} seeds"),
     }
@@ -45,20 +37,35 @@ fn fires(mutation: Mutation) {
 
 #[test]
 fn group_cut_checker_fires_when_answers_go_out_before_all_have_opened() {
-    fires(Mutation::ReleasedEarly);
+    fires(Mutation::ReleasedEarly, Checker::GroupCut);
 }
 
 #[test]
 fn group_cut_checker_fires_when_an_unconfirmed_cut_is_offered() {
-    fires(Mutation::UnconfirmedOffered);
+    fires(Mutation::UnconfirmedOffered, Checker::GroupCut);
 }
 
 #[test]
 fn group_cut_checker_fires_when_a_boundary_is_placed_late() {
-    fires(Mutation::BoundaryLate);
+    fires(Mutation::BoundaryLate, Checker::GroupCut);
 }
 
 #[test]
 fn group_cut_checker_fires_when_a_read_shows_what_is_withheld() {
-    fires(Mutation::ReadNotHeld);
+    fires(Mutation::ReadNotHeld, Checker::GroupCut);
+}
+
+#[test]
+fn group_cut_checker_fires_when_lanes_are_taken_over_each_at_its_own_state() {
+    fires(Mutation::TakenOverApart, Checker::GroupCut);
+}
+
+#[test]
+fn group_cut_checker_fires_when_a_takeover_that_is_under_way_is_forgotten() {
+    fires(Mutation::TakeoverForgotten, Checker::GroupCut);
+}
+
+#[test]
+fn group_pause_checker_fires_when_one_lane_of_a_paused_group_is_resumed() {
+    fires(Mutation::ResumedAlone, Checker::GroupPause);
 }

@@ -59,8 +59,11 @@ impl Common {
         if self.lanes.len() > 1 { OfferLimit::Cut(self.cut) } else { OfferLimit::Everything }
     }
 
+    /// What a takeover would open: none where a lane is not known to hold it. After a restart of this lead or of a keeper
+    /// one may have been told of a later cut than is known here yet, and a lane that is new to the group holds none.
     pub fn cut(&self) -> CutNumber {
-        self.cut
+        let holds = |cuts: &Option<KeptCuts>| cuts.as_ref().is_some_and(|cuts| cuts.held().contains_key(&self.cut));
+        if self.fixed || self.lanes.values().all(holds) { self.cut } else { CutNumber::NONE }
     }
 
     /// From now on the cut stays: it is taken over at.
@@ -84,7 +87,7 @@ impl Common {
         }
         named.sort_by_key(|named| named.cut);
         CommonStatus {
-            cut: if lanes > 1 { self.cut } else { CutNumber::NONE },
+            cut: if lanes > 1 { self.cut() } else { CutNumber::NONE },
             wall: self.wall,
             other_lanes: counted.filter(|counted| usize::from(*counted) != lanes && lanes > 1),
             named,
@@ -158,13 +161,28 @@ mod tests {
         assert_eq!(group.cut(), CutNumber(1));
         group.set_lanes(&(0..3).map(|at| PairId([at; 16])).collect());
         assert!(!group.heard(PairId([0; 16]), kept("b1 c1 b2 c2")));
-        assert_eq!((group.cut(), group.limit()), (CutNumber(1), OfferLimit::Cut(CutNumber(1))));
+        assert_eq!((group.cut(), group.limit()), (CutNumber::NONE, OfferLimit::Cut(CutNumber(1))));
         group.set_lanes(&(0..2).map(|at| PairId([at; 16])).collect());
         assert!(group.heard(PairId([1; 16]), kept("b1 b2")));
         group.fix();
         group.heard(PairId([0; 16]), kept("b3 c3"));
         group.heard(PairId([1; 16]), kept("b3 c3"));
         assert_eq!(group.cut(), CutNumber(2), "a takeover has fixed it");
+    }
+
+    #[test]
+    fn after_a_restart_a_cut_is_taken_over_at_once_every_lane_is_known_to_hold_it() {
+        let id = |at| PairId([at; 16]);
+        let mut told = kept("b1 c1 b2 c2");
+        told.forget_below(CutNumber(2));
+        let mut group = Common::new((0..2).map(id).collect(), CutNumber(1), false);
+        group.heard(id(0), told);
+        // Its keys are being checked again: what it holds behind them is not known yet.
+        group.heard(id(1), kept("b1"));
+        assert_eq!((group.cut(), group.limit()), (CutNumber::NONE, OfferLimit::Cut(CutNumber(1))));
+        assert!(group.heard(id(1), kept("b1 b2")));
+        assert_eq!(group.cut(), CutNumber(2));
+        assert_eq!(Common::new((0..2).map(id).collect(), CutNumber(1), true).cut(), CutNumber(1), "decided already");
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl GroupCuts {
         self.hold.as_ref().map(|held| held.until)
     }
 
+    /// A gap has its place: it gives up what was not acknowledged, and an acknowledgement of it says nothing of these.
+    pub(super) fn given_up(&mut self) {
+        self.placed.clear();
+    }
+
     /// The secondary holds everything up to here.
     pub(super) fn acknowledged(&mut self, acked: Sequence) {
         while let Some((_, mark)) = self.placed.pop_front_if(|(sequence, _)| *sequence <= acked) {

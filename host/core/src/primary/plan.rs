@@ -47,6 +47,7 @@ impl Primary {
             }
             if self.copying.gap_due() {
                 self.copying.gap_placed(self.next);
+                self.group.given_up();
                 records.push(self.plan_marker(now, Epoch::NONE, Kind::Gap));
                 continue;
             }

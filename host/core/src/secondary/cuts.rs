@@ -14,12 +14,14 @@ impl Secondary {
             Some(CutMark::Own(_)) => self.gap_open_after = None,
             Some(mark) if self.gap_open_after.is_none() => {
                 self.cuts.see(mark, record.header.sequence, record.header.wall);
+                // After a restart the lead may have named it before its turn came: a key before it was being checked.
+                self.on_limit(self.limit);
             }
             Some(CutMark::Boundary { .. } | CutMark::Confirmed { .. } | CutMark::Name(_)) | None => {}
         }
     }
 
-    /// The site's lead says how far this lane may be offered. A cut that is not held here changes nothing.
+    /// The site's lead says how far this lane may be offered. A cut that is not held here changes nothing until it is.
     pub(super) fn on_limit(&mut self, limit: OfferLimit) {
         if self.fixed || self.taken_over {
             return;

@@ -4,9 +4,9 @@ use farseal_core::chain::Digest;
 use farseal_core::frame::Attach;
 use farseal_core::group::OfferLimit;
 use farseal_core::record::{CutMark, Header, Kind};
-use farseal_core::secondary::{Input, Output, Recovered, Secondary, Settings};
+use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings};
 use farseal_core::units::{
-    BlockBytes, BlockCount, CutNumber, Generation, Lba, Now, PairId, Path, Sequence, VolumeId, WallTime,
+    BlockBytes, BlockCount, CutNumber, Epoch, Generation, Lba, Now, PairId, Path, Sequence, VolumeId, WallTime,
 };
 
 const SETTINGS: Settings = Settings {
@@ -55,21 +55,7 @@ impl Keeper {
 
     fn comes(&mut self, kind: Kind, aux: u64) {
         self.sequence += 1;
-        let data = kind == Kind::Data;
-        let header = Header {
-            kind,
-            encrypted: false,
-            stack: 0,
-            pair: SETTINGS.pair,
-            volume: SETTINGS.volume,
-            generation: Generation(1),
-            sequence: Sequence(self.sequence),
-            lba: Lba(0),
-            blocks: u32::from(data),
-            block_bytes: SETTINGS.block_bytes,
-            wall: WallTime(0),
-            aux,
-        };
+        let header = header(kind, self.sequence, aux);
         self.tell(Input::Record { path: Path(0), header, digest: Digest([1; 32]) });
         self.tell(Input::LogSynced { stored: self.stored });
     }
@@ -89,6 +75,23 @@ impl Keeper {
     fn allow(&mut self, cut: u64) -> u64 {
         self.tell(Input::Limit(OfferLimit::Cut(CutNumber(cut))));
         self.secondary.offered().0
+    }
+}
+
+fn header(kind: Kind, sequence: u64, aux: u64) -> Header {
+    Header {
+        kind,
+        encrypted: false,
+        stack: 0,
+        pair: SETTINGS.pair,
+        volume: SETTINGS.volume,
+        generation: Generation(1),
+        sequence: Sequence(sequence),
+        lba: Lba(0),
+        blocks: u32::from(kind == Kind::Data),
+        block_bytes: SETTINGS.block_bytes,
+        wall: WallTime(0),
+        aux,
     }
 }
 
@@ -118,6 +121,26 @@ fn a_takeover_opens_the_groups_cut() {
     keeper.tell(Input::TakeOver);
     assert_eq!(keeper.allow(2), 2);
     assert_eq!(keeper.secondary.offered(), Sequence(2));
+}
+
+#[test]
+fn a_cut_that_the_lead_names_while_keys_are_checked_again_is_offered_and_taken_over_at_once_they_are() {
+    let boundary = |cut| CutMark::Boundary { cut: CutNumber(cut), lanes: 2 }.encode();
+    let log = [(Kind::Key, 0), (Kind::Data, 0), (Kind::Cut, boundary(1)), (Kind::Data, 0), (Kind::Cut, boundary(2))];
+    let records = (1..).zip(log).map(|(sequence, (kind, aux))| (header(kind, sequence, aux), Digest([1; 32])));
+    let limit = OfferLimit::Cut(CutNumber::NONE);
+    let recovered = Recovered { limit, above: records.collect(), ..Recovered::fresh() };
+    for take_over in [false, true] {
+        let secondary = Secondary::new(Now::default(), SETTINGS, recovered.clone());
+        let mut keeper = Keeper { secondary, stored: 0, sequence: 5 };
+        assert_eq!(keeper.allow(1), 0, "it is not known yet what is held");
+        if take_over {
+            keeper.tell(Input::TakeOver);
+        }
+        let facts = KeyFacts { epoch: Epoch(1), start: Sequence(2) };
+        keeper.tell(Input::KeyChecked { key: Sequence(1), result: Ok(facts) });
+        assert_eq!((keeper.secondary.offered(), keeper.secondary.group_cut()), (Sequence(3), CutNumber(1)));
+    }
 }
 
 #[test]

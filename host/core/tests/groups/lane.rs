@@ -9,7 +9,7 @@ use farseal_core::primary::{Command, Input, Mode, Output, Primary, Recovered, So
 use farseal_core::record::{CutMark, Kind};
 use farseal_core::rotation::Slot;
 use farseal_core::units::{
-    BlockBytes, BlockCount, CutNumber, Epoch, Extent, Generation, Instant, Lba, Path, Sequence, Ticket,
+    BlockBytes, BlockCount, ByteLen, CutNumber, Epoch, Extent, Generation, Instant, Lba, Path, Sequence, Ticket,
 };
 
 use super::pair::{at, settings};
@@ -25,12 +25,15 @@ struct Lane {
     chain: Chain,
     /// What each record that was placed is.
     order: Vec<String>,
+    /// Maps that are to be made durable.
+    maps: Vec<u64>,
 }
 
 impl Lane {
     fn new(recovered: Recovered) -> Self {
         let primary = Primary::new(at(1_000), settings(BLOCKS), recovered);
-        let mut lane = Self { primary, now: 1_000, committing: Vec::new(), chain: Chain::START, order: Vec::new() };
+        let (order, maps) = (Vec::new(), Vec::new());
+        let mut lane = Self { primary, now: 1_000, committing: Vec::new(), chain: Chain::START, order, maps };
         let slot = Slot { at: Instant(0), blocks: 1 };
         lane.tell(Input::EpochPrepared { epoch: Epoch(1), slot });
         lane.settle();
@@ -45,7 +48,10 @@ impl Lane {
         while let Some(output) = self.primary.poll_output() {
             if let Output::Reply { ticket, result: Ok(()) } = output {
                 answered.push(ticket.0);
-            } else if let Output::Commit { records, .. } = output {
+            } else if let Output::PersistOwed { stamp, .. } = output {
+                self.maps.push(stamp);
+            } else if let Output::Commit { records, restart, .. } = output {
+                self.chain = restart.unwrap_or(self.chain);
                 self.committing.push(records.len());
                 self.order.extend(records.iter().map(|record| match (record.kind, record.source) {
                     (Kind::Cut, _) => match CutMark::decode(record.aux) {
@@ -216,4 +222,28 @@ fn a_lane_that_is_behind_holds_back_but_places_no_cut() {
     lane.tell(Input::ConfirmCut { cut: CUT, lanes: 2, name: None });
     lane.settle();
     assert_eq!(lane.order, ["1"]);
+}
+
+#[test]
+fn a_boundary_that_a_gap_gave_up_is_not_held_by_the_copy_whatever_it_acknowledges() {
+    let mut lane = Lane::new(Recovered::fresh());
+    lane.link();
+    lane.open();
+    lane.write(1, false);
+    lane.release();
+    lane.settle();
+    lane.tell(Input::Destaged { through: Sequence(3) });
+    lane.tell(Input::HomeSynced { through: Sequence(3) });
+    for bytes in [ByteLen(1 << 60), ByteLen(0)] {
+        lane.tell(Input::JournalBytes { bytes });
+    }
+    lane.tell(Input::EpochPrepared { epoch: Epoch(2), slot: Slot { at: Instant(0), blocks: 1 } });
+    for stamp in std::mem::take(&mut lane.maps) {
+        lane.tell(Input::OwedPersisted { stamp });
+    }
+    lane.settle();
+    assert_eq!(lane.order, ["cut 5 of 2", "1", "Gap", "Key"]);
+    lane.ack();
+    assert_eq!(lane.primary.status().acked, Sequence(5));
+    assert_eq!(lane.primary.standing().copied.boundary, CutNumber::NONE);
 }

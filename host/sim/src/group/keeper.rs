@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use farseal_core::group::OfferLimit;
-use farseal_core::record::Kind;
+use farseal_core::record::{CutMark, Kind};
 use farseal_core::secondary::{Recovered, Secondary, Settings};
 use farseal_core::units::{BlockCount, CutNumber, Generation, Now, Sequence};
 
@@ -22,6 +22,8 @@ pub struct Keeper {
     log: Vec<Rec>,
     durable: usize,
     generation: Generation,
+    /// Where it was taken over: the last record that is offered, and the group's cut.
+    taken: Option<(Sequence, CutNumber)>,
     pub stored: u64,
     pub incoming: Option<Rec>,
     /// The revision of the cuts that its lead was told of.
@@ -37,6 +39,7 @@ impl Keeper {
             log: Vec::new(),
             durable: 0,
             generation: Generation(0),
+            taken: None,
             stored: 0,
             incoming: None,
             told: None,
@@ -59,18 +62,44 @@ impl Keeper {
             block_bytes: block_bytes(),
             blocks: BlockCount(BLOCKS),
         };
+        // What came after a takeover belongs to no history here.
+        let counts = |rec: &&Rec| self.taken.is_none_or(|(through, _)| rec.header.sequence <= through);
+        let (limit, group_cut) = match self.taken {
+            Some((_, cut)) => (OfferLimit::Everything, cut),
+            None => (OfferLimit::Cut(CutNumber::NONE), CutNumber::NONE),
+        };
         let recovered = Recovered {
             generation: self.generation,
-            above: self.log.iter().map(|rec| (rec.header, rec.digest)).collect(),
-            limit: OfferLimit::Cut(CutNumber::NONE),
+            taken_over: self.taken.is_some(),
+            above: self.log.iter().filter(counts).map(|rec| (rec.header, rec.digest)).collect(),
+            limit,
+            group_cut,
             ..Recovered::fresh()
         };
         (self.stored, self.incoming, self.told) = (0, None, None);
         self.machine = Some(Secondary::new(now, settings, recovered));
     }
 
-    pub fn set_generation(&mut self, generation: Generation) {
+    pub fn keep_generation(&mut self, generation: Generation, taken_over: bool) {
         self.generation = generation;
+        if let Some(machine) = self.machine.as_ref().filter(|_| taken_over) {
+            self.taken = Some((machine.fork().0, machine.group_cut()));
+        }
+    }
+
+    pub fn is_taken(&self) -> bool {
+        self.taken.is_some()
+    }
+
+    /// What was taken over: through which record, at which of the group's cuts.
+    pub fn taken(&self) -> Option<(Sequence, CutNumber)> {
+        self.taken
+    }
+
+    /// The boundary of this cut is durable here.
+    pub fn holds(&self, cut: CutNumber) -> bool {
+        let is = |rec: &Rec| matches!(rec.header.cut_mark(), Some(CutMark::Boundary { cut: held, .. }) if held == cut);
+        self.log.iter().take(self.durable).any(is)
     }
 
     pub fn store(&mut self) {

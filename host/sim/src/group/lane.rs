@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use farseal_core::chain::{Chain, Digest};
-use farseal_core::flow::Flow;
+use farseal_core::flow::{Flow, Transfer, Way};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{Kept, KeptMap, Logged, Mode, Planned, Primary, Recovered, Settings, Source};
 use farseal_core::record::{Header, Kind};
@@ -34,6 +34,8 @@ pub struct Rec {
 #[derive(Debug)]
 pub struct Lane {
     pub index: usize,
+    pub group: usize,
+    flow: Flow,
     pub machine: Option<Primary>,
     pub life: u64,
     pub tick_at: Option<Instant>,
@@ -43,6 +45,7 @@ pub struct Lane {
     map: Option<KeptMap>,
     newest_epoch: Epoch,
     pub paused: bool,
+    pub fenced: Option<Generation>,
     // Until the next crash.
     /// What initiators would read.
     pub content: Vec<Stamp>,
@@ -53,9 +56,13 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub fn new(index: usize) -> Self {
+    pub fn new(dice: &mut Dice, index: usize, group: usize, paths: usize) -> Self {
+        let transfer = if dice.chance(300) { Transfer::Ordered } else { Transfer::Scheduled };
+        let way = Way { transfer, paths: u16::try_from(paths).unwrap_or(1) };
         Self {
             index,
+            group,
+            flow: Flow { way, ..Flow::default() },
             machine: None,
             life: 0,
             tick_at: None,
@@ -64,6 +71,7 @@ impl Lane {
             map: None,
             newest_epoch: Epoch::NONE,
             paused: false,
+            fenced: None,
             content: vec![0; to_usize(BLOCKS)],
             writes: BTreeMap::new(),
             appending: Vec::new(),
@@ -85,8 +93,13 @@ impl Lane {
             rotate_how: How::InBand,
             journal_bytes_max: ByteLen(1 << 20),
             unordered: None,
-            flow: Flow::default(),
+            flow: self.flow,
         }
+    }
+
+    /// It knows that its copy was taken over.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.is_some()
     }
 
     /// Loses what was not synced, or only some of it. Says which stamps are gone.
@@ -115,7 +128,7 @@ impl Lane {
             newest_epoch: self.newest_epoch,
             owed: self.map.clone(),
             paused: self.paused,
-            fenced: None,
+            fenced: self.fenced,
             mode: None,
             chosen: farseal_core::flow::Chosen::default(),
             handing_over: None,

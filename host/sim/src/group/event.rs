@@ -1,0 +1,109 @@
+//! What happens in a world of groups: to lanes, to keepers, to their links, and to the leads of both sites.
+
+use farseal_core::frame::{Ack, Attach, KeyRefusal, Refusal, Welcome};
+use farseal_core::group::{Input as GroupInput, KeptCuts, OfferLimit, Output as GroupOutput};
+use farseal_core::units::{Extent, Path, Sequence};
+
+use super::lane::Rec;
+use crate::seal::Stamp;
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The next thing that an operator or an accident does.
+    Operation,
+    Initiator(usize),
+    /// A group's presets look at the clock.
+    Presets(usize),
+    Lane {
+        lane: usize,
+        life: u64,
+        event: LaneEvent,
+    },
+    Keeper {
+        lane: usize,
+        life: u64,
+        event: KeeperEvent,
+    },
+    LaneBack(usize),
+    KeeperBack(usize),
+    Connect {
+        lane: usize,
+        path: Path,
+    },
+    ToKeeper {
+        lane: usize,
+        path: Path,
+        session: u64,
+        message: Box<ToKeeper>,
+    },
+    ToLane {
+        lane: usize,
+        path: Path,
+        session: u64,
+        message: ToLane,
+    },
+    /// Over the interconnect of the writing site.
+    Order {
+        lane: usize,
+        session: u64,
+        order: GroupOutput,
+    },
+    Report {
+        lane: usize,
+        session: u64,
+        report: GroupInput,
+    },
+    Join(usize),
+    Look {
+        lane: usize,
+        session: u64,
+    },
+    LeadTick {
+        group: usize,
+        life: u64,
+    },
+    LeadBack,
+    Reserved {
+        group: usize,
+        life: u64,
+    },
+    /// Over the interconnect of the keeping site.
+    Cuts {
+        lane: usize,
+        life: u64,
+        cuts: KeptCuts,
+    },
+    KeepingLeadBack,
+}
+
+/// A completion of something that a lane's driver began.
+#[derive(Clone, Debug)]
+pub enum LaneEvent {
+    Appended,
+    Synced { end: usize, through: Sequence },
+    CopyRead { extent: Extent, stamps: Vec<Stamp> },
+    Tick,
+}
+
+/// The same of a keeper's driver, and what its site's lead tells it.
+#[derive(Clone, Debug)]
+pub enum KeeperEvent {
+    LogSynced { end: usize, stored: u64 },
+    KeyChecked { key: Sequence },
+    Limit(OfferLimit),
+    TakeOver(OfferLimit),
+}
+
+#[derive(Clone, Debug)]
+pub enum ToKeeper {
+    Attach(Attach),
+    Records(Vec<Rec>),
+}
+
+#[derive(Clone, Debug)]
+pub enum ToLane {
+    Welcome(Welcome),
+    Refuse(Refusal),
+    Ack(Ack),
+    KeyRefused(Sequence, KeyRefusal),
+}

@@ -1,0 +1,131 @@
+//! The keeping site's lead: what all of a group's copies hold, how far each may be offered, and takeovers of all at one cut.
+
+use farseal_core::group::{Common, KeptCuts, OfferLimit};
+use farseal_core::record::CutMark;
+use farseal_core::units::{CutNumber, Sequence, WallTime};
+
+use super::event::{Event, KeeperEvent};
+use super::figures::Figure;
+use super::{Mutation, World, pair};
+use crate::check::{group_cut, group_pause};
+use crate::world::Outcome;
+
+/// The lead itself; what it must not forget is in its groups.
+#[derive(Debug, Default)]
+pub(super) struct KeepingLead {
+    pub up: bool,
+    pub life: u64,
+}
+
+impl World {
+    pub(super) fn crash_keeping_lead(&mut self) {
+        if std::mem::replace(&mut self.keeping.up, false) {
+            self.figures.count(Figure::CrashesOfTheKeepingLead);
+            self.keeping.life += 1;
+            let delay = self.dice.between(1_000, 300_000);
+            self.after(delay, Event::KeepingLeadBack);
+        }
+    }
+
+    /// It knows what it kept, and hears the rest from each keeper anew.
+    pub(super) fn keeping_lead_back(&mut self) {
+        if std::mem::replace(&mut self.keeping.up, true) {
+            return;
+        }
+        let forgets = self.mutation == Some(Mutation::TakeoverForgotten);
+        for group in &mut self.groups {
+            let taking_over = group.taking_over.or(group.taken).filter(|_| !forgets);
+            group.common = Common::new(group.pairs(), taking_over.unwrap_or(group.held), taking_over.is_some());
+        }
+        for lane in 0..self.keepers.len() {
+            self.say_cuts(lane);
+            self.tell_limit(lane);
+        }
+    }
+
+    /// A keeper says what it holds.
+    pub(super) fn say_cuts(&mut self, lane: usize) {
+        let Some(machine) = &self.keepers[lane].machine else { return };
+        let cuts = machine.cuts().clone();
+        let (life, delay) = (self.keeping.life, self.way());
+        self.after(delay, Event::Cuts { lane, life, cuts });
+    }
+
+    /// The keeping site's lead hears what a copy holds.
+    pub(super) fn hear_cuts(&mut self, lane: usize, mut cuts: KeptCuts) -> Outcome {
+        if self.mutation == Some(Mutation::UnconfirmedOffered) {
+            for cut in cuts.held().keys().copied().collect::<Vec<_>>() {
+                cuts.see(CutMark::Confirmed { cut, lanes: 0 }, Sequence::NONE, WallTime(0));
+            }
+        }
+        let at = self.group_of(lane);
+        let group = &mut self.groups[at];
+        if !group.common.heard(pair(lane), cuts) {
+            return Ok(());
+        }
+        if self.dice.chance(200) {
+            group.held = group.common.cut();
+        }
+        self.figures.count(Figure::CutsOffered);
+        let cut = group.common.cut();
+        group_cut::offered(self, at, cut)?;
+        group_pause::offered(self, at, cut)?;
+        self.groups[at].lanes.clone().into_iter().for_each(|lane| self.tell_limit(lane));
+        Ok(())
+    }
+
+    /// How far it may offer; in the middle of a takeover, that it is taken over there.
+    pub(super) fn tell_limit(&mut self, lane: usize) {
+        if !self.keeping.up {
+            return;
+        }
+        let group = &self.groups[self.group_of(lane)];
+        let limit = group.common.limit();
+        let event = match (group.taking_over, self.mutation) {
+            (None, _) => KeeperEvent::Limit(limit),
+            (Some(_), Some(Mutation::TakenOverApart)) => KeeperEvent::TakeOver(OfferLimit::Everything),
+            (Some(_), Some(_) | None) => KeeperEvent::TakeOver(limit),
+        };
+        let (life, delay) = (self.keepers[lane].life, self.way());
+        self.after(delay, Event::Keeper { lane, life, event });
+    }
+
+    /// All copies of a group at one cut, or none: decided, durably, before the first is told. As in a node, all must be
+    /// there and hold a cut.
+    pub(super) fn want_takeover(&mut self, at: usize) -> bool {
+        let group = &self.groups[at];
+        let there = |lane: &usize| self.keepers[*lane].machine.is_some();
+        let cut = group.common.cut();
+        let none = cut == CutNumber::NONE && group.lanes.len() > 1;
+        if !self.keeping.up || group.taking_over.or(group.taken).is_some() || none || !group.lanes.iter().all(there) {
+            return false;
+        }
+        if group.is_paused() {
+            self.figures.count(Figure::TakeoversOfAPausedGroup);
+        }
+        let group = &mut self.groups[at];
+        if self.mutation != Some(Mutation::TakeoverForgotten) {
+            group.common.fix();
+        }
+        (group.taking_over, group.held) = (Some(cut), cut);
+        group.lanes.clone().into_iter().for_each(|lane| self.tell_limit(lane));
+        true
+    }
+
+    /// A keeper's new generation is durable.
+    pub(super) fn taken_over(&mut self, lane: usize) -> Outcome {
+        let at = self.group_of(lane);
+        let group = &self.groups[at];
+        let (Some(cut), true) = (group.taking_over, group.lanes.iter().all(|lane| self.keepers[*lane].is_taken()))
+        else {
+            return Ok(());
+        };
+        self.groups[at].taking_over = None;
+        self.groups[at].taken = Some(cut);
+        self.figures.count(Figure::Takeovers);
+        if self.healed.is_none() {
+            self.figures.count(Figure::TakeoversInTheMiddle);
+        }
+        group_cut::taken_over(self, at, cut)
+    }
+}
