@@ -28,7 +28,7 @@ use disk::Disk;
 use history::Random;
 use mix::Mix;
 use proxy::Proxy;
-use rig::{Counts, Hit, MayFail, Rig};
+use rig::{Burst, Counts, Hit, MayFail, Rig};
 
 /// Cycles between two rehearsed takeovers.
 const TAKEOVER_EVERY: u64 = 10;
@@ -182,7 +182,7 @@ fn campaign(programs: &Programs, fault: Fault, cycles: u64, seed: u64) -> Result
             _ if cycle % TAKEOVER_EVERY == 0 => rig.rehearse_takeover().map(|()| "a takeover by a copy".to_owned()),
             _ => {
                 let hit = Hit::draw(&mut order);
-                one_cycle(&mut rig, hit, &disks).map(|()| format!("{hit:?}"))
+                one_cycle(&mut rig, hit, Burst::Drawn, &disks).map(|()| format!("{hit:?}"))
             }
         };
         let told = told.with_context(|| format!("cycle {cycle}"))?;
@@ -240,8 +240,8 @@ fn tell_failure(stage: &Stage, rig: &Rig, failed: bool) {
     }
 }
 
-fn one_cycle(rig: &mut Rig, hit: Hit, disks: &[Disk]) -> Result<()> {
-    rig.begin()?;
+fn one_cycle(rig: &mut Rig, hit: Hit, burst: Burst, disks: &[Disk]) -> Result<()> {
+    rig.begin_as(burst)?;
     rig.let_run()?;
     let hits = [hit.main(), hit.remote()];
     for (disk, _) in disks.iter().zip(hits).filter(|(_, hit)| *hit) {
