@@ -84,8 +84,9 @@ const COMMANDS: [Command; 13] = [
     },
     Command {
         name: "soak",
-        usage: "copy|split [--mib N] [--interruptions N] [--minutes N] [--farseal FILE]",
-        purpose: "a large initial copy that is interrupted, or a long split and its resync, under load, compared at the end",
+        usage: "copy|split|swap [--mib N] [--interruptions N] [--minutes N] [--swaps N] [--farseal FILE]",
+        purpose: "a large initial copy that is interrupted, a long split and its resync, or changes of sides while qemu-io \
+                  writes; compared at the end",
         run: soak::run,
     },
     Command {
