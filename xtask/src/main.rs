@@ -72,8 +72,9 @@ const COMMANDS: [Command; 13] = [
     },
     Command {
         name: "chaos",
-        usage: "[--minutes N | --kills N --power-cuts N --full-disks N] [--seed N] [--farseal FILE]",
-        purpose: "kills two sites, cuts their power and troubles their link under load, and judges every image",
+        usage: "[--groups [--nodes N]] [--minutes N | --kills N --power-cuts N --full-disks N] [--seed N] [--farseal FILE]",
+        purpose: "kills two sites, cuts their power and troubles their link under load, and judges every image; --groups: \
+                  sites of several nodes, and writes that depend on each other across them",
         run: chaos::run,
     },
     Command {

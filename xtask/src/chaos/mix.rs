@@ -207,7 +207,7 @@ impl Mix<'_> {
     }
 }
 
-fn signal(name: &str, pids: &[u32]) -> Result<()> {
+pub(super) fn signal(name: &str, pids: &[u32]) -> Result<()> {
     for pid in pids {
         let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status()?;
         if !status.success() {
