@@ -145,7 +145,7 @@ fn parse(words: &[String]) -> Result<Wanted> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis();
     let cycles = [(Fault::Kill, 100), (Fault::PowerCut, 20), (Fault::FullDisk, 6)];
     let mut wanted = Wanted { cycles, mix: None, groups: None, seed: u64::try_from(now)?, farseal: None };
-    let (mut with_groups, mut nodes) = (false, GROUPS_NODES);
+    let (mut with_groups, mut nodes) = (false, None);
     let mut words = words.iter();
     while let Some(word) = words.next() {
         if word == "--groups" {
@@ -162,7 +162,7 @@ fn parse(words: &[String]) -> Result<Wanted> {
                 wanted.mix = Some(Duration::from_secs_f64(value.parse::<f64>()? * 60.0));
                 wanted.cycles.iter_mut().for_each(|(_, cycles)| *cycles = 0);
             }
-            "--nodes" => nodes = value.parse()?,
+            "--nodes" => nodes = Some(value.parse::<usize>()?),
             "--seed" => wanted.seed = value.parse()?,
             "--farseal" => wanted.farseal = Some(Path::new(value).canonicalize()?),
             _ => {
@@ -172,7 +172,11 @@ fn parse(words: &[String]) -> Result<Wanted> {
             }
         }
     }
+    if !with_groups && nodes.is_some() {
+        bail!("--nodes goes with --groups");
+    }
     if with_groups {
+        let nodes = nodes.unwrap_or(GROUPS_NODES);
         if nodes < 2 {
             bail!("--nodes {nodes}: a group goes over at least two nodes");
         }

@@ -82,6 +82,9 @@ pub(super) fn run(programs: &Programs, terms: Terms) -> Result<usize> {
         stage.keep();
         world.tell_logs();
         println!("every file is left in {}", stage.dir.display());
+        if terms.has_disks {
+            println!("those of a node are in its .xfs file there: mount -o loop");
+        }
     }
     drop(world);
     result.map(|()| violations)

@@ -29,13 +29,13 @@ impl World {
         let struck = self.draw_nodes();
         let one = self.draw_below(2 * self.nodes());
         match self.order.below(100) {
-            0..34 => Blow::Kill(struck),
-            34..64 if !self.disks.is_empty() => Blow::PowerCut(struck),
-            34..64 => Blow::Kill(struck),
-            64..72 => Blow::Freeze(struck),
-            72..79 => Blow::Link(self.draw_below(self.nodes()), Trouble::draw(&mut self.order)),
-            79..86 => Blow::Interconnect(self.draw_below(2), Trouble::draw(&mut self.order)),
-            86..93 => Blow::Pause(self.order.one_in(2).then_some(one)),
+            0..30 => Blow::Kill(struck),
+            30..58 if !self.disks.is_empty() => Blow::PowerCut(struck),
+            30..58 => Blow::Kill(struck),
+            58..66 => Blow::Freeze(struck),
+            66..73 => Blow::Link(self.draw_below(self.nodes()), Trouble::draw(&mut self.order)),
+            73..80 => Blow::Interconnect(self.draw_below(2), Trouble::draw(&mut self.order)),
+            80..92 => Blow::Pause(self.order.one_in(2).then_some(one)),
             _ => Blow::NamedCut(if self.order.one_in(2) { struck } else { Vec::new() }),
         }
     }
@@ -155,7 +155,7 @@ impl World {
             self.kill(&[at])?;
             self.restart(&[at])?;
         }
-        if self.order.one_in(3) {
+        if self.order.one_in(2) {
             self.rehearse_paused_takeover()?;
         }
         self.tell_group(&["resume", "--group", GROUP]).map(drop)
