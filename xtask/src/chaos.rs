@@ -16,7 +16,10 @@ use crate::plugins;
 use crate::site::{Stage, free_port};
 use crate::workspace::Workspace;
 
+pub(crate) mod chains;
 pub(crate) mod disk;
+pub(crate) mod group_rig;
+mod groups;
 pub(crate) mod history;
 mod inject;
 pub(crate) mod load;
@@ -28,10 +31,14 @@ use disk::Disk;
 use history::Random;
 use mix::Mix;
 use proxy::Proxy;
-use rig::{Counts, Hit, MayFail, Rig};
+use rig::{Burst, Counts, Hit, MayFail, Rig};
 
 /// Cycles between two rehearsed takeovers.
 const TAKEOVER_EVERY: u64 = 10;
+/// How long a run with groups takes unless told.
+const GROUPS_SPAN: Duration = Duration::from_secs(300);
+/// Nodes of each site then.
+const GROUPS_NODES: usize = 4;
 /// Lines of each log that a failure shows.
 const LOG_LINES: usize = 15;
 /// Tells a program that it is in a mount namespace of its own.
@@ -76,6 +83,8 @@ struct Wanted {
     cycles: [(Fault, u64); 3],
     /// Every kind of fault, for so long.
     mix: Option<Duration>,
+    /// One group over so many nodes a site, for so long, and nothing else.
+    groups: Option<(usize, Duration)>,
     seed: u64,
     /// The daemon to judge; the workspace's own is built first.
     farseal: Option<PathBuf>,
@@ -89,8 +98,9 @@ struct Programs {
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let mut wanted = parse(words)?;
-    let needs_disks =
-        wanted.mix.is_some() || wanted.cycles.iter().any(|(fault, cycles)| fault.needs_disks() && *cycles > 0);
+    let needs_disks = wanted.groups.is_some()
+        || wanted.mix.is_some()
+        || wanted.cycles.iter().any(|(fault, cycles)| fault.needs_disks() && *cycles > 0);
     let mut has_disks = needs_disks;
     if needs_disks {
         match disk::obstacle() {
@@ -113,6 +123,10 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     println!("seed {}", wanted.seed);
     let programs = Programs { farseal, plugins: workspace.components() };
     let mut violations = 0;
+    if let Some((nodes, span)) = wanted.groups {
+        let terms = groups::Terms { nodes, span, has_disks, seed: wanted.seed };
+        violations += groups::run(&programs, terms)?;
+    }
     if let Some(span) = wanted.mix {
         violations += mixed(&programs, span, has_disks, wanted.seed)?;
     }
@@ -122,7 +136,7 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
         }
     }
     if violations > 0 {
-        bail!("{violations} images cannot have come from what was written");
+        bail!("{violations} images or answers cannot have come from what was written");
     }
     Ok(())
 }
@@ -130,9 +144,14 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
 fn parse(words: &[String]) -> Result<Wanted> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis();
     let cycles = [(Fault::Kill, 100), (Fault::PowerCut, 20), (Fault::FullDisk, 6)];
-    let mut wanted = Wanted { cycles, mix: None, seed: u64::try_from(now)?, farseal: None };
+    let mut wanted = Wanted { cycles, mix: None, groups: None, seed: u64::try_from(now)?, farseal: None };
+    let (mut with_groups, mut nodes) = (false, None);
     let mut words = words.iter();
     while let Some(word) = words.next() {
+        if word == "--groups" {
+            with_groups = true;
+            continue;
+        }
         let value = words.next().with_context(|| format!("{word}: what follows?"))?;
         if let Some((_, cycles)) = wanted.cycles.iter_mut().find(|(fault, _)| fault.option() == word) {
             *cycles = value.parse()?;
@@ -143,13 +162,26 @@ fn parse(words: &[String]) -> Result<Wanted> {
                 wanted.mix = Some(Duration::from_secs_f64(value.parse::<f64>()? * 60.0));
                 wanted.cycles.iter_mut().for_each(|(_, cycles)| *cycles = 0);
             }
+            "--nodes" => nodes = Some(value.parse::<usize>()?),
             "--seed" => wanted.seed = value.parse()?,
             "--farseal" => wanted.farseal = Some(Path::new(value).canonicalize()?),
             _ => {
                 let counts = Fault::ALL.map(|fault| format!("{} N", fault.option()));
-                bail!("chaos takes --minutes N, {}, --seed N and --farseal FILE, not {word}", counts.join(", "))
+                let counts = counts.join(", ");
+                bail!("chaos takes --groups, --nodes N, --minutes N, {counts}, --seed N and --farseal FILE, not {word}")
             }
         }
+    }
+    if !with_groups && nodes.is_some() {
+        bail!("--nodes goes with --groups");
+    }
+    if with_groups {
+        let nodes = nodes.unwrap_or(GROUPS_NODES);
+        if nodes < 2 {
+            bail!("--nodes {nodes}: a group goes over at least two nodes");
+        }
+        wanted.groups = Some((nodes, wanted.mix.take().unwrap_or(GROUPS_SPAN)));
+        wanted.cycles.iter_mut().for_each(|(_, cycles)| *cycles = 0);
     }
     Ok(wanted)
 }
@@ -182,7 +214,7 @@ fn campaign(programs: &Programs, fault: Fault, cycles: u64, seed: u64) -> Result
             _ if cycle % TAKEOVER_EVERY == 0 => rig.rehearse_takeover().map(|()| "a takeover by a copy".to_owned()),
             _ => {
                 let hit = Hit::draw(&mut order);
-                one_cycle(&mut rig, hit, &disks).map(|()| format!("{hit:?}"))
+                one_cycle(&mut rig, hit, Burst::Drawn, &disks).map(|()| format!("{hit:?}"))
             }
         };
         let told = told.with_context(|| format!("cycle {cycle}"))?;
@@ -240,8 +272,8 @@ fn tell_failure(stage: &Stage, rig: &Rig, failed: bool) {
     }
 }
 
-fn one_cycle(rig: &mut Rig, hit: Hit, disks: &[Disk]) -> Result<()> {
-    rig.begin()?;
+fn one_cycle(rig: &mut Rig, hit: Hit, burst: Burst, disks: &[Disk]) -> Result<()> {
+    rig.begin_as(burst)?;
     rig.let_run()?;
     let hits = [hit.main(), hit.remote()];
     for (disk, _) in disks.iter().zip(hits).filter(|(_, hit)| *hit) {

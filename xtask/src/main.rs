@@ -72,8 +72,9 @@ const COMMANDS: [Command; 13] = [
     },
     Command {
         name: "chaos",
-        usage: "[--minutes N | --kills N --power-cuts N --full-disks N] [--seed N] [--farseal FILE]",
-        purpose: "kills two sites, cuts their power and troubles their link under load, and judges every image",
+        usage: "[--groups [--nodes N]] [--minutes N | --kills N --power-cuts N --full-disks N] [--seed N] [--farseal FILE]",
+        purpose: "kills two sites, cuts their power and troubles their link under load, and judges every image; --groups: \
+                  sites of several nodes, and writes that depend on each other across them",
         run: chaos::run,
     },
     Command {
@@ -84,8 +85,9 @@ const COMMANDS: [Command; 13] = [
     },
     Command {
         name: "soak",
-        usage: "copy|split [--mib N] [--interruptions N] [--minutes N] [--farseal FILE]",
-        purpose: "a large initial copy that is interrupted, or a long split and its resync, under load, compared at the end",
+        usage: "copy|split|swap [--mib N] [--interruptions N] [--minutes N] [--swaps N] [--farseal FILE]",
+        purpose: "a large initial copy that is interrupted, a long split and its resync, or changes of sides while qemu-io \
+                  writes; compared at the end",
         run: soak::run,
     },
     Command {

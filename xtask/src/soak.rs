@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: what takes long on real disks. A large initial copy that is interrupted, and a long split with the
-//! resync after it, both under load, each ended by a takeover and a comparison of every byte.
+//! `cargo xtask soak`: what takes long on real disks. A large initial copy that is interrupted, a long split with the resync
+//! after it, and changes of sides there and back, all under load, each ended by a takeover and a comparison of every byte.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -15,6 +15,8 @@ use crate::site::{PairTerms, Site, Stage, Status, wait_for};
 use crate::workspace::Workspace;
 
 mod load;
+mod qemu;
+mod swap;
 
 use load::Load;
 
@@ -33,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 enum Plan {
     Copy { interruptions: u64 },
     Split { length: Duration },
+    Swap { swaps: u64, length: Duration },
 }
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
@@ -56,6 +59,7 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let told = match plan {
         Plan::Copy { interruptions } => copy(&mut story, &stage.dir, &mut sites, mebibytes, interruptions),
         Plan::Split { length } => split(&mut story, &stage.dir, &mut sites, mebibytes, length),
+        Plan::Swap { swaps, length } => swap::run(&mut story, &stage.dir, &mut sites, mebibytes, (swaps, length)),
     };
     if let Err(error) = told {
         stage.keep();
@@ -77,13 +81,15 @@ struct Options {
     binary: Option<PathBuf>,
 }
 
-const WORDS: &str = "copy [--mib N] [--interruptions N] | split [--mib N] [--minutes N]; either with [--farseal FILE]";
+const WORDS: &str = "copy [--mib N] [--interruptions N] | split [--mib N] [--minutes N] | \
+                     swap [--mib N] [--minutes N] [--swaps N]; each with [--farseal FILE]";
 
 fn options(words: &[String]) -> Result<Options> {
     let (kind, rest) = words.split_first().with_context(|| format!("soak takes {WORDS}"))?;
     let (mut plan, mut mebibytes) = match kind.as_str() {
         "copy" => (Plan::Copy { interruptions: 3 }, 16 << 10),
         "split" => (Plan::Split { length: Duration::from_secs(3600) }, 4 << 10),
+        "swap" => (Plan::Swap { swaps: 6, length: Duration::from_secs(180) }, 256),
         other => bail!("soak takes {WORDS}, not {other}"),
     };
     let mut binary = None;
@@ -97,7 +103,10 @@ fn options(words: &[String]) -> Result<Options> {
         match (name.as_str(), &mut plan) {
             ("--mib", _) if number >= 64 => mebibytes = number,
             ("--interruptions", Plan::Copy { interruptions }) => *interruptions = number,
-            ("--minutes", Plan::Split { length }) => *length = Duration::from_secs(number * 60),
+            ("--minutes", Plan::Split { length } | Plan::Swap { length, .. }) => {
+                *length = Duration::from_secs(number * 60);
+            }
+            ("--swaps", Plan::Swap { swaps, .. }) if number > 0 => *swaps = number,
             _ => bail!("soak takes {WORDS} (at least 64 MiB), not {name} {number}"),
         }
     }
@@ -209,10 +218,15 @@ fn compare(story: &mut Story, main: &mut Site, remote: &mut Site, load: Load) ->
     let (answered, lost) = load.stop();
     story.say(&format!("{answered} writes were answered; the initiator had to connect again {lost} times"));
     wait(main, "everything at the remote", Status::is_safe)?;
-    let ours = hash(&main.socket())?;
-    main.kill()?;
-    remote.farseal(&["takeover", PAIR, "--yes"])?;
-    let socket = remote.socket();
+    compare_copy(story, main, remote)
+}
+
+/// Loses the site that writes, takes over at the one that keeps, and compares every byte.
+fn compare_copy(story: &mut Story, writes: &mut Site, keeps: &Site) -> Result<()> {
+    let ours = hash(&writes.socket())?;
+    writes.kill()?;
+    keeps.farseal(&["takeover", PAIR, "--yes"])?;
+    let socket = keeps.socket();
     let mut client = wait_for("the opened copy", Duration::from_secs(60), || Ok(Client::connect(&socket, PAIR).ok()))?;
     client.read(0, &mut vec![0; 4096])?;
     let begun = Instant::now();

@@ -5,71 +5,87 @@
 
 #[path = "support/built.rs"]
 mod built;
-#[path = "groups/chains.rs"]
+#[expect(dead_code, reason = "the chaos command reports the rest")]
+#[path = "../../../xtask/src/chaos/chains.rs"]
 mod chains;
+#[expect(dead_code, reason = "the chaos command takes copies over, and troubles the lines")]
+#[path = "../../../xtask/src/chaos/group_rig.rs"]
+mod group_rig;
 #[expect(dead_code, reason = "loads with many requests under way use the rest")]
 #[path = "../../../xtask/src/nbd_client.rs"]
 mod nbd_client;
-#[path = "groups/rig.rs"]
-mod rig;
 #[expect(dead_code, reason = "the demo uses the rest")]
 #[path = "../../../xtask/src/site.rs"]
 mod site;
 
 use std::time::Duration;
 
+use built::{farseal, plugins};
 use chains::{Chains, Judgement};
-use rig::Rig;
+use group_rig::{Rig, Wire, Wires, cut_in, site_of, wait_for_site};
+use site::{Stage, free_port};
 
 /// How long dependent writes go on before something happens to them.
 const A_WHILE: Duration = Duration::from_millis(1_500);
 
+/// Two sites that run, each of so many nodes with so many pairs.
+fn sites(purpose: &str, nodes: usize, pairs: usize) -> Rig {
+    let wire = || {
+        let port = free_port().unwrap();
+        Wire { connects: port, listens: port }
+    };
+    let wires = Wires { links: (0..nodes).map(|_| wire()).collect(), sites: [wire(), wire()] };
+    let mut rig = Rig::new(&Stage::new(purpose).unwrap(), [farseal(), plugins()], wires, pairs).unwrap();
+    rig.start().unwrap();
+    rig
+}
+
 fn judge(rig: &Rig, chains: &Chains) -> Judgement {
-    let judged = chains.judge(&rig.images());
+    let judged = chains.judge(&rig.images(&rig.remotes).unwrap());
     assert_eq!(judged.violations, Vec::<String>::new());
     judged
 }
 
 #[test]
 fn pairs_of_one_node_are_taken_over_at_one_cut() {
-    let mut rig = Rig::new("one-node", 1, 3);
-    rig.start();
-    let chains = Chains::start(rig.exports(), false);
-    rig.wait_for_copied_cuts(3);
+    let mut rig = sites("one-node", 1, 3);
+    let mut chains = Chains::start(&rig.exports(), false).unwrap();
+    rig.wait_for_copied_cuts(3).unwrap();
     std::thread::sleep(A_WHILE);
-    let asked = rig.main(0).farseal(&["cut", "default", "before-the-end"]).unwrap();
+    let asked = rig.mains[0].farseal(&["cut", "default", "before-the-end"]).unwrap();
     assert!(asked.contains("is made"), "{asked}");
-    rig.wait_for_copied_cuts(2);
-    rig.kill_mains();
-    let written = chains.stop();
-    let refused = rig.remote(0).farseal(&["takeover", "lane-0", "--yes"]).unwrap_err().to_string();
+    rig.wait_for_copied_cuts(2).unwrap();
+    rig.kill_mains().unwrap();
+    let written = chains.stop().unwrap();
+    let refused = rig.remotes[0].farseal(&["takeover", "lane-0", "--yes"]).unwrap_err().to_string();
     assert!(refused.contains("in group default with others"), "{refused}");
-    let said = rig.remote(0).farseal(&["takeover", "--group", "default", "--yes"]).unwrap();
+    let said = rig.remotes[0].farseal(&["takeover", "--group", "default", "--yes"]).unwrap();
     assert!(said.contains("all 3 pairs of group default were taken over at cut"), "{said}");
     let judged = judge(&rig, &chains);
     assert!(judged.recovered > 0 && judged.recovered <= written, "{judged:?} of {written}");
-    assert!(rig.remote(0).farseal(&["status", "--site"]).unwrap().contains("before-the-end"));
+    assert!(rig.remotes[0].farseal(&["status", "--site"]).unwrap().contains("before-the-end"));
 }
 
 #[test]
 fn subsystems_of_a_site_are_cut_and_taken_over_together_whoever_is_killed() {
-    let mut rig = Rig::new("subsystems", 4, 1);
-    rig.start();
-    let chains = Chains::start(rig.exports(), true);
-    rig.wait_for_copied_cuts(3);
+    let mut rig = sites("subsystems", 4, 1);
+    let mut chains = Chains::start(&rig.exports(), true).unwrap();
+    rig.wait_for_copied_cuts(3).unwrap();
     std::thread::sleep(A_WHILE);
     // A member, then the lead.
     for node in [2, 0] {
-        rig.restart_main(node);
-        rig.wait_for_copied_cuts(2);
+        rig.mains[node].kill().unwrap();
+        rig.mains[node].start().unwrap();
+        rig.wait_for_copied_cuts(2).unwrap();
     }
-    rig.wait_for_site(rig.remote(3), "a remote member shows the group's cut", |site| {
+    wait_for_site(&rig.remotes[3], "a remote member shows the group's cut", |site| {
         site["groups"][0]["keeps"]["cut"].as_u64().unwrap_or(0) > 0
-    });
-    let before = rig.site_of(rig.main(0));
-    rig.kill_mains();
-    let written = chains.stop();
-    let said = rig.remote(0).farseal(&["takeover", "--group", "default", "--yes"]).unwrap();
+    })
+    .unwrap();
+    let before = site_of(&rig.mains[0]).unwrap();
+    rig.kill_mains().unwrap();
+    let written = chains.stop().unwrap();
+    let said = rig.remotes[0].farseal(&["takeover", "--group", "default", "--yes"]).unwrap();
     assert!(said.contains("all 4 pairs of group default were taken over at cut"), "{said}");
     let judged = judge(&rig, &chains);
     assert!(judged.recovered > 0 && judged.recovered <= written, "{judged:?} of {written}");
@@ -78,66 +94,74 @@ fn subsystems_of_a_site_are_cut_and_taken_over_together_whoever_is_killed() {
 
 #[test]
 fn a_group_without_one_of_its_nodes_is_not_cut_and_not_taken_over() {
-    let mut rig = Rig::new("missing", 2, 1);
-    rig.start();
-    let chains = Chains::start(rig.exports(), true);
-    rig.wait_for_copied_cuts(2);
-    rig.kill_main(1);
-    let site = rig.wait_for_site(rig.main(0), "the missing pair", |site| {
+    let mut rig = sites("missing", 2, 1);
+    let mut chains = Chains::start(&rig.exports(), true).unwrap();
+    rig.wait_for_copied_cuts(2).unwrap();
+    rig.mains[1].kill().unwrap();
+    let site = wait_for_site(&rig.mains[0], "the missing pair", |site| {
         site["groups"][0]["writes"]["missing"].as_array().is_some_and(|missing| missing.len() == 1)
-    });
-    let refused = rig.main(0).farseal(&["cut", "default"]).unwrap_err().to_string();
+    })
+    .unwrap();
+    let refused = rig.mains[0].farseal(&["cut", "default"]).unwrap_err().to_string();
     assert!(refused.contains("cannot be reached: lane-1"), "{refused}");
-    let shown = rig.main(0).farseal(&["status", "--site"]).unwrap();
+    let shown = rig.mains[0].farseal(&["status", "--site"]).unwrap();
     assert!(shown.contains("NO CUTS: lane-1 cannot be reached"), "{shown}");
-    rig.kill_remote(1);
-    rig.kill_mains();
-    chains.stop();
-    rig.wait_for_site(rig.remote(0), "the missing copy", |site| {
+    rig.remotes[1].kill().unwrap();
+    rig.kill_mains().unwrap();
+    chains.stop().unwrap();
+    wait_for_site(&rig.remotes[0], "the missing copy", |site| {
         site["groups"][0]["pairs"].as_array().is_some_and(|pairs| pairs.iter().any(|pair| pair["there"] == false))
-    });
-    let refused = rig.remote(0).farseal(&["takeover", "--group", "default", "--yes"]).unwrap_err().to_string();
+    })
+    .unwrap();
+    let refused = rig.remotes[0].farseal(&["takeover", "--group", "default", "--yes"]).unwrap_err().to_string();
     assert!(refused.contains("lane-1 of group default cannot be reached: nothing was taken over"), "{refused}");
-    rig.start_remote(1);
-    rig.wait_for_site(rig.remote(0), "both copies", |site| {
+    rig.remotes[1].start().unwrap();
+    wait_for_site(&rig.remotes[0], "both copies", |site| {
         site["groups"][0]["pairs"].as_array().is_some_and(|pairs| pairs.iter().all(|pair| pair["there"] == true))
-    });
+    })
+    .unwrap();
     let cut = site["groups"][0]["writes"]["last"]["cut"].as_u64().unwrap();
-    let said = rig.remote(1).farseal(&["takeover", "--group", "default", "--yes"]).unwrap();
+    let said = rig.remotes[1].farseal(&["takeover", "--group", "default", "--yes"]).unwrap();
     assert!(said.contains("all 2 pairs"), "asked at a member: {said}");
-    let at: u64 = said.split("at cut ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let at = cut_in(&said).unwrap();
     assert!(at <= cut, "{said}; the last cut that was made is {cut}");
     judge(&rig, &chains);
 }
 
 #[test]
 fn a_group_stops_and_goes_on_as_one() {
-    let mut rig = Rig::new("pause", 1, 2);
-    rig.start();
-    let chains = Chains::start(rig.exports(), false);
-    rig.wait_for_copied_cuts(1);
-    let refused = rig.main(0).farseal(&["pause", "lane-1"]).unwrap_err().to_string();
+    let mut rig = sites("pause", 1, 2);
+    let mut chains = Chains::start(&rig.exports(), false).unwrap();
+    rig.wait_for_copied_cuts(1).unwrap();
+    let refused = rig.mains[0].farseal(&["pause", "lane-1"]).unwrap_err().to_string();
     assert!(refused.contains("farseal pause --group default"), "{refused}");
-    let refused = rig.main(0).farseal(&["swap", "lane-1"]).unwrap_err().to_string();
+    let refused = rig.mains[0].farseal(&["swap", "lane-1"]).unwrap_err().to_string();
     assert!(refused.contains("in group default with others") && refused.contains("lane-1 --alone"), "{refused}");
-    rig.main(0).farseal(&["pause", "--group", "default", "--wait"]).unwrap();
+    rig.mains[0].farseal(&["pause", "--group", "default", "--wait"]).unwrap();
     let status =
-        rig.wait_for_site(rig.main(0), "the pause of all", |site| site["groups"][0]["writes"]["settled"] == true);
+        wait_for_site(&rig.mains[0], "the pause of all", |site| site["groups"][0]["writes"]["settled"] == true)
+            .unwrap();
     let paused = &status["groups"][0]["writes"];
     assert_eq!(paused["phase"]["is"].as_str(), Some("paused"));
-    let refused = rig.main(0).farseal(&["resume", "lane-0"]).unwrap_err().to_string();
+    let refused = rig.mains[0].farseal(&["resume", "lane-0"]).unwrap_err().to_string();
     assert!(refused.contains("farseal resume --group default"), "{refused}");
     std::thread::sleep(Duration::from_millis(600));
-    assert_eq!(rig.site_of(rig.main(0))["groups"][0]["writes"]["made"], paused["made"], "no cut is made meanwhile");
-    rig.restart_main(0);
-    rig.wait_for_site(rig.main(0), "the pause is remembered, at its cut", |site| {
+    assert_eq!(
+        site_of(&rig.mains[0]).unwrap()["groups"][0]["writes"]["made"],
+        paused["made"],
+        "no cut is made meanwhile"
+    );
+    rig.mains[0].kill().unwrap();
+    rig.mains[0].start().unwrap();
+    wait_for_site(&rig.mains[0], "the pause is remembered, at its cut", |site| {
         let writes = &site["groups"][0]["writes"];
         writes["settled"] == true && writes["phase"]["cut"] == paused["phase"]["cut"]
-    });
-    rig.main(0).farseal(&["resume", "--group", "default"]).unwrap();
-    rig.wait_for_copied_cuts(2);
-    rig.kill_mains();
-    chains.stop();
-    rig.remote(0).farseal(&["takeover", "--group", "default", "--yes"]).unwrap();
-    rig.images();
+    })
+    .unwrap();
+    rig.mains[0].farseal(&["resume", "--group", "default"]).unwrap();
+    rig.wait_for_copied_cuts(2).unwrap();
+    rig.kill_mains().unwrap();
+    chains.stop().unwrap();
+    rig.remotes[0].farseal(&["takeover", "--group", "default", "--yes"]).unwrap();
+    rig.images(&rig.remotes).unwrap();
 }

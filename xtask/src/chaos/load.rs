@@ -62,7 +62,14 @@ struct Line {
 }
 
 impl Load {
-    pub(crate) fn start(socket: &Path, export: &str, history: &Shared, random: &mut Random) -> Result<Self> {
+    /// Each connection flushes after so many requests, of the three as the seed draws.
+    pub(crate) fn start(
+        socket: &Path,
+        export: &str,
+        history: &Shared,
+        random: &mut Random,
+        flush_every: [u64; 3],
+    ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (errors, overdue) = (Arc::default(), Arc::default());
         let mut threads = Vec::new();
@@ -82,7 +89,7 @@ impl Load {
             let other = Arc::clone(&line);
             threads.push(std::thread::spawn(move || {
                 // The server's end is the end of the load, wherever it strikes.
-                let _ = line.send(&mut sends, seed);
+                let _ = line.send(&mut sends, seed, flush_every);
                 // Ends the connection, after which the other thread sees its end.
                 drop(client);
             }));
@@ -112,9 +119,9 @@ impl Load {
 }
 
 impl Line {
-    fn send(&self, stream: &mut UnixStream, mut random: Random) -> Result<()> {
+    fn send(&self, stream: &mut UnixStream, mut random: Random, flush_every: [u64; 3]) -> Result<()> {
         let depth = usize::try_from(4 + random.below(5))?;
-        let flush_every = [12, 40, 400][usize::try_from(random.below(3))?];
+        let flush_every = flush_every[usize::try_from(random.below(3))?];
         let blocks = u64::try_from(locked(&self.history).blocks())?;
         for cookie in 1.. {
             if !self.wait_for_room(depth) {

@@ -11,13 +11,13 @@ use super::disk::Disk;
 use super::history::Random;
 use super::inject::{Failing, Injection, possible};
 use super::proxy::{Proxy, Trouble};
-use super::rig::{Hit, MayFail, Rig};
+use super::rig::{Burst, Hit, MayFail, Rig};
 
 /// What befalls the sites in one cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Blow {
     Kill(Hit),
-    PowerCut(Hit),
+    PowerCut(Hit, Burst),
     Freeze(Hit),
     Link,
     Call(Hit),
@@ -55,16 +55,31 @@ impl Mix<'_> {
     fn draw(&mut self) -> Blow {
         let hit = Hit::draw(&mut self.order);
         match self.order.below(100) {
-            0..50 => Blow::Kill(hit),
-            50..72 if !self.disks.is_empty() => Blow::PowerCut(hit),
-            50..72 => Blow::Kill(Hit::Both),
-            72..80 => Blow::Link,
-            80..86 => Blow::Freeze(hit),
-            86..91 if possible() => Blow::Call(if self.order.one_in(2) { Hit::Main } else { Hit::Remote }),
-            86..95 => Blow::Pause,
+            0..36 => Blow::Kill(hit),
+            36..76 if !self.disks.is_empty() => self.draw_power_cut(),
+            36..76 => Blow::Kill(Hit::Both),
+            76..83 => Blow::Link,
+            83..87 => Blow::Freeze(hit),
+            87..91 if possible() => Blow::Call(if self.order.one_in(2) { Hit::Main } else { Hit::Remote }),
+            87..95 => Blow::Pause,
             95..97 => Blow::Takeover,
             _ => Blow::Proof,
         }
+    }
+
+    /// Most take something that was answered: a cut that takes nothing proves no more than a kill.
+    fn draw_power_cut(&mut self) -> Blow {
+        let hit = match self.order.below(10) {
+            0 => Hit::Remote,
+            1..6 => Hit::Both,
+            _ => Hit::Main,
+        };
+        let burst = match self.order.below(10) {
+            0 => Burst::Synchronous,
+            1 | 2 => Burst::Drawn,
+            _ => Burst::Careless,
+        };
+        Blow::PowerCut(hit, burst)
     }
 
     fn count(&mut self, what: &str) {
@@ -75,11 +90,11 @@ impl Mix<'_> {
         match blow {
             Blow::Kill(hit) => {
                 self.count("kill -9");
-                super::one_cycle(self.rig, hit, &[])
+                super::one_cycle(self.rig, hit, Burst::Drawn, &[])
             }
-            Blow::PowerCut(hit) => {
+            Blow::PowerCut(hit, burst) => {
                 let lost = self.rig.counts.judged.lost;
-                super::one_cycle(self.rig, hit, self.disks)?;
+                super::one_cycle(self.rig, hit, burst, self.disks)?;
                 self.count("power cut");
                 if self.rig.counts.judged.lost > lost {
                     self.count("power cut, lossy");
@@ -192,7 +207,7 @@ impl Mix<'_> {
     }
 }
 
-fn signal(name: &str, pids: &[u32]) -> Result<()> {
+pub(super) fn signal(name: &str, pids: &[u32]) -> Result<()> {
     for pid in pids {
         let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status()?;
         if !status.success() {

@@ -51,6 +51,26 @@ impl Hit {
     }
 }
 
+/// How initiators are answered in a burst of load, and how often they flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Burst {
+    /// As in the last burst or, now and then, in the other mode.
+    Drawn,
+    /// Asynchronously and with hardly a flush: a crash finds much that is answered and not promised to outlive it.
+    Careless,
+    /// When the remote is durable.
+    Synchronous,
+}
+
+impl Burst {
+    fn flush_every(self) -> [u64; 3] {
+        match self {
+            Self::Drawn | Self::Synchronous => [12, 40, 400],
+            Self::Careless => [400, 4_000, 40_000],
+        }
+    }
+}
+
 /// Which errors initiators may be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MayFail {
@@ -148,11 +168,21 @@ impl Rig {
 
     /// Begins a burst of load, now and then in another mode than the last.
     pub(crate) fn begin(&mut self) -> Result<()> {
-        if self.random.one_in(3) {
-            self.sync = !self.sync;
+        self.begin_as(Burst::Drawn)
+    }
+
+    pub(crate) fn begin_as(&mut self, burst: Burst) -> Result<()> {
+        let sync = match burst {
+            Burst::Drawn => self.sync != self.random.one_in(3),
+            Burst::Careless => false,
+            Burst::Synchronous => true,
+        };
+        if self.sync != sync {
+            self.sync = sync;
             self.main.farseal(&["mode", PAIR, if self.sync { "sync" } else { "async" }])?;
         }
-        self.load = Some(Load::start(&self.main.socket(), PAIR, &self.history, &mut self.random)?);
+        let flush_every = burst.flush_every();
+        self.load = Some(Load::start(&self.main.socket(), PAIR, &self.history, &mut self.random, flush_every)?);
         Ok(())
     }
 
