@@ -133,6 +133,11 @@ impl World {
             }
             GroupOutput::Pause { .. } => self.tell_lane(lane, Input::Operator(primary::Command::Pause)),
             GroupOutput::Resume { .. } => self.tell_lane(lane, Input::Operator(primary::Command::Resume)),
+            // Nobody wants a change of sides in these worlds.
+            GroupOutput::PrepareTurn { .. }
+            | GroupOutput::Quiesce { .. }
+            | GroupOutput::GoOn { .. }
+            | GroupOutput::HandOver { .. } => Ok(()),
             GroupOutput::Reserve { .. }
             | GroupOutput::Persist { .. }
             | GroupOutput::Named { .. }

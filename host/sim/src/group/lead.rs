@@ -161,7 +161,11 @@ impl World {
             GroupOutput::Open { lane, .. }
             | GroupOutput::Release { lane, .. }
             | GroupOutput::Pause { lane }
-            | GroupOutput::Resume { lane } => self.order(*lane, output.clone()),
+            | GroupOutput::Resume { lane }
+            | GroupOutput::PrepareTurn { lane }
+            | GroupOutput::Quiesce { lane }
+            | GroupOutput::GoOn { lane }
+            | GroupOutput::HandOver { lane } => self.order(*lane, output.clone()),
             GroupOutput::Confirm { lane, cut, .. } => {
                 if self.groups[group].made.insert(*cut) {
                     self.figures.count(Figure::CutsMade);
@@ -192,7 +196,7 @@ impl World {
 
     fn phase_is(&mut self, group: usize, phase: Phase) -> Outcome {
         match phase {
-            Phase::Running => Ok(()),
+            Phase::Running | Phase::Turning { .. } => Ok(()),
             Phase::Paused { settled: false, .. } => {
                 self.figures.count(Figure::Pauses);
                 Ok(())
