@@ -10,6 +10,10 @@
 //! ([`primary`], [`secondary`]), what they stand on ([`disk`], [`link`], [`seal`], [`faults`]), what is true ([`model`])
 //! and who judges ([`check`]). [`mutation`] breaks the driver to show that each checker fires.
 
+pub mod branch;
+
+pub mod operator;
+
 pub mod turn;
 pub mod world;
 

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{self, AssertUnwindSafe};
 
 use farseal_core::primary::{Command, Mode};
-use farseal_core::rotation::How;
 use farseal_core::secondary;
 use farseal_core::units::{
-    BlockBytes, BlockCount, Epoch, Extent, Instant, Lba, Millis, Now, PairId, Path, Ticket, VolumeId, WallTime,
+    BlockBytes, BlockCount, Extent, Instant, Lba, Millis, Now, PairId, Path, Ticket, VolumeId, WallTime,
 };
 
 use crate::check::{self, Checker, Failure, liveness, nonce::Nonces};
@@ -18,6 +17,7 @@ use crate::flow;
 use crate::link::{Link, Message, Side};
 use crate::model::Model;
 use crate::mutation::Mutation;
+use crate::operator::Operator;
 use crate::primary::{PrimaryEvent, PrimarySite};
 use crate::rollback::Rollback;
 use crate::seal::KeyId;
@@ -128,6 +128,7 @@ pub struct World {
     pub in_flight_bytes: u64,
     pub owed_may_have_changed: bool,
     pub rollback: Rollback,
+    pub operator: Operator,
     /// Microseconds since the world began.
     pub now: u64,
     queue: BTreeMap<(u64, u64), Event>,
@@ -192,7 +193,9 @@ impl World {
         if settings.mutation == Some(Mutation::HandOverNotKept) {
             faults.insist(Fault::CrashPrimary, 100);
         }
-        let often = matches!(settings.mutation, Some(Mutation::HandOverNotKept | Mutation::TakenBackAsAsked));
+        let often = [Mutation::HandOverNotKept, Mutation::TakenBackAsAsked, Mutation::OwnHistoryNotOwed];
+        let often = settings.mutation.is_some_and(|mutation| often.contains(&mutation));
+        let operator = Operator::draw(seed, &settings, &mut faults);
         let blocks = dice.between(40, 420);
         let paths = u16::try_from(dice.between(1, 5)).unwrap_or(1);
         let operations = settings.operations.unwrap_or_else(|| dice.between(50, 500));
@@ -226,6 +229,7 @@ impl World {
             in_flight_bytes: 0,
             owed_may_have_changed: true,
             rollback: Rollback::draw(seed, settings.mutation == Some(Mutation::GivenUpForgotten)),
+            operator,
             now: 0,
             queue: BTreeMap::new(),
             tie: 0,
@@ -362,6 +366,7 @@ impl World {
         self.stats.operations += 1;
         self.accidents()?;
         self.change_sides()?;
+        self.follow_presets()?;
         if self.primary.machine.is_none() {
             return Ok(());
         }
@@ -416,30 +421,6 @@ impl World {
     fn read(&mut self) -> Outcome {
         let found = self.primary.read_all();
         check::write_order::read(self, &found)
-    }
-
-    fn command(&mut self) -> Outcome {
-        if self.dice_flow.chance(150) {
-            return self.flow_command();
-        }
-        let dice = &mut self.dice_initiator;
-        let command = match dice.below(22) {
-            20 => Command::SetMode(Mode::Async),
-            21 if self.primary.settings.unordered.is_none() => Command::SetMode(Mode::Sync),
-            21 => Command::SetMode(Mode::Async),
-            0..3 => Command::Pause,
-            3..7 => Command::Resume,
-            7..9 => Command::RequestRotation,
-            9..13 => Command::Rotate(How::InBand),
-            13..16 => Command::Rotate(How::Pause),
-            16..18 => Command::Rotate(How::AtOnce),
-            18 => Command::Suspect(Epoch(dice.below(5))),
-            _ => Command::CopyAll,
-        };
-        if command == Command::CopyAll {
-            self.stats.see(Sometimes::CopyAll);
-        }
-        self.tell_primary(farseal_core::primary::Input::Operator(command))
     }
 
     pub fn ticket(&mut self) -> Ticket {
@@ -532,10 +513,10 @@ impl World {
             self.after(100_000, Event::Operation);
             return Ok(());
         }
-        if self.ends_in_takeover && self.secondary.machine.is_some() && !self.secondary.base_differs {
+        if self.ends_in_takeover && self.may_be_taken_over() {
             self.stats.see(Sometimes::TakeOver);
             self.ends_in_takeover = false;
-            self.tell_secondary(secondary::Input::TakeOver)?;
+            self.take_over()?;
             return self.judge_takeover();
         }
         self.faults.healed = true;
@@ -559,6 +540,7 @@ impl World {
         }
         self.after(1000, Event::Look);
         self.let_flow()?;
+        self.no_presets();
         if self.primary.machine.is_some() {
             self.tell_primary(farseal_core::primary::Input::Operator(Command::Resume))?;
         }
@@ -608,7 +590,7 @@ impl World {
         }
         if self.secondary.machine.as_ref().is_some_and(|machine| machine.status().taken_over) {
             self.over = true;
-            return check::write_order::offered(self, through);
+            return self.judge_opened(through);
         }
         self.after(1000, Event::Look);
         Ok(())
