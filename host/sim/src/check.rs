@@ -9,6 +9,7 @@ pub mod group_pause;
 pub mod liveness;
 pub mod nonce;
 pub mod owed;
+pub mod preset;
 pub mod recoverable;
 pub mod write_order;
 
@@ -32,6 +33,7 @@ pub enum Checker {
     Rollback,
     GroupCut,
     GroupPause,
+    Preset,
     /// A machine or the driver met what it calls impossible.
     Panic,
 }

@@ -6,7 +6,8 @@ use farseal_core::chain::Digest;
 use farseal_core::record::{Header, Kind};
 use farseal_core::units::{Extent, Sequence};
 
-use crate::disk::to_usize;
+use crate::branch::Branch;
+use crate::disk::{to_usize, wide};
 use crate::seal::{Facts, Sealer, Stamp};
 
 /// A record as it was sealed.
@@ -81,9 +82,20 @@ impl Model {
 
     /// The volume after every record up to `sequence`.
     pub fn image(&self, sequence: Sequence) -> Vec<Stamp> {
+        self.image_of(&self.history[..to_usize(sequence.0).min(self.history.len())])
+    }
+
+    /// The volume after every record of a history.
+    pub fn image_of(&self, history: &[Rec]) -> Vec<Stamp> {
         let mut image = vec![0; self.accepted.len()];
-        self.history.iter().take(to_usize(sequence.0)).for_each(|rec| apply(&mut image, &rec.header, &rec.stamps));
+        history.iter().for_each(|rec| apply(&mut image, &rec.header, &rec.stamps));
         image
+    }
+
+    /// An own old history goes on, all of it.
+    pub fn adopt(&mut self, own: Branch) {
+        self.history = own.history;
+        self.restarted(Sequence(wide(self.history.len())));
     }
 
     /// The primary came back with everything up to `last`.

@@ -41,6 +41,12 @@ pub enum Mutation {
     GenerationNotKept,
     /// A keeper does not tell where its base differs.
     DiffersNotTold,
+    /// A takeover over a base that differs goes on as if that were the copy.
+    BaseTakenForTheCopy,
+    /// A site that goes on with its own old history does not know where that differs from the other's.
+    OwnHistoryNotOwed,
+    /// The presets do not hear of an operator's pause.
+    OperatorsPauseNotTold,
     /// A damaged record of the journal is passed over.
     DamageIgnored,
     /// In an ordered transfer records go over a path that stands by.

@@ -696,7 +696,9 @@ impl World {
                 if self.settings.mutation == Some(Mutation::HandOverNotKept) {
                     return self.tell_primary(Input::HandOverPersisted);
                 }
-                let delay = self.disk_delay(3_000);
+                // On a slow disk it takes long enough for something to come between.
+                let most = if self.faults.has(Fault::SlowDisk) { 300_000 } else { 3_000 };
+                let delay = self.disk_delay(most);
                 self.after(delay, soon(PrimaryEvent::HandOverKept));
                 Ok(())
             }

@@ -13,6 +13,7 @@ use farseal_core::record::{Framed, Header, Kind};
 use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings};
 use farseal_core::units::{Generation, Instant, Path, Sequence};
 
+use crate::branch::Branch;
 use crate::check::{self, Checker, Failure};
 use crate::disk::{Log, Loss, to_usize, wide};
 use crate::faults::Fault;
@@ -57,6 +58,8 @@ pub struct SecondarySite {
     /// Its base is the end of another history still.
     pub base_differs: bool,
     pub base: Vec<Stamp>,
+    /// The history that its base is the end of, if it wrote one.
+    pub own: Option<Branch>,
     /// Where its base differs from the history that it keeps, if it wrote before.
     pub differs: Option<OwedMap>,
     // Known from the log.
@@ -95,6 +98,7 @@ impl SecondarySite {
             keeps: None,
             base_differs: false,
             base: vec![0; blocks],
+            own: None,
             differs: None,
             records: BTreeMap::new(),
             gaps: BTreeMap::new(),
@@ -325,8 +329,9 @@ impl World {
             Output::PersistGeneration { generation, taken_over } => {
                 let kept = self.settings.mutation != Some(Mutation::GenerationNotKept);
                 if let Some(machine) = self.secondary.machine.as_ref().filter(|_| taken_over) {
-                    let (fork, chain) = machine.fork();
-                    self.sides.taking(Lineage::at(generation, fork, chain), machine.was_handed_over());
+                    let (fork, _) = machine.fork();
+                    let (lineage, planned) = (self.lineage_taken(machine, generation), machine.was_handed_over());
+                    self.sides.taking(lineage, planned);
                     if kept {
                         (self.secondary.taken_over, self.secondary.taken_at) = (true, Some(fork));
                     }
@@ -341,7 +346,7 @@ impl World {
                 if gap_open {
                     self.stats.see(Sometimes::TakeOverWithGapOpen);
                 }
-                check::write_order::offered(self, through)?;
+                self.judge_opened(through)?;
                 self.taken_over()
             }
             Output::Alarm(_) => Ok(()),

@@ -62,6 +62,13 @@ pub enum Sometimes {
     OnePathHealed,
     CopyReadAtOnce,
     SyncDropped,
+    TakeOverOfOwnHistory,
+    Adopted,
+    AdoptedOverAWholeCopy,
+    PausedByPreset,
+    ResumedByPreset,
+    OperatorTookPauseOver,
+    OwedAgain,
 }
 
 /// Sums over runs.
@@ -77,7 +84,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 61] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -132,6 +139,13 @@ impl Sometimes {
         Self::OnePathHealed,
         Self::CopyReadAtOnce,
         Self::SyncDropped,
+        Self::TakeOverOfOwnHistory,
+        Self::Adopted,
+        Self::AdoptedOverAWholeCopy,
+        Self::PausedByPreset,
+        Self::ResumedByPreset,
+        Self::OperatorTookPauseOver,
+        Self::OwedAgain,
     ];
 }
 

@@ -5,9 +5,9 @@ use farseal_core::given_up::GivenUp;
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{Command, Divergence, Input, Primary, SwapState};
-use farseal_core::secondary;
 use farseal_core::units::{BlockCount, Epoch, Extent, Lba};
 
+use crate::branch::Branch;
 use crate::check;
 use crate::dice::Dice;
 use crate::disk::{Home, to_usize, wide};
@@ -27,6 +27,8 @@ pub struct Sides {
     pub forked: Option<Lineage>,
     /// By the old primary's wish.
     pub planned: bool,
+    /// By an operator's, who gave up what the old primary wrote since the fork, whatever was promised of it.
+    pub adopted: bool,
     /// The old primary knows that it is none any more.
     pub knows: bool,
     /// It knows that it handed over.
@@ -43,7 +45,17 @@ impl Sides {
         let mut dice = Dice::new(seed, 8);
         let rate = if dice.chance(400) { dice.between(3, 30) } else { 0 };
         let rate = if often { 100 } else { rate };
-        Self { dice, rate, forked: None, planned: false, knows: false, handed: false, turn_due: false, back: None }
+        Self {
+            dice,
+            rate,
+            forked: None,
+            planned: false,
+            adopted: false,
+            knows: false,
+            handed: false,
+            turn_due: false,
+            back: None,
+        }
     }
 
     /// The generation that takes over is being made durable.
@@ -72,12 +84,11 @@ impl World {
         if self.sides.is_changing() || !self.sides.dice.chance(self.sides.rate) {
             return Ok(());
         }
-        if self.sides.dice.chance(500) {
-            return self.tell_primary(Input::Operator(Command::HandOver));
+        match self.sides.dice.below(10) {
+            0..5 => self.tell_primary(Input::Operator(Command::HandOver)),
+            5..8 => self.take_over(),
+            _ => self.adopt(),
         }
-        // A copy over a base of another history is not taken over here: that is adopting a branch.
-        let whole = self.secondary.machine.as_ref().is_some_and(|machine| !machine.base_differs());
-        if whole { self.tell_secondary(secondary::Input::TakeOver) } else { Ok(()) }
     }
 
     /// The new generation is durable.
@@ -115,7 +126,7 @@ impl World {
             let writes = self.sides.forked.is_some();
             self.stats.see(if writes { Sometimes::TakenBackFromAWriter } else { Sometimes::TakenBack });
             let image = self.primary.home.image();
-            self.primary = PrimarySite::writer(&self.primary, &image, lineage, true);
+            self.primary = PrimarySite::writer(&self.primary, &image, lineage, None);
             self.primary.chain = lineage.fork_chain;
             self.begin_segment(lineage.fork.next());
             self.model.restarted(lineage.fork);
@@ -142,17 +153,26 @@ impl World {
             base[to_usize(lba)] = u64::MAX - lba;
             Extent::new(Lba(lba), BlockCount(1)).into_iter().for_each(|extent| differs.mark(extent));
         }
-        self.secondary = SecondarySite::keeper(&self.secondary, back, base, Some(differs));
-        (self.sides.forked, self.sides.back) = (None, None);
+        self.secondary = SecondarySite::keeper(&self.secondary, back, base, Some(differs), None);
+        (self.sides.forked, self.sides.back, self.sides.adopted) = (None, None, false);
         self.restart_secondary()
     }
 
-    fn turn_later(&mut self) {
+    pub fn turn_later(&mut self) {
         if !self.sides.turn_due {
             self.sides.turn_due = true;
             let wait = self.sides.dice.between(100, 2_000_000);
             self.after(wait, Event::Turn);
         }
+    }
+
+    /// What the new writer owes from the first: where its own old history differs, if it goes on with that. Where the other
+    /// one differs it is told.
+    fn owed_at_first(&self, own: bool) -> Option<OwedMap> {
+        let (blocks, size) = (self.primary.settings.blocks, self.primary.settings.block_bytes);
+        let own = own && self.settings.mutation != Some(Mutation::OwnHistoryNotOwed);
+        let differs = self.secondary.differs.clone().filter(|_| own);
+        Some(differs.unwrap_or_else(|| OwedMap::empty(blocks, size)))
     }
 
     /// The sites change places, when both are up and the old primary knows.
@@ -181,16 +201,30 @@ impl World {
             (false, true) => Sometimes::Rejoined,
             (false, false) => Sometimes::RejoinedUnknown,
         });
+        if std::mem::take(&mut self.sides.adopted) {
+            self.model.promised_at_both = self.model.promised_at_both.min(lineage.fork);
+        }
         check::fence::turned(self, &lineage, last, handed)?;
         let base = self.primary.home.image();
-        self.model.restarted(lineage.fork);
-        self.model.promised = self.model.promised.min(lineage.fork);
-        check::write_order::offered(self, lineage.fork)?;
-        let keeper = SecondarySite::keeper(&self.secondary, lineage, base, (!handed).then_some(differing.map));
-        let writer = PrimarySite::writer(&self.primary, &self.model.accepted, lineage, planned);
+        let lost = (!handed).then(|| Branch::of(&self.model, found.recovered.chain));
+        let own = self.secondary.own.take().filter(|own| lineage.fork < lineage.start && lineage.start == own.end());
+        let owed = self.owed_at_first(own.is_some());
+        match own {
+            Some(own) => {
+                check::write_order::own_history(self, &own)?;
+                self.model.adopt(own);
+            }
+            None => {
+                self.model.restarted(lineage.fork);
+                check::write_order::offered(self, lineage.fork)?;
+            }
+        }
+        self.model.promised = self.model.promised.min(lineage.start);
+        let keeper = SecondarySite::keeper(&self.secondary, lineage, base, (!handed).then_some(differing.map), lost);
+        let writer = PrimarySite::writer(&self.primary, &self.model.accepted, lineage, owed.filter(|_| !planned));
         (self.primary, self.secondary) = (writer, keeper);
-        self.primary.chain = lineage.fork_chain;
-        self.begin_segment(lineage.fork.next());
+        self.primary.chain = lineage.start_chain;
+        self.begin_segment(lineage.start.next());
         (self.sides.forked, self.sides.planned, self.sides.knows, self.sides.handed) = (None, false, false, false);
         self.sides.back = None;
         for path in self.link.paths() {
@@ -206,30 +240,30 @@ impl World {
 }
 
 impl PrimarySite {
-    /// The site that kept the copy writes from the fork on.
-    fn writer(old: &Self, image: &[u64], lineage: Lineage, planned: bool) -> Self {
+    /// The site that kept the copy writes from the fork on, or from its own old history's end.
+    fn writer(old: &Self, image: &[u64], lineage: Lineage, owed: Option<OwedMap>) -> Self {
         let mut home = Home::new(image.len());
         (0u64..).zip(image).for_each(|(lba, stamp)| home.write(Lba(lba), *stamp));
         let mark = home.mark();
         home.synced(&mark);
         let mut settings = old.settings;
         settings.generation = lineage.generation;
-        let nothing = || OwedMap::empty(settings.blocks, settings.block_bytes).encode_with(&GivenUp::default());
+        let kept = |map: OwedMap| (map.encode_with(&GivenUp::default()), lineage.start, lineage.start_chain);
         let mut site = Self::blank(settings, old.segment_bytes, old.journal_capacity);
         site.life = old.life + 1;
         site.home = home;
-        site.homed = lineage.fork;
-        site.map = (!planned).then(|| (nothing(), lineage.fork, lineage.fork_chain));
+        site.homed = lineage.start;
+        site.map = owed.map(kept);
         site.epoch_floor = old.keys.last_key_value().map_or(Epoch::NONE, |(epoch, _)| *epoch).max(old.epoch_floor);
         site.keys = old.keys.clone();
-        site.durable_on_disk = lineage.fork;
+        site.durable_on_disk = lineage.start;
         site
     }
 }
 
 impl SecondarySite {
     /// The site that wrote keeps the copy, over what it has.
-    fn keeper(old: &Self, lineage: Lineage, base: Vec<u64>, differs: Option<OwedMap>) -> Self {
+    pub fn keeper(old: &Self, lineage: Lineage, base: Vec<u64>, differs: Option<OwedMap>, own: Option<Branch>) -> Self {
         let mut site = Self::new(old.settings);
         site.life = old.life + 1;
         site.generation = lineage.generation;
@@ -239,7 +273,7 @@ impl SecondarySite {
         site.live_through = lineage.start;
         site.index = base.clone();
         site.base = base;
-        site.differs = differs;
+        (site.differs, site.own) = (differs, own);
         site.offered = lineage.start;
         site.acknowledged = lineage.start;
         site

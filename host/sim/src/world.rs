@@ -3,12 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{self, AssertUnwindSafe};
 
-use farseal_core::primary::{Command, Mode};
-use farseal_core::rotation::How;
+use farseal_core::primary::Mode;
 use farseal_core::secondary;
-use farseal_core::units::{
-    BlockBytes, BlockCount, Epoch, Extent, Instant, Lba, Millis, Now, PairId, Path, Ticket, VolumeId, WallTime,
-};
+use farseal_core::units::{BlockBytes, BlockCount, Instant, Millis, Now, PairId, Path, Ticket, VolumeId, WallTime};
 
 use crate::check::{self, Checker, Failure, liveness, nonce::Nonces};
 use crate::dice::Dice;
@@ -18,6 +15,7 @@ use crate::flow;
 use crate::link::{Link, Message, Side};
 use crate::model::Model;
 use crate::mutation::Mutation;
+use crate::operator::Operator;
 use crate::primary::{PrimaryEvent, PrimarySite};
 use crate::rollback::Rollback;
 use crate::seal::KeyId;
@@ -25,6 +23,11 @@ use crate::secondary::{SecondaryEvent, SecondarySite};
 use crate::stats::{Sometimes, Stats};
 use crate::trace::Trace;
 use crate::turn::Sides;
+
+mod accident;
+mod ending;
+mod initiator;
+mod paths;
 
 pub type Outcome = Result<(), Failure>;
 
@@ -128,6 +131,7 @@ pub struct World {
     pub in_flight_bytes: u64,
     pub owed_may_have_changed: bool,
     pub rollback: Rollback,
+    pub operator: Operator,
     /// Microseconds since the world began.
     pub now: u64,
     queue: BTreeMap<(u64, u64), Event>,
@@ -192,7 +196,9 @@ impl World {
         if settings.mutation == Some(Mutation::HandOverNotKept) {
             faults.insist(Fault::CrashPrimary, 100);
         }
-        let often = matches!(settings.mutation, Some(Mutation::HandOverNotKept | Mutation::TakenBackAsAsked));
+        let often = [Mutation::HandOverNotKept, Mutation::TakenBackAsAsked, Mutation::OwnHistoryNotOwed];
+        let often = settings.mutation.is_some_and(|mutation| often.contains(&mutation));
+        let operator = Operator::draw(seed, &settings, &mut faults);
         let blocks = dice.between(40, 420);
         let paths = u16::try_from(dice.between(1, 5)).unwrap_or(1);
         let operations = settings.operations.unwrap_or_else(|| dice.between(50, 500));
@@ -226,6 +232,7 @@ impl World {
             in_flight_bytes: 0,
             owed_may_have_changed: true,
             rollback: Rollback::draw(seed, settings.mutation == Some(Mutation::GivenUpForgotten)),
+            operator,
             now: 0,
             queue: BTreeMap::new(),
             tie: 0,
@@ -362,6 +369,7 @@ impl World {
         self.stats.operations += 1;
         self.accidents()?;
         self.change_sides()?;
+        self.follow_presets()?;
         if self.primary.machine.is_none() {
             return Ok(());
         }
@@ -379,355 +387,9 @@ impl World {
         }
     }
 
-    fn write(&mut self) -> Outcome {
-        if !self.room_for_write() {
-            self.stats.see(Sometimes::WriteRefusedForRoom);
-            return Ok(());
-        }
-        let blocks = crate::disk::wide(self.model.accepted.len());
-        let dice = &mut self.dice_initiator;
-        let most = if dice.chance(20) { blocks } else { 12.min(blocks) };
-        // A hot spot makes overlaps likely.
-        let first = if dice.chance(400) { dice.below(8) } else { dice.below(blocks) };
-        let len = dice.between(1, most + 1).min(blocks - first);
-        let what = match dice.below(12) {
-            0 => farseal_core::primary::What::Zero,
-            1 => farseal_core::primary::What::Trim,
-            _ => farseal_core::primary::What::Data,
-        };
-        let fua = dice.chance(100);
-        let Some(extent) = Extent::new(Lba(first), BlockCount(len)) else { return Ok(()) };
-        let stamps = match what {
-            farseal_core::primary::What::Data => {
-                self.next_stamp += len;
-                (self.next_stamp - len + 1..=self.next_stamp).collect()
-            }
-            farseal_core::primary::What::Zero | farseal_core::primary::What::Trim => Vec::new(),
-        };
-        let ticket = self.ticket();
-        self.submit_write(ticket, what, extent, fua, stamps)
-    }
-
-    fn flush(&mut self) -> Outcome {
-        let ticket = self.ticket();
-        self.submit_flush(ticket)
-    }
-
-    fn read(&mut self) -> Outcome {
-        let found = self.primary.read_all();
-        check::write_order::read(self, &found)
-    }
-
-    fn command(&mut self) -> Outcome {
-        if self.dice_flow.chance(150) {
-            return self.flow_command();
-        }
-        let dice = &mut self.dice_initiator;
-        let command = match dice.below(22) {
-            20 => Command::SetMode(Mode::Async),
-            21 if self.primary.settings.unordered.is_none() => Command::SetMode(Mode::Sync),
-            21 => Command::SetMode(Mode::Async),
-            0..3 => Command::Pause,
-            3..7 => Command::Resume,
-            7..9 => Command::RequestRotation,
-            9..13 => Command::Rotate(How::InBand),
-            13..16 => Command::Rotate(How::Pause),
-            16..18 => Command::Rotate(How::AtOnce),
-            18 => Command::Suspect(Epoch(dice.below(5))),
-            _ => Command::CopyAll,
-        };
-        if command == Command::CopyAll {
-            self.stats.see(Sometimes::CopyAll);
-        }
-        self.tell_primary(farseal_core::primary::Input::Operator(command))
-    }
-
     pub fn ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         Ticket(self.next_ticket)
-    }
-
-    fn accidents(&mut self) -> Outcome {
-        if self.faults.strikes(Fault::CrashBoth) {
-            self.crash(Side::Primary);
-            self.crash(Side::Secondary);
-        }
-        if self.faults.strikes(Fault::CrashPrimary) {
-            self.crash(Side::Primary);
-        }
-        if self.faults.strikes(Fault::CrashSecondary) {
-            self.crash(Side::Secondary);
-        }
-        for path in self.link.paths() {
-            if self.faults.strikes(Fault::PathLost) {
-                self.break_path(path);
-            }
-            for (fault, cut) in [
-                (Fault::PathCut, [true, true]),
-                (Fault::OneWay, [self.dice_net.chance(500), self.dice_net.chance(500)]),
-            ] {
-                if self.faults.strikes_at(fault, 4) {
-                    self.link.line(path).cut = cut;
-                    let span = self.dice_net.between(1_000, 3_000_000);
-                    self.after(span, Event::Mend(path));
-                }
-            }
-            if self.faults.strikes(Fault::Nonsense) {
-                self.send(path, Side::Secondary, Message::Nonsense);
-            }
-        }
-        for (fault, full) in [(Fault::JournalFull, 0), (Fault::HomeFull, 1), (Fault::LogFull, 2)] {
-            if self.faults.strikes_at(fault, 4) {
-                self.fill(full);
-                let span = self.dice_disk.between(1_000, 5_000_000);
-                self.after(span, Event::FreeSpace);
-            }
-        }
-        self.snapshots();
-        if self.faults.strikes(Fault::ClockJump) {
-            self.wall_offset = self.dice_life.between(1_600_000_000_000, 1_800_000_000_000);
-        }
-        Ok(())
-    }
-
-    fn fill(&mut self, disk: u8) {
-        match disk {
-            0 => self.primary.journal_disk_full = true,
-            1 => self.primary.home_disk_full = true,
-            _ => self.secondary.disk_full = true,
-        }
-    }
-
-    fn free_space(&mut self) {
-        self.primary.journal_disk_full = false;
-        self.primary.home_disk_full = false;
-        self.secondary.disk_full = false;
-    }
-
-    pub fn crash(&mut self, side: Side) {
-        let lines = self.link.paths();
-        match side {
-            Side::Primary if self.primary.machine.is_some() => self.crash_primary(),
-            Side::Secondary if self.secondary.machine.is_some() => self.crash_secondary(),
-            Side::Primary | Side::Secondary => return,
-        }
-        for path in lines {
-            self.break_path(path);
-        }
-        let down = self.dice_life.between(100, 2_000_000);
-        self.after(down, Event::Restart(side));
-    }
-
-    /// Faults stop; the operator mends what is broken, or takes over what there is.
-    fn heal(&mut self) -> Outcome {
-        if self.healed_at.is_some() {
-            return Ok(());
-        }
-        if self.sides.is_changing() {
-            // First who writes is settled.
-            let since = *self.settling_since.get_or_insert(self.now);
-            if self.now > since + liveness::BOUND_MS * 1000 {
-                return Err(liveness::failed(self));
-            }
-            self.after(100_000, Event::Operation);
-            return Ok(());
-        }
-        if self.ends_in_takeover && self.secondary.machine.is_some() && !self.secondary.base_differs {
-            self.stats.see(Sometimes::TakeOver);
-            self.ends_in_takeover = false;
-            self.tell_secondary(secondary::Input::TakeOver)?;
-            return self.judge_takeover();
-        }
-        self.faults.healed = true;
-        self.healed_at = Some(self.now);
-        self.free_space();
-        // Of several paths now and then one alone comes back: it must do.
-        let wanted = self.wanted_paths().min(self.link.lines.len());
-        let alone = (self.link.lines.len() > 1 && self.dice_net.chance(250))
-            .then(|| to_usize(self.dice_net.below(crate::disk::wide(wanted))));
-        for (at, line) in self.link.lines.iter_mut().enumerate() {
-            line.cut = [alone.is_some_and(|alone| alone != at); 2];
-        }
-        if alone.is_some() {
-            self.stats.see(Sometimes::OnePathHealed);
-        }
-        if self.primary.broken {
-            self.crash(Side::Primary);
-        }
-        if self.secondary.broken {
-            self.crash(Side::Secondary);
-        }
-        self.after(1000, Event::Look);
-        self.let_flow()?;
-        if self.primary.machine.is_some() {
-            self.tell_primary(farseal_core::primary::Input::Operator(Command::Resume))?;
-        }
-        Ok(())
-    }
-
-    fn look(&mut self) -> Outcome {
-        if let Some(healed_at) = self.healed_at
-            && self.rollback.happened()
-        {
-            self.judge_rollback(healed_at)?;
-            if self.over {
-                return Ok(());
-            }
-        } else if self.rollback.happened() {
-            // A takeover of whatever the secondary has: nothing to compare it with.
-            self.over = true;
-            return Ok(());
-        }
-        if self.healed_at.is_none() {
-            return self.judge_takeover();
-        }
-        if liveness::recovered(self) && !self.rollback.happened() {
-            self.over = true;
-            check::bounds::at_rest(self)?;
-            let found = self.primary.read_all();
-            return check::write_order::read(self, &found);
-        }
-        self.after(50_000, Event::Look);
-        // A resume that came while the node was down, and a disk that failed in the last moment.
-        if self.primary.broken && self.primary.machine.is_some() {
-            self.crash(Side::Primary);
-        } else if self.secondary.broken && self.secondary.machine.is_some() {
-            self.crash(Side::Secondary);
-        } else if self.primary.machine.is_some() && self.primary.paused {
-            return self.tell_primary(farseal_core::primary::Input::Operator(Command::Resume));
-        }
-        Ok(())
-    }
-
-    /// What a takeover opens is what was offered, and the old primary is not believed any more.
-    fn judge_takeover(&mut self) -> Outcome {
-        let through = self.secondary.offered;
-        if self.rollback.happened() {
-            self.over = true;
-            return Ok(());
-        }
-        if self.secondary.machine.as_ref().is_some_and(|machine| machine.status().taken_over) {
-            self.over = true;
-            return check::write_order::offered(self, through);
-        }
-        self.after(1000, Event::Look);
-        Ok(())
-    }
-
-    // ---- link
-
-    fn net_delay(&mut self) -> u64 {
-        let slow = if self.faults.strikes(Fault::SlowLink) { 100 } else { 1 };
-        self.dice_net.between(20, 2_000) * slow
-    }
-
-    pub fn dial(&mut self, path: Path) {
-        if !self.link.line(path).dialling {
-            self.link.line(path).dialling = true;
-            let delay = self.dice_net.between(1_000, 400_000);
-            self.after(delay, Event::Connect(path));
-        }
-    }
-
-    fn connect(&mut self, path: Path) -> Outcome {
-        let up = self.primary.machine.is_some() && self.secondary.machine.is_some();
-        let parted = self.healed_at.is_none() && self.is_parted();
-        let line = self.link.line(path);
-        line.dialling = false;
-        if line.open {
-            return Ok(());
-        }
-        if !up || parted || line.cut != [false; 2] || line.primary_up {
-            self.dial(path);
-            return Ok(());
-        }
-        line.session += 1;
-        line.open = true;
-        line.primary_up = true;
-        self.attach(path)
-    }
-
-    pub fn send(&mut self, path: Path, to: Side, message: Message) {
-        let delay = self.net_delay();
-        let now = self.now;
-        let line = self.link.line(path);
-        if !line.open {
-            return;
-        }
-        let at = (now + delay).max(line.busy_until[to.direction()]);
-        line.busy_until[to.direction()] = at;
-        let session = line.session;
-        self.after(at - now, Event::Deliver { path, session, to, message });
-    }
-
-    fn deliver(&mut self, path: Path, session: u64, to: Side, message: Message) -> Outcome {
-        let line = self.link.line(path);
-        if line.session != session || !line.open {
-            return Ok(());
-        }
-        if line.cut[to.direction()] {
-            // Nothing arrives any more; both ends notice after their timeouts.
-            self.break_path(path);
-            return Ok(());
-        }
-        match to {
-            Side::Primary => self.primary_receives(path, message),
-            Side::Secondary => {
-                if !line.secondary_up {
-                    line.secondary_up = true;
-                    // The same path came anew before the old connection's end was noticed.
-                    self.tell_secondary(secondary::Input::PathLost { path })?;
-                }
-                self.secondary_receives(path, message)
-            }
-        }
-    }
-
-    /// The connection is dead; each side that is up learns of it in its own time.
-    pub fn break_path(&mut self, path: Path) {
-        let line = self.link.line(path);
-        if !line.open {
-            return;
-        }
-        line.open = false;
-        let session = line.session;
-        for side in [Side::Primary, Side::Secondary] {
-            let delay = self.dice_net.between(10, 600_000);
-            self.after(delay, Event::Lost { path, session, side });
-        }
-    }
-
-    /// This side ends the connection and knows it at once.
-    pub fn close_path(&mut self, path: Path, side: Side) {
-        match side {
-            Side::Primary => self.link.line(path).primary_up = false,
-            Side::Secondary => self.link.line(path).secondary_up = false,
-        }
-        self.break_path(path);
-    }
-
-    fn path_lost(&mut self, path: Path, session: u64, side: Side) -> Outcome {
-        let line = self.link.line(path);
-        if line.session != session {
-            return Ok(());
-        }
-        match side {
-            Side::Primary => {
-                let was_up = std::mem::take(&mut line.primary_up);
-                self.primary.carrier = self.primary.carrier.filter(|carrier| *carrier != path);
-                self.dial(path);
-                if was_up && self.primary.machine.is_some() {
-                    return self.tell_primary(farseal_core::primary::Input::PathLost { path });
-                }
-            }
-            Side::Secondary => {
-                let was_up = std::mem::take(&mut line.secondary_up);
-                if was_up && self.secondary.machine.is_some() {
-                    return self.tell_secondary(secondary::Input::PathLost { path });
-                }
-            }
-        }
-        Ok(())
     }
 }
 

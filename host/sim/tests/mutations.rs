@@ -150,3 +150,19 @@ fn owed_checker_fires_when_a_keeper_does_not_tell_where_its_base_differs() {
     // What nobody owes is not there when the resync says that it is over.
     fires(Mutation::DiffersNotTold, &[Checker::Owed, Checker::WriteOrder]);
 }
+
+#[test]
+fn write_order_checker_fires_when_a_base_that_differs_is_taken_for_the_copy() {
+    // The site that comes back then meets a history that is none.
+    fires(Mutation::BaseTakenForTheCopy, &[Checker::WriteOrder]);
+}
+
+#[test]
+fn owed_checker_fires_when_a_site_does_not_owe_what_its_own_history_has_and_the_others_lacks() {
+    fires(Mutation::OwnHistoryNotOwed, &[Checker::Owed, Checker::WriteOrder]);
+}
+
+#[test]
+fn preset_checker_fires_when_presets_do_not_hear_of_an_operators_pause() {
+    fires(Mutation::OperatorsPauseNotTold, &[Checker::Preset]);
+}

@@ -88,7 +88,7 @@ impl Common {
         named.sort_by_key(|named| named.cut);
         CommonStatus {
             cut: if lanes > 1 { self.cut() } else { CutNumber::NONE },
-            wall: self.wall,
+            wall: self.wall.filter(|_| self.cut() != CutNumber::NONE),
             other_lanes: counted.filter(|counted| usize::from(*counted) != lanes && lanes > 1),
             named,
         }

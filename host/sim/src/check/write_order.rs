@@ -3,6 +3,7 @@
 use farseal_core::units::Sequence;
 
 use super::{Checker, Failure, difference};
+use crate::branch::Branch;
 use crate::world::World;
 
 /// The secondary's index stands for everything up to `through`.
@@ -24,6 +25,14 @@ pub fn offered(world: &mut World, through: Sequence) -> Result<(), Failure> {
     }
     match difference(&world.secondary.index, &world.model.image(through)) {
         Some(found) => Err(Failure::new(Checker::WriteOrder, format!("the secondary offers {through}, but {found}"))),
+        None => Ok(()),
+    }
+}
+
+/// A takeover over a base that differs opens the own old history that the base is the end of.
+pub fn own_history(world: &World, own: &Branch) -> Result<(), Failure> {
+    match difference(&world.secondary.index, &world.model.image_of(&own.history)) {
+        Some(found) => Err(Failure::new(Checker::WriteOrder, format!("the own history's end is opened, but {found}"))),
         None => Ok(()),
     }
 }
