@@ -426,7 +426,12 @@ impl Secondary {
         self.offered
     }
 
-    /// The group's cuts that this lane holds and confirms.
+    /// Every key that a restart found is checked again: what the copy holds is known in full.
+    pub fn is_recovered(&self) -> bool {
+        self.rechecked.is_empty()
+    }
+
+    /// The group's cuts that this lane holds and confirms; some are missing before it is recovered.
     pub fn cuts(&self) -> &KeptCuts {
         &self.cuts
     }

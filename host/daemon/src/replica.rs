@@ -426,9 +426,10 @@ impl Runner {
         let _ = self.inspector.send(inspect::Question { inspect, through: self.indexed, places, answers, permit });
     }
 
+    /// Not before all of them are known: a group could be taken over at an older one than its copies hold.
     fn tell_cuts(&mut self) {
         let cuts = self.secondary.cuts();
-        if self.cuts_told != Some(cuts.revision()) {
+        if self.secondary.is_recovered() && self.cuts_told != Some(cuts.revision()) {
             self.cuts_told = Some(cuts.revision());
             (self.cuts)(cuts);
         }

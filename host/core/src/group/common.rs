@@ -54,6 +54,18 @@ impl Common {
         self.advance()
     }
 
+    /// A keeper has restarted, and does not know yet what it has.
+    pub fn forget(&mut self, lane: PairId) {
+        if let Some(known) = self.lanes.get_mut(&lane) {
+            *known = None;
+        }
+    }
+
+    /// Has the keeper of this lane said what it has?
+    pub fn knows(&self, lane: PairId) -> bool {
+        self.lanes.get(&lane).is_some_and(Option::is_some)
+    }
+
     /// How far each of its lanes may be offered.
     pub fn limit(&self) -> OfferLimit {
         if self.lanes.len() > 1 { OfferLimit::Cut(self.cut) } else { OfferLimit::Everything }
@@ -176,12 +188,15 @@ mod tests {
         let mut told = kept("b1 c1 b2 c2");
         told.forget_below(CutNumber(2));
         let mut group = Common::new((0..2).map(id).collect(), CutNumber(1), false);
+        assert!(!group.knows(id(0)));
         group.heard(id(0), told);
         // Its keys are being checked again: what it holds behind them is not known yet.
         group.heard(id(1), kept("b1"));
         assert_eq!((group.cut(), group.limit()), (CutNumber::NONE, OfferLimit::Cut(CutNumber(1))));
         assert!(group.heard(id(1), kept("b1 b2")));
         assert_eq!(group.cut(), CutNumber(2));
+        group.forget(id(1));
+        assert_eq!((group.cut(), group.knows(id(1))), (CutNumber::NONE, false), "its node restarts");
         assert_eq!(Common::new((0..2).map(id).collect(), CutNumber(1), true).cut(), CutNumber(1), "decided already");
     }
 

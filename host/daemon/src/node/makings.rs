@@ -248,7 +248,9 @@ impl Makings {
             grouped: shared.config.is_grouped(config),
             cuts: Box::new({
                 let cuts = Arc::clone(&self.cuts);
-                move |now| cuts.set(now.clone())
+                // Those of an earlier copy do not count.
+                cuts.set(None);
+                move |now| cuts.set(Some(now.clone()))
             }),
             taken_over: Box::new(taken_over),
         })?;

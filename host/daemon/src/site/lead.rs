@@ -260,7 +260,10 @@ impl Lead {
             }
             Part::Keeps { cuts } => {
                 let wrote = group.writes.insert(pair.id, false) == Some(true);
-                group.common.heard(pair.id, cuts);
+                match cuts {
+                    Some(cuts) => _ = group.common.heard(pair.id, cuts),
+                    None => group.common.forget(pair.id),
+                }
                 let taking_over = group.record.taking_over.is_some();
                 if wrote || matches!(group.record.phase, Phase::Turning { .. }) {
                     self.tell(&pair.group, Input::Turned { lane: pair.id });
@@ -591,6 +594,15 @@ impl Lead {
             let message = format!("{} of group {name} cannot be reached: nothing was taken over", self.names(&missing));
             let next = "start their nodes; `farseal takeover PAIR --alone` takes over one pair without the others";
             return Some(refused(message, Some(next.into())));
+        }
+        let recovering: Vec<PairId> =
+            lanes.iter().copied().filter(|pair| lanes.len() > 1 && !group.common.knows(*pair)).collect();
+        if !recovering.is_empty() {
+            let message = format!(
+                "what the copies of {} of group {name} hold is not known yet after a restart: nothing was taken over",
+                self.names(&recovering)
+            );
+            return Some(refused(message, Some("try again in a moment; the nodes' logs say what hinders them".into())));
         }
         if cut == CutNumber::NONE && lanes.len() > 1 {
             let message = format!("no cut of group {name} is held here by all its pairs: nothing was taken over");

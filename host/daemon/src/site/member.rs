@@ -32,10 +32,10 @@ pub enum Place {
     Keeps(std::sync::mpsc::Sender<ReplicaEvent>),
 }
 
-/// The group's cuts that a copy here holds, as its replica said last.
+/// The group's cuts that a copy here holds, as its replica said last; `None` until it has said so.
 #[derive(Debug, Default)]
 pub struct CutsHere {
-    cuts: Mutex<KeptCuts>,
+    cuts: Mutex<Option<KeptCuts>>,
     /// Wakes the member; shared by all pairs of the node.
     changed: Arc<Notify>,
 }
@@ -46,13 +46,13 @@ impl CutsHere {
         Self { cuts: Mutex::default(), changed }
     }
 
-    pub fn set(&self, cuts: KeptCuts) {
+    pub fn set(&self, cuts: Option<KeptCuts>) {
         *self.cuts.lock().unwrap_or_else(PoisonError::into_inner) = cuts;
         self.changed.notify_one();
     }
 
     #[must_use]
-    pub fn get(&self) -> KeptCuts {
+    pub fn get(&self) -> Option<KeptCuts> {
         self.cuts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -71,7 +71,7 @@ pub struct Member {
 #[derive(Debug, Clone, PartialEq)]
 enum Told {
     Writes(LaneStanding),
-    Keeps(u64),
+    Keeps(Option<u64>),
 }
 
 impl Told {
@@ -101,7 +101,7 @@ impl Member {
                 }
                 Place::Keeps(_) => {
                     let cuts = pair.cuts().get();
-                    let revision = cuts.revision();
+                    let revision = cuts.as_ref().map(KeptCuts::revision);
                     (Part::Keeps { cuts }, Told::Keeps(revision))
                 }
             };
@@ -180,17 +180,18 @@ impl Member {
                 let (now, report) = match pair.place() {
                     Place::Writes(lane) => {
                         let standing = lane.intake.standing();
-                        (Told::Writes(standing), Report::Stands { pair: *id, standing })
+                        (Told::Writes(standing), Some(Report::Stands { pair: *id, standing }))
                     }
                     Place::Keeps(_) => {
                         let cuts = pair.cuts().get();
-                        (Told::Keeps(cuts.revision()), Report::Cuts { pair: *id, cuts })
+                        let revision = cuts.as_ref().map(KeptCuts::revision);
+                        (Told::Keeps(revision), cuts.map(|cuts| Report::Cuts { pair: *id, cuts }))
                     }
                 };
                 let Some(before) = told.get(id) else { continue };
                 anew |= !before.same_part(&now);
                 // What does not reach the lead is told anew when it is there.
-                if *before != now && self.site.report(report) {
+                if *before != now && report.is_none_or(|report| self.site.report(report)) {
                     told.insert(*id, now);
                 }
             }

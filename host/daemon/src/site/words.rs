@@ -61,8 +61,8 @@ pub struct MemberPair {
 pub enum Part {
     /// Initiators write it here.
     Writes { standing: LaneStanding },
-    /// Its copy is kept here.
-    Keeps { cuts: KeptCuts },
+    /// Its copy is kept here; `None`: which cuts it holds is not known yet after a restart.
+    Keeps { cuts: Option<KeptCuts> },
 }
 
 /// From the lead to a member.
