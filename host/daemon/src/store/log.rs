@@ -17,6 +17,7 @@ mod mark;
 mod read;
 mod recover;
 mod slice;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -36,6 +37,7 @@ use self::read::WINDOW_BYTES;
 pub(super) use self::read::{Cursor, record_at};
 pub use self::read::{LogReader, Part, ReadError};
 pub use self::slice::{Kept, Run};
+pub use self::walk::Walk;
 pub(super) use self::slice::{entry_at, entry_bytes};
 use super::disk::{Disk, RealDisk, Tail};
 use super::{StoreError, exclusive, files, locked, narrow, shared, wide};

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use farseal::store::StoreError;
 use farseal::store::disk::{Disk, RealDisk};
-use farseal::store::log::{Flaw, Location, Log, LogError, Logged, ReadError};
+use farseal::store::log::{Flaw, Location, Log, LogError, Logged, ReadError, Walk};
 use farseal::store::scrub::scrub;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{HEADER_BYTES, Kind};
@@ -282,6 +282,50 @@ fn after_one_failed_sync_nothing_is_promised_again() {
     let syncer = log.syncer();
     assert!(matches!(syncer.sync(), Err(StoreError::SyncFailed { .. })));
     assert!(matches!(syncer.sync(), Err(StoreError::SyncLost { .. })));
+}
+
+#[test]
+fn a_walk_sees_what_a_restart_shows_and_what_came_since() {
+    let dir = crate::records::dir();
+    let (log, places) = filled(dir.path(), [3, 1, 2, 9, 8, 7, 20, 19, 18, 17]);
+    let walked = |walk: &mut Walk| -> Vec<(u64, Location)> {
+        std::iter::from_fn(|| walk.record().unwrap()).map(|(header, at)| (header.sequence.0, at)).collect()
+    };
+    let end = log.end();
+    drop(log);
+    for from in places.iter().copied().chain([Location::START, end]) {
+        let (log, logged) = open(dir.path(), from).unwrap();
+        let shown: Vec<_> = logged.iter().map(|logged| (logged.header.sequence.0, logged.location)).collect();
+        assert_eq!(walked(&mut log.reader().walk(from)), shown, "from {from:?}");
+    }
+    let (mut log, _) = open(dir.path(), end).unwrap();
+    let mut walk = log.reader().walk(end);
+    assert_eq!(walk.record().unwrap(), None);
+    for sequence in 30..60 {
+        let place = append(&mut log, sequence, Kind::Data).unwrap();
+        log.flush().unwrap();
+        assert_eq!(walked(&mut walk), [(sequence, place)]);
+    }
+    assert!(walk.at().segment > end.segment && walk.at() == log.end());
+}
+
+#[test]
+fn a_walk_passes_bodies_over_and_stays_before_a_head_that_is_damaged() {
+    let dir = crate::records::dir();
+    let (log, places) = filled(dir.path(), 1..=10);
+    flip(&segment(dir.path(), places[1].segment), places[1].offset + 300);
+    flip(&segment(dir.path(), places[4].segment), places[4].offset + 50);
+    let mut walk = log.reader().walk(Location::START);
+    for place in &places[..4] {
+        assert_eq!(walk.record().unwrap().unwrap().1, *place);
+    }
+    for _ in 0..2 {
+        let refused = walk.record();
+        assert!(
+            matches!(refused, Err(ReadError::Damaged { location, flaw: Flaw::Header(_) }) if location == places[4])
+        );
+        assert_eq!(walk.at(), places[4]);
+    }
 }
 
 #[test]
