@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 
 use farseal::store::StoreError;
 use farseal::store::disk::{Disk, RealDisk};
-use farseal::store::log::{Flaw, Location, Log, LogError, Logged, ReadError, Walk};
+use farseal::store::log::{Flaw, LOG_SEGMENT_BYTES, Location, Log, LogError, Logged, ReadError, Walk};
 use farseal::store::scrub::scrub;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{HEADER_BYTES, Kind};
-use farseal_core::units::{ByteLen, PairId};
+use farseal_core::units::PairId;
 
 use crate::faults::Faulty;
-use crate::records::{PAIR, header, record};
+use crate::records::{header, open_log, record};
 
 const SEGMENT: u64 = 8192;
 
@@ -22,7 +22,7 @@ fn open(dir: &Path, from: Location) -> Result<(Log, Vec<Logged>), LogError> {
 }
 
 fn open_on(disk: Arc<dyn Disk>, dir: &Path, from: Location) -> Result<(Log, Vec<Logged>), LogError> {
-    Log::open_on(disk, dir, PAIR, from, ByteLen(SEGMENT))
+    open_log(disk, dir, from, SEGMENT)
 }
 
 fn append(log: &mut Log, sequence: u64, kind: Kind) -> Result<Location, StoreError> {
@@ -158,7 +158,7 @@ fn a_flipped_bit_below_the_mark_is_refused_and_named() {
     assert!(matches!(open(dir.path(), Location::START), Err(LogError::Damaged { flaw: Flaw::Segment, .. })));
     std::fs::write(segment(dir.path(), 0), first).unwrap();
     assert!(matches!(
-        Log::open(dir.path(), PairId([9; 16]), Location::START),
+        Log::open(dir.path(), PairId([9; 16]), Location::START, &mut |_| {}),
         Err(LogError::OtherPair { .. } | LogError::Damaged { .. })
     ));
     assert_eq!(open(dir.path(), Location::START).unwrap().1.len(), 10);
@@ -221,7 +221,7 @@ fn a_full_disk_takes_nothing_half_and_gives_back_what_was_not_synced() {
 #[test]
 fn large_and_small_records_keep_their_order() {
     let dir = crate::records::dir();
-    let (mut log, _) = Log::open(dir.path(), PAIR, Location::START).unwrap();
+    let (mut log, _) = open_log(Arc::new(RealDisk), dir.path(), Location::START, LOG_SEGMENT_BYTES.0).unwrap();
     let blocks = |sequence: u64| if sequence.is_multiple_of(3) { 1000 } else { 1 };
     for sequence in 1..=50 {
         let header = header(Kind::Data, sequence, 5, blocks(sequence));
@@ -230,7 +230,7 @@ fn large_and_small_records_keep_their_order() {
     log.flush().unwrap();
     assert_eq!(log.syncer().sync().unwrap(), 50);
     drop(log);
-    let (log, logged) = Log::open(dir.path(), PAIR, Location::START).unwrap();
+    let (log, logged) = open_log(Arc::new(RealDisk), dir.path(), Location::START, LOG_SEGMENT_BYTES.0).unwrap();
     assert_eq!(logged.len(), 50);
     for (sequence, logged) in (1..).zip(logged) {
         assert_eq!(logged.header, header(Kind::Data, sequence, 5, blocks(sequence)));
