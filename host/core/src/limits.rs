@@ -40,6 +40,20 @@ pub const WINDOW_BYTES_MAX: ByteLen = ByteLen(64 << 20);
 /// Records sent and not acknowledged on one lane; the secondary remembers each that came out of order (40 bytes).
 pub const WINDOW_RECORDS_MAX: u64 = 1 << 16;
 
+/// Records of the copy's log that wait for the index and are remembered, some 200 bytes each and 50 MiB at most: four
+/// windows. A group's point that is a second behind does with it up to 250 000 records a second; behind a gap, or
+/// while a node is away, the rest is read from the log again when it may be offered.
+pub const BACKLOG_RECORDS_MAX: usize = 4 * (1 << 16);
+
+/// Records, and bytes, of the log that are read in one go for what was not remembered: some 10 ms of a disk that reads
+/// 1 GB/s, for which the link waits.
+pub const BACKLOG_STEP_RECORDS: u64 = 4096;
+pub const BACKLOG_STEP_BYTES: ByteLen = ByteLen(16 << 20);
+
+/// Records, and bytes, that may come before the next step is due: half of one, or reading would never catch up.
+pub const BACKLOG_TURN_RECORDS: u64 = 2048;
+pub const BACKLOG_TURN_BYTES: ByteLen = ByteLen(8 << 20);
+
 /// Ranges of an acknowledgement: the most holes that a path's loss leaves in one round trip, and a frame of fixed size.
 pub const ACK_RANGES_MAX: usize = 16;
 
@@ -269,7 +283,9 @@ const _: () = assert!(RECORD_BYTES_MAX < FRAME_BYTES_MAX, "a frame holds at leas
 const _: () = assert!(COMMIT_BYTES_MAX < JOURNAL_SEGMENT_BYTES.0, "a commit fits one segment");
 const _: () = assert!(JOURNAL_SEGMENT_BYTES.0 * 2 <= JOURNAL_BYTES_MIN.0, "one segment fills while one is trimmed");
 const _: () = assert!(COPY_BYTES_IN_FLIGHT_MAX.0 * 4 <= WINDOW_BYTES_MAX.0, "initiators keep most of the window");
-const _: () = assert!(WINDOW_RECORDS_MAX == 1 << 16, "GIVEN_UP_MAX counts in windows");
+const _: () = assert!(WINDOW_RECORDS_MAX == 1 << 16, "GIVEN_UP_MAX and BACKLOG_RECORDS_MAX count in windows");
+const _: () = assert!(BACKLOG_TURN_RECORDS * 2 <= BACKLOG_STEP_RECORDS, "reading is faster than what comes");
+const _: () = assert!(BACKLOG_TURN_BYTES.0 * 2 <= BACKLOG_STEP_BYTES.0, "reading is faster than what comes");
 const _: () = assert!(CUT_HOLD_MAX.0 >= CUT_OPEN_WAIT.0, "a lane holds as long as the coordinator waits");
 const _: () = assert!(CUT_INTERVAL_MIN.0 >= CUT_HOLD_MAX.0, "a cut is over before the next is due");
 const _: () = assert!(KEY_LEAD_MIN >= 2, "a void must fit between a key record and its start");

@@ -1,12 +1,16 @@
 //! The secondary's driver: one thread owns a [`Secondary`], its log and its index, and carries out what it decides.
 //!
-//! Records are appended as they come and acknowledged when the log is durable; the index follows in their order. Keys
-//! are checked on a thread of their own, and what is no more read of the log is compacted away on another ([`compact`]).
-//! Nothing here opens a block: that begins with a takeover, when log, index and ledger are handed over as they are and
-//! nothing is added to them any more.
+//! Records are appended as they come and acknowledged when the log is durable; the index follows what is offered, and what
+//! is not waits in the [`backlog`]. Keys are checked on a thread of their own ([`keys`]), and what is no more read of the
+//! log is compacted away on another ([`compact`]). Nothing here opens a block: that begins with a [`takeover`], when log,
+//! index and ledger are handed over as they are and nothing is added to them any more.
 
+mod backlog;
 mod compact;
 pub(crate) mod inspect;
+mod keys;
+mod recover;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,38 +19,41 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use farseal_core::chain::{Chain, Digest};
+use farseal_core::chain::Digest;
 use farseal_core::compaction::Room;
 use farseal_core::frame::{Frame, KeyRefusal};
 use farseal_core::group::{KeptCuts, OfferLimit};
 use farseal_core::inspect::Inspect;
 use farseal_core::ledger::Ledger;
+use farseal_core::limits::{BACKLOG_TURN_BYTES, BACKLOG_TURN_RECORDS, STORE_RETRY_INTERVAL};
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::StoreFault;
-use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind};
-use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings, Status};
-use farseal_core::units::{CutNumber, Epoch, Generation, Path, Sequence};
-use serde::{Deserialize, Serialize};
+use farseal_core::record::{Framed, HEADER_BYTES, Header};
+use farseal_core::secondary::{Input, KeyFacts, Output, Secondary, Settings, Status};
+use farseal_core::units::{Epoch, Generation, Instant, Path, Sequence};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::backlog::Backlog;
+use self::recover::Checkpoint;
 use crate::clock::Clock;
 use crate::keyring::Keyring;
-use crate::keys::package::SealedEpoch;
 use crate::link::listen::{Answer, Came};
 use crate::plugins::PairPlugins;
 pub use crate::role::Control;
 use crate::role::ControlError;
 use crate::store::home::Home;
 use crate::store::index::{Index, IndexError};
-use crate::store::log::{CompactError, Location, Log, LogError, LogReader, Logged};
+use crate::store::log::{CompactError, Location, Log, LogError, LogReader};
 use crate::store::{StoreError, files};
 
 /// How many events are taken from the inbox before the log is written out.
 const INBOX_BATCH: usize = 256;
 /// Bytes of log between two checkpoints of the index: what a restart reads again.
 const CHECKPOINT_BYTES: u64 = 256 << 20;
+/// Records between two: a restart collects those that the order has not reached. What 256 MiB hold at 1 KiB each.
+const CHECKPOINT_RECORDS: u64 = 1 << 18;
 
 /// A bit for each 64 KiB of the largest volume.
 const DIFFERS_BYTES_MAX: u64 = 1 << 33;
@@ -156,47 +163,6 @@ pub enum StartError {
     NoState(PathBuf),
 }
 
-/// What the index's checkpoint says of the order.
-#[derive(Debug, Serialize, Deserialize)]
-struct Checkpoint {
-    contiguous: Sequence,
-    chain: Chain,
-    /// Everything up to here is in the index.
-    indexed: Sequence,
-    ledger: Ledger,
-    gap_open_after: Option<Sequence>,
-    /// How far the group let it be offered.
-    #[serde(default)]
-    group_through: Sequence,
-    #[serde(default)]
-    group_cut: CutNumber,
-    #[serde(default)]
-    group_cuts: KeptCuts,
-    /// The running hash there.
-    #[serde(default)]
-    gap_chain: Option<Chain>,
-    /// Every record that is not in the index lies here or later; packed.
-    scan_from: u64,
-}
-
-impl Checkpoint {
-    /// Before the first record.
-    fn of(begin: &Recovered) -> Self {
-        Self {
-            contiguous: begin.contiguous,
-            chain: begin.chain,
-            indexed: begin.contiguous,
-            ledger: Ledger::default(),
-            group_through: Sequence::NONE,
-            group_cut: CutNumber::NONE,
-            group_cuts: KeptCuts::default(),
-            gap_open_after: begin.gap_open_after,
-            gap_chain: Some(begin.gap_chain),
-            scan_from: Location::START.pack(),
-        }
-    }
-}
-
 impl std::fmt::Debug for Replica {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Replica").finish_non_exhaustive()
@@ -242,9 +208,14 @@ struct Runner {
     log: Log,
     index: Option<Index>,
     /// Stored and not in the index yet.
-    pending: BTreeMap<Sequence, (Header, Location)>,
-    indexed: Sequence,
-    bytes_since_checkpoint: u64,
+    backlog: Backlog,
+    /// The log could not be read for it: when it is tried again.
+    read_again_at: Option<Instant>,
+    keys: keys::Unchecked,
+    /// Stored, or read for the backlog.
+    since_checkpoint: Amount,
+    /// Stored in this turn.
+    in_turn: Amount,
     /// Everything that lies before this is in the index on disk.
     kept: Location,
     compaction: compact::Compaction,
@@ -252,110 +223,29 @@ struct Runner {
     /// Every [`Output::Store`] so far, failed ones included.
     stores: u64,
     syncer: Sender<u64>,
-    checker: Sender<(Sequence, Header, Location)>,
+    checker: Sender<keys::Question>,
     inspector: Sender<inspect::Question>,
     cuts: Box<dyn Fn(&KeptCuts) + Send>,
     cuts_told: Option<u64>,
     taken_over: Option<Box<dyn FnOnce(HandOver) + Send>>,
 }
 
-impl Runner {
-    fn recover(parts: Parts, inbox: Sender<Event>) -> Result<Self, StartError> {
-        let directory = parts.directory;
-        files::create_private_dir(&directory)?;
-        let control = parts.control;
-        let settings = parts.settings;
-        let from_base = control.keeps.as_ref().map(|keeps| Recovered::keeper_of(&control.history(), keeps.differs));
-        let begin = from_base.unwrap_or_else(Recovered::fresh);
-        let (mut index, blob) = open_index(&directory, &parts.name, settings)?;
-        let known = blob.and_then(|blob| serde_json::from_slice::<Checkpoint>(&blob).ok());
-        let from = known.as_ref().map_or(Location::START, |known| Location::unpack(known.scan_from));
-        let (log, scanned) = Log::open(&directory.join("log"), settings.pair, from)?;
-        let checkpoint = match known {
-            Some(known) => {
-                compact::finish(&log, &mut index)?;
-                known
-            }
-            None if log.was_compacted() => compact::index_again(&log, &scanned, &mut index, &directory)?,
-            None => Checkpoint::of(&begin),
-        };
-        let last = control.taken_over_at.unwrap_or(Sequence(u64::MAX));
-        let kept = |logged: &&Logged| logged.header.sequence <= last;
-        let pending = scanned
-            .iter()
-            .filter(kept)
-            .filter(|logged| logged.header.sequence > checkpoint.indexed)
-            .map(|logged| (logged.header.sequence, (logged.header, logged.location)))
-            .collect();
-        let above = scanned
-            .iter()
-            .filter(kept)
-            .filter(|logged| logged.header.sequence > checkpoint.contiguous)
-            .map(|logged| (logged.header, logged.digest))
-            .collect();
-        // What a takeover opened is opened again, and no more.
-        let (limit, group_through) = match (control.taken_over_at, parts.grouped) {
-            (Some(at), _) => (OfferLimit::Cut(checkpoint.group_cut), at),
-            (None, true) => (OfferLimit::Cut(checkpoint.group_cut), checkpoint.group_through),
-            (None, false) => (OfferLimit::Everything, checkpoint.group_through),
-        };
-        let recovered = Recovered {
-            generation: control.generation,
-            taken_over: control.taken_over_at.is_some(),
-            contiguous: checkpoint.contiguous,
-            chain: checkpoint.chain,
-            above,
-            ledger: checkpoint.ledger,
-            gap_open_after: checkpoint.gap_open_after,
-            offered: Some(checkpoint.indexed),
-            limit,
-            group_through,
-            group_cut: checkpoint.group_cut,
-            cuts: checkpoint.group_cuts,
-            gap_chain: checkpoint.gap_chain.unwrap_or(begin.gap_chain),
-            differs_after: begin.differs_after,
-        };
-        let syncer = start_syncer(&log, inbox.clone());
-        let compaction = compact::Compaction::new(inbox.clone());
-        let inspector = inspect::start(log.reader(), parts.base, settings.block_bytes);
-        let checker = start_checker(parts.name.clone(), log.reader(), Arc::clone(&parts.keyring), parts.plugins, inbox);
-        Ok(Self {
-            name: parts.name,
-            pair_directory: parts.pair_directory,
-            directory,
-            settings,
-            keyring: parts.keyring,
-            secondary: Secondary::new(parts.clock.now(), settings, recovered),
-            clock: parts.clock,
-            control,
-            log,
-            index: Some(index),
-            pending,
-            indexed: checkpoint.indexed,
-            bytes_since_checkpoint: 0,
-            kept: from,
-            compaction,
-            paths: BTreeMap::new(),
-            stores: 0,
-            syncer,
-            checker,
-            inspector,
-            cuts: parts.cuts,
-            cuts_told: None,
-            taken_over: Some(parts.taken_over),
-        })
-    }
+/// What goes through the thread's hands.
+#[derive(Clone, Copy, Default)]
+struct Amount {
+    records: u64,
+    bytes: u64,
+}
 
+impl Runner {
     fn run(mut self, events: &Receiver<Event>) -> compact::Compaction {
         self.carry_out(&[]);
         self.tell_cuts();
         self.hand_over_when_recovered();
         self.compact(Room::Enough);
         loop {
-            let timeout = self.secondary.poll_timeout().map_or(Duration::from_secs(3600), |(at, _)| {
-                Duration::from_millis(at.since(self.clock.now().instant).0.max(1))
-            });
-            let mut next = match events.recv_timeout(timeout) {
+            self.in_turn = Amount::default();
+            let mut next = match events.recv_timeout(self.patience()) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => {
                     self.give(Input::Tick);
@@ -371,19 +261,39 @@ impl Runner {
                 }
                 self.take_in(event);
                 taken += 1;
-                if taken < INBOX_BATCH {
+                if taken < INBOX_BATCH && !self.read_is_due() {
                     next = events.try_recv().ok();
                 }
             }
             self.write_out();
+            self.read_on();
             self.tell_cuts();
             self.hand_over_when_recovered();
-            if self.bytes_since_checkpoint >= CHECKPOINT_BYTES {
+            let Amount { records, bytes } = self.since_checkpoint;
+            if bytes >= CHECKPOINT_BYTES || records >= CHECKPOINT_RECORDS {
                 self.checkpoint();
                 self.compact(Room::Enough);
             }
         }
         self.compaction
+    }
+
+    /// How long the thread may wait for an event.
+    fn patience(&self) -> Duration {
+        let now = self.clock.now().instant;
+        let retry = self.secondary.poll_timeout().map(|(at, _)| at);
+        let at = match (self.backlog.is_reading(), self.read_again_at) {
+            (true, None) => return Duration::ZERO,
+            (true, Some(again)) => Some(retry.map_or(again, |retry| retry.min(again))),
+            (false, _) => retry,
+        };
+        at.map_or(Duration::from_secs(3600), |at| Duration::from_millis(at.since(now).0.max(1)))
+    }
+
+    /// As much has come as one step of the backlog's makes up for.
+    fn read_is_due(&self) -> bool {
+        let Amount { records, bytes } = self.in_turn;
+        self.backlog.is_reading() && (records >= BACKLOG_TURN_RECORDS || bytes >= BACKLOG_TURN_BYTES.0)
     }
 
     fn take_in(&mut self, event: Event) {
@@ -423,7 +333,13 @@ impl Runner {
             return self.give(Input::Nonsense { path });
         };
         let (answers, places) = (answers.clone(), index.places(inspect.extent));
-        let _ = self.inspector.send(inspect::Question { inspect, through: self.indexed, places, answers, permit });
+        let _ = self.inspector.send(inspect::Question {
+            inspect,
+            through: self.backlog.indexed(),
+            places,
+            answers,
+            permit,
+        });
     }
 
     /// Not before all of them are known: a group could be taken over at an older one than its copies hold.
@@ -488,8 +404,8 @@ impl Runner {
                     let _ = self.syncer.send(self.stores);
                 }
                 Output::CheckKey { key } => {
-                    if let Some((header, location)) = self.pending.get(&key) {
-                        let _ = self.checker.send((key, *header, *location));
+                    if let Some(question) = self.keys.take(key) {
+                        let _ = self.checker.send(question);
                     }
                 }
                 Output::Offer { through } => self.offer(through),
@@ -504,8 +420,12 @@ impl Runner {
         self.stores += 1;
         match self.log.append(record, header) {
             Ok(location) => {
-                self.pending.insert(header.sequence, (*header, location));
-                self.bytes_since_checkpoint += u64::try_from(record.len()).unwrap_or(0);
+                self.backlog.add(header, location);
+                self.keys.stored(header, location);
+                for amount in [&mut self.since_checkpoint, &mut self.in_turn] {
+                    amount.records += 1;
+                    amount.bytes += u64::try_from(record.len()).unwrap_or(0);
+                }
             }
             Err(error) => self.log_failed("append to the log", &error),
         }
@@ -535,7 +455,8 @@ impl Runner {
             Err(_) => StoreFault::Failed,
         };
         let end = self.log.end();
-        self.pending.retain(|_, (_, location)| *location < end);
+        self.backlog.discard(end);
+        self.keys.discard(end);
         if fault == StoreFault::Full {
             self.compact(Room::None);
         }
@@ -543,64 +464,32 @@ impl Runner {
         self.carry_out(&[]);
     }
 
-    /// The index takes in what may be offered, in order.
+    /// The index takes in what may be offered.
     fn offer(&mut self, through: Sequence) {
-        let later = self.pending.split_off(&through.next());
-        let ready = std::mem::replace(&mut self.pending, later);
+        if let Some(index) = &mut self.index {
+            self.backlog.offer(through, index);
+        }
+    }
+
+    /// One step through what was offered and is not remembered. A place that cannot be read is not passed over: nothing more
+    /// is offered until it can be, as after a restart.
+    fn read_on(&mut self) {
+        let now = self.clock.now().instant;
         let Some(index) = &mut self.index else { return };
-        for (header, location) in ready.values() {
-            index.apply(header, *location);
-        }
-        self.indexed = through;
-    }
-
-    fn persist(&mut self, generation: Generation, taken_over: bool) {
-        let (through, chain) = self.secondary.fork();
-        let mut control = Control { generation, ..self.control.clone() };
-        if taken_over {
-            let base = control.keeps.as_ref().filter(|_| self.secondary.base_differs());
-            // Over a base that differs the copy is not whole: what goes on is this site's own history.
-            control.lineage = Some(match base {
-                Some(keeps) => {
-                    let kept = self.control.history();
-                    Lineage { generation, start: keeps.base, start_chain: keeps.base_chain, ..kept }
-                }
-                None => Lineage::at(generation, through, chain),
-            });
-            control.taken_over_at = Some(through);
-            control.planned = self.secondary.was_handed_over();
-            control.epoch_floor = control.epoch_floor.max(self.keyring.newest());
-        }
-        match control.save(&self.pair_directory) {
-            Ok(()) => {
-                self.control = control;
-                self.secondary.handle(self.clock.now(), Input::GenerationPersisted { generation });
-            }
-            Err(error) => tracing::error!(pair = self.name, %error, "the generation could not be kept"),
-        }
-    }
-
-    /// After a takeover, once every key that was on its way is checked and everything offered is indexed.
-    fn hand_over_when_recovered(&mut self) {
-        let Some(through) = self.control.taken_over_at else { return };
-        if self.indexed < through || self.taken_over.is_none() {
+        if self.read_again_at.is_some_and(|at| now < at) {
             return;
         }
-        self.checkpoint();
-        let (Some(index), Some(taken_over)) = (self.index.take(), self.taken_over.take()) else { return };
-        let own_history = self.secondary.base_differs();
-        taken_over(HandOver {
-            generation: self.control.generation,
-            through,
-            lineage: self.control.history(),
-            planned: self.control.planned,
-            epoch_floor: self.control.epoch_floor,
-            based: self.control.keeps.is_some(),
-            differs: own_history.then(|| self.differs()),
-            index: Arc::new(index),
-            reader: self.log.reader(),
-            ledger: Arc::new(self.secondary.ledger().clone()),
-        });
+        match self.backlog.read_on(&self.log, index) {
+            Ok(records) => {
+                self.since_checkpoint.records += records;
+                self.read_again_at = None;
+            }
+            Err(error) => {
+                if self.read_again_at.replace(now.plus(STORE_RETRY_INTERVAL)).is_none() {
+                    tracing::error!(pair = self.name, %error, "the log cannot be read: the copy offers nothing more until it can");
+                }
+            }
+        }
     }
 
     fn checkpoint(&mut self) {
@@ -610,7 +499,7 @@ impl Runner {
         let Some(index) = &mut self.index else { return };
         match index.checkpoint(&blob) {
             Ok(()) => {
-                self.bytes_since_checkpoint = 0;
+                self.since_checkpoint = Amount::default();
                 self.kept = frontier;
             }
             Err(error) => {
@@ -628,7 +517,8 @@ impl Runner {
         let checkpoint = Checkpoint {
             contiguous,
             chain,
-            indexed: self.indexed,
+            indexed: self.backlog.indexed(),
+            offered: self.backlog.target(),
             ledger: self.secondary.ledger().clone(),
             gap_open_after: self.secondary.gap_open_after(),
             group_through,
@@ -642,7 +532,7 @@ impl Runner {
 
     /// Everything that lies before this is in the index.
     fn frontier(&self) -> Location {
-        self.pending.values().map(|(_, location)| *location).min().unwrap_or_else(|| self.log.end())
+        self.backlog.frontier(self.log.durable_end())
     }
 
     fn answer(&mut self, path: Path, answer: Answer) {
@@ -661,23 +551,6 @@ pub fn differs_path(directory: &std::path::Path) -> PathBuf {
     directory.join("differs.map")
 }
 
-/// A damaged index is built again from the log.
-fn open_index(
-    directory: &std::path::Path,
-    name: &str,
-    settings: Settings,
-) -> Result<(Index, Option<Vec<u8>>), StartError> {
-    let place = directory.join("index");
-    match Index::open(&place, settings.blocks) {
-        Ok(opened) => Ok(opened),
-        Err(error) if error.rebuild() => {
-            tracing::warn!(pair = name, %error, "the index is built again from the log");
-            Ok((Index::anew(&place, settings.blocks)?, None))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 fn start_syncer(log: &Log, inbox: Sender<Event>) -> Sender<u64> {
     let (requests, queue) = channel::<u64>();
     let syncer = log.syncer();
@@ -689,62 +562,4 @@ fn start_syncer(log: &Log, inbox: Sender<Event>) -> Sender<u64> {
         }
     });
     requests
-}
-
-/// Starts the thread that checks keys: extract, verify, unwrap, keep.
-fn start_checker(
-    name: String,
-    reader: LogReader,
-    keyring: Arc<Keyring>,
-    plugins: Arc<PairPlugins>,
-    inbox: Sender<Event>,
-) -> Sender<(Sequence, Header, Location)> {
-    let (requests, queue) = channel::<(Sequence, Header, Location)>();
-    std::thread::spawn(move || {
-        for (key, header, location) in queue {
-            let result = check_key(&reader, &keyring, &plugins, &header, location);
-            if let Err(why) = &result {
-                tracing::warn!(pair = name, "the key in record {key} is refused: {why}");
-            }
-            if inbox.send(Event::KeyChecked { key, result }).is_err() {
-                break;
-            }
-        }
-    });
-    requests
-}
-
-fn check_key(
-    reader: &LogReader,
-    keyring: &Keyring,
-    plugins: &PairPlugins,
-    header: &Header,
-    location: Location,
-) -> Result<KeyFacts, KeyRefusal> {
-    let (_, carrier) = reader.read(location).map_err(|_| KeyRefusal::NoCapsule)?;
-    let now = crate::clock::wall_time().0;
-    let payload = plugins.disguise.extract(now, &carrier).ok().and_then(|answer| answer.value);
-    // A primary whose disguise failed sends a plain carrier; what it holds is signed either way.
-    let payload = payload.or_else(|| farseal_plugin::fallback::disguise_extract(&carrier));
-    let payload = payload.ok_or(KeyRefusal::NoCapsule)?;
-    let package = SealedEpoch::decode(&payload).map_err(|_| KeyRefusal::NoCapsule)?;
-    let verified = keyring.verify(package, None).map_err(|refused| match refused {
-        crate::keys::package::RefusedEpoch::OtherPair { .. } => KeyRefusal::Misplaced,
-        crate::keys::package::RefusedEpoch::Forged { .. }
-        | crate::keys::package::RefusedEpoch::Replayed { .. }
-        | crate::keys::package::RefusedEpoch::CapsuleChanged { .. } => KeyRefusal::Forged,
-    })?;
-    let terms = &verified.descriptor().terms;
-    let facts = KeyFacts { epoch: Epoch(terms.epoch), start: Sequence(terms.start_seq) };
-    if terms.key_seq != header.sequence.0 || terms.generation != header.generation.0 || header.kind != Kind::Key {
-        return Err(KeyRefusal::Misplaced);
-    }
-    keyring.unwrap(&verified).map_err(|error| match error {
-        crate::keys::package::OpenEpochError::OtherRecipient { .. } => KeyRefusal::OtherRecipient,
-        crate::keys::package::OpenEpochError::Capsule { .. }
-        | crate::keys::package::OpenEpochError::OtherKey { .. } => KeyRefusal::Unopenable,
-    })?;
-    // Without its package on disk the key could not be had again: the record is not acknowledged then.
-    keyring.keep(verified).map_err(|_| KeyRefusal::Unopenable)?;
-    Ok(facts)
 }

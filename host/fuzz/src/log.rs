@@ -72,7 +72,10 @@ fn go_on(dir: &Path, mut log: Log, count: usize) {
 }
 
 fn open(dir: &Path) -> Result<(Log, Vec<Logged>), LogError> {
-    Log::open_on(Arc::new(RealDisk), dir, PAIR, Location::START, ByteLen(SEGMENT_BYTES))
+    let (disk, mut found) = (Arc::new(RealDisk), Vec::new());
+    let size = ByteLen(SEGMENT_BYTES);
+    let log = Log::open_on(disk, dir, PAIR, Location::START, size, &mut |logged| found.push(logged))?;
+    Ok((log, found))
 }
 
 fn header(script: &mut Script<'_>, sequence: u64) -> Header {

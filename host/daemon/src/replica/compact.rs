@@ -8,18 +8,17 @@
 //! Only what the index on disk knows is compacted: a restart gives records that it does not know to the index again, and
 //! must find them where they were.
 
-use std::path::Path;
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use farseal_core::compaction::{self, Facts, Room};
 use farseal_core::record::{Header, TAG_BYTES};
-use farseal_core::units::ByteLen;
+use farseal_core::units::{ByteLen, Sequence};
 
-use super::{Checkpoint, Event, Runner, StartError};
+use super::{Event, Runner, StartError};
 use crate::role::Control;
 use crate::store::index::Index;
-use crate::store::log::{CompactError, Compacted, Kept, Location, Log, Logged};
+use crate::store::log::{CompactError, Compacted, Kept, Location, Log};
 
 /// A question of the thread that compacts.
 #[derive(Debug)]
@@ -167,20 +166,12 @@ pub(super) fn finish(log: &Log, index: &mut Index) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Builds the index of a compacted log again, up to where the log's manifest says that it was.
-pub(super) fn index_again(
-    log: &Log,
-    scanned: &[Logged],
-    index: &mut Index,
-    directory: &Path,
-) -> Result<Checkpoint, StartError> {
-    let state = log.kept_state().and_then(|state| serde_json::from_slice::<Checkpoint>(state).ok());
-    let state = state.ok_or_else(|| StartError::NoState(directory.join("log")))?;
-    let plain = scanned.iter().map(|logged| (logged.header, logged.location));
-    for (header, location) in plain.chain(log.compacted_records()?) {
-        if header.sequence <= state.indexed {
-            index.apply(&header, location);
+/// What compaction kept of the records up to `through`, for an index that is built again.
+pub(super) fn index_again(log: &Log, through: Sequence, index: &mut Index) -> Result<(), StartError> {
+    log.compacted_records(&mut |header, location| {
+        if header.sequence <= through {
+            index.apply(header, location);
         }
-    }
-    Ok(state)
+    })?;
+    Ok(())
 }

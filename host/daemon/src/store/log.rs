@@ -17,6 +17,7 @@ mod mark;
 mod read;
 mod recover;
 mod slice;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -37,6 +38,7 @@ pub(super) use self::read::{Cursor, record_at};
 pub use self::read::{LogReader, Part, ReadError};
 pub use self::slice::{Kept, Run};
 pub(super) use self::slice::{entry_at, entry_bytes};
+pub use self::walk::Walk;
 use super::disk::{Disk, RealDisk, Tail};
 use super::{StoreError, exclusive, files, locked, narrow, shared, wide};
 
@@ -62,6 +64,16 @@ pub struct Location {
     pub segment: u32,
     /// In bytes, from the start of the segment's file.
     pub offset: u32,
+}
+
+/// What a log that is not open yet says of the order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Nothing was ever compacted: it can be counted from its beginning.
+    Whole,
+    /// Records are gone that cannot be counted again. The state as the newest compaction left it; `None` if the manifest
+    /// was damaged.
+    Since(Option<Vec<u8>>),
 }
 
 /// A record that a restart found.
@@ -193,10 +205,10 @@ impl Location {
 }
 
 impl Log {
-    /// Recovers what `dir` holds and gives the records of plain segments from `from` on, in the order in which they came;
-    /// all of them are durable. A torn end is cut off; damage to what was promised is refused.
-    pub fn open(dir: &Path, pair: PairId, from: Location) -> Result<(Self, Vec<Logged>), LogError> {
-        Self::open_on(Arc::new(RealDisk), dir, pair, from, LOG_SEGMENT_BYTES)
+    /// Recovers what `dir` holds and shows `each` record of plain segments from `from` on, in the order in which they came;
+    /// all of them are durable once this is through. A torn end is cut off; damage to what was promised is refused.
+    pub fn open(dir: &Path, pair: PairId, from: Location, each: &mut dyn FnMut(Logged)) -> Result<Self, LogError> {
+        Self::open_on(Arc::new(RealDisk), dir, pair, from, LOG_SEGMENT_BYTES, each)
     }
 
     /// As [`Self::open`], on another disk and with segments of another size.
@@ -206,7 +218,8 @@ impl Log {
         pair: PairId,
         from: Location,
         segment_bytes: ByteLen,
-    ) -> Result<(Self, Vec<Logged>), LogError> {
+        each: &mut dyn FnMut(Logged),
+    ) -> Result<Self, LogError> {
         files::create_private_dir(dir)?;
         let manifest = Manifest::load(dir, pair)?;
         manifest::check(dir, &manifest)?;
@@ -214,7 +227,7 @@ impl Log {
             files::remove_durably(&stray)?;
         }
         let mut mark = Mark::open(dir, pair)?;
-        let found = recover::recover(&disk, dir, pair, from, mark.durable(), &manifest)?;
+        let found = recover::recover(&disk, dir, pair, from, mark.durable(), &manifest, each)?;
         let end = found.tail.as_ref().map_or(Location::START, |(number, tail)| Location::at(*number, tail.end));
         mark.advance(end, true)?;
         let unsynced = Unsynced { flushed_end: end, durable_end: end, ..Unsynced::default() };
@@ -229,7 +242,7 @@ impl Log {
             mark: Mutex::new(mark),
             discards: AtomicU64::new(0),
         };
-        let log = Self {
+        Ok(Self {
             pair,
             segment_bytes: segment_bytes.0.min(1 << 31),
             disk,
@@ -238,8 +251,14 @@ impl Log {
             buffer: Vec::new(),
             buffered: 0,
             manifest,
-        };
-        Ok((log, found.records))
+        })
+    }
+
+    /// What is left of the order in `dir`, before the log there is opened.
+    pub fn order(dir: &Path, pair: PairId) -> Result<Order, LogError> {
+        let manifest = Manifest::load(dir, pair)?;
+        let whole = manifest.gone.is_empty() && manifest.compacted.is_empty();
+        Ok(if whole { Order::Whole } else { Order::Since(manifest.state) })
     }
 
     /// Gives a record its place. Buffered: nobody may count on reading it before [`Self::flush`]. After an error the record has
@@ -271,6 +290,11 @@ impl Log {
     /// Writes the buffer out: readers see it, and a sync covers it.
     pub fn flush(&mut self) -> Result<(), StoreError> {
         if self.buffer.is_empty() { Ok(()) } else { self.write_out(&[], 0) }
+    }
+
+    /// Can everything be read that was appended?
+    pub fn is_flushed(&self) -> bool {
+        self.buffer.is_empty()
     }
 
     pub fn syncer(&self) -> LogSyncer {
@@ -324,6 +348,11 @@ impl Log {
             Some((number, tail)) => Location::at(*number, tail.end + wide(self.buffer.len())),
             None => Location::START,
         }
+    }
+
+    /// Where what is durable ends.
+    pub fn durable_end(&self) -> Location {
+        locked(&self.shared.unsynced).durable_end
     }
 
     /// Bytes of all segments, as far as they are written.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use farseal::store::disk::{Disk, RealDisk};
 use farseal::store::index::Index;
-use farseal::store::log::{CompactError, Compacted, Location, Log, LogError, Logged, SegmentUse};
+use farseal::store::log::{CompactError, Compacted, Location, Log, LogError, Logged, Order, SegmentUse};
 use farseal::store::scrub::scrub;
 use farseal_core::compaction::{self, Facts, Room};
 use farseal_core::record::{Header, Kind};
@@ -51,15 +51,15 @@ impl Copy {
     fn open(dir: &Path, model: Vec<Option<(u64, Kind)>>, last: u64) -> Self {
         let (mut index, state) = Index::open(&dir.join("index"), BlockCount(BLOCKS)).unwrap();
         let from = state.as_ref().map_or(Location::START, |state| decode(state).1);
+        let order = Log::order(&dir.join("log"), PAIR).unwrap();
         let (mut log, scanned) = open_log(dir, from).unwrap();
         let mut indexed = state.map_or(0, |state| decode(&state).0);
         if indexed > 0 {
             finish(&mut log, &mut index);
-        } else if log.was_compacted() {
-            indexed = decode(log.kept_state().unwrap()).0;
-            let records = log.compacted_records().unwrap();
-            let plain = scanned.iter().map(|logged| (logged.header, logged.location));
-            plain.chain(records).for_each(|(header, location)| index.apply(&header, location));
+        } else if let Order::Since(state) = order {
+            indexed = decode(&state.unwrap()).0;
+            scanned.iter().for_each(|logged| index.apply(&logged.header, logged.location));
+            log.compacted_records(&mut |header, location| index.apply(header, location)).unwrap();
         }
         scanned
             .iter()
@@ -167,7 +167,7 @@ fn open_log(dir: &Path, from: Location) -> Result<(Log, Vec<Logged>), LogError> 
 }
 
 fn open_on(disk: Arc<dyn Disk>, dir: &Path, from: Location) -> Result<(Log, Vec<Logged>), LogError> {
-    Log::open_on(disk, &dir.join("log"), PAIR, from, ByteLen(SEGMENT))
+    crate::records::open_log(disk, &dir.join("log"), from, SEGMENT)
 }
 
 fn decode(state: &[u8]) -> (u64, Location) {

@@ -8,7 +8,7 @@ use farseal::role::Control;
 use farseal::store::disk::RealDisk;
 use farseal::store::home::{Home, RawHome};
 use farseal::store::index::Index;
-use farseal::store::log::{Kept, Location, Log, LogError, Run};
+use farseal::store::log::{Kept, Location, Log, LogError, Order, Run};
 use farseal::store::opened::{BlockSource, OpenedHome, Unopened};
 use farseal_core::chain::Chain;
 use farseal_core::primary::Mode;
@@ -69,7 +69,7 @@ const MARK: &str = include_str!("../../../../fixtures/golden/log-mark-1.hex");
 fn a_log_of_format_1_is_read() {
     let dir = crate::records::dir();
     let records = [header(Kind::Data, 1, 5, 2), header(Kind::Trim, 3, 9, 70), header(Kind::Cut, 2, 0, 0)];
-    let (mut log, _) = Log::open(dir.path(), PAIR, Location::START).unwrap();
+    let mut log = Log::open(dir.path(), PAIR, Location::START, &mut |_| {}).unwrap();
     for header in &records {
         log.append(&record(header), header).unwrap();
     }
@@ -85,12 +85,12 @@ fn a_log_of_format_1_is_read() {
     let path = kept.path().join("00000000.fsl");
     std::fs::write(&path, bytes(LOG)).unwrap();
     std::fs::write(kept.path().join("log.mark"), bytes(MARK)).unwrap();
-    let (log, logged) = Log::open(kept.path(), PAIR, Location::START).unwrap();
-    assert_eq!(logged.iter().map(|logged| logged.header).collect::<Vec<_>>(), records);
-    drop(log);
+    let mut found = Vec::new();
+    Log::open(kept.path(), PAIR, Location::START, &mut |logged| found.push(logged.header)).unwrap();
+    assert_eq!(found, records);
 
     forge(&path, 4, 2, 60);
-    let refused = Log::open(kept.path(), PAIR, Location::START).unwrap_err();
+    let refused = Log::open(kept.path(), PAIR, Location::START, &mut |_| {}).unwrap_err();
     assert!(matches!(refused, LogError::Version { found: 2, .. }), "{refused}");
     assert!(refused.to_string().ends_with("log format 2; this version reads format 1"), "{refused}");
 }
@@ -100,8 +100,11 @@ fn a_log_of_format_1_is_read() {
 fn a_compacted_log_of_format_1_is_read() {
     let dir = crate::records::dir();
     let records = [header(Kind::Data, 1, 5, 2), header(Kind::Data, 2, 9, 4), header(Kind::Trim, 3, 20, 70)];
-    let open = || Log::open_on(Arc::new(RealDisk), dir.path(), PAIR, Location::START, ByteLen(4096)).unwrap();
-    let (mut log, _) = open();
+    let open = || {
+        let disk = Arc::new(RealDisk);
+        Log::open_on(disk, dir.path(), PAIR, Location::START, ByteLen(4096), &mut |_| {}).unwrap()
+    };
+    let mut log = open();
     for header in records.iter().chain(&[header(Kind::Data, 4, 30, 2)]) {
         log.append(&record(header), header).unwrap();
     }
@@ -122,14 +125,15 @@ fn a_compacted_log_of_format_1_is_read() {
     ];
     std::fs::write(&segment, &kept[0]).unwrap();
     std::fs::write(&manifest, &kept[1]).unwrap();
-    let (log, _) = open();
+    let log = open();
     let moved = log.unfinished().unwrap();
     assert_eq!(moved.iter().map(|(header, _)| *header).collect::<Vec<_>>(), records[..2]);
-    assert!(log.is_replaced(0) && log.kept_state() == Some(b"state"));
+    assert!(log.is_replaced(0));
+    assert_eq!(Log::order(dir.path(), PAIR).unwrap(), Order::Since(Some(b"state".to_vec())));
     drop(log);
 
     forge(&manifest, 4, 2, kept[1].len() - 4);
-    let refused = Log::open(dir.path(), PAIR, Location::START).unwrap_err().to_string();
+    let refused = Log::open(dir.path(), PAIR, Location::START, &mut |_| {}).unwrap_err().to_string();
     assert!(refused.ends_with("log format 2; this version reads format 1"), "{refused}");
 }
 

@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 
 use farseal::store::StoreError;
 use farseal::store::disk::{Disk, RealDisk};
-use farseal::store::log::{Flaw, Location, Log, LogError, Logged, ReadError};
+use farseal::store::log::{Flaw, LOG_SEGMENT_BYTES, Location, Log, LogError, Logged, ReadError, Walk};
 use farseal::store::scrub::scrub;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{HEADER_BYTES, Kind};
-use farseal_core::units::{ByteLen, PairId};
+use farseal_core::units::PairId;
 
 use crate::faults::Faulty;
-use crate::records::{PAIR, header, record};
+use crate::records::{header, open_log, record};
 
 const SEGMENT: u64 = 8192;
 
@@ -22,7 +22,7 @@ fn open(dir: &Path, from: Location) -> Result<(Log, Vec<Logged>), LogError> {
 }
 
 fn open_on(disk: Arc<dyn Disk>, dir: &Path, from: Location) -> Result<(Log, Vec<Logged>), LogError> {
-    Log::open_on(disk, dir, PAIR, from, ByteLen(SEGMENT))
+    open_log(disk, dir, from, SEGMENT)
 }
 
 fn append(log: &mut Log, sequence: u64, kind: Kind) -> Result<Location, StoreError> {
@@ -158,7 +158,7 @@ fn a_flipped_bit_below_the_mark_is_refused_and_named() {
     assert!(matches!(open(dir.path(), Location::START), Err(LogError::Damaged { flaw: Flaw::Segment, .. })));
     std::fs::write(segment(dir.path(), 0), first).unwrap();
     assert!(matches!(
-        Log::open(dir.path(), PairId([9; 16]), Location::START),
+        Log::open(dir.path(), PairId([9; 16]), Location::START, &mut |_| {}),
         Err(LogError::OtherPair { .. } | LogError::Damaged { .. })
     ));
     assert_eq!(open(dir.path(), Location::START).unwrap().1.len(), 10);
@@ -221,7 +221,7 @@ fn a_full_disk_takes_nothing_half_and_gives_back_what_was_not_synced() {
 #[test]
 fn large_and_small_records_keep_their_order() {
     let dir = crate::records::dir();
-    let (mut log, _) = Log::open(dir.path(), PAIR, Location::START).unwrap();
+    let (mut log, _) = open_log(Arc::new(RealDisk), dir.path(), Location::START, LOG_SEGMENT_BYTES.0).unwrap();
     let blocks = |sequence: u64| if sequence.is_multiple_of(3) { 1000 } else { 1 };
     for sequence in 1..=50 {
         let header = header(Kind::Data, sequence, 5, blocks(sequence));
@@ -230,7 +230,7 @@ fn large_and_small_records_keep_their_order() {
     log.flush().unwrap();
     assert_eq!(log.syncer().sync().unwrap(), 50);
     drop(log);
-    let (log, logged) = Log::open(dir.path(), PAIR, Location::START).unwrap();
+    let (log, logged) = open_log(Arc::new(RealDisk), dir.path(), Location::START, LOG_SEGMENT_BYTES.0).unwrap();
     assert_eq!(logged.len(), 50);
     for (sequence, logged) in (1..).zip(logged) {
         assert_eq!(logged.header, header(Kind::Data, sequence, 5, blocks(sequence)));
@@ -282,6 +282,50 @@ fn after_one_failed_sync_nothing_is_promised_again() {
     let syncer = log.syncer();
     assert!(matches!(syncer.sync(), Err(StoreError::SyncFailed { .. })));
     assert!(matches!(syncer.sync(), Err(StoreError::SyncLost { .. })));
+}
+
+#[test]
+fn a_walk_sees_what_a_restart_shows_and_what_came_since() {
+    let dir = crate::records::dir();
+    let (log, places) = filled(dir.path(), [3, 1, 2, 9, 8, 7, 20, 19, 18, 17]);
+    let walked = |walk: &mut Walk| -> Vec<(u64, Location)> {
+        std::iter::from_fn(|| walk.record().unwrap()).map(|(header, at)| (header.sequence.0, at)).collect()
+    };
+    let end = log.end();
+    drop(log);
+    for from in places.iter().copied().chain([Location::START, end]) {
+        let (log, logged) = open(dir.path(), from).unwrap();
+        let shown: Vec<_> = logged.iter().map(|logged| (logged.header.sequence.0, logged.location)).collect();
+        assert_eq!(walked(&mut log.reader().walk(from)), shown, "from {from:?}");
+    }
+    let (mut log, _) = open(dir.path(), end).unwrap();
+    let mut walk = log.reader().walk(end);
+    assert_eq!(walk.record().unwrap(), None);
+    for sequence in 30..60 {
+        let place = append(&mut log, sequence, Kind::Data).unwrap();
+        log.flush().unwrap();
+        assert_eq!(walked(&mut walk), [(sequence, place)]);
+    }
+    assert!(walk.at().segment > end.segment && walk.at() == log.end());
+}
+
+#[test]
+fn a_walk_passes_bodies_over_and_stays_before_a_head_that_is_damaged() {
+    let dir = crate::records::dir();
+    let (log, places) = filled(dir.path(), 1..=10);
+    flip(&segment(dir.path(), places[1].segment), places[1].offset + 300);
+    flip(&segment(dir.path(), places[4].segment), places[4].offset + 50);
+    let mut walk = log.reader().walk(Location::START);
+    for place in &places[..4] {
+        assert_eq!(walk.record().unwrap().unwrap().1, *place);
+    }
+    for _ in 0..2 {
+        let refused = walk.record();
+        assert!(
+            matches!(refused, Err(ReadError::Damaged { location, flaw: Flaw::Header(_) }) if location == places[4])
+        );
+        assert_eq!(walk.at(), places[4]);
+    }
 }
 
 #[test]

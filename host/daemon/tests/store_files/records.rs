@@ -1,8 +1,13 @@
 //! Records to store: right in every byte that the store looks at.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use bytes::Bytes;
+use farseal::store::disk::Disk;
+use farseal::store::log::{Location, Log, LogError, Logged};
 use farseal_core::record::{Header, Kind};
-use farseal_core::units::{BlockBytes, Generation, Lba, PairId, Sequence, VolumeId, WallTime};
+use farseal_core::units::{BlockBytes, ByteLen, Generation, Lba, PairId, Sequence, VolumeId, WallTime};
 
 pub(crate) const PAIR: PairId = PairId([1; 16]);
 
@@ -31,6 +36,18 @@ pub(crate) fn record(header: &Header) -> Bytes {
     let mut bytes = header.encode(crc32c::crc32c(&body)).to_vec();
     bytes.extend(body);
     bytes.into()
+}
+
+/// Opens a log and collects what it shows.
+pub(crate) fn open_log(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    from: Location,
+    segment: u64,
+) -> Result<(Log, Vec<Logged>), LogError> {
+    let mut logged = Vec::new();
+    let log = Log::open_on(disk, dir, PAIR, from, ByteLen(segment), &mut |record| logged.push(record))?;
+    Ok((log, logged))
 }
 
 /// A directory of a test's own; in memory where that is possible, since no test here pulls a plug.

@@ -279,7 +279,8 @@ impl Log {
     pub fn unfinished(&self) -> Result<Vec<(Header, Location)>, CompactError> {
         let fresh = self.manifest.compacted.iter().filter(|(_, segment)| segment.fresh);
         let mut moved = Vec::new();
-        fresh.into_iter().try_for_each(|(number, segment)| self.entries_of(*number, segment.bytes, &mut moved))?;
+        let mut each = |header: &Header, location| moved.push((*header, location));
+        fresh.into_iter().try_for_each(|(number, segment)| self.entries_of(*number, segment.bytes, &mut each))?;
         Ok(moved)
     }
 
@@ -311,32 +312,19 @@ impl Log {
         files::sync_dir(&self.shared.dir)
     }
 
-    /// The state of the order as the newest compaction left it; `None` where nothing was ever compacted.
-    pub fn kept_state(&self) -> Option<&[u8]> {
-        self.manifest.state.as_deref()
+    /// Shows `each` record that compacted segments hold, whole or in part, in no order.
+    pub fn compacted_records(&self, each: &mut dyn FnMut(&Header, Location)) -> Result<(), CompactError> {
+        let mut segments = self.manifest.compacted.iter();
+        segments.try_for_each(|(number, segment)| self.entries_of(*number, segment.bytes, each))
     }
 
-    /// Are records gone, so that the order cannot be counted from its beginning?
-    pub fn was_compacted(&self) -> bool {
-        !self.manifest.gone.is_empty() || !self.manifest.compacted.is_empty()
-    }
-
-    /// The records that compacted segments hold, whole or in part, in no order.
-    pub fn compacted_records(&self) -> Result<Vec<(Header, Location)>, CompactError> {
-        let mut records = Vec::new();
-        for (number, segment) in &self.manifest.compacted {
-            self.entries_of(*number, segment.bytes, &mut records)?;
-        }
-        Ok(records)
-    }
-
-    fn entries_of(&self, number: u32, end: u64, into: &mut Vec<(Header, Location)>) -> Result<(), CompactError> {
+    fn entries_of(&self, number: u32, end: u64, each: &mut dyn FnMut(&Header, Location)) -> Result<(), CompactError> {
         let mut cursor = self.reader().cursor(number, end)?;
         let mut at = wide(LOG_HEADER_BYTES);
         while at < end {
             match entry_at(&mut cursor, at)? {
                 Ok(entry) => {
-                    into.push((entry.framed.header, Location::at(number, at)));
+                    each(&entry.framed.header, Location::at(number, at));
                     at += wide(entry.bytes());
                 }
                 Err(flaw) => return Err(CompactError::Damaged(Location::at(number, at), flaw)),

@@ -13,7 +13,7 @@ use farseal_core::journal::is_blank;
 use farseal_core::record::{Framed, HEADER_BYTES, Header, HeaderError};
 
 use super::slice::{Entry, Kept, SLICE_HEAD_BYTES, SLICE_MAGIC};
-use super::{COMPACTED, Flaw, Location, Shared, segment_path};
+use super::{COMPACTED, Flaw, LOG_HEADER_BYTES, Location, Shared, segment_path};
 use crate::store::{StoreError, locked, narrow, shared, wide};
 
 /// Files kept open for reading: a large log has thousands of segments.
@@ -106,6 +106,16 @@ impl LogReader {
     pub(in crate::store) fn end(&self, number: u32) -> Option<u64> {
         let segments = if number & COMPACTED == 0 { &self.shared.segments } else { &self.shared.compacted };
         shared(segments).get(&number).copied()
+    }
+
+    /// The plain segment in which the first record at `at` or later lies, and where it ends.
+    pub(super) fn segment_from(&self, at: Location) -> Option<(u32, u64)> {
+        let segments = shared(&self.shared.segments);
+        let mut later = segments.range(at.segment..COMPACTED).map(|(number, end)| (*number, *end));
+        later.find(|(number, end)| {
+            let begin = if *number == at.segment { u64::from(at.offset) } else { 0 };
+            *end > begin.max(wide(LOG_HEADER_BYTES))
+        })
     }
 
     pub(in crate::store) fn cursor(&self, number: u32, end: u64) -> Result<Cursor, StoreError> {
@@ -207,11 +217,19 @@ pub(in crate::store) struct Cursor {
     end: u64,
     base: u64,
     window: Vec<u8>,
+    /// Bytes that are read at once.
+    ahead: u64,
+    read: u64,
 }
 
 impl Cursor {
     pub(in crate::store) fn new(path: PathBuf, file: Arc<File>, end: u64) -> Self {
-        Self { path, file, end, base: 0, window: Vec::new() }
+        Self { path, file, end, base: 0, window: Vec::new(), ahead: WINDOW_BYTES, read: 0 }
+    }
+
+    /// One that reads less at once, for whoever passes most over.
+    pub(super) fn reading(self, ahead: u64) -> Self {
+        Self { ahead, ..self }
     }
 
     pub(in crate::store) fn path(&self) -> &Path {
@@ -222,14 +240,19 @@ impl Cursor {
         self.end
     }
 
+    /// Bytes that were read from the file so far.
+    pub(super) fn read(&self) -> u64 {
+        self.read
+    }
+
     /// `len` bytes at `at`, fewer where the file ends.
     pub(in crate::store) fn bytes(&mut self, at: u64, len: u64) -> Result<&[u8], StoreError> {
         let until = at.saturating_add(len).min(self.end);
         let at = at.min(until);
         if at < self.base || until > self.base + wide(self.window.len()) {
-            let goal = until.max(at.saturating_add(WINDOW_BYTES).min(self.end));
+            let goal = until.max(at.saturating_add(self.ahead).min(self.end));
             self.window.resize(narrow(goal - at), 0);
-            self.base = at;
+            (self.base, self.read) = (at, self.read + goal - at);
             self.file
                 .read_exact_at(&mut self.window, at)
                 .map_err(|source| StoreError::io(&self.path, "read the segment", source))?;
@@ -250,17 +273,23 @@ impl Cursor {
     }
 }
 
+/// The head of the record at `at`, all of which is there, its body unread; or what is wrong with it.
+pub(super) fn head_at(cursor: &mut Cursor, at: u64) -> Result<Result<Framed, Flaw>, StoreError> {
+    let framed = Framed::decode(cursor.bytes(at, wide(HEADER_BYTES))?).map_err(Flaw::Header);
+    Ok(framed.and_then(|framed| {
+        let short = at + wide(framed.header.record_bytes()) > cursor.end();
+        if short { Err(Flaw::Short { sequence: framed.header.sequence }) } else { Ok(framed) }
+    }))
+}
+
 /// The whole record at `at`, checked, and its digest; or what is wrong with it.
 pub(in crate::store) fn record_at(cursor: &mut Cursor, at: u64) -> Result<Result<(Framed, Digest), Flaw>, StoreError> {
-    let framed = match Framed::decode(cursor.bytes(at, wide(HEADER_BYTES))?) {
+    let framed = match head_at(cursor, at)? {
         Ok(framed) => framed,
-        Err(error) => return Ok(Err(Flaw::Header(error))),
+        Err(flaw) => return Ok(Err(flaw)),
     };
     let header = framed.header;
-    let bytes = cursor.bytes(at, wide(header.record_bytes()))?;
-    let Some(body) = bytes.get(HEADER_BYTES..header.record_bytes()) else {
-        return Ok(Err(Flaw::Short { sequence: header.sequence }));
-    };
+    let body = &cursor.bytes(at, wide(header.record_bytes()))?[HEADER_BYTES..];
     if !framed.body_matches(body) {
         return Ok(Err(body_flaw(&header)));
     }

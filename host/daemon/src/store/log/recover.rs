@@ -15,7 +15,6 @@ use crate::store::{StoreError, files, wide};
 pub(super) struct Found {
     pub(super) segments: BTreeMap<u32, u64>,
     pub(super) tail: Option<(u32, Tail)>,
-    pub(super) records: Vec<Logged>,
 }
 
 pub(super) fn recover(
@@ -25,8 +24,9 @@ pub(super) fn recover(
     from: Location,
     durable: Location,
     manifest: &Manifest,
+    each: &mut dyn FnMut(Logged),
 ) -> Result<Found, LogError> {
-    let mut found = Found { segments: BTreeMap::new(), tail: None, records: Vec::new() };
+    let mut found = Found { segments: BTreeMap::new(), tail: None };
     let mut paths = list(dir, durable, manifest)?.into_iter().peekable();
     while let Some((number, path)) = paths.next() {
         let next = paths.peek().filter(|(next, _)| *next == number + 1);
@@ -41,10 +41,14 @@ pub(super) fn recover(
             continue;
         }
         let start = if number == from.segment { u64::from(from.offset) } else { 0 };
-        // Where the checkpoint is ahead of the mark, what lies between is checked and not given again.
-        let skip = number < from.segment;
+        // Where the checkpoint is ahead of the mark, what lies between is checked and not shown again.
+        let mut show = |logged| {
+            if number >= from.segment {
+                each(logged)
+            }
+        };
         let missing = || LogError::Behind { dir: dir.to_owned(), from: from.max(durable) };
-        let (end, flaw) = scan(pair, number, &path, start, skip, &mut found.records)?.ok_or_else(missing)?;
+        let (end, flaw) = scan(pair, number, &path, start, &mut show)?.ok_or_else(missing)?;
         let flaw = flaw
             .or_else(|| expected.filter(|expected| u64::from(*expected) > end).map(|expected| Flaw::End { expected }));
         let place = Location::at(number, end);
@@ -115,8 +119,7 @@ fn scan(
     number: u32,
     path: &Path,
     start: u64,
-    skip: bool,
-    records: &mut Vec<Logged>,
+    each: &mut dyn FnMut(Logged),
 ) -> Result<Option<(u64, Option<Flaw>)>, LogError> {
     let failed = |source| StoreError::io(path, "open the segment", source);
     let file = File::open(path).map_err(failed)?;
@@ -138,10 +141,7 @@ fn scan(
         match record_at(&mut cursor, at)? {
             Ok((framed, digest)) => {
                 let header = framed.header;
-                if !skip {
-                    let location = Location::at(number, at);
-                    records.push(Logged { header, body_crc: framed.body_crc, digest, location });
-                }
+                each(Logged { header, body_crc: framed.body_crc, digest, location: Location::at(number, at) });
                 at += wide(header.record_bytes());
             }
             Err(_) if cursor.blank_from(at)? => break,

@@ -1,0 +1,115 @@
+//! The replica's key records: where those lie that are not checked yet, and the thread that checks them.
+//!
+//! They are remembered apart from what waits for the index, which may have no room for them: until they are durable and
+//! asked for, so a window of them at most.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use farseal_core::frame::KeyRefusal;
+use farseal_core::record::{Header, Kind};
+use farseal_core::secondary::KeyFacts;
+use farseal_core::units::{Epoch, Sequence};
+
+use super::Event;
+use crate::keyring::Keyring;
+use crate::keys::package::{OpenEpochError, RefusedEpoch, SealedEpoch};
+use crate::plugins::PairPlugins;
+use crate::store::log::{Location, LogReader};
+
+/// Key records that are stored and not asked for.
+#[derive(Debug, Default)]
+pub(super) struct Unchecked(BTreeMap<Sequence, (Header, Location)>);
+
+/// A key record that is to be checked.
+#[derive(Debug)]
+pub(super) struct Question {
+    key: Sequence,
+    header: Header,
+    location: Location,
+}
+
+impl Unchecked {
+    /// One that a restart found. What a gap gave up of them is checked, too.
+    pub(super) fn found(&mut self, header: &Header, location: Location) {
+        if header.kind == Kind::Key {
+            self.0.insert(header.sequence, (*header, location));
+        }
+    }
+
+    /// One that came. What a gap gives up is not asked for any more.
+    pub(super) fn stored(&mut self, header: &Header, location: Location) {
+        self.found(header, location);
+        if header.kind == Kind::Gap {
+            self.0.retain(|key, _| key.0 < header.aux || *key >= header.sequence);
+        }
+    }
+
+    /// It is asked for once.
+    pub(super) fn take(&mut self, key: Sequence) -> Option<Question> {
+        self.0.remove(&key).map(|(header, location)| Question { key, header, location })
+    }
+
+    /// The log ends at `end` again.
+    pub(super) fn discard(&mut self, end: Location) {
+        self.0.retain(|_, (_, location)| *location < end);
+    }
+}
+
+/// Starts the thread that checks keys: extract, verify, unwrap, keep.
+pub(super) fn start_checker(
+    name: String,
+    reader: LogReader,
+    keyring: Arc<Keyring>,
+    plugins: Arc<PairPlugins>,
+    inbox: Sender<Event>,
+) -> Sender<Question> {
+    let (requests, queue) = channel::<Question>();
+    std::thread::spawn(move || {
+        for Question { key, header, location } in queue {
+            let result = check(&reader, &keyring, &plugins, &header, location);
+            if let Err(why) = &result {
+                tracing::warn!(pair = name, "the key in record {key} is refused: {why}");
+            }
+            if inbox.send(Event::KeyChecked { key, result }).is_err() {
+                break;
+            }
+        }
+    });
+    requests
+}
+
+fn check(
+    reader: &LogReader,
+    keyring: &Keyring,
+    plugins: &PairPlugins,
+    header: &Header,
+    location: Location,
+) -> Result<KeyFacts, KeyRefusal> {
+    let (_, carrier) = reader.read(location).map_err(|_| KeyRefusal::NoCapsule)?;
+    let now = crate::clock::wall_time().0;
+    let payload = plugins.disguise.extract(now, &carrier).ok().and_then(|answer| answer.value);
+    // A primary whose disguise failed sends a plain carrier; what it holds is signed either way.
+    let payload = payload.or_else(|| farseal_plugin::fallback::disguise_extract(&carrier));
+    let payload = payload.ok_or(KeyRefusal::NoCapsule)?;
+    let package = SealedEpoch::decode(&payload).map_err(|_| KeyRefusal::NoCapsule)?;
+    let verified = keyring.verify(package, None).map_err(|refused| match refused {
+        RefusedEpoch::OtherPair { .. } => KeyRefusal::Misplaced,
+        RefusedEpoch::Forged { .. } | RefusedEpoch::Replayed { .. } | RefusedEpoch::CapsuleChanged { .. } => {
+            KeyRefusal::Forged
+        }
+    })?;
+    let terms = &verified.descriptor().terms;
+    let facts = KeyFacts { epoch: Epoch(terms.epoch), start: Sequence(terms.start_seq) };
+    if terms.key_seq != header.sequence.0 || terms.generation != header.generation.0 || header.kind != Kind::Key {
+        return Err(KeyRefusal::Misplaced);
+    }
+    keyring.unwrap(&verified).map_err(|error| match error {
+        OpenEpochError::OtherRecipient { .. } => KeyRefusal::OtherRecipient,
+        OpenEpochError::Capsule { .. } | OpenEpochError::OtherKey { .. } => KeyRefusal::Unopenable,
+    })?;
+    // Without its package on disk the key could not be had again: the record is not acknowledged then.
+    keyring.keep(verified).map_err(|_| KeyRefusal::Unopenable)?;
+    Ok(facts)
+}
