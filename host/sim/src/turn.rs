@@ -207,7 +207,8 @@ impl World {
         check::fence::turned(self, &lineage, last, handed)?;
         let base = self.primary.home.image();
         let lost = (!handed).then(|| Branch::of(&self.model, found.recovered.chain));
-        let own = self.secondary.own.take().filter(|own| lineage.fork < lineage.start && lineage.start == own.end());
+        let kept = self.secondary.keeps.filter(|kept| kept.fork == lineage.fork);
+        let own = self.secondary.own.take().filter(|own| kept.is_some() && lineage.start == own.end());
         let owed = self.owed_at_first(own.is_some());
         match own {
             Some(own) => {
