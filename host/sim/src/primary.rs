@@ -696,8 +696,9 @@ impl World {
                 if self.settings.mutation == Some(Mutation::HandOverNotKept) {
                     return self.tell_primary(Input::HandOverPersisted);
                 }
-                // On a slow disk it takes long enough for something to come between.
-                let most = if self.faults.has(Fault::SlowDisk) { 300_000 } else { 3_000 };
+                // Now and then it takes long enough for a crash to come between.
+                let crashes = self.faults.has(Fault::CrashPrimary) || self.faults.has(Fault::CrashBoth);
+                let most = if crashes && self.dice_disk.chance(500) { 1_000_000 } else { 3_000 };
                 let delay = self.disk_delay(most);
                 self.after(delay, soon(PrimaryEvent::HandOverKept));
                 Ok(())

@@ -11,6 +11,8 @@ use crate::branch::Branch;
 use crate::check;
 use crate::dice::Dice;
 use crate::disk::{Home, to_usize, wide};
+use crate::faults::Fault;
+use crate::link::Side;
 use crate::mutation::Mutation;
 use crate::primary::PrimarySite;
 use crate::secondary::SecondarySite;
@@ -76,6 +78,9 @@ impl Sides {
 impl World {
     /// What an operator may want at this instant.
     pub fn change_sides(&mut self) -> Outcome {
+        if self.primary.handing.is_some() && self.faults.has(Fault::CrashPrimary) && self.sides.dice.chance(200) {
+            self.crash(Side::Primary);
+        }
         let asks =
             self.primary.machine.as_ref().is_some_and(|machine| machine.status().swap == Some(SwapState::Asking));
         if asks && !self.sides.handed && self.sides.dice.chance(100 + self.sides.rate) {
@@ -207,7 +212,8 @@ impl World {
         check::fence::turned(self, &lineage, last, handed)?;
         let base = self.primary.home.image();
         let lost = (!handed).then(|| Branch::of(&self.model, found.recovered.chain));
-        let own = self.secondary.own.take().filter(|own| lineage.fork < lineage.start && lineage.start == own.end());
+        let kept = self.secondary.keeps.filter(|kept| kept.fork == lineage.fork);
+        let own = self.secondary.own.take().filter(|own| kept.is_some() && lineage.start == own.end());
         let owed = self.owed_at_first(own.is_some());
         match own {
             Some(own) => {
