@@ -30,11 +30,21 @@ const A_WHILE: Duration = Duration::from_millis(1_500);
 
 /// Two sites that run, each of so many nodes with so many pairs.
 fn sites(purpose: &str, nodes: usize, pairs: usize) -> Rig {
+    sites_that(purpose, nodes, pairs, false)
+}
+
+/// Their sides may change.
+fn symmetrical_sites(purpose: &str, nodes: usize, pairs: usize) -> Rig {
+    sites_that(purpose, nodes, pairs, true)
+}
+
+fn sites_that(purpose: &str, nodes: usize, pairs: usize, change: bool) -> Rig {
     let wire = || {
         let port = free_port().unwrap();
         Wire { connects: port, listens: port }
     };
-    let wires = Wires { links: (0..nodes).map(|_| wire()).collect(), sites: [wire(), wire()] };
+    let back = if change { (0..nodes).map(|_| free_port().unwrap()).collect() } else { Vec::new() };
+    let wires = Wires { links: (0..nodes).map(|_| wire()).collect(), sites: [wire(), wire()], back };
     let mut rig = Rig::new(&Stage::new(purpose).unwrap(), [farseal(), plugins()], wires, pairs).unwrap();
     rig.start().unwrap();
     rig
@@ -136,7 +146,10 @@ fn a_group_stops_and_goes_on_as_one() {
     let refused = rig.mains[0].farseal(&["pause", "lane-1"]).unwrap_err().to_string();
     assert!(refused.contains("farseal pause --group default"), "{refused}");
     let refused = rig.mains[0].farseal(&["swap", "lane-1"]).unwrap_err().to_string();
-    assert!(refused.contains("in group default with others") && refused.contains("lane-1 --alone"), "{refused}");
+    assert!(refused.contains("in group default with others") && refused.contains("swap lane-1 --alone"), "{refused}");
+    assert!(refused.contains("swap --group default"), "{refused}");
+    let refused = rig.mains[0].farseal(&["swap", "--group", "default"]).unwrap_err().to_string();
+    assert!(refused.contains("nobody can connect to it") && refused.contains("all pairs go on here"), "{refused}");
     rig.mains[0].farseal(&["pause", "--group", "default", "--wait"]).unwrap();
     let status =
         wait_for_site(&rig.mains[0], "the pause of all", |site| site["groups"][0]["writes"]["settled"] == true)
@@ -164,4 +177,82 @@ fn a_group_stops_and_goes_on_as_one() {
     chains.stop().unwrap();
     rig.remotes[0].farseal(&["takeover", "--group", "default", "--yes"]).unwrap();
     rig.images(&rig.remotes).unwrap();
+}
+
+#[test]
+fn a_group_changes_sides_at_one_cut_there_and_back_under_dependent_writes() {
+    let rig = symmetrical_sites("group-swap", 2, 2);
+    let mut chains = Chains::start(&rig.exports(), true).unwrap();
+    rig.wait_for_copied_cuts(2).unwrap();
+    let said = rig.mains[1].farseal(&["swap", "--group", "default"]).unwrap();
+    assert!(said.contains("the other site writes all pairs of group default now"), "asked at a member: {said}");
+    let refused = rig.mains[0].farseal(&["swap", "--group", "default"]).unwrap_err().to_string();
+    assert!(refused.contains("this site keeps the copy of group default"), "{refused}");
+    let before = chains.written();
+    wait_for_site(&rig.remotes[0], "cuts that the old main site holds", |site| {
+        site["groups"][0]["writes"]["copied"].as_u64().unwrap_or(0) > 0
+    })
+    .unwrap();
+    std::thread::sleep(A_WHILE);
+    rig.remotes[0].farseal(&["swap", "--group", "default"]).unwrap();
+    assert!(chains.written() > before, "initiators went on at the other site");
+    rig.wait_for_copied_cuts(2).unwrap();
+    rig.mains[0].farseal(&["swap", "--group", "default"]).unwrap();
+    let written = chains.stop().unwrap();
+    // A planned change of sides loses nothing: all that was answered is there.
+    let judged = judge(&rig, &chains);
+    assert!(judged.recovered >= written, "{judged:?} of {written}");
+}
+
+#[test]
+fn a_change_of_sides_that_was_decided_is_carried_out_by_a_node_that_was_killed_in_it() {
+    let mut rig = symmetrical_sites("swap-killed", 2, 1);
+    let mut chains = Chains::start(&rig.exports(), true).unwrap();
+    rig.wait_for_copied_cuts(2).unwrap();
+    let mut swap = rig.mains[0].begin(&["swap", "--group", "default"]).unwrap();
+    wait_for_site(&rig.mains[0], "the decision", |site| site["groups"][0]["writes"]["phase"]["is"] != "running")
+        .unwrap();
+    rig.mains[1].kill().unwrap();
+    rig.mains[0].kill().unwrap();
+    swap.wait().unwrap();
+    rig.mains[1].start().unwrap();
+    rig.mains[0].start().unwrap();
+    wait_for_site(&rig.remotes[0], "both pairs written at the other site, and cuts of both", |site| {
+        let group = &site["groups"][0];
+        group["keeps"].is_null() && group["writes"]["copied"].as_u64().unwrap_or(0) > 0
+    })
+    .unwrap();
+    chains.stop().unwrap();
+    judge(&rig, &chains);
+}
+
+#[test]
+fn a_group_pauses_by_its_presets_and_for_so_long_as_somebody_says() {
+    let rig = sites("group-presets", 2, 1);
+    let lead = &rig.mains[0];
+    let both = |site: &serde_json::Value| site["groups"][0]["pairs"].as_array().is_some_and(|pairs| pairs.len() == 2);
+    wait_for_site(lead, "both pairs", both).unwrap();
+    let refused = lead.farseal(&["preset", "add", "lane-0", "often", "--every", "4s", "--for", "2s"]).unwrap_err();
+    assert!(refused.to_string().contains("preset add --group default"), "{refused}");
+    let is = |site: &serde_json::Value, phase: &str| site["groups"][0]["writes"]["phase"]["is"] == phase;
+    wait_for_site(lead, "both pairs in order", |site| {
+        let writes = &site["groups"][0]["writes"];
+        writes["missing"] == serde_json::json!([]) && writes["not_in_order"] == serde_json::json!([])
+    })
+    .unwrap();
+    lead.farseal(&["pause", "--group", "default", "--for", "2s", "--by", "backup"]).unwrap();
+    let site = wait_for_site(lead, "the pause", |site| is(site, "paused")).unwrap();
+    assert_eq!(site["groups"][0]["pause"]["by"], "backup");
+    wait_for_site(lead, "the end of the span", |site| is(site, "running")).unwrap();
+    // Asked at a member.
+    rig.mains[1].farseal(&["preset", "add", "--group", "default", "often", "--every", "4s", "--for", "2s"]).unwrap();
+    let listed = rig.mains[1].farseal(&["preset", "list", "--group", "default"]).unwrap();
+    assert!(listed.contains("often: every"), "{listed}");
+    let site = wait_for_site(lead, "the preset's pause", |site| is(site, "paused")).unwrap();
+    assert_eq!(site["groups"][0]["pause"]["by"], "preset often");
+    wait_for_site(lead, "the end of its window", |site| is(site, "running")).unwrap();
+    wait_for_site(lead, "its next pause", |site| is(site, "paused")).unwrap();
+    lead.farseal(&["preset", "remove", "--group", "default", "often"]).unwrap();
+    wait_for_site(lead, "the end of the pause that it held", |site| is(site, "running")).unwrap();
+    assert!(lead.farseal(&["status", "--site"]).unwrap().contains("running"));
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::nbd_client::Client;
 
@@ -24,8 +24,13 @@ const UNFLUSHED_EVERY: Duration = Duration::from_millis(5);
 /// Between two tries to connect.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Where a volume is exported: socket and name.
-pub(crate) type Export = (PathBuf, String);
+/// Where a volume is exported.
+#[derive(Debug, Clone)]
+pub(crate) struct Export {
+    /// Of the node that writes it, or of each that may: one of them has the export.
+    pub(crate) sockets: Vec<PathBuf>,
+    pub(crate) name: String,
+}
 
 /// Initiators that write until they are told to stop.
 #[derive(Debug)]
@@ -240,8 +245,9 @@ impl Line {
     }
 
     fn connect(&self, lane: usize) -> Result<Client> {
-        let (socket, name) = &self.exports[lane];
-        Client::connect(socket, name)
+        let Export { sockets, name } = &self.exports[lane];
+        let found = sockets.iter().find_map(|socket| Client::connect(socket, name).ok());
+        found.with_context(|| format!("nobody exports {name}"))
     }
 
     fn ends(&self) -> bool {

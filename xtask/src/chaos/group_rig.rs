@@ -31,6 +31,8 @@ pub(crate) struct Wires {
     pub(crate) links: Vec<Wire>,
     /// From the members of a site to its lead: at main, at the remote.
     pub(crate) sites: [Wire; 2],
+    /// Where each main node listens when it keeps a copy; empty where sides do not change.
+    pub(crate) back: Vec<u16>,
 }
 
 /// The first node of a site leads it.
@@ -69,7 +71,9 @@ impl Rig {
         let (main, remote) = (&self.mains[node], &self.remotes[node]);
         let name = format!("lane-{}", self.lanes.len());
         let volume = main.dir.join(format!("{name}.img"));
-        let terms = PairTerms { name: &name, volume: &volume, mebibytes: MEBIBYTES as u64, options: &[] };
+        let listen = self.wires.back.get(node).copied().map(address);
+        let options: Vec<&str> = listen.iter().flat_map(|listen| ["--listen", listen]).collect();
+        let terms = PairTerms { name: &name, volume: &volume, mebibytes: MEBIBYTES as u64, options: &options };
         let Wire { connects, listens } = self.wires.links[node];
         main.pair_over(remote, &terms, connects, listens)?;
         self.lanes.push(node);
@@ -84,9 +88,13 @@ impl Rig {
         self.mains.iter_mut().try_for_each(Site::kill)
     }
 
-    /// Where initiators write.
+    /// Where initiators write, whichever site does.
     pub(crate) fn exports(&self) -> Vec<Export> {
-        let export = |(lane, node): (usize, &usize)| (self.mains[*node].socket(), format!("lane-{lane}"));
+        let sides = if self.wires.back.is_empty() { vec![&self.mains] } else { vec![&self.mains, &self.remotes] };
+        let export = |(lane, node): (usize, &usize)| Export {
+            sockets: sides.iter().map(|side| side[*node].socket()).collect(),
+            name: format!("lane-{lane}"),
+        };
         self.lanes.iter().enumerate().map(export).collect()
     }
 

@@ -196,6 +196,9 @@ impl Lines {
         };
         let (links, link_wires) = (0..nodes).map(|_| lay()).collect::<Result<(Vec<_>, Vec<_>)>>()?;
         let ((main, at_main), (remote, at_remote)) = (lay()?, lay()?);
-        Ok((Self { links, sites: vec![main, remote] }, Wires { links: link_wires, sites: [at_main, at_remote] }))
+        Ok((
+            Self { links, sites: vec![main, remote] },
+            Wires { links: link_wires, sites: [at_main, at_remote], back: Vec::new() },
+        ))
     }
 }

@@ -91,11 +91,13 @@ impl PairNode {
     pub async fn follow_presets(self: Arc<Self>) {
         let mut stop = self.shared.stop.subscribe();
         // A pause that was kept and not carried out, because the node ended in between.
-        if self.schedule.now().hold().is_some() && self.is_paused().await == Some(false) {
+        let held = self.schedule.now().hold().is_some() && !self.is_among_others();
+        if held && self.is_paused().await == Some(false) {
             self.act(Act::Pause).await;
         }
         loop {
-            if let Some(paused) = self.is_paused().await {
+            // Among others it pauses and resumes with its group.
+            if let Some(paused) = self.is_paused().await.filter(|_| !self.is_among_others()) {
                 let entropy = entropy();
                 let now = self.shared.clock.now().wall;
                 match self.schedule.change(|presets| presets.look(now, paused, entropy)) {
@@ -113,6 +115,10 @@ impl PairNode {
                 _ = stop.wait_for(|stop| *stop) => return,
             }
         }
+    }
+
+    fn is_among_others(&self) -> bool {
+        self.shared.site.status().is_some_and(|site| site.group_of(self.config.id).is_some())
     }
 
     async fn is_paused(&self) -> Option<bool> {
