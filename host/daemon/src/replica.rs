@@ -332,14 +332,14 @@ impl Runner {
         let (Some(answers), Some(index), true) = (self.paths.get(&path), &self.index, fits) else {
             return self.give(Input::Nonsense { path });
         };
-        let (answers, places) = (answers.clone(), index.places(inspect.extent));
-        let _ = self.inspector.send(inspect::Question {
-            inspect,
-            through: self.backlog.indexed(),
-            places,
-            answers,
-            permit,
-        });
+        // In the middle of a pass the index is no state of the volume: the primary asks again until it is one.
+        let (through, places) = if self.backlog.is_reading() {
+            (Sequence::NONE, vec![(inspect.extent.blocks(), None)])
+        } else {
+            (self.backlog.indexed(), index.places(inspect.extent))
+        };
+        let question = inspect::Question { inspect, through, places, answers: answers.clone(), permit };
+        let _ = self.inspector.send(question);
     }
 
     /// Not before all of them are known: a group could be taken over at an older one than its copies hold.
