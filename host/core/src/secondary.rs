@@ -467,6 +467,11 @@ impl Secondary {
         self.handing_over.is_some()
     }
 
+    /// Keys that a restart found are being checked again: what is held behind them is not known yet.
+    pub fn is_checking(&self) -> bool {
+        !self.rechecked.is_empty()
+    }
+
     /// Durable without a hole, and the running hash there.
     pub fn durable(&self) -> (Sequence, Chain) {
         (self.durable.contiguous(), self.chain)

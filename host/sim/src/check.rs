@@ -6,6 +6,7 @@ pub mod epoch;
 pub mod fence;
 pub mod group_cut;
 pub mod group_pause;
+pub mod group_turn;
 pub mod liveness;
 pub mod nonce;
 pub mod owed;
@@ -32,6 +33,7 @@ pub enum Checker {
     Rollback,
     GroupCut,
     GroupPause,
+    GroupTurn,
     /// A machine or the driver met what it calls impossible.
     Panic,
 }

@@ -25,7 +25,7 @@ pub fn stored(world: &World, lane: usize, sequence: Sequence) -> Result<(), Fail
             Checker::GroupPause,
             format!("record {sequence} of lane {lane} comes while its group is paused at cut {cut}"),
         )),
-        Phase::Paused { settled: false, .. } | Phase::Running => Ok(()),
+        Phase::Paused { settled: false, .. } | Phase::Running | Phase::Turning { .. } => Ok(()),
     }
 }
 
@@ -35,6 +35,6 @@ pub fn offered(world: &World, group: usize, cut: CutNumber) -> Result<(), Failur
         Phase::Paused { cut: at, settled: true, .. } if cut > at => {
             Err(Failure::new(Checker::GroupPause, format!("cut {cut} is offered while the group is paused at {at}")))
         }
-        Phase::Paused { .. } | Phase::Running => Ok(()),
+        Phase::Paused { .. } | Phase::Running | Phase::Turning { .. } => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use farseal_core::units::{CutNumber, Sequence, WallTime};
 use super::event::{Event, KeeperEvent};
 use super::figures::Figure;
 use super::{Mutation, World, pair};
-use crate::check::{group_cut, group_pause};
+use crate::check::{group_cut, group_pause, group_turn};
 use crate::world::Outcome;
 
 /// The lead itself; what it must not forget is in its groups.
@@ -97,7 +97,13 @@ impl World {
         let there = |lane: &usize| self.keepers[*lane].machine.is_some();
         let cut = group.common.cut();
         let none = cut == CutNumber::NONE && group.lanes.len() > 1;
-        if !self.keeping.up || group.taking_over.or(group.taken).is_some() || none || !group.lanes.iter().all(there) {
+        // As in a node: not where initiators write at this site already.
+        if self.has_gone_over(group)
+            || !self.keeping.up
+            || group.taking_over.or(group.taken).is_some()
+            || none
+            || !group.lanes.iter().all(there)
+        {
             return false;
         }
         if group.is_paused() {
@@ -115,6 +121,14 @@ impl World {
     /// A keeper's new generation is durable.
     pub(super) fn taken_over(&mut self, lane: usize) -> Outcome {
         let at = self.group_of(lane);
+        if self.keepers[lane].is_handed_over() {
+            self.figures.count(Figure::LanesHandedOver);
+            return group_turn::handed_over(self, lane);
+        }
+        if self.has_gone_over(&self.groups[at]) {
+            self.figures.count(Figure::TakenOverAlone);
+            return Ok(());
+        }
         let group = &self.groups[at];
         let (Some(cut), true) = (group.taking_over, group.lanes.iter().all(|lane| self.keepers[*lane].is_taken()))
         else {
