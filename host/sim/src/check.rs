@@ -6,6 +6,7 @@ pub mod epoch;
 pub mod fence;
 pub mod group_cut;
 pub mod group_pause;
+pub mod group_turn;
 pub mod liveness;
 pub mod nonce;
 pub mod owed;
@@ -34,6 +35,7 @@ pub enum Checker {
     GroupCut,
     GroupPause,
     Preset,
+    GroupTurn,
     /// A machine or the driver met what it calls impossible.
     Panic,
 }

@@ -10,7 +10,7 @@ use std::panic::{self, AssertUnwindSafe};
 use farseal_core::group::Input as GroupInput;
 use farseal_core::units::{Instant, Now, PairId, Ticket, WallTime};
 
-use crate::check::{Checker, Failure, group_cut};
+use crate::check::{Checker, Failure, group_cut, group_turn};
 use crate::dice::Dice;
 use crate::disk::{to_usize, wide};
 use crate::seal::Stamp;
@@ -28,10 +28,12 @@ mod keeping;
 pub mod lane;
 pub mod lead;
 mod line;
+pub mod turning;
 
 use event::Event;
 use figures::{Figure, Figures};
-use initiator::{Initiator, Withheld, Write};
+pub use initiator::Write;
+use initiator::{Initiator, Withheld};
 use interconnect::Member;
 use keeper::Keeper;
 use keeping::KeepingLead;
@@ -44,6 +46,11 @@ pub const BLOCKS: u64 = 2048;
 const INITIATORS: usize = 3;
 /// How long the sites have to settle when nothing happens to them any more.
 const SETTLE_US: u64 = 1_500_000;
+/// How long a change of sides may take to end then: what a lane stands still for by itself, and twice what it is told again
+/// after.
+const TURN_US: u64 = 8_000_000;
+/// How long lanes may take to hear that one came to nothing.
+const GO_ON_US: u64 = 300_000;
 /// How long a takeover may take when nothing happens to the sites any more.
 const TAKEOVER_US: u64 = 2_000_000;
 
@@ -64,6 +71,12 @@ pub enum Mutation {
     TakeoverForgotten,
     /// A lane is resumed while its group is paused.
     ResumedAlone,
+    /// Sides are changed before every copy has the cut.
+    TurnedTooEarly,
+    /// Lanes change sides without having stood still together.
+    TurnedOneByOne,
+    /// That sides are changed is not kept over a crash of the lead.
+    DecisionForgotten,
 }
 
 /// How a run ended.
@@ -101,6 +114,8 @@ pub struct World {
     operations: u64,
     /// When initiators and accidents stopped.
     healed: Option<u64>,
+    /// When a group was last seen to change sides, or a lane to be out of the lead's reach.
+    turning_at: u64,
     /// Since when every group is to be taken over.
     ending: Option<u64>,
     figures: Figures,
@@ -178,6 +193,7 @@ impl World {
             reads: Vec::new(),
             operations,
             healed: None,
+            turning_at: 0,
             ending: None,
             figures,
             trace,
@@ -256,6 +272,12 @@ impl World {
             }
             Event::Join(lane) => self.join(lane),
             Event::Look { lane, session } if session == self.members[lane].session => self.look(lane, session),
+            Event::Prepared { lane, session } if session == self.members[lane].session => {
+                self.prepared_turn(lane);
+                Ok(())
+            }
+            Event::InTheMiddle(group) => self.in_the_middle(group),
+            Event::TakeWhatIsLeft(group) => self.take_what_is_left(group),
             Event::LeadTick { group, life } if life == self.lead.life => self.tell_lead(group, GroupInput::Tick),
             Event::LeadBack => self.lead_back(),
             Event::Reserved { group, life } if life == self.lead.life => self.reserved(group),
@@ -274,6 +296,7 @@ impl World {
             | Event::Order { .. }
             | Event::Report { .. }
             | Event::Look { .. }
+            | Event::Prepared { .. }
             | Event::LeadTick { .. }
             | Event::Reserved { .. }
             | Event::Cuts { .. } => Ok(()),
@@ -287,14 +310,22 @@ impl World {
         let Some(healed) = self.healed else { return Ok(false) };
         let Some(since) = self.ending else {
             // What is left then are ticks and looks; a paused lane copies nothing more.
-            if self.is_quiet() || self.now > healed + SETTLE_US {
+            self.let_turns_end()?;
+            if self.is_turning() || !self.is_joined() {
+                self.turning_at = self.now;
+            }
+            let still = self.now > self.turning_at + GO_ON_US;
+            let settled = self.is_quiet() || self.now > healed + SETTLE_US && still;
+            if settled || self.now > healed + TURN_US {
                 self.ending = Some(self.now);
+                (0..self.groups.len()).try_for_each(|group| group_turn::at_the_end(self, group))?;
                 self.keeping_lead_back();
                 (0..self.keepers.len()).try_for_each(|lane| self.keeper_back(lane))?;
+                (0..self.groups.len()).try_for_each(|group| self.want_takeover(group).map(drop))?;
             }
             return Ok(false);
         };
-        (0..self.groups.len()).for_each(|group| _ = self.want_takeover(group));
+        (0..self.groups.len()).try_for_each(|group| self.want_takeover(group).map(drop))?;
         if self.now > since + TAKEOVER_US {
             return match self.groups.iter().position(|group| group.taking_over.is_some()) {
                 Some(group) => {
@@ -304,17 +335,28 @@ impl World {
             };
         }
         // One that has no cut yet may find that it has when a keeper has checked its keys.
-        let open = |group: &Group| group.taken.is_none() && (group.taking_over.is_some() || !group.made.is_empty());
+        let open = |group: &Group| {
+            group.taken.is_none()
+                && !self.has_gone_over(group)
+                && (group.taking_over.is_some() || !group.made.is_empty())
+        };
         Ok(!self.groups.iter().any(open))
+    }
+
+    /// Every lane that is there speaks to the lead.
+    fn is_joined(&self) -> bool {
+        self.lead.up && (0..self.lanes.len()).all(|lane| self.members[lane].joined || self.lanes[lane].gone)
     }
 
     /// Every copy holds what its lane wrote, or will not any more.
     fn is_quiet(&self) -> bool {
-        let everyone = self.lead.up && self.members.iter().all(|member| member.joined);
+        let everyone = self.is_joined() && self.now > self.turning_at + GO_ON_US;
         let nothing_open = self.tickets.is_empty() && self.reads.is_empty();
         let copied = (0..self.lanes.len()).all(|lane| self.is_copied(lane));
-        let no_cut_due = (0..self.lanes.len())
-            .all(|lane| !self.members[lane].written || self.groups[self.group_of(lane)].taken.is_some());
+        let no_cut_due = (0..self.lanes.len()).all(|lane| {
+            let group = &self.groups[self.group_of(lane)];
+            !self.members[lane].written || group.taken.is_some() || self.has_gone_over(group)
+        });
         everyone && nothing_open && copied && no_cut_due
     }
 }

@@ -9,7 +9,7 @@ const SEEDS: u64 = 400;
 
 #[test]
 fn the_first_seeds_keep_dependent_writes_together() {
-    let reports: Vec<Report> = (1..=200).map(|seed| run(seed, None)).collect();
+    let reports: Vec<Report> = (1..=300).map(|seed| run(seed, None)).collect();
     if let Some(failed) = reports.iter().find(|report| report.failure.is_some()) {
         panic!("{failed:?}");
     }
@@ -63,6 +63,21 @@ fn group_cut_checker_fires_when_lanes_are_taken_over_each_at_its_own_state() {
 #[test]
 fn group_cut_checker_fires_when_a_takeover_that_is_under_way_is_forgotten() {
     fires(Mutation::TakeoverForgotten, Checker::GroupCut);
+}
+
+#[test]
+fn group_turn_checker_fires_when_sides_are_changed_before_every_copy_has_the_cut() {
+    fires(Mutation::TurnedTooEarly, Checker::GroupTurn);
+}
+
+#[test]
+fn group_turn_checker_fires_when_lanes_change_sides_one_by_one() {
+    fires(Mutation::TurnedOneByOne, Checker::GroupTurn);
+}
+
+#[test]
+fn group_turn_checker_fires_when_the_decision_is_not_kept_over_a_crash_of_the_lead() {
+    fires(Mutation::DecisionForgotten, Checker::GroupTurn);
 }
 
 #[test]

@@ -99,8 +99,10 @@ impl Primary {
             && self.copying.state() == CopyState::InOrder
     }
 
+    /// Told again, it stands still for as long again: it may have missed that an earlier change of sides came to nothing.
     pub(super) fn quiesce(&mut self, now: Now) {
-        if self.swap.is_some() || self.fenced.is_some() {
+        let stands = matches!(self.swap, None | Some(Stage::Quiesced { .. }));
+        if !stands || self.fenced.is_some() {
             return;
         }
         if self.may_swap() {

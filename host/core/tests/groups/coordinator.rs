@@ -399,3 +399,23 @@ fn an_operator_ends_a_change_of_sides_that_comes_to_no_end() {
         "{told}"
     );
 }
+
+#[test]
+fn a_group_that_is_to_pause_does_not_change_sides_as_well() {
+    let mut group = pair_of_lanes();
+    assert_eq!(group.wants(Command::Pause), "open 2 A, open 2 B");
+    assert_eq!(group.wants(Command::Turn), "answer 7 no: the group is paused", "its cut is under way");
+    // It is tried again at the next beat.
+    group.later(CUT_OPEN_WAIT.0);
+    assert_eq!(group.wants(Command::Turn), "answer 7 no: the group is paused");
+}
+
+#[test]
+fn a_lane_that_did_not_hear_that_nothing_was_decided_goes_on_when_it_is_back() {
+    let mut group = standing_still();
+    assert!(group.tell(Input::Left { lane: lane(1) }).starts_with("go on B, answer 7 no:"));
+    assert!(group.joined(1, quiesced(0)).starts_with("go on A"));
+    // A lead that crashed before it decided has not either.
+    let mut group = Group::new(2, Phase::Running);
+    assert!(group.joined(2, quiesced(0)).starts_with("go on B"));
+}

@@ -240,3 +240,13 @@ fn every_event_in_every_stage_of_a_change_of_sides() {
     }
     snapshot("swap", &table(&steps));
 }
+
+#[test]
+fn a_lane_that_is_told_again_to_stand_still_does_so_for_as_long_again() {
+    let mut site = quiesced();
+    site.tell(3_000, Input::Operator(Command::Quiesce));
+    site.tell(SWAP_HOLD_MAX.0 + 2_999, Input::Tick);
+    assert_eq!(site.primary.room(), Room::Wait, "the group counts from its last word");
+    site.tell(SWAP_HOLD_MAX.0 + 3_000, Input::Tick);
+    assert_eq!(site.primary.room(), Room::Open);
+}

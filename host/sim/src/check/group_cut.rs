@@ -6,11 +6,11 @@ use farseal_core::units::{CutNumber, Sequence};
 
 use super::{Checker, Failure};
 use crate::disk::to_usize;
-use crate::group::World;
+use crate::group::{World, Write};
 use crate::seal::Stamp;
 
 /// The volumes of a group's lanes.
-type Images = BTreeMap<usize, Vec<Stamp>>;
+pub(super) type Images = BTreeMap<usize, Vec<Stamp>>;
 
 /// The keeping site's lead has found this cut.
 pub fn offered(world: &World, group: usize, cut: CutNumber) -> Result<(), Failure> {
@@ -26,7 +26,10 @@ pub fn offered(world: &World, group: usize, cut: CutNumber) -> Result<(), Failur
         let Some(held) = machine.cuts().held().get(&cut) else { return Ok(()) };
         images.insert(*lane, keeper.image(held.sequence));
     }
-    consistent(world, &images, &format!("cut {cut}"))
+    match torn(world, &images, &|_| true) {
+        Some(torn) => Err(Failure::new(Checker::GroupCut, format!("cut {cut}: {torn}"))),
+        None => Ok(()),
+    }
 }
 
 /// All copies of a group were taken over.
@@ -51,19 +54,23 @@ pub fn taken_over(world: &World, group: usize, cut: CutNumber) -> Result<(), Fai
         }
         images.insert(*lane, keeper.image(through));
     }
-    consistent(world, &images, "the takeover")
+    match torn(world, &images, &|_| true) {
+        Some(torn) => Err(Failure::new(Checker::GroupCut, format!("the takeover: {torn}"))),
+        None => Ok(()),
+    }
 }
 
-/// No write is there without what its initiator knew, on whatever lanes of the group. What a crash of the writing site took
+/// A write that is there without what its initiator knew, on whatever lanes of the group. What a crash of the writing site took
 /// back is missed there, too; what that depended on is not. Of other groups nothing is promised but this: what a write of
 /// theirs followed from in this group comes before what follows from it.
-fn consistent(world: &World, images: &Images, what: &str) -> Result<(), Failure> {
+/// `counts`: of which writes it is promised.
+pub(super) fn torn(world: &World, images: &Images, counts: &dyn Fn(&Write) -> bool) -> Option<String> {
     let holds = |stamp: &Stamp| {
         let write = &world.writes[stamp];
         images.get(&write.lane).is_some_and(|image| image[to_usize(write.block)] == *stamp)
     };
     let mut seen = BTreeSet::new();
-    for (stamp, write) in world.writes.iter().filter(|(stamp, _)| holds(stamp)) {
+    for (stamp, write) in world.writes.iter().filter(|(stamp, write)| counts(write) && holds(stamp)) {
         let mut due: Vec<Stamp> = write.depends.clone();
         while let Some(earlier) = due.pop() {
             if holds(&earlier) || !seen.insert(earlier) {
@@ -71,14 +78,13 @@ fn consistent(world: &World, images: &Images, what: &str) -> Result<(), Failure>
             }
             let Some(before) = world.writes.get(&earlier) else { continue };
             if !before.lost && images.contains_key(&before.lane) {
-                let text = format!(
-                    "{what}: write {stamp} of lane {} is there without write {earlier} of lane {}, which it depends on",
+                return Some(format!(
+                    "write {stamp} of lane {} is there without write {earlier} of lane {}, which it depends on",
                     write.lane, before.lane
-                );
-                return Err(Failure::new(Checker::GroupCut, text));
+                ));
             }
             due.extend(&before.depends);
         }
     }
-    Ok(())
+    None
 }

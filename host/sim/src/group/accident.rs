@@ -4,9 +4,9 @@
 use farseal_core::primary::Input;
 use farseal_core::units::ByteLen;
 
-use super::World;
 use super::event::Event;
 use super::figures::Figure;
+use super::{World, pair};
 use crate::disk::{to_usize, wide};
 use crate::world::Outcome;
 
@@ -22,7 +22,7 @@ impl World {
         let lane = self.any_lane();
         match self.dice.below(1_000) {
             0..15 => self.crash_lane(lane)?,
-            15..30 => self.crash_keeper(lane),
+            15..30 => self.crash_keeper(lane)?,
             30..40 => self.crash_lead(),
             40..60 => self.leave(lane)?,
             60..80 => {
@@ -37,9 +37,12 @@ impl World {
             140..146 => self.command_alone(lane)?,
             146..150 => {
                 let group = self.any_group();
-                if self.want_takeover(group) && self.dice.chance(400) {
+                if self.groups[group].is_turning() {
+                    return self.lose_site(group);
+                }
+                if self.want_takeover(group)? && self.dice.chance(400) {
                     // In the midst of it.
-                    self.crash_keeper(lane);
+                    self.crash_keeper(lane)?;
                     self.crash_keeping_lead();
                 }
             }
@@ -48,24 +51,29 @@ impl World {
         Ok(())
     }
 
-    fn crash_lane(&mut self, lane: usize) -> Outcome {
+    pub(super) fn crash_lane(&mut self, lane: usize) -> Outcome {
         if self.lanes[lane].machine.is_none() {
             return Ok(());
         }
         self.figures.count(Figure::Crashes);
+        self.stop_lane(lane)?;
+        let delay = self.dice.between(1_000, 400_000);
+        self.after(delay, Event::LaneBack(lane));
+        Ok(())
+    }
+
+    pub(super) fn stop_lane(&mut self, lane: usize) -> Outcome {
         let gone = self.lanes[lane].crash(&mut self.dice);
         self.hear_of_crash(lane, gone)?;
         self.leave(lane)?;
         for path in self.paths(lane) {
             self.unlink(lane, path)?;
         }
-        let delay = self.dice.between(1_000, 400_000);
-        self.after(delay, Event::LaneBack(lane));
         Ok(())
     }
 
     pub(super) fn lane_back(&mut self, lane: usize) -> Outcome {
-        if self.lanes[lane].machine.is_some() {
+        if self.lanes[lane].machine.is_some() || self.lanes[lane].turned || self.lanes[lane].gone {
             return Ok(());
         }
         let now = self.clock();
@@ -74,9 +82,9 @@ impl World {
         self.carry_out_lane(lane)
     }
 
-    fn crash_keeper(&mut self, lane: usize) {
+    pub(super) fn crash_keeper(&mut self, lane: usize) -> Outcome {
         if self.keepers[lane].machine.is_none() {
-            return;
+            return Ok(());
         }
         self.figures.count(Figure::Crashes);
         if self.groups[self.group_of(lane)].taking_over.is_some() {
@@ -84,10 +92,11 @@ impl World {
         }
         self.keepers[lane].crash(&mut self.dice);
         for path in self.paths(lane) {
-            self.break_path(lane, path);
+            self.unlink(lane, path)?;
         }
         let delay = self.dice.between(1_000, 400_000);
         self.after(delay, Event::KeeperBack(lane));
+        Ok(())
     }
 
     pub(super) fn keeper_back(&mut self, lane: usize) -> Outcome {
@@ -96,6 +105,9 @@ impl World {
         }
         let now = self.clock();
         self.keepers[lane].restart(now);
+        // It joins anew, and what it holds is not known until it says so.
+        let group = self.group_of(lane);
+        self.groups[group].common.forget(pair(lane));
         self.carry_out_keeper(lane)?;
         // Its lead tells it again how far it may offer.
         self.tell_limit(lane);

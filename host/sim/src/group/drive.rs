@@ -9,7 +9,7 @@ use farseal_core::units::{Epoch, Sequence};
 use super::World;
 use super::event::{Event, KeeperEvent, LaneEvent, ToKeeper, ToLane};
 use super::figures::Figure;
-use crate::check::group_pause;
+use crate::check::{group_pause, group_turn};
 use crate::disk::to_usize;
 use crate::world::Outcome;
 
@@ -29,6 +29,12 @@ impl World {
                 self.lanes[lane].writes.insert(ticket, stamps);
                 self.tell_lane(lane, Input::CopyRead { ticket, what: primary::What::Data, extent })
             }
+            LaneEvent::HandOverKept => {
+                self.lanes[lane].handing_over = self.lanes[lane].handing.take();
+                self.tell_lane(lane, Input::HandOverPersisted)
+            }
+            LaneEvent::HandedOver { generation } => self.tell_lane(lane, Input::HandedOver { generation }),
+            LaneEvent::Turned => self.lane_turned(lane),
             LaneEvent::Tick => {
                 self.lanes[lane].tick_at = None;
                 self.tell_lane(lane, Input::Tick)
@@ -67,7 +73,7 @@ impl World {
         }
     }
 
-    fn lane_later(&mut self, lane: usize, delay: u64, event: LaneEvent) {
+    pub(super) fn lane_later(&mut self, lane: usize, delay: u64, event: LaneEvent) {
         let life = self.lanes[lane].life;
         self.after(delay, Event::Lane { lane, life, event });
     }
@@ -119,16 +125,16 @@ impl World {
                 self.figures.count(Figure::LanesFenced);
                 self.lanes[lane].fenced = Some(generation);
             }
-            // Copies and keys are of no weight here, nobody hands over, and nothing is chosen.
+            Output::PersistHandOver { hand_over } => return self.hand_over_is_kept(lane, hand_over),
+            Output::SendHandOver { path, hand_over } => self.send_keeper(lane, path, ToKeeper::HandOver(hand_over)),
+            Output::HandedOver { hand_over } => return self.handed_over(lane, hand_over),
+            // Copies and keys are of no weight here, and nothing is chosen.
             Output::RetryCommit
             | Output::TrimJournal { .. }
             | Output::DiscardCopy { .. }
             | Output::DiscardEpoch { .. }
             | Output::EpochInForce { .. }
             | Output::RotationRefused(_)
-            | Output::PersistHandOver { .. }
-            | Output::SendHandOver { .. }
-            | Output::HandedOver { .. }
             | Output::SeedArrived
             | Output::PersistMode { .. }
             | Output::PersistWay { .. }
@@ -179,11 +185,12 @@ impl World {
         }
         let Some(machine) = &self.keepers[lane].machine else { return Ok(()) };
         let revision = machine.cuts().revision();
-        if self.keepers[lane].told != Some(revision) {
+        // As a node does: not before it knows all of them.
+        if machine.is_recovered() && self.keepers[lane].told != Some(revision) {
             self.keepers[lane].told = Some(revision);
             self.say_cuts(lane);
         }
-        Ok(())
+        group_turn::instant(self, self.group_of(lane))
     }
 
     fn keeper_later(&mut self, lane: usize, delay: u64, event: KeeperEvent) {
@@ -228,11 +235,9 @@ impl World {
                 }
             }
             secondary::Output::TakenOver { .. } => return self.taken_over(lane),
-            // The image is built from the log when it is judged; nobody wrote here before, and nobody hands over.
-            secondary::Output::Offer { .. }
-            | secondary::Output::Differs { .. }
-            | secondary::Output::HandedOver { .. }
-            | secondary::Output::Alarm(_) => {}
+            secondary::Output::HandedOver { generation, .. } => self.answer_hand_over(lane, generation),
+            // The image is built from the log when it is judged; nobody wrote here before.
+            secondary::Output::Offer { .. } | secondary::Output::Differs { .. } | secondary::Output::Alarm(_) => {}
         }
         Ok(())
     }

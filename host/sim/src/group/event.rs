@@ -1,8 +1,8 @@
 //! What happens in a world of groups: to lanes, to keepers, to their links, and to the leads of both sites.
 
-use farseal_core::frame::{Ack, Attach, KeyRefusal, Refusal, Welcome};
+use farseal_core::frame::{Ack, Attach, HandOver, KeyRefusal, Refusal, Welcome};
 use farseal_core::group::{Input as GroupInput, KeptCuts, OfferLimit, Output as GroupOutput};
-use farseal_core::units::{Extent, Path, Sequence};
+use farseal_core::units::{Extent, Generation, Path, Sequence};
 
 use super::lane::Rec;
 use crate::seal::Stamp;
@@ -58,6 +58,15 @@ pub enum Event {
         lane: usize,
         session: u64,
     },
+    /// A lane's node knows whether the lane can change sides.
+    Prepared {
+        lane: usize,
+        session: u64,
+    },
+    /// Something happens in the middle of a group's change of sides.
+    InTheMiddle(usize),
+    /// The writing site is lost: its group's copies are taken over.
+    TakeWhatIsLeft(usize),
     LeadTick {
         group: usize,
         life: u64,
@@ -80,8 +89,22 @@ pub enum Event {
 #[derive(Clone, Debug)]
 pub enum LaneEvent {
     Appended,
-    Synced { end: usize, through: Sequence },
-    CopyRead { extent: Extent, stamps: Vec<Stamp> },
+    Synced {
+        end: usize,
+        through: Sequence,
+    },
+    CopyRead {
+        extent: Extent,
+        stamps: Vec<Stamp>,
+    },
+    /// That it hands over is durable.
+    HandOverKept,
+    /// The other site says that it writes.
+    HandedOver {
+        generation: Generation,
+    },
+    /// It keeps the other site's copy from now on.
+    Turned,
     Tick,
 }
 
@@ -98,6 +121,7 @@ pub enum KeeperEvent {
 pub enum ToKeeper {
     Attach(Attach),
     Records(Vec<Rec>),
+    HandOver(HandOver),
 }
 
 #[derive(Clone, Debug)]

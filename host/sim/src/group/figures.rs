@@ -37,6 +37,21 @@ pub enum Figure {
     TakeoversOfAPausedGroup,
     LanesFenced,
     CutsMadeAfterATakeover,
+    /// Changes of sides of a group.
+    TurnsWanted,
+    TurnsRefused,
+    TurnsDecided,
+    TurnsCompleted,
+    TurnsGivenUp,
+    LanesHandedOver,
+    /// A lane's node or its lead crashed between decision and end.
+    CrashesDuringATurn,
+    /// The writing site was lost in the middle.
+    LostDuringATurn,
+    /// Some lanes had changed sides by then: copies of others, each taken over by itself.
+    TakenOverAlone,
+    /// A lane took writes after it had stood still, before it heard of the decision.
+    WroteInBetween,
 }
 
 /// Sums over runs.
@@ -44,7 +59,7 @@ pub enum Figure {
 pub struct Figures(BTreeMap<Figure, u64>);
 
 impl Figure {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 38] = [
         Self::Runs,
         Self::Lanes,
         Self::Groups,
@@ -73,6 +88,16 @@ impl Figure {
         Self::TakeoversOfAPausedGroup,
         Self::LanesFenced,
         Self::CutsMadeAfterATakeover,
+        Self::TurnsWanted,
+        Self::TurnsRefused,
+        Self::TurnsDecided,
+        Self::TurnsCompleted,
+        Self::TurnsGivenUp,
+        Self::LanesHandedOver,
+        Self::CrashesDuringATurn,
+        Self::LostDuringATurn,
+        Self::TakenOverAlone,
+        Self::WroteInBetween,
     ];
 }
 

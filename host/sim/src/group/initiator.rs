@@ -1,6 +1,6 @@
 //! Initiators whose writes follow from what they were answered and from what they read, on whatever lane of whatever group.
 
-use farseal_core::primary::{self, Input};
+use farseal_core::primary::{self, Input, Room};
 use farseal_core::units::{BlockCount, Extent, Lba, Ticket};
 
 use super::event::Event;
@@ -18,6 +18,9 @@ pub struct Write {
     pub depends: Vec<Stamp>,
     /// A crash at the writing site took it back.
     pub lost: bool,
+    pub answered: bool,
+    /// Its lane had stood still for this change of sides, and had gone on by itself.
+    pub between: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -44,11 +47,14 @@ impl World {
         }
         let lane = self.any_lane();
         let site = &self.lanes[lane];
-        if site.machine.is_none() || site.is_fenced() || site.next_block >= BLOCKS {
+        if site.machine.is_none() || site.is_over() || site.next_block >= BLOCKS {
             return self.think(index);
         }
         if self.dice.chance(350) {
             return self.read(index, lane);
+        }
+        if !self.has_room(lane) {
+            return self.think(index);
         }
         let block = self.lanes[lane].next_block;
         self.lanes[lane].next_block += 1;
@@ -59,7 +65,8 @@ impl World {
         if depends.iter().any(|known| self.group_of(self.writes[known].lane) != self.group_of(lane)) {
             self.figures.count(Figure::FollowsFromAnotherGroup);
         }
-        self.writes.insert(stamp, Write { lane, block, depends, lost: false });
+        let between = self.in_between(lane);
+        self.writes.insert(stamp, Write { lane, block, depends, lost: false, answered: false, between });
         let ticket = self.ticket();
         self.tickets.insert(ticket, (index, lane, stamp));
         self.initiators[index].ticket = Some(ticket);
@@ -68,6 +75,15 @@ impl World {
         self.members[lane].written = true;
         let fua = self.dice.chance(300);
         self.tell_lane(lane, Input::Write { ticket, what: primary::What::Data, extent, fua })
+    }
+
+    /// As a node's intake has it: while a lane stands still, writes wait.
+    fn has_room(&self, lane: usize) -> bool {
+        let Some(machine) = &self.lanes[lane].machine else { return false };
+        match machine.room() {
+            Room::Open => true,
+            Room::Wait | Room::Full | Room::Failed | Room::Fenced => false,
+        }
     }
 
     /// Somewhere among the last writes, answered or not.
@@ -102,6 +118,9 @@ impl World {
     pub(super) fn answered(&mut self, ticket: Ticket, good: bool) -> Outcome {
         let Some((index, _, stamp)) = self.tickets.remove(&ticket) else { return Ok(()) };
         self.initiators[index].ticket = None;
+        if let Some(write) = self.writes.get_mut(&stamp).filter(|_| good) {
+            write.answered = true;
+        }
         self.shown(index, if good { stamp } else { 0 })
     }
 

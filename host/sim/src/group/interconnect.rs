@@ -32,7 +32,10 @@ impl World {
         if self.members[lane].joined || !self.lead.up {
             return Ok(());
         }
-        let Some(standing) = self.standing(lane) else {
+        if self.lanes[lane].gone {
+            return Ok(());
+        }
+        let Some(hello) = self.hello(lane) else {
             self.after(20_000, Event::Join(lane));
             return Ok(());
         };
@@ -42,7 +45,7 @@ impl World {
         member.session += 1;
         (member.order_at, member.report_at) = (now, now);
         let session = member.session;
-        self.say(lane, GroupInput::Joined { lane: pair(lane), standing });
+        self.say(lane, hello);
         self.after(50_000, Event::Look { lane, session });
         Ok(())
     }
@@ -68,9 +71,18 @@ impl World {
         Ok(())
     }
 
+    /// What its node says first of a lane.
+    fn hello(&self, lane: usize) -> Option<GroupInput> {
+        if self.lanes[lane].turned {
+            return Some(GroupInput::Turned { lane: pair(lane) });
+        }
+        Some(GroupInput::Joined { lane: pair(lane), standing: self.standing(lane)? })
+    }
+
     fn standing(&self, lane: usize) -> Option<LaneStanding> {
         let standing = self.lanes[lane].machine.as_ref()?.standing();
-        Some(LaneStanding { written: self.members[lane].written, ..standing })
+        let standing = LaneStanding { written: self.members[lane].written, ..standing };
+        Some(self.pretended(lane, standing))
     }
 
     pub(super) fn way(&mut self) -> u64 {
@@ -80,7 +92,7 @@ impl World {
         }
     }
 
-    fn say(&mut self, lane: usize, report: GroupInput) {
+    pub(super) fn say(&mut self, lane: usize, report: GroupInput) {
         let at = (self.now + self.way()).max(self.members[lane].report_at + 1);
         self.members[lane].report_at = at;
         let session = self.members[lane].session;
@@ -96,6 +108,9 @@ impl World {
     }
 
     pub(super) fn obey(&mut self, lane: usize, order: GroupOutput) -> Outcome {
+        if self.lanes[lane].machine.is_none() {
+            return Ok(());
+        }
         match order {
             GroupOutput::Open { cut, lanes, .. } => {
                 self.members[lane].written = false;
@@ -133,11 +148,16 @@ impl World {
             }
             GroupOutput::Pause { .. } => self.tell_lane(lane, Input::Operator(primary::Command::Pause)),
             GroupOutput::Resume { .. } => self.tell_lane(lane, Input::Operator(primary::Command::Resume)),
-            // Nobody wants a change of sides in these worlds.
-            GroupOutput::PrepareTurn { .. }
-            | GroupOutput::Quiesce { .. }
-            | GroupOutput::GoOn { .. }
-            | GroupOutput::HandOver { .. } => Ok(()),
+            GroupOutput::PrepareTurn { .. } => {
+                self.prepare_turn(lane);
+                Ok(())
+            }
+            GroupOutput::Quiesce { .. } => self.stand_still(lane),
+            GroupOutput::GoOn { .. } => {
+                self.lanes[lane].stood = None;
+                self.tell_lane(lane, Input::Operator(primary::Command::GoOn))
+            }
+            GroupOutput::HandOver { .. } => self.tell_lane(lane, Input::Operator(primary::Command::HandOver)),
             GroupOutput::Reserve { .. }
             | GroupOutput::Persist { .. }
             | GroupOutput::Named { .. }

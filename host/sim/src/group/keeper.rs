@@ -24,6 +24,8 @@ pub struct Keeper {
     generation: Generation,
     /// Where it was taken over: the last record that is offered, and the group's cut.
     taken: Option<(Sequence, CutNumber)>,
+    /// By its lane's wish.
+    handed: bool,
     pub stored: u64,
     pub incoming: Option<Rec>,
     /// The revision of the cuts that its lead was told of.
@@ -40,6 +42,7 @@ impl Keeper {
             durable: 0,
             generation: Generation(0),
             taken: None,
+            handed: false,
             stored: 0,
             incoming: None,
             told: None,
@@ -84,6 +87,7 @@ impl Keeper {
         self.generation = generation;
         if let Some(machine) = self.machine.as_ref().filter(|_| taken_over) {
             self.taken = Some((machine.fork().0, machine.group_cut()));
+            self.handed = machine.was_handed_over();
         }
     }
 
@@ -94,6 +98,11 @@ impl Keeper {
     /// What was taken over: through which record, at which of the group's cuts.
     pub fn taken(&self) -> Option<(Sequence, CutNumber)> {
         self.taken
+    }
+
+    /// Its lane handed over to it.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed
     }
 
     /// The boundary of this cut is durable here.

@@ -7,7 +7,7 @@ use farseal_core::units::{CutNumber, Sequence, WallTime};
 use super::event::{Event, KeeperEvent};
 use super::figures::Figure;
 use super::{Mutation, World, pair};
-use crate::check::{group_cut, group_pause};
+use crate::check::{Failure, group_cut, group_pause, group_turn};
 use crate::world::Outcome;
 
 /// The lead itself; what it must not forget is in its groups.
@@ -45,7 +45,9 @@ impl World {
 
     /// A keeper says what it holds.
     pub(super) fn say_cuts(&mut self, lane: usize) {
-        let Some(machine) = &self.keepers[lane].machine else { return };
+        let Some(machine) = self.keepers[lane].machine.as_ref().filter(|machine| machine.is_recovered()) else {
+            return;
+        };
         let cuts = machine.cuts().clone();
         let (life, delay) = (self.keeping.life, self.way());
         self.after(delay, Event::Cuts { lane, life, cuts });
@@ -92,13 +94,20 @@ impl World {
 
     /// All copies of a group at one cut, or none: decided, durably, before the first is told. As in a node, all must be
     /// there and hold a cut.
-    pub(super) fn want_takeover(&mut self, at: usize) -> bool {
+    pub(super) fn want_takeover(&mut self, at: usize) -> Result<bool, Failure> {
         let group = &self.groups[at];
         let there = |lane: &usize| self.keepers[*lane].machine.is_some();
         let cut = group.common.cut();
-        let none = cut == CutNumber::NONE && group.lanes.len() > 1;
-        if !self.keeping.up || group.taking_over.or(group.taken).is_some() || none || !group.lanes.iter().all(there) {
-            return false;
+        let known = group.lanes.iter().all(|lane| group.common.knows(pair(*lane)));
+        let none = (cut == CutNumber::NONE || !known) && group.lanes.len() > 1;
+        // As in a node: not where initiators write at this site already.
+        if self.has_gone_over(group)
+            || !self.keeping.up
+            || group.taking_over.or(group.taken).is_some()
+            || none
+            || !group.lanes.iter().all(there)
+        {
+            return Ok(false);
         }
         if group.is_paused() {
             self.figures.count(Figure::TakeoversOfAPausedGroup);
@@ -108,13 +117,27 @@ impl World {
             group.common.fix();
         }
         (group.taking_over, group.held) = (Some(cut), cut);
-        group.lanes.clone().into_iter().for_each(|lane| self.tell_limit(lane));
-        true
+        let lanes = group.lanes.clone();
+        lanes.iter().for_each(|lane| self.tell_limit(*lane));
+        if self.mutation == Some(Mutation::TakeoverForgotten) {
+            // What is kept matters to a keeper that has not heard, and asks a lead that does not remember.
+            self.crash_keeper(lanes[0])?;
+            self.crash_keeping_lead();
+        }
+        Ok(true)
     }
 
     /// A keeper's new generation is durable.
     pub(super) fn taken_over(&mut self, lane: usize) -> Outcome {
         let at = self.group_of(lane);
+        if self.keepers[lane].is_handed_over() {
+            self.figures.count(Figure::LanesHandedOver);
+            return group_turn::handed_over(self, lane);
+        }
+        if self.has_gone_over(&self.groups[at]) {
+            self.figures.count(Figure::TakenOverAlone);
+            return Ok(());
+        }
         let group = &self.groups[at];
         let (Some(cut), true) = (group.taking_over, group.lanes.iter().all(|lane| self.keepers[*lane].is_taken()))
         else {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::flow::{Flow, Transfer, Way};
+use farseal_core::frame::HandOver;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{Kept, KeptMap, Logged, Mode, Planned, Primary, Recovered, Settings, Source};
 use farseal_core::record::{Header, Kind};
@@ -46,6 +47,13 @@ pub struct Lane {
     newest_epoch: Epoch,
     pub paused: bool,
     pub fenced: Option<Generation>,
+    pub handing_over: Option<HandOver>,
+    /// The other site writes, and this one keeps its copy.
+    pub turned: bool,
+    /// With the writing site.
+    pub gone: bool,
+    /// The change of sides for which it stood still last, as its world counts them.
+    pub stood: Option<u64>,
     // Until the next crash.
     /// What initiators would read.
     pub content: Vec<Stamp>,
@@ -53,6 +61,8 @@ pub struct Lane {
     /// Commits that are being appended.
     pub appending: Vec<(Vec<Planned>, Option<Chain>)>,
     pub next_block: u64,
+    /// What is being made durable.
+    pub handing: Option<HandOver>,
 }
 
 impl Lane {
@@ -72,10 +82,15 @@ impl Lane {
             newest_epoch: Epoch::NONE,
             paused: false,
             fenced: None,
+            handing_over: None,
+            turned: false,
+            gone: false,
+            stood: None,
             content: vec![0; to_usize(BLOCKS)],
             writes: BTreeMap::new(),
             appending: Vec::new(),
             next_block: 0,
+            handing: None,
         }
     }
 
@@ -97,9 +112,9 @@ impl Lane {
         }
     }
 
-    /// It knows that its copy was taken over.
-    pub fn is_fenced(&self) -> bool {
-        self.fenced.is_some()
+    /// Nothing is written here any more: it knows that its copy was taken over, or it is lost.
+    pub fn is_over(&self) -> bool {
+        self.fenced.is_some() || self.turned || self.gone
     }
 
     /// Loses what was not synced, or only some of it. Says which stamps are gone.
@@ -112,12 +127,23 @@ impl Lane {
         self.writes.clear();
         self.appending.clear();
         self.tick_at = None;
+        if let Some(handing) = self.handing.take().filter(|_| dice.chance(500)) {
+            // What was under way may have been done.
+            self.handing_over = Some(handing);
+        }
         let before = std::mem::replace(&mut self.content, vec![0; to_usize(BLOCKS)]);
         for rec in &self.journal {
             apply(&mut self.content, &rec.header, &rec.stamps);
         }
         let gone = before.into_iter().zip(&self.content).filter(|(before, now)| *before != 0 && before != *now);
         gone.map(|(before, _)| before).collect()
+    }
+
+    /// The lane has ended, in order: nothing of it is lost, and its initiators go elsewhere.
+    pub fn stop(&mut self) {
+        self.machine = None;
+        self.life += 1;
+        self.tick_at = None;
     }
 
     pub fn restart(&mut self, now: Now) {
@@ -131,7 +157,7 @@ impl Lane {
             fenced: self.fenced,
             mode: None,
             chosen: farseal_core::flow::Chosen::default(),
-            handing_over: None,
+            handing_over: self.handing_over,
         };
         let recovered = Recovered::from_records(Sequence::NONE, Chain::START, &records, kept);
         self.machine = Some(Primary::new(now, self.settings(), recovered));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use farseal_core::group::{
     Command, Common, Coordinator, CutName, Event as GroupEvent, Input as GroupInput, Numbers, Output as GroupOutput,
-    Phase, Refusal, Settings as GroupSettings,
+    Phase, Settings as GroupSettings,
 };
 use farseal_core::preset::{Act, Preset, Presets};
 use farseal_core::primary::{self, Input};
@@ -13,6 +13,7 @@ use farseal_core::units::{CutNumber, Millis, PairId};
 
 use super::event::Event;
 use super::figures::Figure;
+use super::turning::Turning;
 use super::{Mutation, World, pair};
 use crate::check::group_pause;
 use crate::dice::Dice;
@@ -47,6 +48,7 @@ pub struct Group {
     pub taken: Option<CutNumber>,
     /// Cuts that the writing lead confirmed.
     pub made: BTreeSet<CutNumber>,
+    pub turn: Turning,
 }
 
 impl Lead {
@@ -77,6 +79,7 @@ impl Group {
             taking_over: None,
             taken: None,
             made: BTreeSet::new(),
+            turn: Turning::default(),
         }
     }
 
@@ -85,7 +88,10 @@ impl Group {
     }
 
     pub fn is_paused(&self) -> bool {
-        self.phase != Phase::Running
+        match self.phase {
+            Phase::Paused { .. } => true,
+            Phase::Running | Phase::Turning { .. } => false,
+        }
     }
 }
 
@@ -99,6 +105,7 @@ impl World {
         for group in 0..self.groups.len() {
             self.count_given_up(group);
             self.groups[group].coordinator = None;
+            self.groups[group].turn.waits = None;
         }
         for member in &mut self.members {
             member.session += 1;
@@ -157,15 +164,20 @@ impl World {
     }
 
     fn lead_does(&mut self, group: usize, output: GroupOutput) -> Outcome {
+        let at = self.now;
+        self.trace.note(at, || format!("  group {group} -> {output:?}"));
         match &output {
             GroupOutput::Open { lane, .. }
             | GroupOutput::Release { lane, .. }
             | GroupOutput::Pause { lane }
             | GroupOutput::Resume { lane }
-            | GroupOutput::PrepareTurn { lane }
             | GroupOutput::Quiesce { lane }
             | GroupOutput::GoOn { lane }
             | GroupOutput::HandOver { lane } => self.order(*lane, output.clone()),
+            GroupOutput::PrepareTurn { lane } => {
+                self.turn_begins(group);
+                self.order(*lane, output.clone());
+            }
             GroupOutput::Confirm { lane, cut, .. } => {
                 if self.groups[group].made.insert(*cut) {
                     self.figures.count(Figure::CutsMade);
@@ -181,22 +193,32 @@ impl World {
                 self.after(3_000, Event::Reserved { group, life });
             }
             GroupOutput::Persist { phase } => {
-                self.groups[group].phase = *phase;
-                return self.phase_is(group, *phase);
+                let before = std::mem::replace(&mut self.groups[group].phase, *phase);
+                return self.phase_is(group, before, *phase);
             }
             GroupOutput::Named { .. } => self.figures.count(Figure::CutsNamed),
             GroupOutput::Event(event) => match event {
                 GroupEvent::PausedAnew { .. } => self.figures.count(Figure::PausedAnew),
                 GroupEvent::Abandoned { .. } | GroupEvent::Waits { .. } | GroupEvent::Complete => {}
             },
-            GroupOutput::Answer { result, .. } => self.figures.add(Figure::Refused, u64::from(is_refused(result))),
+            GroupOutput::Answer { ticket, result } => {
+                self.figures.add(Figure::Refused, u64::from(result.is_err()));
+                self.turn_answered(group, *ticket, result.is_err());
+            }
         }
         Ok(())
     }
 
-    fn phase_is(&mut self, group: usize, phase: Phase) -> Outcome {
+    fn phase_is(&mut self, group: usize, before: Phase, phase: Phase) -> Outcome {
         match phase {
-            Phase::Running | Phase::Turning { .. } => Ok(()),
+            Phase::Running => {
+                self.turn_ended(group, before);
+                Ok(())
+            }
+            Phase::Turning { cut, .. } => {
+                self.decided(group, before, cut);
+                Ok(())
+            }
             Phase::Paused { settled: false, .. } => {
                 self.figures.count(Figure::Pauses);
                 Ok(())
@@ -213,6 +235,9 @@ impl World {
     /// Whatever an operator may want of any group, in whatever state it is.
     pub(super) fn command_group(&mut self) -> Outcome {
         let group = self.any_group();
+        if self.dice.chance(self.turn_rate()) {
+            return self.want_turn(group);
+        }
         let command = match self.dice.below(4) {
             0 => Command::Pause,
             1 | 2 => Command::Resume,
@@ -242,6 +267,9 @@ impl World {
             return Ok(());
         }
         self.after(20_000, Event::Presets(group));
+        if self.groups[group].is_turning() {
+            return Ok(());
+        }
         let (wall, entropy) = (self.clock().wall, self.dice.draw());
         let paused = self.groups[group].is_paused();
         match self.groups[group].presets.look(wall, paused, entropy) {
@@ -254,8 +282,11 @@ impl World {
         }
     }
 
-    fn want(&mut self, group: usize, command: Command) -> Outcome {
+    pub(super) fn want(&mut self, group: usize, command: Command) -> Outcome {
         let ticket = self.ticket();
+        if command == Command::Turn {
+            self.groups[group].turn.waits = Some(ticket);
+        }
         self.tell_lead(group, GroupInput::Wanted { ticket, command })
     }
 
@@ -266,8 +297,4 @@ impl World {
     pub(super) fn any_lane(&mut self) -> usize {
         to_usize(self.dice.below(wide(self.lanes.len())))
     }
-}
-
-fn is_refused(result: &Result<CutNumber, Refusal>) -> bool {
-    result.is_err()
 }

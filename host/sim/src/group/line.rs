@@ -31,7 +31,7 @@ impl World {
     }
 
     pub(super) fn connect(&mut self, lane: usize, path: Path) -> Outcome {
-        if self.line(lane, path).up || self.lanes[lane].is_fenced() {
+        if self.line(lane, path).up || self.lanes[lane].is_over() {
             return Ok(());
         }
         if self.lanes[lane].machine.is_none() || self.keepers[lane].machine.is_none() {
@@ -89,6 +89,7 @@ impl World {
     pub(super) fn keeper_receives(&mut self, lane: usize, path: Path, message: ToKeeper) -> Outcome {
         match message {
             ToKeeper::Attach(attach) => self.tell_keeper(lane, secondary::Input::Attach { path, attach }),
+            ToKeeper::HandOver(hand_over) => self.tell_keeper(lane, secondary::Input::HandOver { path, hand_over }),
             ToKeeper::Records(records) => {
                 for rec in records {
                     let (header, digest) = (rec.header, rec.digest);
@@ -123,7 +124,8 @@ impl World {
 
     /// The copy holds what its lane wrote, or will not any more.
     pub(super) fn is_copied(&self, lane: usize) -> bool {
-        self.lanes[lane].machine.as_ref().is_some_and(|machine| {
+        let over = self.lanes[lane].turned || self.lanes[lane].gone;
+        over || self.lanes[lane].machine.as_ref().is_some_and(|machine| {
             let status = machine.status();
             let stopped = status.pause != primary::PauseState::Running || status.diverged.is_some();
             status.acked == status.last || stopped

@@ -60,6 +60,8 @@ impl Coordinator {
         let (missing, not_in_order) = self.waits_for();
         let refusal = if self.turn.is_some() {
             Refusal::Turning
+        } else if self.is_to_pause() {
+            Refusal::Paused
         } else if !missing.is_empty() {
             Refusal::Missing(missing)
         } else if !not_in_order.is_empty() {
@@ -94,12 +96,26 @@ impl Coordinator {
         }
     }
 
-    /// A lane that comes back while its group changes sides is told again.
+    /// A lane that comes back while its group changes sides is told again. One that stands still for a change of sides
+    /// that came to nothing while it was away goes on.
     pub(super) fn tell_turning(&mut self, lane: PairId, swap: Option<SwapState>) {
         self.turned.lanes.remove(&lane);
-        if matches!(self.phase, Phase::Turning { .. }) && !hands_over(swap) {
-            self.outputs.push_back(Output::HandOver { lane });
+        if matches!(self.phase, Phase::Turning { .. }) {
+            if !hands_over(swap) {
+                self.outputs.push_back(Output::HandOver { lane });
+            }
+        } else if swap == Some(SwapState::Quiesced) {
+            self.outputs.push_back(Output::GoOn { lane });
         }
+    }
+
+    /// An operator wants a pause, and its cut is not made yet.
+    fn is_to_pause(&self) -> bool {
+        let under_way = match &self.stage {
+            Stage::Idle => None,
+            Stage::Opening { demand, .. } | Stage::Releasing { demand, .. } => demand.as_ref(),
+        };
+        self.wanted.iter().chain(under_way).any(|demand| demand.then == Then::Pause)
     }
 
     pub(super) fn turn_timeout(&self) -> Option<Instant> {
