@@ -47,6 +47,12 @@ impl Lineage {
         Self::at(hand_over.generation.next(), hand_over.at, hand_over.chain)
     }
 
+    /// For a takeover at a cut of the group, below what the copy holds of this generation. The primary may have asked to hand
+    /// over above it, and would take the next generation for its answer; the one after is what that site takes back.
+    pub fn apart(before: Generation) -> Generation {
+        before.next().next().next()
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.generation.0.to_le_bytes());
         for (sequence, chain) in [(self.fork, self.fork_chain), (self.start, self.start_chain)] {

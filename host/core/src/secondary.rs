@@ -898,11 +898,16 @@ impl Secondary {
         if self.taking_over || self.taken_over {
             return;
         }
-        self.fork = Some(self.fork());
+        let fork = self.fork();
+        self.fork = Some(fork);
         self.taking_over = true;
         self.fixed = true;
         // The primary begins as the first generation, whether or not it has attached yet.
-        self.generation = self.generation.max(Lineage::FIRST.generation).next();
+        let before = self.generation.max(Lineage::FIRST.generation);
+        self.generation = match self.limit {
+            OfferLimit::Cut(_) if fork.0 < self.durable.contiguous() => Lineage::apart(before),
+            OfferLimit::Cut(_) | OfferLimit::Everything => before.next(),
+        };
         if self.handing_over.is_none() {
             self.close_paths();
         }

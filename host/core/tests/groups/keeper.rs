@@ -172,3 +172,21 @@ fn a_groups_cut_neither_closes_a_gap_nor_counts_inside_one() {
     keeper.boundary(2);
     assert!(keeper.secondary.cuts().held().contains_key(&CutNumber(2)));
 }
+
+#[test]
+fn a_takeover_at_the_groups_cut_is_not_the_answer_to_a_hand_over_that_did_not_arrive() {
+    let mut keeper = Keeper::new(OfferLimit::Cut(CutNumber::NONE));
+    keeper.data();
+    keeper.boundary(1);
+    assert_eq!(keeper.allow(1), 2);
+    // The cut that the primary hands over at, behind the group's; it asks to be followed by generation 2.
+    keeper.mark(CutMark::Own(1));
+    keeper.tell(Input::TakeOver);
+    assert_eq!(keeper.secondary.fork().0, Sequence(2));
+    assert_eq!(keeper.secondary.generation(), Generation(4), "3 is what that site may take back");
+    // Where nothing is left out, both mean the same.
+    let mut keeper = Keeper::new(OfferLimit::Everything);
+    keeper.data();
+    keeper.tell(Input::TakeOver);
+    assert_eq!(keeper.secondary.generation(), Generation(2));
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use farseal_core::group::OfferLimit;
 use farseal_core::primary::{Command, Mode, PauseState};
 use farseal_core::rotation::{How, Refused, State as RotationState};
 use farseal_plugin::Plugin;
@@ -228,6 +229,8 @@ impl PairNode {
         if up().is_some() {
             return Err(self.wrong_state("takeover", "taken over already", None));
         }
+        // By itself, at its own state: how far its group is does not count.
+        let _ = replica.inbox.send(ReplicaEvent::Limit(OfferLimit::Everything));
         let _ = replica.inbox.send(ReplicaEvent::TakeOver);
         let deadline = Instant::now() + PATIENCE;
         loop {

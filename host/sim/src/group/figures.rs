@@ -50,6 +50,7 @@ pub enum Figure {
     LostDuringATurn,
     /// Some lanes had changed sides by then: copies of others, each taken over by itself.
     TakenOverAlone,
+    LostAndBack,
     /// A lane took writes after it had stood still, before it heard of the decision.
     WroteInBetween,
 }
@@ -59,7 +60,7 @@ pub enum Figure {
 pub struct Figures(BTreeMap<Figure, u64>);
 
 impl Figure {
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::Runs,
         Self::Lanes,
         Self::Groups,
@@ -97,6 +98,7 @@ impl Figure {
         Self::CrashesDuringATurn,
         Self::LostDuringATurn,
         Self::TakenOverAlone,
+        Self::LostAndBack,
         Self::WroteInBetween,
     ];
 }

@@ -212,6 +212,11 @@ impl World {
         self.lanes[lane].handing = Some(hand_over);
         let delay = self.dice.between(100, 15_000);
         self.lane_later(lane, delay, LaneEvent::HandOverKept);
+        if self.dice.chance(150) {
+            let group = self.group_of(lane);
+            let delay = self.dice.between(100, 60_000);
+            self.after(delay, Event::InTheMiddle(group));
+        }
         Ok(())
     }
 
@@ -252,7 +257,7 @@ impl World {
             return Ok(());
         }
         let lane = any_of(&mut self.dice, &self.groups[group].lanes);
-        match self.dice.below(12) {
+        match self.dice.below(13) {
             0 | 1 => {
                 self.figures.count(Figure::CrashesDuringATurn);
                 self.crash_lane(lane)
@@ -265,9 +270,9 @@ impl World {
             4 => self.crash_keeper(lane),
             5 => self.leave(lane),
             6 | 7 => self.paths(lane).try_for_each(|path| self.unlink(lane, path)),
-            8 => self.lose_site(group),
-            9 => self.want(group, Command::Resume),
-            10 => {
+            8 | 9 => self.lose_site(group),
+            10 => self.want(group, Command::Resume),
+            11 => {
                 self.crash_keeping_lead();
                 Ok(())
             }
@@ -293,23 +298,33 @@ impl World {
 
     /// Where none has changed sides, all of them together; else each of the others by itself.
     pub(super) fn take_what_is_left(&mut self, group: usize) -> Outcome {
+        let lanes = self.groups[group].lanes.clone();
+        if lanes.iter().all(|lane| self.keepers[*lane].is_taken()) {
+            self.site_back(group);
+            return Ok(());
+        }
+        self.after(50_000, Event::TakeWhatIsLeft(group));
         if !self.has_gone_over(&self.groups[group]) {
             return self.want_takeover(group).map(drop);
         }
-        let mut waits = false;
-        for lane in self.groups[group].lanes.clone() {
-            let keeper = &self.keepers[lane];
-            if keeper.is_taken() {
-                continue;
-            }
-            let (life, delay) = (keeper.life, self.dice.between(10, 30_000));
-            waits = true;
+        for lane in lanes.into_iter().filter(|lane| !self.keepers[*lane].is_taken()).collect::<Vec<_>>() {
+            let (life, delay) = (self.keepers[lane].life, self.dice.between(10, 30_000));
             self.after(delay, Event::Keeper { lane, life, event: KeeperEvent::TakeOver(OfferLimit::Everything) });
         }
-        if waits {
-            self.after(50_000, Event::TakeWhatIsLeft(group));
-        }
         Ok(())
+    }
+
+    /// What was lost is found again: each lane learns that its copy was taken over, and by whose wish.
+    fn site_back(&mut self, group: usize) {
+        self.figures.count(Figure::LostAndBack);
+        for lane in self.groups[group].lanes.clone() {
+            if std::mem::take(&mut self.lanes[lane].gone) {
+                let delay = self.dice.between(1_000, 200_000);
+                self.after(delay, Event::LaneBack(lane));
+                self.after(delay + 1, Event::Join(lane));
+                self.paths(lane).for_each(|path| self.after(delay + 1, Event::Connect { lane, path }));
+            }
+        }
     }
 }
 
