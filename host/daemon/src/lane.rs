@@ -592,6 +592,10 @@ impl Runner {
             Event::PolicyDecided(decisions) => inputs.push(Input::PolicyDecided { decisions }),
             Event::Differs(differs) => inputs.push(Input::Differs { differs }),
             Event::HandedOver { generation } => inputs.push(Input::HandedOver { generation }),
+            // Not before what it ends.
+            Event::Operator { command: Command::GoOn, done } if !self.swaps.is_empty() => {
+                self.swaps.push((Command::GoOn, done));
+            }
             Event::Operator { command: command @ (Command::HandOver | Command::Quiesce), done } => {
                 // Whatever connections have placed by now is in the inbox before the event that is sent here.
                 self.intake.close();

@@ -65,6 +65,11 @@ fn pairs_of_one_node_are_taken_over_at_one_cut() {
     let asked = rig.mains[0].farseal(&["cut", "default", "before-the-end"]).unwrap();
     assert!(asked.contains("is made"), "{asked}");
     rig.wait_for_copied_cuts(2).unwrap();
+    wait_for_site(&rig.remotes[0], "the named cut", |site| {
+        let named = site["groups"][0]["named"].as_array();
+        named.is_some_and(|named| named.iter().any(|cut| cut["name"] == "before-the-end"))
+    })
+    .unwrap();
     rig.kill_mains().unwrap();
     let written = chains.stop().unwrap();
     let refused = rig.remotes[0].farseal(&["takeover", "lane-0", "--yes"]).unwrap_err().to_string();

@@ -67,6 +67,10 @@ pub enum Input {
     },
     /// What [`Output::Reserve`] asked for is durable.
     Reserved,
+    /// It could not be made so.
+    NotReserved,
+    /// What [`Output::Persist`] asked for is not durable.
+    NotPersisted,
     Wanted {
         ticket: Ticket,
         command: Command,
@@ -206,6 +210,8 @@ pub enum Refusal {
     NotCopied(Vec<PairId>),
     #[error("an operator had the pairs that had not changed sides go on here")]
     GivenUp,
+    #[error("the site's control information could not be kept")]
+    NotKept,
     #[error("{CUTS_WANTED_MAX} cuts are waited for already")]
     TooMany,
     #[error("the group has no pairs")]
@@ -298,6 +304,8 @@ pub struct Coordinator {
     turned: Turned,
     next_beat: Instant,
     reserving: bool,
+    /// The last reservation failed: none is asked for before the next beat.
+    unreserved: bool,
     made: u64,
     abandoned: u64,
     in_a_row: u64,
@@ -322,6 +330,7 @@ impl Coordinator {
             turned: Turned::default(),
             next_beat: now.instant,
             reserving: false,
+            unreserved: false,
             made: 0,
             abandoned: 0,
             in_a_row: 0,
@@ -416,6 +425,8 @@ impl Coordinator {
             }
             Input::Released { lane, cut, whole } => self.on_released(lane, cut, whole),
             Input::Reserved => self.reserving = false,
+            Input::NotReserved => self.on_not_reserved(),
+            Input::NotPersisted => self.on_turn_not_persisted(),
             Input::Wanted { ticket, command } => self.on_wanted(ticket, command),
             Input::Tick => {}
         }
@@ -474,6 +485,15 @@ impl Coordinator {
         self.answer(ticket, Err(refusal));
     }
 
+    /// Without a number there is no cut: who waits for one is told, and the next beat tries again.
+    fn on_not_reserved(&mut self) {
+        (self.reserving, self.unreserved) = (false, true);
+        while let Some(demand) = self.wanted.pop_front() {
+            self.answer(demand.ticket, Err(Refusal::NotKept));
+        }
+        self.end_turn(Refusal::NotKept);
+    }
+
     /// Why nothing but a resume can be wanted.
     fn stopped_by(&self) -> Option<Refusal> {
         match self.phase {
@@ -487,6 +507,10 @@ impl Coordinator {
         let cut = match self.phase {
             Phase::Paused { cut, .. } => cut,
             Phase::Turning { cut, .. } => return self.give_turned_up(ticket, cut),
+            Phase::Running if self.turn.is_some() => {
+                self.end_turn(Refusal::GivenUp);
+                return self.answer(ticket, Ok(CutNumber::NONE));
+            }
             Phase::Running => return self.answer(ticket, Err(Refusal::NotPaused)),
         };
         let (missing, _) = self.waits_for();
@@ -530,6 +554,10 @@ impl Coordinator {
             return;
         }
         let due = now.instant >= self.next_beat;
+        if std::mem::take(&mut self.unreserved) {
+            self.set_beat(now);
+            return;
+        }
         let fresh = self.wanted.front().is_some_and(|demand| demand.tries == 0);
         let written = self.lanes.values().flatten().any(|standing| standing.written);
         if !(fresh || due && (!self.wanted.is_empty() || self.beats() && written)) {
@@ -543,8 +571,10 @@ impl Coordinator {
             self.set_beat(now);
             let refusal =
                 if missing.is_empty() { Refusal::NotInOrder(not_in_order) } else { Refusal::Missing(missing) };
-            if let Some(demand) = self.wanted.pop_front() {
-                self.answer(demand.ticket, Err(refusal));
+            match self.wanted.pop_front() {
+                Some(Demand { then: Then::Turn, .. }) => self.end_turn(refusal),
+                Some(demand) => self.answer(demand.ticket, Err(refusal)),
+                None => {}
             }
             return;
         }

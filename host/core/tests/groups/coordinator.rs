@@ -27,6 +27,8 @@ struct Group {
     coordinator: Coordinator,
     numbers: Numbers,
     now: u64,
+    /// Nothing can be kept.
+    disk_fails: bool,
 }
 
 impl Group {
@@ -39,6 +41,7 @@ impl Group {
             coordinator: Coordinator::new(now, settings, lanes, phase),
             numbers: Numbers::after(CutNumber(0)),
             now: 1_000,
+            disk_fails: false,
         }
     }
 
@@ -49,6 +52,14 @@ impl Group {
         let mut does = Vec::new();
         while let Some(output) = self.coordinator.poll_output() {
             does.push(match output {
+                Output::Reserve { .. } if self.disk_fails => {
+                    self.coordinator.handle(now, &mut self.numbers, Input::NotReserved);
+                    continue;
+                }
+                Output::Persist { phase: Phase::Turning { .. } } if self.disk_fails => {
+                    self.coordinator.handle(now, &mut self.numbers, Input::NotPersisted);
+                    continue;
+                }
                 Output::Reserve { through } => {
                     self.numbers.reserved(through);
                     self.coordinator.handle(now, &mut self.numbers, Input::Reserved);
@@ -418,4 +429,46 @@ fn a_lane_that_did_not_hear_that_nothing_was_decided_goes_on_when_it_is_back() {
     // A lead that crashed before it decided has not either.
     let mut group = Group::new(2, Phase::Running);
     assert!(group.joined(2, quiesced(0)).starts_with("go on B"));
+}
+
+#[test]
+fn a_change_of_sides_that_cannot_be_kept_is_not_decided_and_no_lane_hears_of_it() {
+    let mut group = standing_still();
+    group.disk_fails = true;
+    group.stands(1, quiesced(1));
+    let told = group.stands(2, quiesced(1));
+    assert!(
+        told.starts_with("persist running, go on A, go on B, answer 7 no: the site's control information"),
+        "{told}"
+    );
+    assert!(!told.contains("hand over"), "{told}");
+}
+
+#[test]
+fn a_number_that_cannot_be_kept_is_asked_for_again_with_the_next_beat() {
+    let mut group = Group::new(2, Phase::Running);
+    group.disk_fails = true;
+    group.joined(1, GOOD);
+    group.joined(2, GOOD);
+    let told = group.wants(Command::Cut { name: None });
+    assert_eq!(told, "answer 7 no: the site's control information could not be kept");
+    group.disk_fails = false;
+    let told = group.later(250);
+    assert!(told.starts_with("open 1 A"), "{told}");
+}
+
+#[test]
+fn a_lane_that_falls_out_of_order_under_the_last_cut_keeps_all_of_them_here() {
+    let mut group = Group::new(2, Phase::Running);
+    group.joined(1, LaneStanding { written: false, ..GOOD });
+    group.joined(2, LaneStanding { written: false, ..GOOD });
+    group.wants(Command::Turn);
+    group.tell(Input::Ready { lane: lane(1), ready: true });
+    group.tell(Input::Ready { lane: lane(2), ready: true });
+    group.stands(1, LaneStanding { in_order: false, ..quiesced(0) });
+    let told = group.stands(2, quiesced(0));
+    assert!(
+        told.contains("go on A, go on B, answer 7 no: 1 of the group's pairs are not copied in order now"),
+        "{told}"
+    );
 }

@@ -91,13 +91,13 @@ impl PairNode {
     pub async fn follow_presets(self: Arc<Self>) {
         let mut stop = self.shared.stop.subscribe();
         // A pause that was kept and not carried out, because the node ended in between.
-        let held = self.schedule.now().hold().is_some() && !self.is_among_others();
-        if held && self.is_paused().await == Some(false) {
+        let held = self.schedule.now().hold().is_some();
+        if held && !self.is_grouped() && self.is_paused().await == Some(false) {
             self.act(Act::Pause).await;
         }
         loop {
-            // Among others it pauses and resumes with its group.
-            if let Some(paused) = self.is_paused().await.filter(|_| !self.is_among_others()) {
+            let follows = self.follows_presets();
+            if let Some(paused) = self.is_paused().await.filter(|_| follows) {
                 let entropy = entropy();
                 let now = self.shared.clock.now().wall;
                 match self.schedule.change(|presets| presets.look(now, paused, entropy)) {
@@ -107,7 +107,8 @@ impl PairNode {
                 }
             }
             let now = self.shared.clock.now().wall;
-            let due = self.schedule.now().due().map(|due| Duration::from_millis(due.since(now).0.max(1)));
+            let due = self.schedule.now().due().filter(|due| follows && *due > now);
+            let due = due.map(|due| Duration::from_millis(due.since(now).0));
             let wait = due.map_or(LOOK_AT_LEAST, |due| due.min(LOOK_AT_LEAST));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -117,8 +118,17 @@ impl PairNode {
         }
     }
 
-    fn is_among_others(&self) -> bool {
-        self.shared.site.status().is_some_and(|site| site.group_of(self.config.id).is_some())
+    /// Among others it pauses and resumes with its group, and by itself only to end a pause of its own.
+    fn follows_presets(&self) -> bool {
+        !self.is_grouped() || self.schedule.now().hold().is_some()
+    }
+
+    /// Others are in its group; by the configuration, as long as the lead has said nothing of it.
+    pub(super) fn is_grouped(&self) -> bool {
+        match self.shared.site.status() {
+            Some(site) => site.group_of(self.config.id).is_some(),
+            None => self.shared.config.is_grouped(&self.config),
+        }
     }
 
     async fn is_paused(&self) -> Option<bool> {

@@ -136,11 +136,7 @@ impl Node {
         alone: bool,
         command: &'static str,
     ) -> Result<(), CommandError> {
-        let grouped = match self.shared.site.status() {
-            Some(site) => site.group_of(pair.config.id).is_some(),
-            None => self.shared.config.is_grouped(&pair.config),
-        };
-        if alone || !grouped {
+        if alone || !pair.is_grouped() {
             return Ok(());
         }
         Err(CommandError::Grouped { pair: pair.config.name.clone(), group: pair.config.group.clone(), command })

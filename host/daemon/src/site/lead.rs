@@ -3,6 +3,7 @@
 
 mod answers;
 mod presets;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -10,8 +11,9 @@ use std::time::Duration;
 
 use farseal_core::group::{Command, Common, Coordinator, Event, Input, Numbers, Output, Phase, Settings};
 use farseal_core::limits::{CUT_INTERVAL, GROUP_LANES_MAX};
-use farseal_core::units::{CutNumber, Instant, Millis, Now, PairId, Ticket};
+use farseal_core::units::{Instant, Millis, Now, PairId, Ticket};
 
+use self::presets::Word;
 use super::store::{Control, ControlError, ControlStore, GroupRecord, KnownPair};
 use super::words::{
     Ask, GroupCommand, GroupPair, GroupStatus, MemberPair, Named, Order, Part, Reply, Report, SiteStatus, SiteView,
@@ -98,6 +100,8 @@ struct Waiting {
     ask: u64,
     group: String,
     command: &'static str,
+    /// What it means for the group's pause once it is done.
+    word: Option<Word>,
 }
 
 struct Lead {
@@ -366,7 +370,12 @@ impl Lead {
                         group.coordinator.handle(now, &mut self.numbers, Input::Reserved);
                     }
                 }
-                Err(error) => tracing::error!(group = name, %error, "no cut is made: its number could not be kept"),
+                Err(error) => {
+                    tracing::error!(group = name, %error, "no cut is made: its number could not be kept");
+                    if let Some(group) = self.groups.get_mut(name) {
+                        group.coordinator.handle(now, &mut self.numbers, Input::NotReserved);
+                    }
+                }
             },
             Output::Open { lane, cut, lanes } => self.order(lane, Order::Open { pair: lane, cut, lanes }),
             Output::Release { lane, cut } => self.order(lane, Order::Release { pair: lane, cut }),
@@ -379,7 +388,13 @@ impl Lead {
             Output::Quiesce { lane } => self.order(lane, Order::Quiesce { pair: lane }),
             Output::GoOn { lane } => self.order(lane, Order::GoOn { pair: lane }),
             Output::HandOver { lane } => self.order(lane, Order::HandOver { pair: lane }),
-            Output::Persist { phase } => self.record(name, |record| record.phase = phase),
+            Output::Persist { phase } => {
+                if !self.record(name, |record| record.phase = phase)
+                    && let Some(group) = self.groups.get_mut(name)
+                {
+                    group.coordinator.handle(now, &mut self.numbers, Input::NotPersisted);
+                }
+            }
             Output::Named { name: called, cut, wall } => {
                 self.record(name, |record| record.add_named(Named { name: called, cut, wall }));
             }
@@ -388,12 +403,15 @@ impl Lead {
         }
     }
 
-    fn record(&mut self, name: &str, change: impl FnOnce(&mut GroupRecord)) {
-        let Some(group) = self.groups.get_mut(name) else { return };
+    /// Says whether it is durable; what is not is with the next change that is.
+    fn record(&mut self, name: &str, change: impl FnOnce(&mut GroupRecord)) -> bool {
+        let Some(group) = self.groups.get_mut(name) else { return false };
         change(&mut group.record);
         if let Err(error) = self.store.put_group(name, &group.record) {
             tracing::error!(group = name, %error, "the site's control information could not be kept");
+            return false;
         }
+        true
     }
 
     fn say(&self, name: &str, event: &Event) {
@@ -509,7 +527,7 @@ impl Lead {
             }
             GroupCommand::SwapSides => Command::Turn,
         };
-        self.want(member, ask, group, wanted, name)
+        self.want(member, ask, group, wanted, (name, None))
     }
 
     fn pause_or_resume(
@@ -521,25 +539,28 @@ impl Lead {
     ) -> Option<ErrorReply> {
         let now = self.clock.now();
         let phase = self.groups.get(name)?.coordinator.status(now).phase;
-        let pauses = matches!(command, GroupCommand::Pause { .. });
         // An operator may take a preset's pause over.
-        if pauses && matches!(phase, Phase::Paused { .. }) && self.is_held_by_preset(name) {
-            if let Err(refusal) = self.word_on_pause(name, command) {
-                return Some(refusal);
-            }
+        if let GroupCommand::Pause { by, span, .. } = command
+            && matches!(phase, Phase::Paused { .. })
+            && self.is_held_by_preset(name)
+        {
+            self.word_on_pause(name, &Word::Pause { by: by.clone(), span: *span });
             let message =
                 format!("group {name} is paused already, by a preset; the preset does not end this pause any more");
             self.reply(member, ask, Reply::Done(CommandReply::new(message)));
             return None;
         }
-        // A command that will be refused changes nobody's pause.
-        if pauses == (phase == Phase::Running)
-            && let Err(refusal) = self.word_on_pause(name, command)
-        {
-            return Some(refusal);
-        }
-        let wanted = if pauses { Command::Pause } else { Command::Resume };
-        self.want(member, ask, name, wanted, command.name())
+        let (wanted, word) = match command {
+            GroupCommand::Pause { by, span, .. } => (Command::Pause, Word::Pause { by: by.clone(), span: *span }),
+            GroupCommand::Resume
+            | GroupCommand::Cut { .. }
+            | GroupCommand::SwapSides
+            | GroupCommand::AddPreset(_)
+            | GroupCommand::RemovePreset(_)
+            | GroupCommand::TakeOver
+            | GroupCommand::Forget { .. } => (Command::Resume, Word::Resume),
+        };
+        self.want(member, ask, name, wanted, (command.name(), Some(word)))
     }
 
     /// Hands a command to the group's coordinator; it answers when it is done.
@@ -549,14 +570,14 @@ impl Lead {
         ask: u64,
         name: &str,
         command: Command,
-        word: &'static str,
+        (name_of, word): (&'static str, Option<Word>),
     ) -> Option<ErrorReply> {
         let group = self.groups.get(name)?;
         if !group.writes.values().any(|writes| *writes) {
             let message = format!("this site keeps the copy of group {name}");
             return Some(refused(message, Some("run it at the site that writes".into())));
         }
-        let ticket = self.waits(Waiting { member, ask, group: name.to_owned(), command: word });
+        let ticket = self.waits(Waiting { member, ask, group: name.to_owned(), command: name_of, word });
         self.tell(name, Input::Wanted { ticket, command });
         None
     }
@@ -572,96 +593,6 @@ impl Lead {
             }
         }
         self.tell(&name, Input::Ready { lane: pair, ready });
-    }
-
-    /// All pairs at one cut, or none: the decision is durable before the first is told.
-    fn take_over(&mut self, member: MemberId, ask: u64, name: &str) -> Option<ErrorReply> {
-        let group = self.groups.get(name)?;
-        let lanes: Vec<PairId> = group.coordinator.lanes().collect();
-        let missing: Vec<PairId> = lanes.iter().copied().filter(|pair| !self.reached.contains_key(pair)).collect();
-        let writing: Vec<PairId> = lanes.iter().copied().filter(|pair| group.writes.get(pair) == Some(&true)).collect();
-        let cut = group.common.cut();
-        if let Some(cut) = group.record.taking_over {
-            let message = format!("a takeover of group {name} at cut {cut} is under way");
-            return Some(refused(message, Some("`farseal status --site` shows how far it is".into())));
-        }
-        if !writing.is_empty() {
-            let message = format!("initiators write here to {} of group {name} already", self.names(&writing));
-            let next = "`farseal takeover PAIR --alone` takes over one of the others, at its own state";
-            return Some(refused(message, Some(next.into())));
-        }
-        if !missing.is_empty() {
-            let message = format!("{} of group {name} cannot be reached: nothing was taken over", self.names(&missing));
-            let next = "start their nodes; `farseal takeover PAIR --alone` takes over one pair without the others";
-            return Some(refused(message, Some(next.into())));
-        }
-        let recovering: Vec<PairId> =
-            lanes.iter().copied().filter(|pair| lanes.len() > 1 && !group.common.knows(*pair)).collect();
-        if !recovering.is_empty() {
-            let message = format!(
-                "what the copies of {} of group {name} hold is not known yet after a restart: nothing was taken over",
-                self.names(&recovering)
-            );
-            return Some(refused(message, Some("try again in a moment; the nodes' logs say what hinders them".into())));
-        }
-        if cut == CutNumber::NONE && lanes.len() > 1 {
-            let message = format!("no cut of group {name} is held here by all its pairs: nothing was taken over");
-            let next =
-                "`farseal takeover PAIR --alone` takes over each by itself; they may disagree on what was written";
-            return Some(refused(message, Some(next.into())));
-        }
-        let group = self.groups.get_mut(name)?;
-        group.common.fix();
-        let limit = group.common.limit();
-        group.record.taking_over = Some(cut);
-        group.record.held = cut;
-        let record = group.record.clone();
-        if let Err(error) = self.store.put_group(name, &record) {
-            if let Some(group) = self.groups.get_mut(name) {
-                group.record.taking_over = None;
-            }
-            let reply = ErrorReply { code: ErrorCode::Failed, message: error.to_string(), next: None };
-            return Some(reply);
-        }
-        tracing::warn!(group = name, cut = cut.0, "the group is taken over");
-        self.takeovers.push(Waiting { member, ask, group: name.to_owned(), command: "takeover" });
-        for pair in lanes {
-            self.order(pair, Order::Limit { pair, limit });
-            self.order(pair, Order::TakeOver { pair });
-        }
-        None
-    }
-
-    /// Every pair of a group that was taken over says that it writes here.
-    fn end_takeovers(&mut self) {
-        let ended: Vec<(String, CutNumber, usize)> = self
-            .groups
-            .iter()
-            .filter_map(|(name, group)| {
-                let cut = group.record.taking_over?;
-                let all = group.coordinator.lanes().all(|pair| group.writes.get(&pair) == Some(&true));
-                all.then(|| (name.clone(), cut, group.writes.len()))
-            })
-            .collect();
-        for (name, cut, pairs) in ended {
-            self.record(&name, |record| record.taking_over = None);
-            if let Some(group) = self.groups.get_mut(&name) {
-                // What comes next is a new history.
-                group.common = Common::new(group.coordinator.lanes().collect(), cut, false);
-            }
-            let waiting = std::mem::take(&mut self.takeovers);
-            let (done, rest) = waiting.into_iter().partition(|waiting| waiting.group == name);
-            self.takeovers = rest;
-            let done: Vec<Waiting> = done;
-            for waiting in done {
-                let at = if pairs > 1 { format!(" at cut {cut}") } else { String::new() };
-                let mut reply = CommandReply::new(format!(
-                    "this site writes now: all {pairs} pairs of group {name} were taken over{at}"
-                ));
-                reply.next = Some("connect initiators to the exports; `farseal status --site` shows all pairs".into());
-                self.reply(waiting.member, waiting.ask, Reply::Done(reply));
-            }
-        }
     }
 
     fn forget_pair(&mut self, member: MemberId, ask: u64, name: &str, pair: &str) -> Option<ErrorReply> {

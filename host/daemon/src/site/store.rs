@@ -45,6 +45,9 @@ pub struct GroupRecord {
     pub named: Vec<Named>,
     #[serde(default)]
     pub presets: Presets,
+    /// A pause that was theirs, or for so long, is over, and the group has not gone on yet.
+    #[serde(default)]
+    pub resume_due: bool,
 }
 
 /// Where a site's lead keeps its control information.

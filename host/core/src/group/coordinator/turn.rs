@@ -9,7 +9,8 @@
 //! Until it is decided nothing has happened that the other site knows of. The decision is durable before the first lane
 //! hears of it, and each carries it out, whenever it comes. While a lane is quiesced nothing is written to it, so the cut
 //! is the last that any of the copies needs: whatever is lost while some lanes have handed over and others have not, what
-//! the other site has of all of them is one state.
+//! the other site has of all of them is one state. But for one case, which no protocol without a wait for ever avoids: a
+//! lane that goes on by itself after the decision, because it hears nothing of it for so long, writes here until it does.
 
 use std::collections::BTreeSet;
 
@@ -171,8 +172,13 @@ impl Coordinator {
                     self.end_turn(Refusal::NotCopied(behind.map(|(lane, _)| *lane).collect()));
                 }
             }
-            Step::Cutting { until } if now.instant >= *until => self.end_turn(Refusal::NotStill(self.not_quiesced())),
-            Step::Asking { .. } | Step::Cutting { .. } => {}
+            Step::Cutting { until } => {
+                let (until, late) = (*until, self.not_quiesced());
+                if !late.is_empty() || now.instant >= until {
+                    self.end_turn(Refusal::NotStill(late));
+                }
+            }
+            Step::Asking { .. } => {}
         }
     }
 
@@ -192,6 +198,19 @@ impl Coordinator {
         }
         self.tell_all(|lane| Output::GoOn { lane });
         self.answer(turn.ticket, Err(refusal));
+    }
+
+    /// Only what is durable is decided: no lane has been told.
+    pub(super) fn on_turn_not_persisted(&mut self) {
+        if !matches!(self.phase, Phase::Turning { .. }) {
+            return;
+        }
+        self.outputs.retain(|output| !matches!(output, Output::HandOver { .. }));
+        self.phase = Phase::Running;
+        self.outputs.push_back(Output::Persist { phase: self.phase });
+        self.tell_all(|lane| Output::GoOn { lane });
+        let waits = std::mem::take(&mut self.turned).ticket;
+        self.answer(waits, Err(Refusal::NotKept));
     }
 
     /// An operator ends a decided change of sides that does not come to its end: the lanes that write here go on.

@@ -14,11 +14,13 @@ impl Lead {
         }
         let Some(waiting) = self.waiting.remove(&ticket) else { return };
         let reply = match result {
-            Ok(cut) => Reply::Done(done(waiting.command, name, cut)),
-            Err(refusal) => {
-                if waiting.command == "pause" {
-                    self.not_paused(name);
+            Ok(cut) => {
+                if let Some(word) = &waiting.word {
+                    self.word_on_pause(name, word);
                 }
+                Reply::Done(done(waiting.command, name, cut))
+            }
+            Err(refusal) => {
                 let pairs = match &refusal {
                     Refusal::Missing(pairs)
                     | Refusal::NotInOrder(pairs)
@@ -30,11 +32,17 @@ impl Lead {
                     | Refusal::NotPaused
                     | Refusal::Turning
                     | Refusal::GivenUp
+                    | Refusal::NotKept
                     | Refusal::TooMany
                     | Refusal::Empty => String::new(),
                 };
-                let what = if waiting.command == "swap-sides" { "all pairs go on here" } else { "no cut was made" };
-                Reply::No(refused(format!("{refusal}{pairs}; {what}"), Some(next(&refusal, name))))
+                let what = match (&refusal, waiting.command) {
+                    (Refusal::Turning | Refusal::GivenUp, _) => "",
+                    (_, "swap-sides") => "; all pairs go on here",
+                    (_, "resume") => "; nothing was changed",
+                    _ => "; no cut was made",
+                };
+                Reply::No(refused(format!("{refusal}{pairs}{what}"), Some(next(&refusal, name))))
             }
         };
         self.reply(waiting.member, waiting.ask, reply);
@@ -57,7 +65,7 @@ fn done(command: &str, name: &str, cut: CutNumber) -> CommandReply {
         "pause" => {
             CommandReply::new(format!("all pairs of group {name} stop at cut {cut}; the copies keep it until resume"))
         }
-        "resume" => CommandReply::new(format!("all pairs of group {name} go on from cut {cut}")),
+        "resume" => CommandReply::new(format!("the pairs of group {name} that are written here go on from cut {cut}")),
         "swap-sides" => {
             let message = format!("the other site writes all pairs of group {name} now, from cut {cut} on");
             let next = "connect initiators to the exports there; this site keeps the copies".to_owned();
@@ -77,7 +85,10 @@ fn next(refusal: &Refusal, name: &str) -> String {
         Refusal::NotStill(_) | Refusal::NotCopied(_) => {
             format!("`farseal swap --group {name}` again, with less load or a faster link")
         }
-        Refusal::Turning => format!("`farseal resume --group {name}` has the pairs go on that are here still"),
+        Refusal::Turning => format!(
+            "`farseal status --site` shows how far it is; `farseal resume --group {name}` has the pairs go on that are here still"
+        ),
+        Refusal::NotKept => "mend the disk of the lead's state folder, then try again; its log says more".into(),
         Refusal::GivenUp | Refusal::Abandoned(_) | Refusal::TooMany | Refusal::Empty => {
             "`farseal status --site` shows the group".into()
         }

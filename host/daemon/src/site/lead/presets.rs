@@ -1,5 +1,8 @@
 //! Groups that pause and resume by themselves: the lead looks at the clock, asks the coordinator, and keeps durably
 //! whose pause it is.
+//!
+//! What an operator wants changes whose pause it is when it was done, not when it was asked for: what is refused changes
+//! nothing. What presets want is kept before it is asked for, and asked for until it is done, also after a restart.
 
 use farseal_core::group::{Command, Phase};
 use farseal_core::preset::{Act, By};
@@ -14,11 +17,17 @@ use crate::site::words::Reply;
 /// A wall clock may jump: it is looked at this often, whatever is due. What could not be done is tried again as often.
 const LOOK_AT_LEAST: Millis = Millis(2_000);
 
-/// What a group's presets want of its coordinator.
+/// What an operator says of a group's pause.
+#[derive(Clone, Debug)]
+pub(super) enum Word {
+    Pause { by: Option<String>, span: Option<Millis> },
+    Resume,
+}
+
+/// What a group's presets have asked of its coordinator.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    act: Option<Act>,
-    /// It was asked, and has not answered.
+    /// It has not answered.
     asked: Option<Ticket>,
     look_at: Instant,
 }
@@ -35,42 +44,45 @@ impl Lead {
         let due = self.groups.iter().filter(|(_, group)| group.due.look_at <= now.instant);
         let names: Vec<String> = due.map(|(name, _)| name.clone()).collect();
         for name in names {
-            self.look_at_presets(&name, now.wall);
+            let looked = self.look_at_presets(&name, now.wall);
             if let Some(group) = self.groups.get_mut(&name) {
-                let next = group.record.presets.due().map_or(LOOK_AT_LEAST, |due| Millis(due.since(now.wall).0.max(1)));
-                group.due.look_at = now.instant.plus(next.min(LOOK_AT_LEAST));
+                let next = group.record.presets.due().filter(|due| looked && *due > now.wall);
+                let next = next.map_or(LOOK_AT_LEAST, |due| due.since(now.wall).min(LOOK_AT_LEAST));
+                group.due.look_at = now.instant.plus(next);
             }
         }
     }
 
-    fn look_at_presets(&mut self, name: &str, wall: WallTime) {
-        let Some(group) = self.groups.get_mut(name) else { return };
+    /// Says whether this site writes the group.
+    fn look_at_presets(&mut self, name: &str, wall: WallTime) -> bool {
+        let now = self.clock.now();
+        let Some(group) = self.groups.get_mut(name) else { return false };
         if !group.writes.values().any(|writes| *writes) {
-            return;
+            return false;
         }
-        let phase = group.coordinator.status(self.clock.now()).phase;
-        let mut presets = group.record.presets.clone();
-        let act = presets.look(wall, phase != Phase::Running, preset::entropy());
-        // A pause that was kept and not carried out, because the node ended in between.
-        let kept = || presets.hold().is_some() && phase == Phase::Running;
-        group.due.act = act.or(group.due.act).or_else(|| kept().then_some(Act::Pause));
-        if presets != group.record.presets {
-            self.record(name, |record| record.presets = presets);
+        let phase = group.coordinator.status(now).phase;
+        let mut record = group.record.clone();
+        match record.presets.look(wall, phase != Phase::Running, preset::entropy()) {
+            Some(Act::Resume) => record.resume_due = true,
+            Some(Act::Pause) => record.resume_due = false,
+            None => {}
+        }
+        record.resume_due &= phase != Phase::Running || group.due.asked.is_some();
+        if record != group.record && !self.keep(name, record) {
+            return true;
         }
         self.ask_what_is_due(name, phase);
+        true
     }
 
     fn ask_what_is_due(&mut self, name: &str, phase: Phase) {
-        let Some(group) = self.groups.get_mut(name) else { return };
-        let command = match (group.due.act, phase) {
-            (Some(Act::Pause), Phase::Running) => Command::Pause,
-            (Some(Act::Resume), Phase::Paused { .. }) => Command::Resume,
-            // Done, or to be asked when the group has changed sides.
-            (Some(Act::Pause), Phase::Paused { .. }) | (Some(Act::Resume), Phase::Running) => {
-                group.due.act = None;
-                return;
-            }
-            (Some(_), Phase::Turning { .. }) | (None, _) => return,
+        let Some(group) = self.groups.get(name) else { return };
+        let held = group.record.presets.hold().is_some();
+        let command = match phase {
+            Phase::Running if held => Command::Pause,
+            Phase::Paused { .. } if group.record.resume_due => Command::Resume,
+            // As it should be, or to be asked when the group has changed sides.
+            Phase::Running | Phase::Paused { .. } | Phase::Turning { .. } => return,
         };
         if group.due.asked.is_some() {
             return;
@@ -94,50 +106,30 @@ impl Lead {
             return false;
         };
         group.due.asked = None;
-        match result {
-            Ok(_) => group.due.act = None,
-            Err(refusal) => {
-                tracing::warn!(group = name, %refusal, "what is due by the presets could not be done; it is tried again");
-            }
+        if let Err(refusal) = result {
+            tracing::warn!(group = name, %refusal, "what is due by the presets could not be done; it is tried again");
         }
         true
     }
 
-    /// An operator's word: whose pause it becomes, or that it ends. What presets wanted is over.
-    pub(super) fn word_on_pause(&mut self, name: &str, command: &GroupCommand) -> Result<(), ErrorReply> {
+    /// An operator's word has been carried out: whose pause it is from now on.
+    pub(super) fn word_on_pause(&mut self, name: &str, word: &Word) {
         let now = self.clock.now().wall;
-        let Some(group) = self.groups.get_mut(name) else { return Ok(()) };
-        let mut presets = group.record.presets.clone();
-        match command {
-            GroupCommand::Pause { by, span, .. } => {
+        let Some(group) = self.groups.get(name) else { return };
+        let mut record = super::GroupRecord { resume_due: false, ..group.record.clone() };
+        match word {
+            Word::Pause { by, span } => {
                 let by = by.as_deref().map(|by| farseal_plugin::escaped(by).to_string());
-                presets.pause(now, by, *span);
+                record.presets.pause(now, by, *span);
             }
-            GroupCommand::Resume => presets.resume(),
-            GroupCommand::Cut { .. }
-            | GroupCommand::SwapSides
-            | GroupCommand::AddPreset(_)
-            | GroupCommand::RemovePreset(_)
-            | GroupCommand::TakeOver
-            | GroupCommand::Forget { .. } => return Ok(()),
+            Word::Resume => record.presets.resume(),
         }
-        group.due.act = None;
-        self.keep_presets(name, presets)
+        self.keep(name, record);
     }
 
     pub(super) fn is_held_by_preset(&self, name: &str) -> bool {
         let hold = self.groups.get(name).and_then(|group| group.record.presets.hold());
         hold.is_some_and(|hold| matches!(hold.by, By::Preset(_)))
-    }
-
-    /// A pause that was refused is nobody's.
-    pub(super) fn not_paused(&mut self, name: &str) {
-        let Some(group) = self.groups.get(name) else { return };
-        let mut presets = group.record.presets.clone();
-        presets.resume();
-        if let Err(error) = self.keep_presets(name, presets) {
-            tracing::error!(group = name, error = error.message, "the presets cannot be kept");
-        }
     }
 
     pub(super) fn change_presets(
@@ -165,8 +157,10 @@ impl Lead {
             Ok(message) => message,
             Err(error) => return Some(error.reply()),
         };
-        if let Err(refusal) = self.keep_presets(name, presets) {
-            return Some(refusal);
+        let record = super::GroupRecord { presets, ..self.groups.get(name)?.record.clone() };
+        if !self.keep(name, record) {
+            let next = "mend the disk of the lead's state folder, then try again; its log says more".to_owned();
+            return Some(refused("the preset could not be kept: nothing was changed".into(), Some(next)));
         }
         if let Some(group) = self.groups.get_mut(name) {
             group.due.look_at = now.instant;
@@ -176,22 +170,16 @@ impl Lead {
     }
 
     /// Only what is kept counts.
-    fn keep_presets(&mut self, name: &str, presets: farseal_core::preset::Presets) -> Result<(), ErrorReply> {
-        let Some(group) = self.groups.get_mut(name) else { return Ok(()) };
-        let record = super::GroupRecord { presets, ..group.record.clone() };
-        if record == group.record {
-            return Ok(());
-        }
-        match self.store.put_group(name, &record) {
-            Ok(()) => {
-                group.record = record;
-                Ok(())
-            }
-            Err(error) => {
-                let next = "mend the disk of the lead's state folder, then try again".to_owned();
-                Err(refused(error.to_string(), Some(next)))
+    fn keep(&mut self, name: &str, record: super::GroupRecord) -> bool {
+        match (self.store.put_group(name, &record), self.groups.get_mut(name)) {
+            (Ok(()), Some(group)) => group.record = record,
+            (Ok(()), None) => {}
+            (Err(error), _) => {
+                tracing::error!(group = name, %error, "the site's control information could not be kept");
+                return false;
             }
         }
+        true
     }
 
     fn ticket(&mut self) -> Ticket {
