@@ -639,7 +639,9 @@ impl Lead {
             let lanes: BTreeSet<PairId> = group.coordinator.lanes().collect();
             let pair = |id: &PairId| {
                 let known = self.pairs.get(id)?;
-                let there = self.reached.contains_key(id);
+                // After a restart a copy is there when it is known what it holds.
+                let known = group.writes.get(id) == Some(&true) || group.common.knows(*id);
+                let there = self.reached.contains_key(id) && known;
                 Some(GroupPair { id: *id, name: known.name.clone(), node: known.node.clone(), there })
             };
             let writes = group.writes.values().any(|writes| *writes);

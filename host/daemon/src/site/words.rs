@@ -228,7 +228,7 @@ pub struct GroupPair {
     pub id: PairId,
     pub name: String,
     pub node: String,
-    /// Its node can be spoken to.
+    /// Its node can be spoken to, and has said how the pair is.
     pub there: bool,
 }
 
