@@ -1,13 +1,16 @@
 //! The remote site is taken over to: as copies of its nodes, while the true ones wait, and at the end for good.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::Value;
 
 use super::super::group_rig::{GROUP, cut_in, site_of, wait_for_site};
 use super::World;
-use crate::site::Site;
+use crate::site::{Site, wait_for};
+
+/// How long nodes that were restarted may take to say what they hold.
+const FOLLOW_MAX: Duration = Duration::from_secs(30);
 
 /// What is known of the moment at which the remote nodes ended.
 #[derive(Debug, Clone, Copy)]
@@ -162,14 +165,17 @@ impl World {
 }
 
 /// Says which cut is opened. After an interruption it may have been decided before, which a status that is a moment old
-/// does not show; by which cut is not said then.
+/// does not show; by which cut is not said then. Nor does it show that a node has restarted since: that is waited for.
 fn ask(lead: &Site, interrupted: bool) -> Result<Option<u64>> {
-    let decided = ["is under way", "initiators write here to"];
-    match lead.farseal(&["takeover", "--group", GROUP, "--yes"]) {
-        Ok(said) => cut_in(&said).map(Some),
-        Err(error) if interrupted && decided.iter().any(|words| error.to_string().contains(words)) => Ok(None),
+    let says = |error: &anyhow::Error, words: [&str; 2]| {
+        interrupted && words.iter().any(|words| error.to_string().contains(words))
+    };
+    wait_for("a takeover of all copies", FOLLOW_MAX, || match lead.farseal(&["takeover", "--group", GROUP, "--yes"]) {
+        Ok(said) => Ok(Some(Some(cut_in(&said)?))),
+        Err(error) if says(&error, ["is under way", "initiators write here to"]) => Ok(Some(None)),
+        Err(error) if says(&error, ["is not known yet", "cannot be reached"]) => Ok(None),
         Err(error) => Err(error),
-    }
+    })
 }
 
 fn all_there(site: &Value, count: usize) -> bool {
