@@ -640,8 +640,8 @@ impl Lead {
             let pair = |id: &PairId| {
                 let known = self.pairs.get(id)?;
                 // After a restart a copy is there when it is known what it holds.
-                let known = group.writes.get(id) == Some(&true) || group.common.knows(*id);
-                let there = self.reached.contains_key(id) && known;
+                let told = group.writes.get(id) == Some(&true) || group.common.knows(*id);
+                let there = self.reached.contains_key(id) && told;
                 Some(GroupPair { id: *id, name: known.name.clone(), node: known.node.clone(), there })
             };
             let writes = group.writes.values().any(|writes| *writes);
