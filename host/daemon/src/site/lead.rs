@@ -515,52 +515,25 @@ impl Lead {
     /// Says what stands against it; else it is answered, now or when it is done.
     fn command(&mut self, member: MemberId, ask: u64, group: &str, command: GroupCommand) -> Option<ErrorReply> {
         let name = command.name();
-        let wanted = match command {
+        let (wanted, word) = match command {
             GroupCommand::TakeOver => return self.take_over(member, ask, group),
             GroupCommand::Forget { pair } => return self.forget_pair(member, ask, group, &pair),
             GroupCommand::AddPreset(_) | GroupCommand::RemovePreset(_) => {
                 return self.change_presets(member, ask, group, command);
             }
-            GroupCommand::Cut { name } => Command::Cut { name },
-            GroupCommand::Pause { .. } | GroupCommand::Resume => {
-                return self.pause_or_resume(member, ask, group, &command);
+            GroupCommand::Cut { name } => (Command::Cut { name }, None),
+            GroupCommand::Pause { by, span, .. } => {
+                let word = Word::Pause { by, span };
+                if self.is_paused_by_preset(group) {
+                    self.take_pause_over(member, ask, group, &word);
+                    return None;
+                }
+                (Command::Pause, Some(word))
             }
-            GroupCommand::SwapSides => Command::Turn,
+            GroupCommand::Resume => (Command::Resume, Some(Word::Resume)),
+            GroupCommand::SwapSides => (Command::Turn, None),
         };
-        self.want(member, ask, group, wanted, (name, None))
-    }
-
-    fn pause_or_resume(
-        &mut self,
-        member: MemberId,
-        ask: u64,
-        name: &str,
-        command: &GroupCommand,
-    ) -> Option<ErrorReply> {
-        let now = self.clock.now();
-        let phase = self.groups.get(name)?.coordinator.status(now).phase;
-        // An operator may take a preset's pause over.
-        if let GroupCommand::Pause { by, span, .. } = command
-            && matches!(phase, Phase::Paused { .. })
-            && self.is_held_by_preset(name)
-        {
-            self.word_on_pause(name, &Word::Pause { by: by.clone(), span: *span });
-            let message =
-                format!("group {name} is paused already, by a preset; the preset does not end this pause any more");
-            self.reply(member, ask, Reply::Done(CommandReply::new(message)));
-            return None;
-        }
-        let (wanted, word) = match command {
-            GroupCommand::Pause { by, span, .. } => (Command::Pause, Word::Pause { by: by.clone(), span: *span }),
-            GroupCommand::Resume
-            | GroupCommand::Cut { .. }
-            | GroupCommand::SwapSides
-            | GroupCommand::AddPreset(_)
-            | GroupCommand::RemovePreset(_)
-            | GroupCommand::TakeOver
-            | GroupCommand::Forget { .. } => (Command::Resume, Word::Resume),
-        };
-        self.want(member, ask, name, wanted, (command.name(), Some(word)))
+        self.want(member, ask, group, wanted, (name, word))
     }
 
     /// Hands a command to the group's coordinator; it answers when it is done.
@@ -570,14 +543,14 @@ impl Lead {
         ask: u64,
         name: &str,
         command: Command,
-        (name_of, word): (&'static str, Option<Word>),
+        (command_name, word): (&'static str, Option<Word>),
     ) -> Option<ErrorReply> {
         let group = self.groups.get(name)?;
         if !group.writes.values().any(|writes| *writes) {
             let message = format!("this site keeps the copy of group {name}");
             return Some(refused(message, Some("run it at the site that writes".into())));
         }
-        let ticket = self.waits(Waiting { member, ask, group: name.to_owned(), command: name_of, word });
+        let ticket = self.waits(Waiting { member, ask, group: name.to_owned(), command: command_name, word });
         self.tell(name, Input::Wanted { ticket, command });
         None
     }

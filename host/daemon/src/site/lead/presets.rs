@@ -127,9 +127,18 @@ impl Lead {
         self.keep(name, record);
     }
 
-    pub(super) fn is_held_by_preset(&self, name: &str) -> bool {
-        let hold = self.groups.get(name).and_then(|group| group.record.presets.hold());
-        hold.is_some_and(|hold| matches!(hold.by, By::Preset(_)))
+    pub(super) fn is_paused_by_preset(&self, name: &str) -> bool {
+        let Some(group) = self.groups.get(name) else { return false };
+        let paused = matches!(group.coordinator.status(self.clock.now()).phase, Phase::Paused { .. });
+        paused && group.record.presets.hold().is_some_and(|hold| matches!(hold.by, By::Preset(_)))
+    }
+
+    /// A preset's pause becomes an operator's.
+    pub(super) fn take_pause_over(&mut self, member: MemberId, ask: u64, name: &str, word: &Word) {
+        self.word_on_pause(name, word);
+        let message =
+            format!("group {name} is paused already, by a preset; the preset does not end this pause any more");
+        self.reply(member, ask, Reply::Done(CommandReply::new(message)));
     }
 
     pub(super) fn change_presets(
