@@ -160,6 +160,8 @@ pub enum KeyRefusal {
     OtherRecipient,
     #[error("the capsule does not open, or its key is not the one described")]
     Unopenable,
+    #[error("the escrow site's receipt is missing or not that site's")]
+    NoReceipt,
 }
 
 /// Why bytes are not a frame.
@@ -334,7 +336,8 @@ impl Frame {
 }
 
 impl KeyRefusal {
-    const ALL: [Self; 5] = [Self::NoCapsule, Self::Forged, Self::Misplaced, Self::OtherRecipient, Self::Unopenable];
+    const ALL: [Self; 6] =
+        [Self::NoCapsule, Self::Forged, Self::Misplaced, Self::OtherRecipient, Self::Unopenable, Self::NoReceipt];
 
     fn code(self) -> u8 {
         match self {
@@ -343,6 +346,7 @@ impl KeyRefusal {
             Self::Misplaced => 3,
             Self::OtherRecipient => 4,
             Self::Unopenable => 5,
+            Self::NoReceipt => 6,
         }
     }
 }

@@ -183,6 +183,10 @@ pub const PAUSE_ROTATION_MAX: Millis = Millis(2_000);
 /// trip and a sync of the farthest site. WRITEs are answered meanwhile; a FLUSH waits no longer than for a slow disk.
 pub const KEY_DELIVERY_WAIT: Millis = Millis(500);
 
+/// How long a key may wait for the escrow site's receipt before that is an alarm: a deposit is a round trip on a heartbeat
+/// of a second unless set otherwise, and the keys after the first are deposited before they are asked for.
+pub const ESCROW_WAIT: Millis = Millis(5_000);
+
 /// Wait before a store that was full is tried again.
 pub const STORE_RETRY_INTERVAL: Millis = Millis(1_000);
 

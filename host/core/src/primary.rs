@@ -207,7 +207,7 @@ impl Primary {
     /// A machine over what a restart found. The caller has replayed the journal's records above `homed` to home, so
     /// that the data buffer is empty.
     pub fn new(now: Now, settings: Settings, recovered: Recovered) -> Self {
-        let rotation = Rotation::new(settings.key_limits, recovered.newest_epoch);
+        let rotation = Rotation::new(settings.key_limits, recovered.newest_epoch).with_escrow(settings.escrowed);
         let last = recovered.last;
         let copying = copy::Copying::new(&settings, recovered.owed, &recovered.unacked);
         let unacked = if copying.sends() { recovered.unacked } else { Vec::new() };
@@ -473,6 +473,7 @@ impl Primary {
                     self.outputs.push_back(Output::DiscardEpoch { epoch });
                 }
             }
+            Input::EpochEscrowed { epoch } => _ = self.rotation.escrowed(epoch),
             Input::EpochFailed { epoch } => {
                 if self.rotation.failed(now, epoch) {
                     self.alarm(now, Alarm::EpochNotPrepared(epoch));
@@ -501,6 +502,9 @@ impl Primary {
         self.run_shrink();
         self.plan_commits(now);
         // After the sealing that may have used a key up: no other event need follow that would ask.
+        if let Some(epoch) = self.rotation.escrow_late(now) {
+            self.alarm(now, Alarm::EscrowSilent(epoch));
+        }
         self.run_host_rotation(now);
         self.run_policy(now);
         self.retry_stalled(now);

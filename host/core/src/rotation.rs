@@ -3,14 +3,16 @@
 //! ```text
 //!              begin            prepared          slot due            acknowledged        its start
 //!   Idle ────────────▶ Preparing ──────▶ Waiting ─────────▶ Delivering ──────────▶ Armed ──────────▶ Idle, new key
-//!    ▲                                     │ pause only        │  ▲
-//!    │                                     └───▶ Draining ─────┼──┘ all acknowledged
+//!    ▲                    │                ▲ │ pause only        │  ▲
+//!    │                    │ with an escrow │ └───▶ Draining ─────┼──┘ all acknowledged
+//!    │                    └─▶ Escrowing ───┘ receipt             │
 //!    └── void: not acknowledged when the record before its start is due, refused, or a pause took too long
 //! ```
 //!
 //! The key record takes a sequence number of its own, and its signed descriptor names the first one that it seals. Both
 //! are part of the one order, so whichever way records travel, each falls in exactly one epoch. Everything slow is
-//! done before the key record is placed. A key seals nothing before the secondary holds it durably; if it does
+//! done before the key record is placed. In a pair with an escrow site no key is placed before that site's receipt is
+//! here: while it is silent the old key goes on, to its hard limit and no further. A key seals nothing before the secondary holds it durably; if it does
 //! not in time, a void record takes the last place before the start, and the old key goes on.
 //!
 //! Two exceptions seal from the next record on, without waiting: a node's first key after a start, and a key whose
@@ -22,8 +24,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    KEY_AGE_MAX, KEY_BYTES_MAX, KEY_DELIVERY_WAIT, KEY_LEAD_MAX, KEY_LEAD_MIN, PAUSE_ROTATION_MAX, POLICY_KEYS_MAX,
-    ROTATION_INTERVAL_MIN, STORE_RETRY_INTERVAL,
+    ESCROW_WAIT, KEY_AGE_MAX, KEY_BYTES_MAX, KEY_DELIVERY_WAIT, KEY_LEAD_MAX, KEY_LEAD_MIN, PAUSE_ROTATION_MAX,
+    POLICY_KEYS_MAX, ROTATION_INTERVAL_MIN, STORE_RETRY_INTERVAL,
 };
 use crate::units::{ByteLen, Epoch, Instant, Millis, Now, Sequence, WallTime};
 
@@ -58,6 +60,14 @@ pub enum State {
     Preparing {
         epoch: Epoch,
         how: How,
+    },
+    /// The escrow site has not said yet that it holds the key.
+    Escrowing {
+        epoch: Epoch,
+        how: How,
+        slot: Slot,
+        /// When that is worth an alarm; `None` once it was raised.
+        late_at: Option<Instant>,
     },
     /// The key waits for the slot that the disguise fixed.
     Waiting {
@@ -179,6 +189,8 @@ pub struct Rotation {
     /// Each void doubles the lead of the keys that follow, up to its limit: checking a key takes the secondary longer
     /// than storing a record, by a factor that stays what it is.
     lead_scale: u64,
+    /// No key is placed before the escrow site's receipt.
+    escrowed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -210,7 +222,14 @@ impl Rotation {
             last_begun: None,
             retry_at: None,
             lead_scale: 1,
+            escrowed: false,
         }
+    }
+
+    /// With an escrow site, whose receipt every key needs before it is placed, or without.
+    #[must_use]
+    pub fn with_escrow(self, escrowed: bool) -> Self {
+        Self { escrowed, ..self }
     }
 
     /// Starts to change the key. Says which epoch the driver must prepare. The first key comes `AtOnce` whatever was
@@ -244,14 +263,37 @@ impl Rotation {
     pub fn prepared(&mut self, epoch: Epoch, slot: Slot) -> bool {
         let State::Preparing { epoch: awaited, how } = self.state else { return false };
         if awaited == epoch {
+            let late_at = self.last_begun.map(|begun| begun.plus(ESCROW_WAIT));
+            self.state = if self.escrowed {
+                State::Escrowing { epoch, how, slot, late_at }
+            } else {
+                State::Waiting { epoch, how, slot }
+            };
+        }
+        awaited == epoch
+    }
+
+    /// The escrow site holds the key, durably: its receipt was checked. Says whether it was awaited.
+    pub fn escrowed(&mut self, epoch: Epoch) -> bool {
+        let State::Escrowing { epoch: awaited, how, slot, .. } = self.state else { return false };
+        if awaited == epoch {
             self.state = State::Waiting { epoch, how, slot };
         }
         awaited == epoch
     }
 
-    /// The driver could not prepare the key.
+    /// The key whose receipt has not come in [`ESCROW_WAIT`]; said once for each key.
+    pub fn escrow_late(&mut self, now: Now) -> Option<Epoch> {
+        let State::Escrowing { epoch, late_at, .. } = &mut self.state else { return None };
+        late_at.take_if(|at| now.instant >= *at).map(|_| *epoch)
+    }
+
+    /// The driver could not prepare the key, or the escrow site does not take it.
     pub fn failed(&mut self, now: Now, epoch: Epoch) -> bool {
-        let awaited = matches!(self.state, State::Preparing { epoch: awaited, .. } if awaited == epoch);
+        let awaited = matches!(
+            self.state,
+            State::Preparing { epoch: awaited, .. } | State::Escrowing { epoch: awaited, .. } if awaited == epoch
+        );
         if awaited {
             self.state = State::Idle;
             self.retry_at = Some(now.instant.plus(STORE_RETRY_INTERVAL));
@@ -265,7 +307,7 @@ impl Rotation {
         match &mut self.state {
             State::Idle if self.retry_at.is_some_and(|at| now.instant < at) => None,
             State::Idle => self.begin(now, How::AtOnce, false).ok(),
-            State::Preparing { how, .. } | State::Waiting { how, .. } => {
+            State::Preparing { how, .. } | State::Escrowing { how, .. } | State::Waiting { how, .. } => {
                 *how = How::AtOnce;
                 None
             }
@@ -328,6 +370,7 @@ impl Rotation {
             State::Armed { how: How::Pause, start, .. } if next.next() == start => Due::PauseCut,
             State::Idle
             | State::Preparing { .. }
+            | State::Escrowing { .. }
             | State::Waiting { .. }
             | State::Delivering { .. }
             | State::Armed { .. } => self.ordinary(now),
@@ -340,9 +383,11 @@ impl Rotation {
         let (epoch, how) = match self.state {
             State::Waiting { epoch, how, .. } => (epoch, how),
             State::Draining { epoch, .. } => (epoch, How::Pause),
-            State::Idle | State::Preparing { .. } | State::Delivering { .. } | State::Armed { .. } => {
-                return key.next();
-            }
+            State::Idle
+            | State::Preparing { .. }
+            | State::Escrowing { .. }
+            | State::Delivering { .. }
+            | State::Armed { .. } => return key.next(),
         };
         let lead = in_flight.saturating_add(KEY_LEAD_MIN).saturating_mul(self.lead_scale).min(KEY_LEAD_MAX);
         let (start, deadline) = match how {
@@ -454,6 +499,7 @@ impl Rotation {
     /// The times at which [`Rotation::due`] or [`Rotation::host_demands`] will say something else by the clock alone.
     pub fn timeouts(&self) -> impl Iterator<Item = (Instant, &'static str)> {
         let own = match &self.state {
+            State::Escrowing { late_at, .. } => late_at.map(|at| (at, "the escrow site's receipt is late")),
             State::Waiting { slot, .. } => Some((slot.at, "the key's slot")),
             State::Draining { deadline, .. } => Some((*deadline, "pause rotation takes too long")),
             State::Delivering { deadline, .. } => deadline.map(|at| (at, "the key's delivery takes too long")),
@@ -500,6 +546,7 @@ impl Rotation {
         match self.state {
             State::Idle => None,
             State::Preparing { epoch, .. }
+            | State::Escrowing { epoch, .. }
             | State::Waiting { epoch, .. }
             | State::Draining { epoch, .. }
             | State::Delivering { epoch, .. }
@@ -525,7 +572,9 @@ impl Rotation {
     /// At the hard limit nothing waits for an acknowledgement any more.
     fn hurry(&mut self, now: Now) {
         match &mut self.state {
-            State::Preparing { how, .. } | State::Waiting { how, .. } => *how = How::AtOnce,
+            State::Preparing { how, .. } | State::Escrowing { how, .. } | State::Waiting { how, .. } => {
+                *how = How::AtOnce;
+            }
             State::Draining { epoch, slot, .. } => {
                 self.state = State::Waiting { epoch: *epoch, how: How::AtOnce, slot: *slot };
             }

@@ -56,7 +56,7 @@ fn keys(config: &Config, name: &str) -> Result<(Vec<Key>, usize)> {
     let (mut keys, mut epochs) = (Vec::new(), 0);
     for path in files_below(&folder)? {
         let package = SealedEpoch::decode(&std::fs::read(&path)?)?;
-        let package = package.verify(&Expected { pair: pair.id.0, signer: &peer.card, newest: None })?;
+        let package = package.verify(&Expected { pair: pair.id.0, signer: &peer.card, newest: None, escrow: None })?;
         let key = keyring.unwrap(&package)?;
         keys.push(Zeroizing::new(*key.expose()));
         let terms = &package.descriptor().terms;

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::control::client::Client;
 
 mod branches;
+mod escrow;
 pub mod failure;
 mod flow;
 pub mod identity;
@@ -92,6 +93,9 @@ enum Command {
     /// What this site wrote and no history has: list, show, export, adopt, drop.
     #[command(subcommand)]
     Branches(branches::BranchesCommand),
+    /// The site that holds keys and no data: be one, name one, get keys back from one.
+    #[command(subcommand)]
+    Escrow(escrow::EscrowCommands),
     /// List, inspect, check and swap plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -151,6 +155,7 @@ fn perform<E: Into<Box<dyn std::error::Error>>>(
         Command::Seed(command) => seed::seed(&place, command),
         Command::Preset(command) => preset::preset(&place, command),
         Command::Branches(command) => branches::branches(&place, command),
+        Command::Escrow(command) => escrow::escrow(&place, command),
         Command::Plugin(command) => plugin::plugin(&place, command),
     };
     match done {

@@ -47,6 +47,8 @@ pub struct Config {
     pub nbd: Nbd,
     /// `[link]`.
     pub link: Link,
+    /// `[escrow]`: this node keeps keys for other sites, and no data.
+    pub escrow: Option<EscrowRole>,
     /// `[site]`.
     pub site: Site,
     /// `[metrics]`.
@@ -192,6 +194,37 @@ pub struct Peer {
     pub addresses: Vec<PeerAddress>,
     /// Its public keys.
     pub card: PeerCard,
+    /// Where it is an escrow: how often a cell goes to it, with something in it or nothing.
+    pub beat: Millis,
+}
+
+/// A node that keeps keys for the sites of its `[[peer]]` sections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EscrowRole {
+    /// Where sites connect.
+    pub listen: SocketAddr,
+}
+
+/// Who, besides the site that seals, holds a pair's keys (R25).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Holders {
+    /// The site that keeps the copy: it opens it without asking anyone.
+    #[default]
+    Secondary,
+    /// The escrow site alone: whoever takes the copy opens nothing.
+    Escrow,
+    /// Either can.
+    Both,
+}
+
+impl std::fmt::Display for Holders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Secondary => "secondary",
+            Self::Escrow => "escrow",
+            Self::Both => "both",
+        })
+    }
 }
 
 /// `HOST:PORT`; the host may be a name, an IPv4 address, or an IPv6 address in brackets.
@@ -244,6 +277,10 @@ pub struct Pair {
     pub volume_id: VolumeId,
     /// The `[[peer]]` with the other side.
     pub peer: String,
+    /// The `[[peer]]` that is the pair's escrow site.
+    pub escrow: Option<String>,
+    /// Who holds the keys. With an escrow site exactly where it is one of them. The same at both sites.
+    pub holders: Holders,
     /// Pairs of one group are cut, paused and taken over together.
     pub group: String,
     /// This side.

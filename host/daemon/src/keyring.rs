@@ -2,7 +2,8 @@
 //!
 //! On disk is only what a key record carries: the signed descriptor and the capsules. A key itself exists in
 //! zeroizing memory, unwrapped when the first record of its epoch is opened. The packages are kept beside the records
-//! that need them, because a journal is trimmed and a key record may be gone while its epoch still seals.
+//! that need them, because a journal is trimmed and a key record may be gone while its epoch still seals. Where the escrow site
+//! alone holds the keys, what it released for a recovery lies beside the packages, wrapped for this node.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use crate::keys::card::PeerCard;
 use crate::keys::descriptor::Terms;
 use crate::keys::identity::Identity;
 use crate::keys::package::{Expected, OpenEpochError, PackageError, RefusedEpoch, SealedEpoch, VerifiedEpoch};
+use crate::keys::release::{RefusedRelease, Release};
 use crate::store::StoreError;
 use crate::store::files;
 
@@ -31,7 +33,9 @@ pub struct Keyring {
     pair: PairId,
     identity: Arc<Identity>,
     signer: PeerCard,
+    escrow: Option<PeerCard>,
     packages: Mutex<BTreeMap<Epoch, Arc<VerifiedEpoch>>>,
+    released: Mutex<BTreeMap<Epoch, Arc<Release>>>,
 }
 
 /// Why a package cannot be had.
@@ -43,6 +47,10 @@ pub enum KeyringError {
     Unreadable { path: PathBuf, error: PackageError },
     #[error("{path}: {error}")]
     Refused { path: PathBuf, error: RefusedEpoch },
+    #[error("epoch {0} was released, and its package is not here")]
+    NoPackage(Epoch),
+    #[error(transparent)]
+    Release(#[from] RefusedRelease),
 }
 
 /// Why blocks do not open.
@@ -74,15 +82,43 @@ impl Keyring {
     ) -> Result<Self, KeyringError> {
         files::create_private_dir(directory)?;
         let mut packages = BTreeMap::new();
-        for path in package_files(directory)? {
+        for path in files_named(directory, "epoch")? {
             let Some(bytes) = files::read_if_there(&path, PACKAGE_BYTES_MAX)? else { continue };
             let package = SealedEpoch::decode(&bytes)
                 .map_err(|error| KeyringError::Unreadable { path: path.clone(), error })?
-                .verify(&Expected { pair: pair.0, signer: &signer, newest: None })
+                .verify(&Expected { pair: pair.0, signer: &signer, newest: None, escrow: None })
                 .map_err(|error| KeyringError::Refused { path: path.clone(), error })?;
             packages.insert(Epoch(package.descriptor().terms.epoch), Arc::new(package));
         }
-        Ok(Self { directory: directory.to_owned(), pair, identity, signer, packages: Mutex::new(packages) })
+        let mut released = BTreeMap::new();
+        for path in files_named(directory, "release")? {
+            let Some(bytes) = files::read_if_there(&path, PACKAGE_BYTES_MAX)? else { continue };
+            match Release::decode(&bytes) {
+                Ok(release) => _ = released.insert(Epoch(release.scope.epoch), Arc::new(release)),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), "a released key cannot be read ({error}): fetch it again");
+                }
+            }
+        }
+        let (packages, released) = (Mutex::new(packages), Mutex::new(released));
+        let directory = directory.to_owned();
+        Ok(Self { directory, pair, identity, signer, escrow: None, packages, released })
+    }
+
+    /// With the pair's escrow site: every new package must have its receipt.
+    #[must_use]
+    pub fn with_escrow(self, escrow: Option<PeerCard>) -> Self {
+        Self { escrow, ..self }
+    }
+
+    /// The pair's escrow site.
+    pub fn escrow(&self) -> Option<&PeerCard> {
+        self.escrow.as_ref()
+    }
+
+    /// The site that made the packages.
+    pub fn signer(&self) -> &PeerCard {
+        &self.signer
     }
 
     /// Keeps a package, durably.
@@ -103,18 +139,61 @@ impl Keyring {
 
     /// Checks a package that came from the peer, or that this node just made.
     pub fn verify(&self, package: SealedEpoch, newest: Option<Epoch>) -> Result<VerifiedEpoch, RefusedEpoch> {
-        package.verify(&Expected { pair: self.pair.0, signer: &self.signer, newest: newest.map(|epoch| epoch.0) })
+        let (newest, escrow) = (newest.map(|epoch| epoch.0), self.escrow.as_ref());
+        package.verify(&Expected { pair: self.pair.0, signer: &self.signer, newest, escrow })
     }
 
-    /// Unwraps a package's key for this node.
+    /// Unwraps a package's key for this node: from its own capsule, or from what the escrow site released.
     pub fn unwrap(&self, package: &VerifiedEpoch) -> Result<EpochKey, OpenEpochError> {
-        package.open(&self.identity)
+        let refused = match package.open(&self.identity) {
+            Err(refused @ OpenEpochError::OtherRecipient { .. }) => refused,
+            opened => return opened,
+        };
+        let epoch = package.descriptor().terms.epoch;
+        let released = self.released().get(&Epoch(epoch)).cloned();
+        match (released, &self.escrow) {
+            (Some(release), Some(escrow)) => open_release(&release, package, &self.identity, escrow)
+                .map_err(|source| OpenEpochError::Released { epoch, source }),
+            (Some(_) | None, _) if package.receipt().is_some() => Err(OpenEpochError::WithEscrow { epoch }),
+            _ => Err(refused),
+        }
     }
 
-    /// Unwraps every package's key, or says which this node cannot have.
+    /// Unwraps every package's key, or says which this node cannot have. A key that only the escrow site holds is not looked
+    /// at: its receipt was checked when it came.
     pub fn unwrap_all(&self) -> Result<(), (Epoch, OpenEpochError)> {
-        let packages: Vec<_> = self.packages().iter().map(|(epoch, package)| (*epoch, Arc::clone(package))).collect();
-        packages.iter().try_for_each(|(epoch, package)| self.unwrap(package).map(drop).map_err(|error| (*epoch, error)))
+        for (epoch, package) in self.all() {
+            match self.unwrap(&package) {
+                Ok(_) | Err(OpenEpochError::WithEscrow { .. }) => {}
+                Err(error) => return Err((epoch, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Epochs whose key only the escrow site has.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Epoch> {
+        let (own, released) = (self.identity.card().fingerprint(), self.released());
+        let missing = |epoch: &Epoch, package: &VerifiedEpoch| {
+            package.receipt().is_some() && package.capsule_for(own).is_none() && !released.contains_key(epoch)
+        };
+        self.packages().iter().filter(|(epoch, package)| missing(epoch, package)).map(|(epoch, _)| *epoch).collect()
+    }
+
+    /// Keeps a key that the escrow site released for this node, durably, if it is the one that the epoch's package names.
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    pub fn keep_release(&self, release: Release) -> Result<(), KeyringError> {
+        let epoch = Epoch(release.scope.epoch);
+        let package = self.package(epoch).ok_or(KeyringError::NoPackage(epoch))?;
+        if let Some(escrow) = &self.escrow {
+            open_release(&release, &package, &self.identity, escrow)?;
+        }
+        files::write_atomically(&self.path(epoch).with_extension("release"), &release.encode())?;
+        self.released().insert(epoch, Arc::new(release));
+        Ok(())
     }
 
     /// The ledger that the packages describe, for opening the journal after a restart.
@@ -149,7 +228,17 @@ impl Keyring {
         self.packages().get(&epoch).map(|package| package.descriptor().terms.clone())
     }
 
-    fn package(&self, epoch: Epoch) -> Option<Arc<VerifiedEpoch>> {
+    /// Every package, oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Epoch, Arc<VerifiedEpoch>)> {
+        self.packages().iter().map(|(epoch, package)| (*epoch, Arc::clone(package))).collect()
+    }
+
+    fn released(&self) -> std::sync::MutexGuard<'_, BTreeMap<Epoch, Arc<Release>>> {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn package(&self, epoch: Epoch) -> Option<Arc<VerifiedEpoch>> {
         self.packages().get(&epoch).cloned()
     }
 
@@ -162,15 +251,25 @@ impl Keyring {
     }
 }
 
+fn open_release(
+    release: &Release,
+    package: &VerifiedEpoch,
+    identity: &Identity,
+    escrow: &PeerCard,
+) -> Result<EpochKey, RefusedRelease> {
+    let descriptor = package.descriptor();
+    release.open(identity, escrow, (&descriptor.terms.scope(), &descriptor.key_check))
+}
+
 /// A file that holds more is no package.
 const PACKAGE_BYTES_MAX: u64 = 64 << 10;
 
-fn package_files(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+fn files_named(directory: &Path, wanted: &str) -> Result<Vec<PathBuf>, StoreError> {
     let failed = |source| StoreError::io(directory, "list the epochs", source);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "epoch") {
+        if path.extension().is_some_and(|extension| extension == wanted) {
             found.push(path);
         }
     }

@@ -4,6 +4,8 @@
 //! identity    ECDSA P-256 signs descriptors and is the TLS key; a KEM key pair receives epoch keys
 //! capsule     one epoch key for one recipient (HPKE)
 //! descriptor  what an epoch is, signed; with its capsules it is the package that a key record carries
+//! deposit     an epoch key for the escrow site, and that site's receipt
+//! release     the same key, wrapped anew by the escrow site for a recovery
 //! seal_file   secrets at rest: passphrase file, or systemd credentials
 //! tls         the link between sites, each end pinned to the other's key
 //! memory      core dumps and swap
@@ -11,11 +13,13 @@
 
 pub mod capsule;
 pub mod card;
+pub mod deposit;
 pub mod descriptor;
 pub mod fingerprint;
 pub mod identity;
 pub mod memory;
 pub mod package;
+pub mod release;
 pub mod seal_file;
 pub mod tls;
 

@@ -35,6 +35,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::keyring::Keyring;
 use crate::keys::card::PeerCard;
+use crate::keys::deposit::Receipt;
 use crate::keys::descriptor::Role;
 use crate::keys::identity::Identity;
 use crate::link::dial::Send;
@@ -47,6 +48,7 @@ use crate::store::journal::{Journal, JournalReader};
 
 pub mod buffer;
 pub mod commit;
+pub mod deposits;
 pub mod destage;
 pub mod intake;
 pub mod keywork;
@@ -141,6 +143,11 @@ pub enum Event {
         generation: Generation,
     },
     EpochPrepared(keywork::Prepared),
+    /// The escrow site holds the key.
+    EpochEscrowed {
+        epoch: Epoch,
+        receipt: Receipt,
+    },
     EpochFailed {
         epoch: Epoch,
     },
@@ -230,7 +237,7 @@ pub struct Parts {
     pub clock: Clock,
     pub incarnation: Incarnation,
     pub identity: Arc<Identity>,
-    /// Who can open each epoch: this node, and the secondary where there is one.
+    /// Who can open each epoch: this node, and the secondary unless the escrow site alone can.
     pub recipients: Vec<(Role, PeerCard)>,
     /// Called when the secondary writes in this lane's place; the lane does nothing more.
     pub handed_over: Arc<dyn Fn(HandOver) + std::marker::Send + Sync>,
@@ -588,6 +595,10 @@ impl Runner {
                 self.committer.prepared(prepared);
                 inputs.push(Input::EpochPrepared { epoch, slot });
             }
+            Event::EpochEscrowed { epoch, receipt } => {
+                self.committer.escrowed(epoch, receipt);
+                inputs.push(Input::EpochEscrowed { epoch });
+            }
             Event::EpochFailed { epoch } => inputs.push(Input::EpochFailed { epoch }),
             Event::PolicyDecided(decisions) => inputs.push(Input::PolicyDecided { decisions }),
             Event::Differs(differs) => inputs.push(Input::Differs { differs }),
@@ -709,6 +720,7 @@ impl Runner {
             | Event::KeyRefused { .. }
             | Event::Fenced { .. }
             | Event::EpochPrepared(_)
+            | Event::EpochEscrowed { .. }
             | Event::EpochFailed { .. }
             | Event::PolicyDecided(_)
             | Event::OpenCut { .. }

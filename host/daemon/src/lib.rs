@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod escrow;
 pub mod keyring;
 pub mod keys;
 pub mod lane;

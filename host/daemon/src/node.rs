@@ -2,6 +2,7 @@
 //!
 //! Each pair has its folder below the state folder: `pairs/<name>/`; what lies there says [`crate::role`].
 
+use std::collections::BTreeMap;
 use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,8 @@ use crate::clock::Clock;
 use crate::config::{Config, NbdListen, NbdTls, NbdTlsFiles, PairSide, Volume as VolumeConfig};
 use crate::control::operator::Operator;
 use crate::control::server as control;
+use crate::escrow::client::EscrowLine;
+use crate::escrow::desk::Desk;
 use crate::keys::identity::Identity;
 use crate::link::listen;
 use crate::nbd::pool::Pool;
@@ -32,6 +35,7 @@ use crate::store::files::{self, DirLock};
 use crate::store::home::RawHome;
 
 pub mod branch;
+pub mod escrow;
 pub mod flow;
 pub mod makings;
 pub mod operate;
@@ -64,6 +68,8 @@ pub struct Shared {
     pub started: Instant,
     pub ready: AtomicBool,
     pub site: Arc<Site>,
+    /// The lines to the escrow sites of pairs, by the names of their peers.
+    pub escrows: BTreeMap<String, Arc<EscrowLine>>,
     /// A copy here holds other cuts of its group than before.
     pub cuts_changed: Arc<Notify>,
 }
@@ -75,6 +81,8 @@ pub struct Node {
     pairs: Vec<Arc<PairNode>>,
     nbd: Mutex<Option<Server>>,
     link: Arc<listen::Counters>,
+    /// What this node answers as an escrow site.
+    desk: Option<Arc<Desk>>,
     _lock: DirLock,
 }
 
@@ -96,6 +104,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let node = Arc::new(tokio::task::spawn_blocking(move || Node::start(config)).await??);
     let lead = node.join_site().await?;
     node.listen_link().await?;
+    node.listen_escrow().await?;
     for pair in &node.pairs {
         tokio::spawn(Arc::clone(pair).follow_presets());
     }
@@ -150,14 +159,17 @@ impl Node {
         getrandom::fill(&mut incarnation).map_err(|error| anyhow::anyhow!("the random source failed: {error}"))?;
         let clock = Clock::start();
         let exports = Registry::default();
+        let stop = watch::Sender::new(false);
+        let desk = escrow::desk(&config, &identity)?;
         let shared = Arc::new(Shared {
+            escrows: escrow::lines(&config, &identity, &stop)?,
             clock,
             identity,
             incarnation: Incarnation(incarnation),
             plugins: PluginHost::new(host_options(cache, mac_key))?,
             parted: PartedVolumes::open(&config, &exports)?,
             exports,
-            stop: watch::Sender::new(false),
+            stop,
             runtime: tokio::runtime::Handle::current(),
             started: clock.now().instant,
             ready: AtomicBool::new(false),
@@ -173,7 +185,7 @@ impl Node {
             shared.export_unpaired(volume)?;
         }
         let link = Arc::new(listen::Counters::default());
-        Ok(Self { shared, pairs, nbd: Mutex::new(None), link, _lock: lock })
+        Ok(Self { shared, pairs, nbd: Mutex::new(None), link, desk, _lock: lock })
     }
 
     fn start_nbd(&self) -> anyhow::Result<()> {

@@ -140,6 +140,7 @@ impl std::fmt::Debug for Parts {
 pub struct Replica {
     pub inbox: Sender<Event>,
     pub reader: LogReader,
+    pub keyring: Arc<Keyring>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -174,7 +175,7 @@ impl Replica {
         let (inbox, events) = channel();
         let name = format!("replica-{}", parts.name);
         let runner = Runner::recover(parts, inbox.clone())?;
-        let reader = runner.log.reader();
+        let (reader, keyring) = (runner.log.reader(), Arc::clone(&runner.keyring));
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || {
@@ -184,7 +185,7 @@ impl Replica {
                 compaction.end();
             })
             .map_err(|source| StoreError::io(std::path::Path::new("."), "start the replica's thread", source))?;
-        Ok(Self { inbox, reader, thread: Mutex::new(Some(thread)) })
+        Ok(Self { inbox, reader, keyring, thread: Mutex::new(Some(thread)) })
     }
 
     pub fn stop(&self) {

@@ -76,6 +76,7 @@ impl Operator for Fake {
                 | PairCommand::CopyAll
                 | PairCommand::Verify(_)
                 | PairCommand::Seed(_)
+                | PairCommand::Escrow(_)
                 | PairCommand::Swap(_) => Ok(CommandReply::new(command.name())),
             }
         })
@@ -88,6 +89,14 @@ impl Operator for Fake {
 
     fn site(&self) -> BoxFuture<'_, Result<SiteView, CommandError>> {
         Box::pin(async { Err(CommandError::Failed { reason: "there is no lead".into(), next: None }) })
+    }
+
+    fn escrow(&self) -> Result<EscrowView, CommandError> {
+        Err(CommandError::Refused { reason: "this node is no escrow site".into(), next: None })
+    }
+
+    fn escrow_answer(&self, answer: EscrowAnswer) -> Result<CommandReply, CommandError> {
+        Ok(CommandReply::new(format!("{}: {}", answer.request, answer.approve)))
     }
 
     fn plugins(&self) -> Vec<PluginStatus> {
@@ -141,6 +150,7 @@ fn pair() -> PairStatus {
         last_error: Some(LastError { at: WallTime(1_699_999_988_000), message: "the link is lost".into(), next: None }),
         history: None,
         verify: None,
+        escrow: None,
         seed: None,
     }
 }

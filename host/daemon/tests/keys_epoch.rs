@@ -21,14 +21,14 @@ use support::{PAIR, escrow, primary, secondary, stranger, terms};
 
 /// Decodes and verifies as the secondary of the pair would.
 fn receive(bytes: &[u8], newest: Option<u64>) -> Result<farseal::keys::package::VerifiedEpoch, String> {
-    let expected = Expected { pair: PAIR, signer: primary().card(), newest };
+    let expected = Expected { pair: PAIR, signer: primary().card(), newest, escrow: None };
     let read = SealedEpoch::decode(bytes).map_err(|error| error.to_string())?;
     read.verify(&expected).map_err(|error| error.to_string())
 }
 
 fn two_recipients(key: &EpochKey) -> SealedEpoch {
-    let recipients = [(Role::Secondary, secondary().card()), (Role::Escrow, escrow().card())];
-    SealedEpoch::seal(terms(), key, primary(), &recipients).unwrap()
+    let recipients = [(Role::Secondary, secondary().card()), (Role::Own, escrow().card())];
+    SealedEpoch::seal(terms(), key, primary(), &recipients, None).unwrap()
 }
 
 #[test]
@@ -48,10 +48,10 @@ fn either_mechanism_carries_a_key() {
     let key = EpochKey::generate(b"test").unwrap();
     for node in [secondary(), stranger()] {
         let capsule = Capsule::seal(&node.card().kem, b"core", &key).unwrap();
-        assert_eq!(capsule.as_bytes().len(), node.kem().kem().capsule_len());
-        assert!(capsule.open(node.kem(), b"core").unwrap() == key);
-        assert_eq!(capsule.open(node.kem(), b"other core").unwrap_err(), CapsuleError::NotAuthentic);
-        assert_eq!(capsule.open(escrow().kem(), b"core").is_err(), node.card() != escrow().card());
+        assert_eq!(capsule.as_bytes().len(), node.kem().unwrap().kem().capsule_len());
+        assert!(capsule.open(node.kem().unwrap(), b"core").unwrap() == key);
+        assert_eq!(capsule.open(node.kem().unwrap(), b"other core").unwrap_err(), CapsuleError::NotAuthentic);
+        assert_eq!(capsule.open(escrow().kem().unwrap(), b"core").is_err(), node.card() != escrow().card());
     }
     assert_eq!(KemId::DhP256.capsule_len(), 2 + 65 + 48);
     assert_eq!(KemId::MlKem768P256.capsule_len(), 2 + 1153 + 48);
@@ -61,8 +61,8 @@ fn either_mechanism_carries_a_key() {
 fn a_forged_package_is_refused() {
     let key = EpochKey::generate(b"test").unwrap();
     let recipients = [(Role::Secondary, secondary().card())];
-    let forged = SealedEpoch::seal(terms(), &key, stranger(), &recipients).unwrap();
-    let expected = Expected { pair: PAIR, signer: primary().card(), newest: None };
+    let forged = SealedEpoch::seal(terms(), &key, stranger(), &recipients, None).unwrap();
+    let expected = Expected { pair: PAIR, signer: primary().card(), newest: None, escrow: None };
     let refused = forged.verify(&expected).unwrap_err();
     assert!(matches!(refused, RefusedEpoch::Forged { epoch: 5, .. }), "{refused}");
 }
@@ -70,7 +70,7 @@ fn a_forged_package_is_refused() {
 #[test]
 fn a_package_of_another_pair_is_refused() {
     let key = EpochKey::generate(b"test").unwrap();
-    let expected = Expected { pair: [0xEE; 16], signer: primary().card(), newest: None };
+    let expected = Expected { pair: [0xEE; 16], signer: primary().card(), newest: None, escrow: None };
     assert_eq!(two_recipients(&key).verify(&expected).unwrap_err(), RefusedEpoch::OtherPair { epoch: 5 });
 }
 
@@ -78,7 +78,7 @@ fn a_package_of_another_pair_is_refused() {
 fn a_replayed_package_is_refused() {
     let key = EpochKey::generate(b"test").unwrap();
     for newest in [5, 6, u64::MAX] {
-        let expected = Expected { pair: PAIR, signer: primary().card(), newest: Some(newest) };
+        let expected = Expected { pair: PAIR, signer: primary().card(), newest: Some(newest), escrow: None };
         let refused = two_recipients(&key).verify(&expected).unwrap_err();
         assert_eq!(refused, RefusedEpoch::Replayed { epoch: 5, newest });
     }
@@ -107,7 +107,7 @@ fn swapped_capsules_are_refused() {
     let mut swapped = bytes.clone();
     let start = bytes.len() - 2 * capsule;
     swapped[start..].rotate_left(capsule);
-    let expected = Expected { pair: PAIR, signer: primary().card(), newest: None };
+    let expected = Expected { pair: PAIR, signer: primary().card(), newest: None, escrow: None };
     let refused = SealedEpoch::decode(&swapped).unwrap().verify(&expected).unwrap_err();
     assert_eq!(refused, RefusedEpoch::CapsuleChanged { epoch: 5, role: Role::Secondary });
 }
@@ -163,13 +163,13 @@ fn the_largest_package_with_two_hybrid_recipients_fits_its_carrier() {
         .collect();
     let mut terms = terms();
     terms.stacks = StackList::new(&stacks).unwrap();
-    let recipients = [(Role::Secondary, secondary().card()), (Role::Escrow, escrow().card())];
-    let most = SealedEpoch::seal(terms.clone(), &key, primary(), &recipients).unwrap().encode().len();
+    let recipients = [(Role::Secondary, secondary().card()), (Role::Own, escrow().card())];
+    let most = SealedEpoch::seal(terms.clone(), &key, primary(), &recipients, None).unwrap().encode().len();
     assert_eq!(most, 2 + 176 + 16 * (1 + 2 * 34) + 2 * 33 + 2 * 32 + 64 + 2 * 1203);
     assert!(most <= CARRIER_LEN, "{most}");
 
     let more = [recipients[0], recipients[1], (Role::Own, primary().card())];
-    let refused = SealedEpoch::seal(terms, &key, primary(), &more).unwrap_err();
+    let refused = SealedEpoch::seal(terms, &key, primary(), &more, None).unwrap_err();
     assert!(matches!(refused, SealEpochError::TooLong { .. }), "{refused}");
 }
 
@@ -184,14 +184,14 @@ fn unsound_terms_are_refused_when_made() {
     for (terms, recipients, field) in
         [(zero, &one[..], "epoch"), (late, &one[..], "start_seq"), (terms(), &[][..], "recipients")]
     {
-        let refused = SealedEpoch::seal(terms, &key, primary(), recipients).unwrap_err();
+        let refused = SealedEpoch::seal(terms, &key, primary(), recipients, None).unwrap_err();
         assert!(
             matches!(&refused, SealEpochError::Terms(DescriptorError::Field { field: found, .. }) if *found == field),
             "{refused}"
         );
     }
     let twice = [one[0], one[0]];
-    let refused = SealedEpoch::seal(terms(), &key, primary(), &twice).unwrap_err();
+    let refused = SealedEpoch::seal(terms(), &key, primary(), &twice, None).unwrap_err();
     assert!(matches!(refused, SealEpochError::Terms(DescriptorError::RecipientTwice { .. })), "{refused}");
 }
 

@@ -39,6 +39,7 @@ enum Asked {
     PersistOwed(u64),
     ReadForCopy(Extent),
     PrepareEpoch(Epoch),
+    Receipt(Epoch),
     Policy,
 }
 
@@ -78,6 +79,7 @@ impl Site {
             mode: [Mode::Async, Mode::SyncFlush, Mode::Sync][usize::from(script.below(3))],
             paired: true,
             key_limits: KeyLimits { interval_min: Millis(100), age_max: KEY_AGE_MAX, bytes_max: KEY_BYTES_MAX },
+            escrowed: script.below(2) == 0,
             rotate_how: if script.below(2) == 0 { How::InBand } else { How::Pause },
             journal_bytes_max: ByteLen(if script.below(2) == 0 { 100_000 } else { 1 << 30 }),
             unordered: None,
@@ -213,8 +215,11 @@ impl Site {
             Asked::PrepareEpoch(epoch) if fails => Input::EpochFailed { epoch },
             Asked::PrepareEpoch(epoch) => {
                 let slot = Slot { at: Instant(self.now + u64::from(script.byte())), blocks: 1 };
+                self.asked.push(Asked::Receipt(epoch));
                 Input::EpochPrepared { epoch, slot }
             }
+            Asked::Receipt(epoch) if fails => Input::EpochFailed { epoch },
+            Asked::Receipt(epoch) => Input::EpochEscrowed { epoch },
             Asked::Policy => {
                 let action = match script.below(6) {
                     0 => Action::Rotate(None),

@@ -28,6 +28,8 @@ pub enum Fault {
     SmallJournal,
     EpochFails,
     EpochSlow,
+    EscrowSilent,
+    EscrowRefuses,
     KeyRefused,
     KeySlow,
     CopyReadFails,
@@ -40,7 +42,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::CrashPrimary,
         Self::CrashSecondary,
         Self::CrashBoth,
@@ -61,6 +63,8 @@ impl Fault {
         Self::SmallJournal,
         Self::EpochFails,
         Self::EpochSlow,
+        Self::EscrowSilent,
+        Self::EscrowRefuses,
         Self::KeyRefused,
         Self::KeySlow,
         Self::CopyReadFails,

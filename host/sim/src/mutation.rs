@@ -11,6 +11,8 @@ pub enum Mutation {
     UnsyncedSent,
     /// After a restart the old key seals on, in the same incarnation.
     EpochReused,
+    /// A key goes into the order without the escrow site's receipt.
+    ReceiptNotAwaited,
     /// After a restart the dirty map is taken for empty.
     DirtyBitsForgotten,
     /// After a restart nobody knows what was given up: the secondary is believed wherever it says that it is.

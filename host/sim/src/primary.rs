@@ -1,6 +1,6 @@
 //! The primary's driver: carries out what the machine says on disks that forget, and rebuilds it after a crash.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use farseal_core::chain::{Chain, Digest};
@@ -36,14 +36,37 @@ use crate::world::{Event, Outcome, PAIR, VOLUME, World, block_bytes};
 #[derive(Clone, Debug)]
 pub enum PrimaryEvent {
     Appended,
-    Synced { mark: Mark, through: Sequence },
-    SyncFailed { mark: Mark, through: Sequence },
-    Destaged { through: Sequence },
-    HomeSynced { mark: BTreeMap<Lba, usize>, through: Sequence },
+    Synced {
+        mark: Mark,
+        through: Sequence,
+    },
+    SyncFailed {
+        mark: Mark,
+        through: Sequence,
+    },
+    Destaged {
+        through: Sequence,
+    },
+    HomeSynced {
+        mark: BTreeMap<Lba, usize>,
+        through: Sequence,
+    },
     MapDone,
-    EpochReady { epoch: Epoch },
+    EpochReady {
+        epoch: Epoch,
+    },
+    /// The escrow site holds the key, durably.
+    Escrowed {
+        epoch: Epoch,
+    },
+    EscrowRefused {
+        epoch: Epoch,
+    },
     PolicyDecides,
-    CopyRead { extent: Extent, stamps: Vec<Stamp> },
+    CopyRead {
+        extent: Extent,
+        stamps: Vec<Stamp>,
+    },
     HandOverKept,
 }
 
@@ -103,6 +126,8 @@ pub struct PrimarySite {
     pub tick_at: Option<Instant>,
     /// A disk failed for good: only a restart helps.
     pub broken: bool,
+    /// Keys that the escrow site has, as this life has heard.
+    pub receipts: BTreeSet<Epoch>,
     // Durable.
     pub tape: Tape,
     pub home: Home,
@@ -157,6 +182,7 @@ impl PrimarySite {
             mode: [Mode::Async, Mode::SyncFlush, Mode::Sync][to_usize(dice.below(3))],
             paired: true,
             key_limits: KeyLimits { interval_min: Millis(dice.between(100, 2_000)), age_max, bytes_max },
+            escrowed: dice.chance(250),
             rotate_how: if dice.chance(500) { How::InBand } else { How::Pause },
             journal_bytes_max: if small_journal { ByteLen(dice.between(300_000, 800_000)) } else { JOURNAL_BYTES_MAX },
             unordered: None,
@@ -176,6 +202,7 @@ impl PrimarySite {
             incarnation: 0,
             tick_at: None,
             broken: false,
+            receipts: BTreeSet::new(),
             tape: Tape::default(),
             home: Home::new(to_usize(settings.blocks.0)),
             homed: Sequence::NONE,
@@ -380,6 +407,7 @@ impl World {
         site.waiting.clear();
         site.sent.clear();
         site.tick_at = None;
+        site.receipts.clear();
         site.carrier = None;
         let limits = site.chosen.limits.unwrap_or(site.settings.flow.limits);
         site.throttled = Throttled::default();
@@ -737,6 +765,7 @@ impl World {
                     Alarm::SecondaryFull => self.stats.see(Sometimes::SecondaryFull),
                     Alarm::EpochVoid(_) => self.stats.see(Sometimes::RotationVoided),
                     Alarm::KeyRefused { .. } => self.stats.see(Sometimes::KeyRefused),
+                    Alarm::EscrowSilent(_) => self.stats.see(Sometimes::EscrowLate),
                     Alarm::HardLimit => self.stats.see(Sometimes::HeldAtHardLimit),
                     Alarm::Behind => self.stats.see(Sometimes::JournalOverflow),
                     Alarm::JournalFailed | Alarm::Home(StoreFault::Failed) => self.primary.broken = true,
@@ -819,6 +848,12 @@ impl World {
                 self.tell_primary(Input::HandOverPersisted)
             }
             PrimaryEvent::EpochReady { epoch } => self.epoch_ready(epoch),
+            PrimaryEvent::Escrowed { epoch } => {
+                self.primary.receipts.insert(epoch);
+                self.stats.see(Sometimes::KeyEscrowed);
+                self.tell_primary(Input::EpochEscrowed { epoch })
+            }
+            PrimaryEvent::EscrowRefused { epoch } => self.tell_primary(Input::EpochFailed { epoch }),
             PrimaryEvent::PolicyDecides => {
                 let decisions = self.decide();
                 self.tell_primary(Input::PolicyDecided { decisions })
@@ -858,7 +893,25 @@ impl World {
         self.primary.keys.insert(epoch, key);
         let at = self.clock().instant.plus(Millis(self.dice_life.below(200)));
         let blocks = u32::try_from(self.dice_life.between(1, 4)).unwrap_or(1).min(RECORD_BLOCKS_MAX);
-        self.tell_primary(Input::EpochPrepared { epoch, slot: Slot { at, blocks } })
+        self.deposit(epoch);
+        self.tell_primary(Input::EpochPrepared { epoch, slot: Slot { at, blocks } })?;
+        if self.settings.mutation == Some(Mutation::ReceiptNotAwaited) {
+            self.tell_primary(Input::EpochEscrowed { epoch })?;
+        }
+        Ok(())
+    }
+
+    /// The escrow site answers after a while, or after long, or refuses.
+    fn deposit(&mut self, epoch: Epoch) {
+        if !self.primary.settings.escrowed {
+            return;
+        }
+        let most = if self.faults.strikes(Fault::EscrowSilent) { 30_000_000 } else { 1_500_000 };
+        let delay = self.dice_life.between(1_000, most);
+        let refused = self.faults.strikes(Fault::EscrowRefuses);
+        let answer = if refused { PrimaryEvent::EscrowRefused { epoch } } else { PrimaryEvent::Escrowed { epoch } };
+        let life = self.primary.life;
+        self.after(delay, Event::Primary { life, event: answer });
     }
 
     /// A policy that rotates every so often, and sometimes talks nonsense.
@@ -912,6 +965,7 @@ impl World {
                 }
             }
             Source::Capsules { start, how: _ } => {
+                check::recoverable::placed(self, planned.epoch)?;
                 let key = self.primary.keys.get(&planned.epoch).copied().unwrap_or_default();
                 facts = Some(Facts { epoch: planned.epoch, start, key });
             }

@@ -22,6 +22,8 @@ pub enum Sometimes {
     RotationInBand,
     RotationPause,
     RotationAtOnce,
+    KeyEscrowed,
+    EscrowLate,
     RotationVoided,
     KeyRefused,
     HeldAtHardLimit,
@@ -84,7 +86,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 63] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -99,6 +101,8 @@ impl Sometimes {
         Self::RotationInBand,
         Self::RotationPause,
         Self::RotationAtOnce,
+        Self::KeyEscrowed,
+        Self::EscrowLate,
         Self::RotationVoided,
         Self::KeyRefused,
         Self::HeldAtHardLimit,

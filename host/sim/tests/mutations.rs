@@ -96,6 +96,11 @@ fn nonce_checker_fires_when_an_epoch_is_reused_after_a_restart() {
 }
 
 #[test]
+fn recoverable_checker_fires_when_a_receipt_is_not_awaited() {
+    fires(Mutation::ReceiptNotAwaited, &[Checker::Recoverable]);
+}
+
+#[test]
 fn owed_checker_fires_when_dirty_bits_are_forgotten() {
     fires(Mutation::DirtyBitsForgotten, &[Checker::Owed]);
 }

@@ -78,6 +78,7 @@ impl Primary {
                     RotationState::Delivering { how, .. } | RotationState::Armed { how, .. } => *how,
                     RotationState::Idle
                     | RotationState::Preparing { .. }
+                    | RotationState::Escrowing { .. }
                     | RotationState::Waiting { .. }
                     | RotationState::Draining { .. } => How::AtOnce,
                 };

@@ -20,6 +20,8 @@ pub struct Settings {
     /// There is a secondary to copy to. Without one nothing is owed.
     pub paired: bool,
     pub key_limits: KeyLimits,
+    /// Keys are deposited at an escrow site: none is placed in the order before that site's receipt is here.
+    pub escrowed: bool,
     /// The way a policy's `as-configured` rotations go.
     pub rotate_how: How,
     /// Bytes of the journal before what it holds for the secondary goes to the dirty map.
@@ -210,6 +212,11 @@ pub enum Input {
         epoch: Epoch,
         slot: Slot,
     },
+    /// The escrow site's receipt for this key is here and was checked.
+    EpochEscrowed {
+        epoch: Epoch,
+    },
+    /// The key could not be drawn, or the escrow site does not take it.
     EpochFailed {
         epoch: Epoch,
     },
@@ -506,6 +513,10 @@ pub enum Alarm {
     EpochVoid(Epoch),
     #[error("epoch {0} could not be prepared")]
     EpochNotPrepared(Epoch),
+    #[error(
+        "the escrow site has not taken the key of epoch {0} yet: the old key goes on to its hard limit; see `farseal key status`"
+    )]
+    EscrowSilent(Epoch),
     #[error("the key has reached the host's hard limit: sealing stops until there is a new one")]
     HardLimit,
     #[error("sequence numbers are used up: take over to start a new generation")]

@@ -33,6 +33,13 @@ fn preparing(how: How) -> Rotation {
     rotation
 }
 
+/// With an escrow site that has not answered.
+fn escrowing(how: How) -> Rotation {
+    let mut rotation = preparing(how).with_escrow(true);
+    rotation.prepared(Epoch(2), SLOT);
+    rotation
+}
+
 fn waiting(how: How) -> Rotation {
     let mut rotation = preparing(how);
     rotation.prepared(Epoch(2), SLOT);
@@ -62,6 +69,8 @@ fn describe(rotation: &Rotation) -> String {
     let state = match rotation.state() {
         State::Idle => "Idle".to_owned(),
         State::Preparing { how, .. } => format!("Preparing {how:?}"),
+        State::Escrowing { how, late_at: Some(_), .. } => format!("Escrowing {how:?}"),
+        State::Escrowing { how, late_at: None, .. } => format!("Escrowing {how:?} late"),
         State::Waiting { how, .. } => format!("Waiting {how:?}"),
         State::Draining { .. } => "Draining Pause".to_owned(),
         State::Delivering { how, deadline: Some(Instant(0)), .. } => format!("Delivering {how:?} void due"),
@@ -77,6 +86,11 @@ fn events() -> Vec<Event> {
         ("begin pause, link down", |rotation| format!("{:?}", rotation.begin(at(2_000), How::Pause, false))),
         ("begin at once", |rotation| format!("{:?}", rotation.begin(at(2_000), How::AtOnce, false))),
         ("prepared", |rotation| told(rotation.prepared(Epoch(2), SLOT), "awaited")),
+        ("receipt", |rotation| told(rotation.escrowed(Epoch(2)), "awaited")),
+        ("receipt of another key", |rotation| told(rotation.escrowed(Epoch(1)), "awaited")),
+        ("receipt late", |rotation| {
+            rotation.escrow_late(at(9_000)).map_or_else(String::new, |epoch| format!("alarm for {epoch}"))
+        }),
         ("preparation failed", |rotation| told(rotation.failed(at(2_000), Epoch(2)), "awaited")),
         ("record due, all acknowledged", |rotation| due(rotation, 2_000, 11, 10)),
         ("record due, link slow", |rotation| due(rotation, 2_000, 11, 5)),
@@ -107,10 +121,13 @@ fn told(yes: bool, what: &str) -> String {
 }
 
 fn steps() -> Vec<Step> {
-    let states: [fn() -> Rotation; 11] = [
+    let states: [fn() -> Rotation; 14] = [
         idle,
         || preparing(How::InBand),
         || preparing(How::Pause),
+        || escrowing(How::InBand),
+        || escrowing(How::Pause),
+        || escrowing(How::AtOnce),
         || waiting(How::InBand),
         || waiting(How::Pause),
         || waiting(How::AtOnce),

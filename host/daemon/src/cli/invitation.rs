@@ -30,6 +30,16 @@ pub(super) struct Invitation {
     pub(super) card: PeerCard,
     /// Where the main site listens, if the roles may change.
     pub(super) addresses: Vec<PeerAddress>,
+    pub(super) escrow: Option<OfferedEscrow>,
+}
+
+/// The pair's escrow site, as the main site knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct OfferedEscrow {
+    pub(super) card: PeerCard,
+    pub(super) addresses: Vec<PeerAddress>,
+    /// The secondary holds the keys as well.
+    pub(super) both: bool,
 }
 
 /// Why a text is no invitation.
@@ -66,6 +76,21 @@ struct Text {
     card: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    escrow: Option<EscrowText>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct EscrowText {
+    both: bool,
+    addresses: Vec<String>,
+    card: String,
+}
+
+fn parse_addresses(texts: &[String]) -> Result<Vec<PeerAddress>, InvitationError> {
+    let parse = |text: &String| parse_peer_address(text).map_err(|error| InvitationError::Address(error.to_string()));
+    texts.iter().map(parse).collect()
 }
 
 fn default_group() -> String {
@@ -90,11 +115,13 @@ impl FromStr for Invitation {
             scheduled: text.scheduled,
             paths: text.paths,
             card: text.card.parse()?,
-            addresses: text
-                .addresses
-                .iter()
-                .map(|address| parse_peer_address(address).map_err(|error| InvitationError::Address(error.to_string())))
-                .collect::<Result<_, _>>()?,
+            addresses: parse_addresses(&text.addresses)?,
+            escrow: match text.escrow {
+                Some(EscrowText { both, addresses, card }) => {
+                    Some(OfferedEscrow { card: card.parse()?, addresses: parse_addresses(&addresses)?, both })
+                }
+                None => None,
+            },
             pair: text.pair,
             group: text.group,
         })
@@ -116,6 +143,11 @@ impl fmt::Display for Invitation {
             paths: self.paths,
             card: self.card.to_string(),
             addresses: self.addresses.iter().map(ToString::to_string).collect(),
+            escrow: self.escrow.as_ref().map(|escrow| EscrowText {
+                both: escrow.both,
+                addresses: escrow.addresses.iter().map(ToString::to_string).collect(),
+                card: escrow.card.to_string(),
+            }),
         };
         let text = toml::to_string(&text).map_err(|_| fmt::Error)?;
         write!(f, "# An invitation to a farseal pair: `farseal pair accept THIS-FILE` at the remote site.\n{text}")

@@ -15,15 +15,16 @@ use farseal_plugin::Digest;
 
 use super::failure::{Exit, Failure};
 use super::flow::TransferArg;
-use super::invitation::{INVITATION_BYTES_MAX, Invitation};
+use super::invitation::{INVITATION_BYTES_MAX, Invitation, OfferedEscrow};
 use super::operate::ModeArg;
 use super::{Place, agreed, identity, say, show};
 use crate::config::sections::{
-    DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_GROUP, DEFAULT_POLICY, DEFAULT_RECOVERY, is_name, parse_peer_address,
+    BEAT, DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_GROUP, DEFAULT_POLICY, DEFAULT_RECOVERY, is_name,
+    parse_peer_address,
 };
 use crate::config::units::parse_size;
 use crate::config::write::{append, pair_section, peer_section, volume_section};
-use crate::config::{Config, Pair, PairSide, Peer, PeerAddress, Pick, PluginChoice, Transfer, Volume};
+use crate::config::{Config, Holders, Pair, PairSide, Peer, PeerAddress, Pick, PluginChoice, Transfer, Volume};
 use crate::keys::card::PeerCard;
 use crate::keys::fingerprint::ShownFingerprint;
 use crate::range::{self, ByteRange, RANGE_FORM, RangeError};
@@ -77,6 +78,12 @@ pub(super) struct Create {
     /// The group that the pair is cut, paused and taken over with; its pairs may be on several nodes of the site.
     #[arg(long, default_value = DEFAULT_GROUP, value_parser = named)]
     group: String,
+    /// The pair's escrow site, by the name that `farseal escrow add` gave it: no key is used before it is deposited there.
+    #[arg(long, value_name = "NAME", conflicts_with = "no_encrypt")]
+    escrow: Option<String>,
+    /// With an escrow site: who can open the copy, that site alone, or the secondary too.
+    #[arg(long, value_enum, default_value = "escrow", requires = "escrow")]
+    key_holders: HoldersArg,
     /// Send records as they are.
     #[arg(long)]
     no_encrypt: bool,
@@ -119,6 +126,14 @@ pub(super) struct Create {
 enum Rotate {
     InBand,
     Pause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum HoldersArg {
+    /// Keys come back only when a person at the escrow approves it.
+    Escrow,
+    /// The secondary opens the copy without asking, too.
+    Both,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -206,7 +221,14 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         (size, ranges) => inside(&volume, size, ranges)?,
     };
     let (peer, new_peer) = peer(&config, create, card)?;
+    let escrow = escrow(&config, create)?;
     let pair = Pair {
+        escrow: escrow.as_ref().map(|escrow| escrow.name.clone()),
+        holders: match (&escrow, create.key_holders) {
+            (None, _) => Holders::Secondary,
+            (Some(_), HoldersArg::Escrow) => Holders::Escrow,
+            (Some(_), HoldersArg::Both) => Holders::Both,
+        },
         name: create.name.clone(),
         id: PairId(random_id()?),
         volume_id: VolumeId(random_id()?),
@@ -240,6 +262,11 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         scheduled: pair.transfer == Transfer::Scheduled,
         paths: pair.paths,
         card: own.clone(),
+        escrow: escrow.map(|escrow| OfferedEscrow {
+            card: escrow.card.clone(),
+            addresses: escrow.addresses.clone(),
+            both: create.key_holders == HoldersArg::Both,
+        }),
     };
     let mut sections = String::new();
     if new_peer {
@@ -313,8 +340,17 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
         Some(peer) => peer.clone(),
         None => {
             let name = free_name(&config, invitation.card.node.as_str());
-            Peer { name, addresses: invitation.addresses.clone(), card: invitation.card }
+            Peer { name, addresses: invitation.addresses.clone(), card: invitation.card, beat: BEAT }
         }
+    };
+    let mut sections = if known.is_none() { peer_section(&peer) } else { String::new() };
+    let (escrow, holders) = match invitation.escrow {
+        Some(offered) => {
+            let (name, section) = escrow_peer(&config, &peer.name, &offered)?;
+            sections.push_str(&section);
+            (Some(name), if offered.both { Holders::Both } else { Holders::Escrow })
+        }
+        None => (None, Holders::Secondary),
     };
     let listen = listening(&config, accept.listen)?;
     if config.link.listen.is_none() && listen.is_none() {
@@ -326,6 +362,8 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
         id: invitation.id,
         volume_id: invitation.volume_id,
         peer: peer.name.clone(),
+        escrow,
+        holders,
         group: invitation.group,
         side: PairSide::Secondary { export: invitation.pair, size: invitation.size },
         encrypted: invitation.encrypted,
@@ -334,7 +372,6 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
         transfer: transfer(invitation.scheduled),
         ..defaults(&config, [DEFAULT_CIPHER, DEFAULT_POLICY, DEFAULT_DISGUISE, &accept.recovery])?
     };
-    let mut sections = if known.is_none() { peer_section(&peer) } else { String::new() };
     sections.push_str(&pair_section(&pair));
     let config = append(&config.file, listen, &sections)?;
     say(&format!(
@@ -396,6 +433,8 @@ fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) ->
         id: PairId::default(),
         volume_id: VolumeId::default(),
         peer: String::new(),
+        escrow: None,
+        holders: Holders::Secondary,
         group: DEFAULT_GROUP.into(),
         side: PairSide::Primary { volume: String::new() },
         ranges: Vec::new(),
@@ -513,11 +552,40 @@ fn peer(config: &Config, create: &Create, card: PeerCard) -> Result<(Peer, bool)
         let next = format!("add addresses = [{}] to its section", addresses.join(", "));
         return Err(Failure::new(Exit::Failed, format!("peer {} is configured without addresses", known.name), next));
     }
-    Ok((Peer { name: free_name(config, card.node.as_str()), addresses: create.peer_address.clone(), card }, true))
+    let name = free_name(config, card.node.as_str());
+    Ok((Peer { name, addresses: create.peer_address.clone(), card, beat: BEAT }, true))
+}
+
+/// The pair's escrow site, which the configuration knows already.
+fn escrow<'c>(config: &'c Config, create: &Create) -> Result<Option<&'c Peer>, Failure> {
+    let Some(name) = &create.escrow else { return Ok(None) };
+    match config.peer(name).filter(|peer| !peer.addresses.is_empty()) {
+        Some(peer) => Ok(Some(peer)),
+        None => {
+            let next = "run `farseal escrow add ESCROW.card --address HOST:PORT` first";
+            Err(Failure::new(Exit::Failed, format!("no escrow {name} with addresses is configured"), next))
+        }
+    }
+}
+
+/// The section of an escrow site that this node does not know yet, and its name.
+fn escrow_peer(config: &Config, main: &str, offered: &OfferedEscrow) -> Result<(String, String), Failure> {
+    let fingerprint = offered.card.fingerprint();
+    let note = "compare it with what the escrow's operator reads out";
+    say(&format!("keys are held by the escrow {}, fingerprint {fingerprint}: {note}\n", offered.card.node))?;
+    if let Some(known) = config.peers.iter().find(|peer| peer.card.fingerprint() == fingerprint) {
+        return Ok((known.name.clone(), String::new()));
+    }
+    let mut name = free_name(config, offered.card.node.as_str());
+    if name == main {
+        name.push_str("-keys");
+    }
+    let peer = Peer { name, addresses: offered.addresses.clone(), card: offered.card.clone(), beat: BEAT };
+    Ok((peer.name.clone(), peer_section(&peer)))
 }
 
 /// The node's own name, or with a number where another peer has it.
-fn free_name(config: &Config, node: &str) -> String {
+pub(super) fn free_name(config: &Config, node: &str) -> String {
     let node: String = node.chars().take(58).collect();
     let mut names = std::iter::once(node.clone()).chain((2..).map(|number: u32| format!("{node}-{number}")));
     names.find(|name| config.peer(name).is_none()).unwrap_or(node)
@@ -533,7 +601,7 @@ fn random_id() -> Result<[u8; 16], Failure> {
     Ok(id)
 }
 
-fn read_card(path: &Path) -> Result<PeerCard, Failure> {
+pub(super) fn read_card(path: &Path) -> Result<PeerCard, Failure> {
     read_small(path)?.parse().map_err(|error| of_file(path, &error))
 }
 

@@ -8,8 +8,8 @@ use farseal_core::preset::Preset;
 use farseal_core::units::{ByteLen, Millis, WallTime};
 
 use crate::control::api::{
-    FlowStatus, HistoryStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PauseStatus, PluginStanding,
-    PluginStatus, PresetStatus, Role, RotationWord, VerifyStatus,
+    EscrowLineStatus, FlowStatus, HistoryStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PauseStatus,
+    PluginStanding, PluginStatus, PresetStatus, Role, RotationWord, VerifyStatus,
 };
 
 /// The whole node.
@@ -64,6 +64,9 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
     if let Some(key) = &pair.key {
         field(out, "key", &self::key(key, pair.role));
     }
+    if let Some(escrow) = &pair.escrow {
+        field(out, "escrow", &self::escrow(escrow, pair.role));
+    }
     if let Some(journal) = pair.journal {
         let fill = pair.flow.as_ref().map(fill).unwrap_or_default();
         field(out, "journal", &format!("{} of {}{fill}", percent(journal.used.0, journal.max.0), size(journal.max)));
@@ -92,6 +95,24 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
 }
 
 /// The state in plain words. What is not protected says so first.
+/// Who can open the copy, and can the escrow be reached?
+fn escrow(line: &EscrowLineStatus, role: Role) -> String {
+    let name = self::line(&line.escrow);
+    let holders = match (line.holders.as_str(), role) {
+        ("both", _) => format!("{name} and the copy's site hold the keys"),
+        (_, Role::Primary) => format!("{name} alone holds the keys of the copy"),
+        (_, Role::Secondary) => match line.missing {
+            0 => format!("{name} holds the keys; every key of this copy is here as well"),
+            missing => format!("{name} alone holds {missing} keys of this copy"),
+        },
+    };
+    match &line.trouble {
+        None if line.up => format!("{holders}; its line is up"),
+        None => format!("{holders}; its line is not up yet"),
+        Some(trouble) => format!("{holders}; IT CANNOT BE REACHED: {}", self::line(trouble)),
+    }
+}
+
 pub(super) fn state(pair: &PairStatus) -> String {
     let peer = line(&pair.peer);
     match (&pair.state, pair.role) {

@@ -54,6 +54,7 @@ fn primary(state: PairState) -> PairStatus {
         last_error: None,
         history: None,
         verify: None,
+        escrow: None,
         seed: None,
     }
 }

@@ -50,6 +50,11 @@ listen = ["unix:nbd.sock"]
 [link]
 #listen = "0.0.0.0:7440"
 
+# A node that keeps keys for other sites, and no data: it has this section and one for each of these peers, and neither pairs
+# nor volumes. `farseal escrow open` and `farseal escrow admit` write them.
+# [escrow]
+# listen = "0.0.0.0:7450"
+
 # The nodes of this site, for groups with pairs on several of them. Not needed on a node that is alone.
 [site]
 # true where this node leads: it holds the site's control information and makes the groups' cuts. Elsewhere the name of
@@ -75,6 +80,8 @@ listen = ["unix:nbd.sock"]
 #name = "remote"
 # "HOST:PORT", one for each path to it. Not needed where it connects to us.
 #addresses = ["remote.example:7440"]
+# An escrow site only: how often 16 KiB go there and back, whether there is a key to deposit or not.
+#beat = "1s"
 # The text that `farseal pair card` prints there.
 #card = '''
 #...
@@ -100,6 +107,10 @@ listen = ["unix:nbd.sock"]
 #volume-id = "ffeeddccbbaa99887766554433221100"
 # The [[peer]] with the other side.
 #peer = "remote"
+# The [[peer]] that is the pair's escrow site, and who can open the copy: "escrow" (that site alone) or "both" (the secondary
+# too). Without an escrow the secondary can. No key is used before the escrow has it. The same at both sites.
+# escrow = "escrow"
+# key-holders = "escrow"
 # Pairs of one group, on whatever nodes of the site, are cut, paused and taken over together; name it alike at both sites.
 #group = "default"
 # "primary" where initiators write, "secondary" where the copy is kept.

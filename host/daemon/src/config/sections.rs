@@ -15,9 +15,11 @@ use super::{
 };
 use crate::keys::card::{NodeName, PeerCard};
 
+mod escrow;
 mod pair;
 mod site;
 
+pub(crate) use escrow::BEAT;
 pub(crate) use pair::{DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_POLICY, DEFAULT_RECOVERY, parse_id};
 pub(crate) use site::DEFAULT_GROUP;
 
@@ -53,6 +55,7 @@ fn read(source: &Source<'_>) -> Result<Config, ConfigError> {
     let mut context = pair::Context::new(base, &plugins, &peers, &volumes, &link);
     let pairs = each(&mut root, "pair", |table| pair::pair(table, &mut context))?;
     let site = site::site(&mut root, &peers)?;
+    let escrow = escrow::escrow(&mut root, !(pairs.is_empty() && volumes.is_empty()))?;
     let mut names = Unique::default();
     let groups = each(&mut root, "group", |table| site::group(table, &mut names))?;
     root.finish()?;
@@ -63,6 +66,7 @@ fn read(source: &Source<'_>) -> Result<Config, ConfigError> {
         secrets,
         nbd,
         link,
+        escrow,
         site,
         metrics,
         plugins,
@@ -310,7 +314,11 @@ fn peer(table: &mut Table<'_, '_>, names: &mut Unique) -> Result<Peer, ConfigErr
     };
     let form = "the text that `farseal pair card` prints at the peer, between ''' and '''";
     let card = table.need("card", form, "paste the peer's card")?.parsed(form, str::parse::<PeerCard>)?;
-    Ok(Peer { name, addresses, card })
+    let beat = match table.take("beat") {
+        Some(field) => pair::span(&field, escrow::BEAT_MIN, escrow::BEAT_MAX)?,
+        None => BEAT,
+    };
+    Ok(Peer { name, addresses, card, beat })
 }
 
 fn peer_address(field: &Field<'_, '_>) -> Result<PeerAddress, ConfigError> {

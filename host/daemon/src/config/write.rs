@@ -12,6 +12,7 @@ use farseal_core::rotation::How;
 use toml::Value;
 
 use super::problem::ConfigError;
+use super::sections::BEAT;
 use super::units::{rate_text, size_text, span_text};
 use super::{Config, Pair, PairSide, Peer, PluginChoice, Volume, read};
 
@@ -86,8 +87,17 @@ pub fn peer_section(peer: &Peer) -> String {
         let addresses: Vec<String> = peer.addresses.iter().map(|address| quoted(&address.to_string())).collect();
         line(&mut text, "addresses", &format!("[{}]", addresses.join(", ")));
     }
+    if peer.beat != BEAT {
+        line(&mut text, "beat", &quoted(&span_text(peer.beat)));
+    }
     line(&mut text, "card", &format!("'''\n{}'''", peer.card));
     text
+}
+
+/// An `[escrow]` section.
+#[must_use]
+pub fn escrow_section(listen: SocketAddr) -> String {
+    format!("\n[escrow]\nlisten = \"{listen}\"\n")
 }
 
 /// A `[[volume]]` section.
@@ -111,6 +121,10 @@ pub fn pair_section(pair: &Pair) -> String {
     line(&mut text, "id", &quoted(&pair.id.to_string()));
     line(&mut text, "volume-id", &quoted(&pair.volume_id.to_string()));
     line(&mut text, "peer", &quoted(&pair.peer));
+    if let Some(escrow) = &pair.escrow {
+        line(&mut text, "escrow", &quoted(escrow));
+        line(&mut text, "key-holders", &quoted(&pair.holders.to_string()));
+    }
     line(&mut text, "group", &quoted(&pair.group));
     match &pair.side {
         PairSide::Primary { volume } => {

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 
+mod escrow;
 mod flow;
 mod preset;
 mod seed;
 mod verify;
 
+pub use escrow::*;
 pub use farseal_core::primary::Mode;
 use farseal_core::rotation::How;
 use farseal_core::units::{BlockCount, ByteLen, Epoch, Generation, Millis, Sequence, WallTime};
@@ -100,6 +102,9 @@ pub struct PairStatus {
     /// The verification that runs, or ran last; `None` at a secondary, and where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyStatus>,
+    /// The line to the pair's escrow site; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escrow: Option<EscrowLineStatus>,
     /// The first copy travels on a disk; `None` where it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<SeedStatus>,
@@ -355,6 +360,8 @@ pub enum PairCommand {
     Seed(SeedCommand),
     /// Copy the whole volume afresh.
     CopyAll,
+    /// Keys that the escrow site holds.
+    Escrow(EscrowCommand),
     /// Put another plugin in a place.
     Swap(Swap),
 }
@@ -560,6 +567,7 @@ impl PairCommand {
             Self::Verify(_) => "verify",
             Self::Seed(_) => "seed",
             Self::CopyAll => "copy-all",
+            Self::Escrow(_) => "escrow",
             Self::Swap(_) => "swap",
         }
     }

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::api::{
-    CommandReply, CutParameters, ErrorReply, ForgetParameters, GroupCommand, NodeStatus, PairCommand, Pause,
-    PluginStatus, SiteView,
+    CommandReply, CutParameters, ErrorReply, EscrowAnswer, EscrowView, ForgetParameters, GroupCommand, NodeStatus,
+    PairCommand, Pause, PluginStatus, SiteView,
 };
 
 /// Bytes of a reply at most: the status of 1 024 pairs takes a quarter of it.
@@ -116,9 +116,10 @@ impl Client {
             PairCommand::Branch(parameters) => json(parameters)?,
             PairCommand::Verify(parameters) => json(parameters)?,
             PairCommand::Seed(parameters) => json(parameters)?,
+            PairCommand::SwapSides(parameters) => json(parameters)?,
+            PairCommand::Escrow(parameters) => json(parameters)?,
             PairCommand::Resume
             | PairCommand::Rejoin
-            | PairCommand::SwapSides(_)
             | PairCommand::TakeBack
             | PairCommand::Scrub
             | PairCommand::CopyAll => Vec::new(),
@@ -126,6 +127,22 @@ impl Client {
         };
         let path = format!("/v1/pairs/{}/{}", escaped(pair), command.name());
         self.ask(Method::POST, &path, body).await
+    }
+
+    /// What this node holds and was asked for, as an escrow site.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn escrow(&self) -> Result<EscrowView, ClientError> {
+        self.ask(Method::GET, "/v1/escrow", Vec::new()).await
+    }
+
+    /// Says yes or no to a request for keys.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn escrow_answer(&self, answer: &EscrowAnswer) -> Result<CommandReply, ClientError> {
+        self.ask(Method::POST, "/v1/escrow/answer", json(answer)?).await
     }
 
     /// The whole site, through its lead.

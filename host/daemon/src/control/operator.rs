@@ -3,7 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use super::api::{CommandReply, ErrorCode, ErrorReply, GroupCommand, NodeStatus, PairCommand, PluginStatus, SiteView};
+use super::api::{
+    CommandReply, ErrorCode, ErrorReply, EscrowAnswer, EscrowView, GroupCommand, NodeStatus, PairCommand, PluginStatus,
+    SiteView,
+};
 
 /// A future that owns its type.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -21,6 +24,18 @@ pub trait Operator: Send + Sync + 'static {
 
     /// The whole site, as its lead knows it.
     fn site(&self) -> BoxFuture<'_, Result<SiteView, CommandError>>;
+
+    /// What this node holds and was asked for, as an escrow site.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    fn escrow(&self) -> Result<EscrowView, CommandError>;
+
+    /// Says yes or no to a request for keys.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    fn escrow_answer(&self, answer: EscrowAnswer) -> Result<CommandReply, CommandError>;
 
     /// Every plugin of every pair.
     fn plugins(&self) -> Vec<PluginStatus>;

@@ -5,6 +5,8 @@
 //! GET  /v1/plugins                 [PluginStatus]
 //! POST /v1/pairs/{name}/{command}  parameters (a JSON object, or nothing) → CommandReply
 //! GET  /v1/site                    SiteView, through the site's lead
+//! GET  /v1/escrow                  EscrowView, at an escrow site
+//! POST /v1/escrow/answer           EscrowAnswer → CommandReply
 //! POST /v1/groups/{name}/{command} parameters (a JSON object, or nothing) → CommandReply
 //! GET  /metrics                    Prometheus text
 //! ```
@@ -30,8 +32,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::api::{
-    AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, ForgetParameters, GroupCommand, PairCommand, Pause,
-    RemovePreset, Rotate, SeedCommand, SetMode, SetTransfer, Suspect, Swap, SwapSides, TakeOver, Throttle, Verify,
+    AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, EscrowAnswer, EscrowCommand, ForgetParameters,
+    GroupCommand, PairCommand, Pause, RemovePreset, Rotate, SeedCommand, SetMode, SetTransfer, Suspect, Swap,
+    SwapSides, TakeOver, Throttle, Verify,
 };
 use super::operator::{CommandError, Operator};
 use crate::observe;
@@ -40,7 +43,7 @@ use crate::observe;
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 
 /// Every command, for messages.
-const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, verify, seed, copy-all, swap";
+const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, verify, seed, escrow, copy-all, swap";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +143,8 @@ fn routes(operator: Arc<dyn Operator>) -> Router {
         .route("/v1/plugins", get(async |State(node): Node| Json(node.plugins())))
         .route("/v1/pairs/{name}/{command}", post(command))
         .route("/v1/site", get(site))
+        .route("/v1/escrow", get(escrow))
+        .route("/v1/escrow/answer", post(escrow_answer))
         .route("/v1/groups/{name}/{command}", post(group_command))
         .route("/metrics", get(metrics))
         .fallback(no_page)
@@ -164,6 +169,17 @@ async fn group_command(State(node): Node, UrlPath((group, verb)): UrlPath<(Strin
 
 async fn site(State(node): Node) -> Response {
     answer(node.site().await)
+}
+
+async fn escrow(State(node): Node) -> Response {
+    answer(node.escrow())
+}
+
+async fn escrow_answer(State(node): Node, body: Body) -> Response {
+    match read(body).and_then(|body| parameters::<EscrowAnswer>("escrow/answer", &body)) {
+        Ok(said) => answer(node.escrow_answer(said)),
+        Err(reply) => error(reply),
+    }
 }
 
 fn read(body: Body) -> Result<Bytes, ErrorReply> {
@@ -219,6 +235,7 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "scrub" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Scrub)?,
         "verify" => PairCommand::Verify(parameters::<Verify>(verb, body)?),
         "seed" => PairCommand::Seed(parameters::<SeedCommand>(verb, body)?),
+        "escrow" => PairCommand::Escrow(parameters::<EscrowCommand>(verb, body)?),
         "copy-all" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::CopyAll)?,
         "swap" => PairCommand::Swap(parameters::<Swap>(verb, body)?),
         _ => {
@@ -260,7 +277,7 @@ async fn metrics(State(node): Node) -> Response {
 
 async fn no_page() -> Response {
     let next = Some(
-        "GET /v1/status, /v1/plugins, /v1/site, /metrics; POST /v1/pairs/NAME/COMMAND, /v1/groups/NAME/COMMAND"
+        "GET /v1/status, /v1/plugins, /v1/site, /v1/escrow, /metrics; POST /v1/pairs/NAME/COMMAND, /v1/groups/NAME/COMMAND"
             .to_owned(),
     );
     error(ErrorReply { code: ErrorCode::NotFound, message: "there is nothing at this path".to_owned(), next })

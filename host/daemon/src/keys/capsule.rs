@@ -135,7 +135,7 @@ impl KemPublic {
 }
 
 /// Bytes in a private key of either mechanism (of the hybrid one: the seed it is expanded from).
-pub(super) const KEM_SECRET_LEN: usize = 32;
+pub(crate) const KEM_SECRET_LEN: usize = 32;
 
 /// A recipient's private key, wiped on drop.
 pub struct KemSecret {
@@ -178,7 +178,7 @@ impl KemSecret {
         self.kem
     }
 
-    pub(super) fn expose(&self) -> &[u8; KEM_SECRET_LEN] {
+    pub(crate) fn expose(&self) -> &[u8; KEM_SECRET_LEN] {
         &self.bytes
     }
 

@@ -13,12 +13,14 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::capsule::{KEM_SECRET_LEN, KemId, KemSecret, NotAKemKey};
+use super::capsule::{KEM_SECRET_LEN, KemId, KemPublic, KemSecret, NotAKemKey};
 use super::card::{NodeName, NotANodeName, NotASigningKey, PeerCard, SIGNATURE_LEN, SigningPublic};
 use super::wire::{Reader, Short};
 
 const MAGIC: &[u8; 4] = b"fsid";
 const VERSION: u8 = 1;
+/// The version of an identity whose KEM key is shared out.
+const VERSION_SHARED: u8 = 2;
 /// Times that a P-256 scalar is drawn before the source of randomness is held to be broken: each draw misses with
 /// a chance of 2^-32.
 const DRAWS: usize = 8;
@@ -27,7 +29,16 @@ const DRAWS: usize = 8;
 pub struct Identity {
     card: PeerCard,
     signing: SigningKey,
-    kem: KemSecret,
+    kem: KemPlace,
+}
+
+/// Where the key is that opens capsules.
+enum KemPlace {
+    Here(KemSecret),
+    /// With people, of whom so many have to come together.
+    SharedOut {
+        needed: u8,
+    },
 }
 
 /// Why no identity was made.
@@ -124,7 +135,14 @@ impl Identity {
 
     fn assemble(node: NodeName, signing: SigningKey, kem: KemSecret) -> Result<Self, StoredIdentityError> {
         let card = PeerCard { node, signing: SigningPublic::of(*signing.verifying_key())?, kem: kem.public()? };
-        Ok(Self { card, signing, kem })
+        Ok(Self { card, signing, kem: KemPlace::Here(kem) })
+    }
+
+    /// The same identity without the key that opens capsules: that is shared out among people, of whom `needed` have to
+    /// come together.
+    #[must_use]
+    pub fn without_kem(self, needed: u8) -> Self {
+        Self { kem: KemPlace::SharedOut { needed }, ..self }
     }
 
     /// The public part.
@@ -133,10 +151,22 @@ impl Identity {
         &self.card
     }
 
-    /// Opens capsules for this node.
+    /// Opens capsules for this node. `None` where the key is shared out among people.
     #[must_use]
-    pub const fn kem(&self) -> &KemSecret {
-        &self.kem
+    pub const fn kem(&self) -> Option<&KemSecret> {
+        match &self.kem {
+            KemPlace::Here(secret) => Some(secret),
+            KemPlace::SharedOut { .. } => None,
+        }
+    }
+
+    /// How many people have to come together for the key that opens capsules; 0 where it is here.
+    #[must_use]
+    pub const fn shares_needed(&self) -> u8 {
+        match &self.kem {
+            KemPlace::Here(_) => 0,
+            KemPlace::SharedOut { needed } => *needed,
+        }
     }
 
     /// Signs with ECDSA P-256 and SHA-256, deterministically (RFC 6979), as r || s with the lower s.
@@ -173,19 +203,28 @@ impl Identity {
     }
 
     /// What [`super::seal_file`] keeps: "fsid" || version u8 || KEM number u16be || signing scalar 32 || KEM key 32 ||
-    /// name length u8 || name.
+    /// name length u8 || name. Version 2, where the KEM key is shared out, has in its place: people needed u8 || length of the
+    /// KEM public key u16be || that key.
     #[must_use]
     pub fn to_stored(&self) -> Zeroizing<Vec<u8>> {
         let node = self.card.node.as_str().as_bytes();
+        let public = self.card.kem.as_bytes();
         // Room from the start: a growing vector would leave keys behind where it was.
-        let mut stored = Zeroizing::new(Vec::with_capacity(8 + 2 * 32 + node.len()));
+        let mut stored = Zeroizing::new(Vec::with_capacity(11 + 2 * 32 + public.len() + node.len()));
         stored.extend_from_slice(MAGIC);
-        stored.push(VERSION);
-        stored.extend_from_slice(&self.kem.kem().id().to_be_bytes());
+        stored.push(if self.kem().is_some() { VERSION } else { VERSION_SHARED });
+        stored.extend_from_slice(&self.card.kem.kem().id().to_be_bytes());
         let mut scalar = self.signing.to_bytes();
         stored.extend_from_slice(&scalar);
         scalar.zeroize();
-        stored.extend_from_slice(self.kem.expose());
+        match &self.kem {
+            KemPlace::Here(secret) => stored.extend_from_slice(secret.expose()),
+            KemPlace::SharedOut { needed } => {
+                stored.push(*needed);
+                stored.extend_from_slice(&u16::try_from(public.len()).unwrap_or(u16::MAX).to_be_bytes());
+                stored.extend_from_slice(public);
+            }
+        }
         stored.push(u8::try_from(node.len()).unwrap_or(u8::MAX));
         stored.extend_from_slice(node);
         stored
@@ -197,21 +236,34 @@ impl Identity {
     /// [`StoredIdentityError`].
     pub fn from_stored(stored: &[u8]) -> Result<Self, StoredIdentityError> {
         let mut reader = Reader::new(stored);
-        if reader.array()? != *MAGIC || reader.u8()? != VERSION {
+        if reader.array()? != *MAGIC {
             return Err(StoredIdentityError::Format);
         }
+        let shared = match reader.u8()? {
+            VERSION => false,
+            VERSION_SHARED => true,
+            _ => return Err(StoredIdentityError::Format),
+        };
         let id = reader.u16()?;
         let kem = KemId::from_id(id).ok_or(StoredIdentityError::Kem { id })?;
         let signing = SigningKey::from_slice(reader.bytes(32)?).map_err(|_| NotASigningKey)?;
-        let secret = Zeroizing::new(reader.array::<KEM_SECRET_LEN>()?);
-        let kem = KemSecret::from_stored(kem, &secret)?;
+        let (place, public) = if shared {
+            let (needed, length) = (reader.u8()?, usize::from(reader.u16()?));
+            (KemPlace::SharedOut { needed }, KemPublic::new(kem, reader.bytes(length)?)?)
+        } else {
+            let secret = Zeroizing::new(reader.array::<KEM_SECRET_LEN>()?);
+            let secret = KemSecret::from_stored(kem, &secret)?;
+            let public = secret.public()?;
+            (KemPlace::Here(secret), public)
+        };
         let length = usize::from(reader.u8()?);
         let name = String::from_utf8_lossy(reader.bytes(length)?);
         let node = NodeName::new(&name)?;
         if !reader.rest().is_empty() {
             return Err(StoredIdentityError::Trailing { len: reader.rest().len() });
         }
-        Self::assemble(node, signing, kem)
+        let card = PeerCard { node, signing: SigningPublic::of(*signing.verifying_key())?, kem: public };
+        Ok(Self { card, signing, kem: place })
     }
 }
 

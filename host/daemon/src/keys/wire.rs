@@ -4,26 +4,26 @@ use std::fmt::Write as _;
 
 /// The bytes not yet read.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     at: usize,
 }
 
 /// Fewer bytes than a layout needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Short {
+pub(crate) struct Short {
     /// Where in the bytes.
-    pub(super) at: usize,
+    pub(crate) at: usize,
     /// How many the next field needs.
-    pub(super) needed: usize,
+    pub(crate) needed: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, at: 0 }
     }
 
-    pub(super) fn bytes(&mut self, needed: usize) -> Result<&'a [u8], Short> {
+    pub(crate) fn bytes(&mut self, needed: usize) -> Result<&'a [u8], Short> {
         let short = Short { at: self.at, needed };
         let (taken, rest) = self.rest.split_at_checked(needed).ok_or(short)?;
         self.rest = rest;
@@ -31,34 +31,34 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Short> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Short> {
         let short = Short { at: self.at, needed: N };
         self.bytes(N)?.try_into().map_err(|_| short)
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, Short> {
+    pub(crate) fn u8(&mut self) -> Result<u8, Short> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, Short> {
+    pub(crate) fn u16(&mut self) -> Result<u16, Short> {
         self.array().map(u16::from_be_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Short> {
+    pub(crate) fn u32(&mut self) -> Result<u32, Short> {
         self.array().map(u32::from_be_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, Short> {
+    pub(crate) fn u64(&mut self) -> Result<u64, Short> {
         self.array().map(u64::from_be_bytes)
     }
 
     /// How many bytes were read.
-    pub(super) fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.at
     }
 
     /// What was not read.
-    pub(super) fn rest(&self) -> &'a [u8] {
+    pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 }

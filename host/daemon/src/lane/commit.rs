@@ -24,6 +24,7 @@ use super::keywork::Prepared;
 use crate::clock::Clock;
 use crate::keyring::{Keyring, KeyringError};
 use crate::keys::card::PeerCard;
+use crate::keys::deposit::Receipt;
 use crate::keys::descriptor::{How as DescribedHow, Role, Terms};
 use crate::keys::identity::Identity;
 use crate::keys::package::{RefusedEpoch, SealEpochError, SealedEpoch};
@@ -114,6 +115,13 @@ impl Committer {
     /// A key that may be placed.
     pub fn prepared(&mut self, prepared: Prepared) {
         self.prepared.insert(prepared.epoch, prepared);
+    }
+
+    /// The escrow site holds a key that may be placed.
+    pub fn escrowed(&mut self, epoch: Epoch, receipt: Receipt) {
+        if let Some(prepared) = self.prepared.get_mut(&epoch) {
+            prepared.receipt = Some(receipt);
+        }
     }
 
     /// A key that never comes into force.
@@ -330,7 +338,8 @@ impl Committer {
         let prepared = self.prepared.get(&epoch).ok_or(SealFault::NoKey(epoch))?;
         let terms = self.terms(clock, planned, start, how)?;
         let recipients: Vec<(Role, &PeerCard)> = self.recipients.iter().map(|(role, card)| (*role, card)).collect();
-        let package = SealedEpoch::seal(terms.clone(), &prepared.key, &self.identity, &recipients)?;
+        let receipt = prepared.receipt.as_ref();
+        let package = SealedEpoch::seal(terms.clone(), &prepared.key, &self.identity, &recipients, receipt)?;
         let payload = package.encode();
         self.keyring.keep(self.keyring.verify(package, None)?)?;
         self.sealers.insert(epoch, sealer(&prepared.key, &terms));

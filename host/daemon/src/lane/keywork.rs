@@ -13,7 +13,9 @@ use farseal_plugin::wit::disguise::Seen;
 use farseal_plugin::wit::rotation as wit;
 use serde::{Deserialize, Serialize};
 
+use super::deposits::Deposits;
 use super::{Event, Parts};
+use crate::keys::deposit::Receipt;
 use crate::keys::package::CARRIER_LEN;
 use crate::plugins::PairPlugins;
 use crate::store::{StoreError, files};
@@ -23,6 +25,8 @@ pub struct Prepared {
     pub epoch: Epoch,
     pub slot: Slot,
     pub key: EpochKey,
+    /// The escrow site's, once it is here.
+    pub receipt: Option<Receipt>,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -37,6 +41,7 @@ pub struct KeyWork {
     plugins: Arc<PairPlugins>,
     block_bytes: BlockBytes,
     incarnation: Incarnation,
+    deposits: Option<Deposits>,
     inbox: Option<Sender<Event>>,
 }
 
@@ -46,7 +51,13 @@ const SLOT_WAIT_MAX: Millis = Millis(60_000);
 impl KeyWork {
     #[must_use]
     pub fn new(plugins: Arc<PairPlugins>, block_bytes: BlockBytes, incarnation: Incarnation) -> Self {
-        Self { plugins, block_bytes, incarnation, inbox: None }
+        Self { plugins, block_bytes, incarnation, deposits: None, inbox: None }
+    }
+
+    /// Every key is deposited at the escrow site before it may be used.
+    #[must_use]
+    pub fn with_deposits(self, deposits: Option<Deposits>) -> Self {
+        Self { deposits, ..self }
     }
 
     pub(super) fn with_inbox(mut self, inbox: Sender<Event>) -> Self {
@@ -58,31 +69,56 @@ impl KeyWork {
     pub fn prepare(&self, epoch: Epoch, how: How, recent: Vec<Seen>, now: Instant) {
         let work = self.clone();
         std::thread::spawn(move || {
-            let event = match work.draw(epoch, how, &recent, now) {
+            let Some(inbox) = &work.inbox else { return };
+            let event = match work.prepared(epoch, how, &recent, now, inbox) {
                 Ok(prepared) => Event::EpochPrepared(prepared),
                 Err(error) => {
                     tracing::error!(%error, "a key could not be drawn");
                     Event::EpochFailed { epoch }
                 }
             };
-            if let Some(inbox) = work.inbox {
-                let _ = inbox.send(event);
+            let _ = inbox.send(event);
+            let Some(deposits) = &work.deposits else { return };
+            if let Some(receipt) = deposits.receipt(epoch) {
+                let _ = inbox.send(Event::EpochEscrowed { epoch, receipt });
             }
+            deposits.draw_ahead(epoch, |next| work.draw(next).ok(), inbox);
         });
     }
 
-    fn draw(&self, epoch: Epoch, how: How, recent: &[Seen], now: Instant) -> Result<Prepared, getrandom::Error> {
+    /// Draws a key, hedged with everything that sets this moment apart.
+    fn draw(&self, epoch: Epoch) -> Result<EpochKey, getrandom::Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed)?;
         let transcript = [self.incarnation.0.as_slice(), &epoch.0.to_le_bytes(), &seed].concat();
-        let key = EpochKey::generate(&transcript).map_err(|_| getrandom::Error::UNEXPECTED)?;
+        EpochKey::generate(&transcript).map_err(|_| getrandom::Error::UNEXPECTED)
+    }
+
+    fn prepared(
+        &self,
+        epoch: Epoch,
+        how: How,
+        recent: &[Seen],
+        now: Instant,
+        inbox: &Sender<Event>,
+    ) -> Result<Prepared, getrandom::Error> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)?;
+        let key = match self.deposits.as_ref().and_then(|deposits| deposits.take(epoch)) {
+            Some(key) => key,
+            None => {
+                let key = self.draw(epoch)?;
+                self.deposits.iter().for_each(|deposits| deposits.deposit(epoch, &key, inbox));
+                key
+            }
+        };
         let smallest = self.smallest_slot();
         let planned = self.plugins.disguise.plan(crate::clock::wall_time().0, recent, smallest, &seed).value;
         let first = planned.first().copied();
         let wait = first.map_or(Millis(0), |slot| Millis(slot.gap.min(SLOT_WAIT_MAX.0)));
         let blocks = first.map_or(smallest, |slot| slot.blocks).clamp(smallest, SLOT_BLOCKS_MAX.max(smallest));
         let at = if how == How::AtOnce { now } else { now.plus(wait) };
-        Ok(Prepared { epoch, slot: Slot { at, blocks }, key })
+        Ok(Prepared { epoch, slot: Slot { at, blocks }, key, receipt: None })
     }
 
     /// The least blocks whose body holds a package and a disguise's own bytes.

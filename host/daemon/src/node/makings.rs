@@ -15,10 +15,12 @@ use farseal_core::units::{BlockCount, Extent, Generation, Lba, Path};
 
 use super::Shared;
 use super::pair::{LinkState, Side, Taken, set};
-use crate::config::{Pair, PairSide, Pick};
+use crate::config::{Holders, Pair, PairSide, Pick};
+use crate::escrow::client::EscrowLine;
 use crate::keyring::Keyring;
 use crate::keys::card::PeerCard;
 use crate::keys::descriptor::Role;
+use crate::lane::deposits::{self, Deposits};
 use crate::lane::keywork::KeyWork;
 use crate::lane::state::{self, LaneState, Seed};
 use crate::lane::{Event as LaneEvent, Lane, Parts as LaneParts};
@@ -160,6 +162,23 @@ impl Makings {
         let (config, shared) = (&self.config, &self.shared);
         let own = shared.identity.card().clone();
         let keyring = Keyring::open(&folder.join("epochs"), config.id, Arc::clone(&shared.identity), own.clone())?;
+        let escrow = self.escrow_line();
+        let keyring = keyring.with_escrow(escrow.as_ref().map(|line| line.card.clone()));
+        let mut recipients = vec![(Role::Own, own)];
+        if config.holders != Holders::Escrow {
+            recipients.push((Role::Secondary, self.peer.clone()));
+        }
+        let deposits = escrow.as_ref().map(|line| {
+            Deposits::new(deposits::Terms {
+                line: Arc::clone(line),
+                identity: Arc::clone(&shared.identity),
+                pair: config.id,
+                generation,
+                incarnation: shared.incarnation,
+                holder: self.peer.fingerprint(),
+            })
+        });
+        let keywork = KeyWork::new(Arc::clone(&self.plugins), config.block_bytes, shared.incarnation);
         Ok(LaneParts {
             name: config.name.clone(),
             directory: folder.to_owned(),
@@ -173,6 +192,7 @@ impl Makings {
                 mode: config.mode,
                 paired: true,
                 key_limits: config.key_limits,
+                escrowed: escrow.is_some(),
                 rotate_how: config.rotate,
                 journal_bytes_max: config.journal_max,
                 unordered: (!config.ordered).then_some(UNORDERED_INTERVAL),
@@ -180,14 +200,19 @@ impl Makings {
             },
             home,
             keyring: Arc::new(keyring),
-            keywork: KeyWork::new(Arc::clone(&self.plugins), config.block_bytes, shared.incarnation),
+            keywork: keywork.with_deposits(deposits),
             plugins: Arc::clone(&self.plugins),
             clock: shared.clock,
             incarnation: shared.incarnation,
             identity: Arc::clone(&shared.identity),
-            recipients: vec![(Role::Own, own), (Role::Secondary, self.peer.clone())],
+            recipients,
             handed_over: Arc::clone(&self.handed_over),
         })
+    }
+
+    /// The line to the pair's escrow site.
+    pub(super) fn escrow_line(&self) -> Option<Arc<EscrowLine>> {
+        self.config.escrow.as_ref().and_then(|name| self.shared.escrows.get(name)).cloned()
     }
 
     /// The first start of a pair over a volume that holds data already: what is picked of it is owed.
@@ -225,7 +250,8 @@ impl Makings {
         files::create_private_dir(folder)?;
         let (config, shared) = (&self.config, &self.shared);
         let epochs = folder.join("epochs");
-        let keyring = Arc::new(Keyring::open(&epochs, config.id, Arc::clone(&shared.identity), self.peer.clone())?);
+        let keyring = Keyring::open(&epochs, config.id, Arc::clone(&shared.identity), self.peer.clone())?;
+        let keyring = Arc::new(keyring.with_escrow(self.escrow_line().map(|line| line.card.clone())));
         let taken: Arc<Mutex<Option<Taken>>> = Arc::default();
         let taken_over = {
             let (makings, keyring, taken) = (Arc::clone(self), Arc::clone(&keyring), Arc::clone(&taken));

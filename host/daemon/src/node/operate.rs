@@ -16,8 +16,8 @@ use super::Node;
 use super::pair::{PairNode, Side};
 use crate::config::PluginChoice;
 use crate::control::api::{
-    CommandReply, GroupCommand, NodeStatus, PairCommand, Pause, PluginSlot, PluginStatus, Role, Rotate, SiteView, Swap,
-    SwapSides, TakeOver,
+    CommandReply, EscrowAnswer, EscrowView, GroupCommand, NodeStatus, PairCommand, Pause, PluginSlot, PluginStatus,
+    Role, Rotate, SiteView, Swap, SwapSides, TakeOver,
 };
 use crate::control::operator::{BoxFuture, CommandError, Operator};
 use crate::lane::Event as LaneEvent;
@@ -56,6 +56,14 @@ impl Operator for Node {
 
     fn group(&self, group: &str, command: GroupCommand) -> BoxFuture<'_, Result<CommandReply, CommandError>> {
         Box::pin(self.command_group(group.to_owned(), command))
+    }
+
+    fn escrow(&self) -> Result<EscrowView, CommandError> {
+        self.view_escrow()
+    }
+
+    fn escrow_answer(&self, answer: EscrowAnswer) -> Result<CommandReply, CommandError> {
+        self.answer_request(answer)
     }
 
     fn site(&self) -> BoxFuture<'_, Result<SiteView, CommandError>> {
@@ -123,6 +131,7 @@ impl PairNode {
                 self.tell(Command::CopyAll, "copy-all").await?;
                 Ok(CommandReply::new("the whole volume is owed and is copied afresh"))
             }
+            PairCommand::Escrow(command) => self.escrow(command).await,
             PairCommand::Swap(swap) => self.swap(swap).await,
         }
     }
@@ -229,6 +238,7 @@ impl PairNode {
         if up().is_some() {
             return Err(self.wrong_state("takeover", "taken over already", None));
         }
+        self.must_have_keys()?;
         // By itself, at its own state: how far its group is does not count.
         let _ = replica.inbox.send(ReplicaEvent::Limit(OfferLimit::Everything));
         let _ = replica.inbox.send(ReplicaEvent::TakeOver);

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::branch::{self, Branch};
 use super::pair::{PairNode, Side};
+use crate::config::Holders;
 use crate::control::api::{BranchCommand, CommandReply, Role};
 use crate::control::operator::CommandError;
 use crate::keyring::{Keyring, Unsealer};
@@ -117,6 +118,16 @@ impl PairNode {
             return Err(CommandError::Refused {
                 reason: "this node would keep the copy then, and nobody can connect to it: [link] has no listen".into(),
                 next: Some(self.how_to_be_reached()),
+            });
+        }
+        if self.config.holders == Holders::Escrow {
+            return Err(CommandError::Refused {
+                reason: "the escrow site alone holds the keys: the other site could open nothing of what it would write over"
+                    .into(),
+                next: Some(format!(
+                    "there, get the keys with `farseal escrow request {name}`, then `farseal takeover {name}`; or set \
+                     key-holders = \"both\" at both sites"
+                )),
             });
         }
         match status.diverged {

@@ -137,6 +137,7 @@ impl PairNode {
         let step = match &view.status.rotation {
             RotationState::Idle => None,
             RotationState::Preparing { .. } => Some("the key is being drawn"),
+            RotationState::Escrowing { .. } => Some("the escrow has not taken the key yet"),
             RotationState::Waiting { .. } => Some("the key waits for its slot"),
             RotationState::Draining { .. } => Some("sealing is held until the remote has everything"),
             RotationState::Delivering { .. } => Some("the remote has not acknowledged the key yet"),
@@ -243,6 +244,7 @@ impl PairNode {
             last_error: None::<LastError>,
             history: self.history_status(),
             verify: None,
+            escrow: self.escrow_status(),
             seed: None,
         }
     }

@@ -99,16 +99,24 @@ fn check(
         RefusedEpoch::Forged { .. } | RefusedEpoch::Replayed { .. } | RefusedEpoch::CapsuleChanged { .. } => {
             KeyRefusal::Forged
         }
+        RefusedEpoch::NoReceipt { .. } | RefusedEpoch::Receipt { .. } => KeyRefusal::NoReceipt,
     })?;
     let terms = &verified.descriptor().terms;
     let facts = KeyFacts { epoch: Epoch(terms.epoch), start: Sequence(terms.start_seq) };
     if terms.key_seq != header.sequence.0 || terms.generation != header.generation.0 || header.kind != Kind::Key {
         return Err(KeyRefusal::Misplaced);
     }
-    keyring.unwrap(&verified).map_err(|error| match error {
-        OpenEpochError::OtherRecipient { .. } => KeyRefusal::OtherRecipient,
-        OpenEpochError::Capsule { .. } | OpenEpochError::OtherKey { .. } => KeyRefusal::Unopenable,
-    })?;
+    match keyring.unwrap(&verified) {
+        Ok(_) => {}
+        // With a receipt that was checked just now.
+        Err(OpenEpochError::WithEscrow { .. }) if keyring.escrow().is_some() => {}
+        Err(OpenEpochError::OtherRecipient { .. } | OpenEpochError::WithEscrow { .. }) => {
+            return Err(KeyRefusal::OtherRecipient);
+        }
+        Err(OpenEpochError::Capsule { .. } | OpenEpochError::OtherKey { .. } | OpenEpochError::Released { .. }) => {
+            return Err(KeyRefusal::Unopenable);
+        }
+    }
     // Without its package on disk the key could not be had again: the record is not acknowledged then.
     keyring.keep(verified).map_err(|_| KeyRefusal::Unopenable)?;
     Ok(facts)

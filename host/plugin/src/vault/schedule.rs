@@ -21,6 +21,7 @@ const EPOCH_SALT: &[u8] = b"farseal v1 epoch";
 const RECORD_INFO: &[u8] = b"farseal v1 record";
 const MASK_INFO: &[u8] = b"farseal v1 mask";
 const COMMIT_INFO: &[u8] = b"farseal v1 commit";
+const DRILL_INFO: &[u8] = b"farseal v1 drill";
 
 /// Bytes in a nonce of every suite here.
 pub const NONCE_LEN: usize = 12;
@@ -97,6 +98,15 @@ impl EpochSchedule {
         let mut value = [0u8; 32];
         self.expand(&[COMMIT_INFO], &mut value);
         KeyCheck(value)
+    }
+
+    /// What only a holder of the epoch key can answer to a challenge, and what says nothing about the key:
+    /// HKDF-Expand(PRK, "farseal v1 drill" || challenge, 32).
+    #[must_use]
+    pub fn drill(&self, challenge: &[u8; 32]) -> [u8; 32] {
+        let mut proof = [0u8; 32];
+        self.expand(&[DRILL_INFO, challenge], &mut proof);
+        proof
     }
 
     /// The key and the nonce mask of one layer in one span.

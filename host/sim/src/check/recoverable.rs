@@ -1,9 +1,21 @@
 //! Nothing is offered under an epoch whose key the secondary does not hold, durably and opened.
 
-use farseal_core::units::Sequence;
+use farseal_core::units::{Epoch, Sequence};
 
 use super::{Checker, Failure};
 use crate::world::World;
+
+/// A key gets its place in the order.
+pub fn placed(world: &World, epoch: Epoch) -> Result<(), Failure> {
+    let site = &world.primary;
+    if !site.settings.escrowed || site.receipts.contains(&epoch) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Checker::Recoverable,
+        format!("the key of epoch {epoch} is placed without the escrow site's receipt"),
+    ))
+}
 
 /// The secondary offers the records from after `before` to `through`.
 pub fn offered(world: &World, records: &[Sequence]) -> Result<(), Failure> {

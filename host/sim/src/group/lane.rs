@@ -105,6 +105,7 @@ impl Lane {
             mode: Mode::Async,
             paired: true,
             key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
+            escrowed: false,
             rotate_how: How::InBand,
             journal_bytes_max: ByteLen(1 << 20),
             unordered: None,

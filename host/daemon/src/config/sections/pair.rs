@@ -79,6 +79,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
     let ranges = ranges::ranges(table, block_bytes)?;
     let side = side(table, context, (&name, &ranges), peer, block_bytes)?;
     let encrypted = table.take("encrypted").map(|field| field.boolean()).transpose()?.unwrap_or(true);
+    let (escrow, holders) = super::escrow::holders(table, context.peers, peer, encrypted)?;
     let (transfer, paths) = way(table)?;
     let modes = [("async", Mode::Async), ("sync-flush", Mode::SyncFlush), ("sync", Mode::Sync)];
     let mode = table.take("mode").map(|field| field.one_of(&modes)).transpose()?.unwrap_or(Mode::Async);
@@ -103,6 +104,8 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         id,
         volume_id,
         peer,
+        escrow,
+        holders,
         group,
         side,
         ranges,

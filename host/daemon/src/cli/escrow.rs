@@ -1,0 +1,348 @@
+//! `farseal escrow`: being an escrow site, naming one, and getting keys back from it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use farseal_core::units::WallTime;
+
+use super::failure::{Exit, Failure};
+use super::pair::{free_name, read_card};
+use super::{Place, agreed, identity, operate, say, show, wait_for};
+use crate::config::sections::{BEAT, parse_peer_address};
+use crate::config::write::{append, escrow_section, peer_section};
+use crate::config::{Peer, PeerAddress};
+use crate::control::api::{EscrowAnswer, EscrowCommand, EscrowRequestState, EscrowView, PairCommand};
+use crate::escrow::shares::{SHARE_TEXT_MAX, ShareError, split};
+use crate::keys::identity::Identity;
+
+/// `farseal escrow ..`.
+#[derive(Debug, Subcommand)]
+pub(super) enum EscrowCommands {
+    /// Third site: make this node an escrow, which keeps keys and no data.
+    Open {
+        /// Where sites connect.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: SocketAddr,
+    },
+    /// Third site: let a site deposit keys here, and ask for them.
+    Admit {
+        /// Its card, from `farseal pair card` there.
+        card: PathBuf,
+    },
+    /// Third site: what was asked for, and what is held.
+    Requests {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Third site: say yes to a request. Its site may fetch the keys for 24 hours.
+    Approve(Approve),
+    /// Third site: say no.
+    Deny {
+        /// Its number.
+        request: u64,
+        /// For the log.
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// Third site: everything that was asked, answered, released and refused.
+    Log,
+    /// Third site: share this node's key out among people. The node must not run.
+    Share(Share),
+    /// Main site: name the escrow for `farseal pair create --escrow`.
+    Add {
+        /// Its card, from `farseal pair card` there.
+        card: PathBuf,
+        /// Where it listens.
+        #[arg(long, value_name = "HOST:PORT", value_parser = parse_peer_address, required = true)]
+        address: Vec<PeerAddress>,
+    },
+    /// Site with a copy: ask the escrow for the keys that a takeover needs.
+    Request {
+        /// The pair.
+        pair: String,
+        /// Why, for whoever approves it.
+        #[arg(long)]
+        reason: String,
+        /// Wait until they are approved and fetched, or denied.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Site with a copy: get the keys of an approved request.
+    Fetch {
+        /// The pair.
+        pair: String,
+    },
+}
+
+/// `farseal escrow approve`.
+#[derive(Debug, Args)]
+pub(super) struct Approve {
+    /// Its number, as `farseal escrow requests` shows it.
+    request: u64,
+    /// For the log.
+    #[arg(long, default_value = "")]
+    note: String,
+    /// A person's share of this escrow's key, where it is shared out; once for each person.
+    #[arg(long, value_name = "FILE")]
+    share: Vec<PathBuf>,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// `farseal escrow share`.
+#[derive(Debug, Args)]
+pub(super) struct Share {
+    /// How many people have to come together.
+    #[arg(long, value_name = "T")]
+    needed: u8,
+    /// How many people get a share.
+    #[arg(long, value_name = "N")]
+    of: u8,
+    /// The folder for the share files; take them apart from there.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(super) fn escrow(place: &Place, command: EscrowCommands) -> Result<(), Failure> {
+    match command {
+        EscrowCommands::Open { listen } => open(place, listen),
+        EscrowCommands::Admit { card } => admit(place, &card),
+        EscrowCommands::Add { card, address } => add(place, &card, address),
+        EscrowCommands::Requests { json } => requests(place, json),
+        EscrowCommands::Approve(approve) => self::approve(place, &approve),
+        EscrowCommands::Deny { request, note } => {
+            answer(place, &EscrowAnswer { request, approve: false, note, shares: Vec::new() })
+        }
+        EscrowCommands::Log => log(place),
+        EscrowCommands::Share(share) => self::share(place, &share),
+        EscrowCommands::Request { pair, reason, wait } => request(place, &pair, reason, wait),
+        EscrowCommands::Fetch { pair } => {
+            let client = place.client()?;
+            let fetch = PairCommand::Escrow(EscrowCommand::Fetch { wait: false });
+            operate::print(&wait_for(async { Ok(client.command(&pair, &fetch).await?) })?)
+        }
+    }
+}
+
+fn open(place: &Place, listen: SocketAddr) -> Result<(), Failure> {
+    let config = place.config()?;
+    if config.escrow.is_some() {
+        return Err(Failure::new(
+            Exit::Refused,
+            "this node is an escrow already",
+            "change [escrow] in the configuration",
+        ));
+    }
+    let config = append(&config.file, None, &escrow_section(listen))?;
+    say(&format!(
+        "this node is an escrow, at {listen}, in {}\nnext: `farseal escrow admit` with the cards of the main and the remote site, then `farseal run`\n",
+        config.file.display()
+    ))
+}
+
+fn admit(place: &Place, card: &Path) -> Result<(), Failure> {
+    let config = place.config()?;
+    if config.escrow.is_none() {
+        let next = "run `farseal escrow open --listen 0.0.0.0:7450` first";
+        return Err(Failure::new(Exit::Refused, "this node is no escrow site", next));
+    }
+    let card = read_card(card)?;
+    let fingerprint = card.fingerprint();
+    if config.peers.iter().any(|peer| peer.card.fingerprint() == fingerprint) {
+        return say(&format!("{} is admitted already\n", card.node));
+    }
+    let peer = Peer { name: free_name(&config, card.node.as_str()), addresses: Vec::new(), card, beat: BEAT };
+    append(&config.file, None, &peer_section(&peer))?;
+    say(&format!(
+        "{} may deposit keys here, and ask for them\nits fingerprint: {fingerprint}; compare it with what its operator reads out\nnext: start this node, or restart it\n",
+        peer.name
+    ))
+}
+
+fn add(place: &Place, card: &Path, addresses: Vec<PeerAddress>) -> Result<(), Failure> {
+    let config = place.config()?;
+    let card = read_card(card)?;
+    let fingerprint = card.fingerprint();
+    if config.peers.iter().any(|peer| peer.card.fingerprint() == fingerprint) {
+        return Err(Failure::new(Exit::Refused, "that node is a peer already", "use its name with `--escrow`"));
+    }
+    let peer = Peer { name: free_name(&config, card.node.as_str()), addresses, card, beat: BEAT };
+    append(&config.file, None, &peer_section(&peer))?;
+    say(&format!(
+        "the escrow {} is known\nits fingerprint: {fingerprint}; compare it with what its operator reads out\nnext: `farseal pair create .. --escrow {}`; a pair that is there already gets escrow = \"{}\" in its section, at both sites\n",
+        peer.name, peer.name, peer.name
+    ))
+}
+
+fn view(place: &Place) -> Result<EscrowView, Failure> {
+    let client = place.client()?;
+    wait_for(async { Ok(client.escrow().await?) })
+}
+
+fn requests(place: &Place, json: bool) -> Result<(), Failure> {
+    let view = view(place)?;
+    if json {
+        let text = serde_json::to_string_pretty(&view).map_err(|error| Failure::of(&error))?;
+        return say(&format!("{text}\n"));
+    }
+    say(&screen(&view))
+}
+
+/// What is asked for, as one screen.
+fn screen(view: &EscrowView) -> String {
+    let mut text = format!("{} keys are held for {}\n", view.keys, view.sites.join(", "));
+    if view.shares_needed > 0 {
+        let _ =
+            writeln!(text, "the key that opens them is shared out: {} people have to bring theirs", view.shares_needed);
+    }
+    if view.requests.is_empty() {
+        text.push_str("no keys were ever asked for\n");
+    }
+    for request in &view.requests {
+        let state = match (request.state, request.fetched) {
+            (_, true) => "approved, all fetched",
+            (EscrowRequestState::Waiting, false) => "WAITS FOR AN ANSWER",
+            (EscrowRequestState::Approved, false) => "approved, not fetched yet",
+            (EscrowRequestState::Denied, false) => "denied",
+            (EscrowRequestState::Expired, false) => "approved once; the time to fetch is over",
+        };
+        let (first, last) = request.epochs;
+        let _ = write!(
+            text,
+            "\nrequest {}: {state}\n  asked     {} by {} ({})\n  for       {} keys, epochs {first} to {last}, of pair {}\n  copy      goes up to record {}\n  reason    {}\n",
+            request.id,
+            ago(view.now, request.at),
+            request.site,
+            shown_fingerprint(&request.fingerprint),
+            request.keys,
+            request.pair,
+            request.through,
+            request.reason,
+        );
+        if request.state == EscrowRequestState::Waiting {
+            let _ = writeln!(
+                text,
+                "  next      `farseal escrow approve {}` or `farseal escrow deny {}`",
+                request.id, request.id
+            );
+        }
+    }
+    text
+}
+
+fn ago(now: WallTime, at: WallTime) -> String {
+    format!("{} ago", show::span(now.since(at)))
+}
+
+/// As cards show it.
+fn shown_fingerprint(hex: &str) -> String {
+    let groups: Vec<&str> = (0..8).filter_map(|at| hex.get(at * 4..at * 4 + 4)).collect();
+    groups.join("-")
+}
+
+fn approve(place: &Place, approve: &Approve) -> Result<(), Failure> {
+    let view = view(place)?;
+    let Some(request) = view.requests.iter().find(|request| request.id == approve.request) else {
+        let next = "`farseal escrow requests` lists them";
+        return Err(Failure::new(Exit::Refused, format!("there is no request {}", approve.request), next));
+    };
+    let question = format!(
+        "{} ({}) will be able to open pair {} up to record {}. Its reason: {}.",
+        request.site,
+        shown_fingerprint(&request.fingerprint),
+        request.pair,
+        request.through,
+        request.reason
+    );
+    if !approve.yes && agreed(&question) != Some(true) {
+        let next = format!("run `farseal escrow approve {} --yes` if that is what you want", request.id);
+        return Err(Failure::new(Exit::Refused, "nothing was released", next));
+    }
+    let shares = approve.share.iter().map(|file| read_share(file)).collect::<Result<_, _>>()?;
+    answer(place, &EscrowAnswer { request: approve.request, approve: true, note: approve.note.clone(), shares })
+}
+
+fn read_share(file: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let opened = fs::File::open(file).and_then(|file| file.take(SHARE_TEXT_MAX).read_to_string(&mut text));
+    opened.map_err(|error| Failure::file(file, &error))?;
+    Ok(text)
+}
+
+fn answer(place: &Place, answer: &EscrowAnswer) -> Result<(), Failure> {
+    let client = place.client()?;
+    operate::print(&wait_for(async { Ok(client.escrow_answer(answer).await?) })?)
+}
+
+fn log(place: &Place) -> Result<(), Failure> {
+    let view = view(place)?;
+    let mut text = String::new();
+    for (at, who, what) in &view.log {
+        let _ = writeln!(text, "{:>16}  {who}: {what}", ago(view.now, *at));
+    }
+    say(&text)
+}
+
+/// The ceremony: the key that opens deposits leaves the node for good.
+fn share(place: &Place, share: &Share) -> Result<(), Failure> {
+    let config = place.config()?;
+    let identity = identity::load(&config).map_err(|error| Failure::of(&error))?;
+    let Some(secret) = identity.kem() else {
+        let next = "its people have their shares; a new ceremony needs a new node";
+        return Err(Failure::new(Exit::Refused, "this node's key is shared out already", next));
+    };
+    let provider = identity::provider(&config).map_err(|error| Failure::of(&error))?;
+    let question = format!(
+        "This node will not be able to open what is deposited here any more: {} of {} people together can, with the files in {}.",
+        share.needed,
+        share.of,
+        share.out.display()
+    );
+    if !share.yes && agreed(&question) != Some(true) {
+        return Err(Failure::new(Exit::Refused, "nothing was changed", "give --yes if that is what you want"));
+    }
+    let escrow = identity.card().fingerprint().to_string();
+    let shares = split(secret, &escrow, share.needed, share.of)
+        .map_err(|error: ShareError| Failure::new(Exit::Usage, error.to_string(), "for example --needed 2 --of 3"))?;
+    fs::create_dir_all(&share.out).map_err(|error| Failure::file(&share.out, &error))?;
+    for each in &shares {
+        let file = share.out.join(format!("share-{}.toml", each.number()));
+        let mut opened = fs::File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&file)
+            .map_err(|error| Failure::file(&file, &error))?;
+        let written = opened.write_all(each.to_text().as_bytes()).and_then(|()| opened.sync_all());
+        written.map_err(|error| Failure::file(&file, &error))?;
+    }
+    let stored = Identity::from_stored(&identity.to_stored()).map_err(|error| Failure::of(&error))?;
+    let without = stored.without_kem(share.needed).to_stored();
+    provider.store(&without).map_err(|error| Failure::of(&error))?;
+    say(&format!(
+        "{} shares are in {}: give each to one person, and delete them here\nthis node keeps taking deposits; `farseal escrow approve` needs {} of the shares from now on\nits card stays what it was\n",
+        shares.len(),
+        share.out.display(),
+        share.needed
+    ))
+}
+
+fn request(place: &Place, pair: &str, reason: String, wait: bool) -> Result<(), Failure> {
+    let client = place.client()?;
+    let ask = PairCommand::Escrow(EscrowCommand::Request { reason });
+    let fetch = PairCommand::Escrow(EscrowCommand::Fetch { wait: true });
+    wait_for(async {
+        operate::print(&client.command(pair, &ask).await?)?;
+        if wait { operate::print(&client.command(pair, &fetch).await?) } else { Ok(()) }
+    })
+}

@@ -1,0 +1,17 @@
+//! The escrow site (R25): a third node that holds keys and no data, and what the other two say to it.
+//!
+//! ```text
+//! wire    messages, in cells of one size, so that a line to the escrow looks the same whatever it carries
+//! client  a site's end: deposits keys on a heartbeat, asks for them back in a recovery
+//! desk    what the escrow answers: receipts for deposits, releases for requests that a person approved
+//! serve   the escrow's end of the line
+//! store   deposits, requests and the audit log, durable before anything is answered
+//! shares  the escrow's own key, shared out among people
+//! ```
+
+pub mod client;
+pub mod desk;
+pub mod serve;
+pub mod shares;
+pub mod store;
+pub mod wire;

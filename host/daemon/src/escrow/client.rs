@@ -1,0 +1,332 @@
+//! A site's end of the line to its escrow: a cell at each beat, full or empty, and each answered with one.
+//!
+//! The beat goes on whether there is anything to say or not, so nobody who watches the line learns when a key is deposited. Two
+//! exceptions: what waits when a line comes up goes at once, because that moment shows anyway; and so do the keys that a
+//! recovery fetches.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::wire::{CELL_BYTES, CellError, DepositRefusal, FromEscrow, ToEscrow, fill, messages};
+use crate::keys::card::PeerCard;
+use crate::keys::deposit::{Deposit, Receipt};
+use crate::keys::tls::{server_name, wrong_peer};
+use crate::link::session::HANDSHAKE_MAX;
+
+/// First and longest wait between two attempts.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+/// How long an escrow may take for its answer to a cell: it opens eleven capsules and syncs its disk.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How long after a line came up what is to be said goes at once.
+const OPENING: Duration = Duration::from_secs(5);
+/// Deposits in one cell: as many as surely fit.
+const DEPOSITS_IN_A_CELL: usize = 11;
+
+/// What becomes of a deposit. Called once.
+pub type DepositDone = Box<dyn FnOnce(Result<Receipt, DepositRefusal>) + Send>;
+
+/// A site's line to an escrow.
+#[derive(Debug)]
+pub struct EscrowLine {
+    /// What the configuration calls the escrow.
+    pub name: String,
+    pub card: PeerCard,
+    jobs: UnboundedSender<Job>,
+    state: Arc<Mutex<LineState>>,
+}
+
+/// What a console shows of a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LineState {
+    pub up: bool,
+    /// Why it is not.
+    pub trouble: Option<String>,
+    /// Deposits without a receipt.
+    pub waiting: usize,
+}
+
+/// Why an escrow gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    #[error("the escrow cannot be reached: {0}")]
+    Down(String),
+    #[error("the line to the escrow broke before it answered; ask again")]
+    Broke,
+}
+
+enum Job {
+    Deposit(Box<Deposit>, DepositDone),
+    Ask(ToEscrow, Asker),
+}
+
+/// Whoever waits for an answer.
+type Asker = oneshot::Sender<Result<Vec<FromEscrow>, NoAnswer>>;
+
+/// What it takes to reach an escrow.
+#[derive(Debug)]
+pub struct Reach {
+    pub name: String,
+    pub card: PeerCard,
+    /// Tried one after the other.
+    pub addresses: Vec<String>,
+    pub tls: Arc<ClientConfig>,
+    pub beat: Duration,
+    pub stop: watch::Receiver<bool>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Deposit(deposit, _) => f.debug_tuple("Deposit").field(deposit).finish(),
+            Self::Ask(message, _) => f.debug_tuple("Ask").field(message).finish(),
+        }
+    }
+}
+
+impl EscrowLine {
+    /// Starts the line, which reconnects for ever.
+    #[must_use]
+    pub fn start(runtime: &tokio::runtime::Handle, reach: Reach) -> Self {
+        let (jobs, queue) = unbounded_channel();
+        let state = Arc::<Mutex<LineState>>::default();
+        let (name, card) = (reach.name.clone(), reach.card.clone());
+        let task = Task {
+            reach,
+            queue,
+            state: Arc::clone(&state),
+            deposits: BTreeMap::new(),
+            order: VecDeque::new(),
+            asks: VecDeque::new(),
+        };
+        runtime.spawn(task.run());
+        Self { name, card, jobs, state }
+    }
+
+    /// Deposits a key; `done` hears of the receipt, which is checked, however long that takes.
+    pub fn deposit(&self, deposit: Deposit, done: DepositDone) {
+        let _ = self.jobs.send(Job::Deposit(Box::new(deposit), done));
+    }
+
+    /// Asks something else than to take a deposit.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn ask(&self, message: ToEscrow) -> Result<Vec<FromEscrow>, NoAnswer> {
+        let (sender, answer) = oneshot::channel();
+        let _ = self.jobs.send(Job::Ask(message, sender));
+        answer.await.unwrap_or(Err(NoAnswer::Broke))
+    }
+
+    #[must_use]
+    pub fn state(&self) -> LineState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+struct Task {
+    reach: Reach,
+    queue: UnboundedReceiver<Job>,
+    state: Arc<Mutex<LineState>>,
+    /// Without a receipt, by hash; and in the order in which they came.
+    deposits: BTreeMap<[u8; 32], (Vec<u8>, DepositDone)>,
+    order: VecDeque<[u8; 32]>,
+    asks: VecDeque<(ToEscrow, Asker)>,
+}
+
+/// Why a line is not up.
+#[derive(Debug, thiserror::Error)]
+enum LineError {
+    #[error("the escrow has no addresses: add addresses = [\"HOST:PORT\"] to its [[peer]]")]
+    NoAddress,
+    #[error("cannot reach {address}: {source}")]
+    Unreachable { address: String, source: std::io::Error },
+    #[error("{0}")]
+    Tls(String),
+    #[error("the escrow did not answer in {} s", ANSWER_WAIT.as_secs())]
+    Slow,
+    #[error("the line broke: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Cell(#[from] CellError),
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut wait = RETRY_FIRST;
+        let mut stop = self.reach.stop.clone();
+        let mut addresses = self.reach.addresses.clone().into_iter().cycle();
+        loop {
+            let connected = tokio::select! {
+                connected = connect(&self.reach, addresses.next()) => connected,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            let error = match connected {
+                Ok(stream) => {
+                    wait = RETRY_FIRST;
+                    tracing::info!(escrow = self.reach.name, "the line to the escrow is up");
+                    self.note(true, None);
+                    tokio::select! {
+                        ended = self.talk(stream) => ended,
+                        _ = stop.wait_for(|stop| *stop) => return,
+                    }
+                }
+                Err(error) => error,
+            };
+            let text = error.to_string();
+            if self.state.lock().unwrap_or_else(PoisonError::into_inner).trouble.as_ref() != Some(&text) {
+                tracing::warn!(escrow = self.reach.name, "{text}");
+            }
+            self.note(false, Some(text));
+            self.fail_asks();
+            let until = Instant::now() + wait;
+            wait = (wait * 2).min(RETRY_LONGEST);
+            // Whoever asks does not wait for the next attempt: it is made for him.
+            while self.asks.is_empty() {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => break,
+                    job = self.queue.recv() => if !self.take(job) { return },
+                    _ = stop.wait_for(|stop| *stop) => return,
+                }
+            }
+        }
+    }
+
+    /// One cell at each beat until the line breaks.
+    async fn talk(&mut self, mut stream: TlsStream<TcpStream>) -> LineError {
+        let opened = Instant::now();
+        let mut beat = interval(self.reach.beat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let at_once = self.asks.front().is_some_and(|(ask, _)| matches!(ask, ToEscrow::Fetch { .. }))
+                || (opened.elapsed() < OPENING && !(self.order.is_empty() && self.asks.is_empty()));
+            if !at_once {
+                tokio::select! {
+                    _ = beat.tick() => {}
+                    job = self.queue.recv() => {
+                        self.take(job);
+                        continue;
+                    }
+                }
+            }
+            while let Ok(job) = self.queue.try_recv() {
+                self.take(Some(job));
+            }
+            if let Err(error) = self.exchange(&mut stream).await {
+                return error;
+            }
+        }
+    }
+
+    /// Sends one cell and takes the answer. An ask has a cell of its own, so that its answer is the next cell's.
+    async fn exchange(&mut self, stream: &mut TlsStream<TcpStream>) -> Result<(), LineError> {
+        let ask = self.asks.pop_front();
+        let mut queue: VecDeque<ToEscrow> = match &ask {
+            Some((message, _)) => [message.clone()].into(),
+            None => {
+                let first = self.order.iter().take(DEPOSITS_IN_A_CELL);
+                first
+                    .filter_map(|hash| self.deposits.get(hash))
+                    .map(|(bytes, _)| ToEscrow::Deposit(bytes.clone()))
+                    .collect()
+            }
+        };
+        let talked = timeout(ANSWER_WAIT, async {
+            stream.write_all(&fill(&mut queue)).await?;
+            stream.flush().await?;
+            let mut cell = vec![0; CELL_BYTES];
+            stream.read_exact(&mut cell).await?;
+            Ok(messages::<FromEscrow>(&cell)?)
+        });
+        let came = match talked.await.unwrap_or(Err(LineError::Slow)) {
+            Ok(came) => came,
+            Err(error) => {
+                ask.into_iter().for_each(|(_, done)| _ = done.send(Err(NoAnswer::Broke)));
+                return Err(error);
+            }
+        };
+        let (deposits, answers): (Vec<_>, Vec<_>) = came
+            .into_iter()
+            .partition(|message| matches!(message, FromEscrow::Receipt(_) | FromEscrow::Refused { .. }));
+        deposits.into_iter().for_each(|message| self.deposited(message));
+        ask.into_iter().for_each(|(_, done)| _ = done.send(Ok(answers.clone())));
+        self.note(true, None);
+        Ok(())
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whoever asked gets the others")]
+    fn deposited(&mut self, message: FromEscrow) {
+        let (hash, outcome) = match message {
+            FromEscrow::Receipt(bytes) => match Receipt::decode(&bytes) {
+                Ok(receipt) if receipt.verify(&self.reach.card, receipt.deposit).is_ok() => {
+                    (receipt.deposit, Ok(receipt))
+                }
+                Ok(_) | Err(_) => {
+                    return tracing::error!(
+                        escrow = self.reach.name,
+                        "a receipt that the escrow did not sign came over its line"
+                    );
+                }
+            },
+            FromEscrow::Refused { deposit, why } => (deposit, Err(why)),
+            _ => return,
+        };
+        // One that is not awaited was answered before: over a line that broke meanwhile.
+        if let Some((_, done)) = self.deposits.remove(&hash) {
+            self.order.retain(|waiting| *waiting != hash);
+            done(outcome);
+        }
+    }
+
+    /// `false` when nobody is left to ask anything.
+    fn take(&mut self, job: Option<Job>) -> bool {
+        match job {
+            None => return false,
+            Some(Job::Deposit(deposit, done)) => {
+                let hash = deposit.hash();
+                self.deposits.insert(hash, (deposit.encode(), done));
+                self.order.push_back(hash);
+            }
+            Some(Job::Ask(message, done)) => self.asks.push_back((message, done)),
+        }
+        true
+    }
+
+    /// Whoever asks while the escrow cannot be reached hears so.
+    fn fail_asks(&mut self) {
+        let trouble = self.state.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone().unwrap_or_default();
+        for (_, done) in self.asks.drain(..) {
+            let _ = done.send(Err(NoAnswer::Down(trouble.clone())));
+        }
+    }
+
+    fn note(&self, up: bool, trouble: Option<String>) {
+        let waiting = self.deposits.len();
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = LineState { up, trouble, waiting };
+    }
+}
+
+async fn connect(reach: &Reach, address: Option<String>) -> Result<TlsStream<TcpStream>, LineError> {
+    let address = address.ok_or(LineError::NoAddress)?;
+    let dial = async {
+        let unreachable = |source| LineError::Unreachable { address: address.clone(), source };
+        let socket = TcpStream::connect(&address).await.map_err(unreachable)?;
+        socket.set_nodelay(true).map_err(unreachable)?;
+        let connector = TlsConnector::from(Arc::clone(&reach.tls));
+        connector
+            .connect(server_name(&reach.card), socket)
+            .await
+            .map_err(|error| LineError::Tls(wrong_peer(&error).map_or_else(|| error.to_string(), ToString::to_string)))
+    };
+    timeout(HANDSHAKE_MAX, dial).await.unwrap_or(Err(LineError::Slow))
+}

@@ -1,0 +1,446 @@
+//! What the escrow answers: a receipt for a deposit that is durable, and keys for a request that a person approved.
+//!
+//! A key is asked for by the site that deposited it, or by the one that it named as the copy's keeper, and by nobody else. What
+//! is released is wrapped anew for the asking site alone; everything that is asked, answered and released is in the audit log.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use farseal_core::units::{Epoch, Millis, PairId, WallTime};
+use farseal_plugin::vault::schedule::EpochSchedule;
+
+use super::store::{Answer, Asked, EscrowStore, EscrowStoreError, Logged};
+use super::wire::{CELL_BYTES, DepositRefusal, FromEscrow, Place, Request, RequestRefusal, RequestState, ToEscrow};
+use crate::keys::capsule::KemSecret;
+use crate::keys::card::PeerCard;
+use crate::keys::deposit::{Deposit, Receipt, RefusedDeposit, VerifiedDeposit};
+use crate::keys::fingerprint::Fingerprint;
+use crate::keys::identity::Identity;
+use crate::keys::release::{RELEASE_LEN_MAX, Release};
+use crate::keys::wire::to_hex;
+
+/// Requests without an answer, of all sites: a person has to read them.
+const WAITING_MAX: usize = 64;
+/// How long keys may be fetched after a yes.
+pub const FETCH_WITHIN: Millis = Millis(24 * 3_600 * 1_000);
+/// Releases in one answer: what surely fits a cell.
+const RELEASES_MAX: usize = (CELL_BYTES - 1024) / (RELEASE_LEN_MAX + 64);
+/// Deposits that are looked through for one answer: most are for whoever asks.
+const LOOK_MAX: usize = 256;
+
+/// An escrow's desk. Calls may run at the same time.
+#[derive(Debug)]
+pub struct Desk {
+    identity: Arc<Identity>,
+    sites: Vec<PeerCard>,
+    store: EscrowStore,
+    /// Requests that were approved since the start, with what opens their deposits.
+    open: Mutex<BTreeMap<u64, Opened>>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    /// `None`: the escrow's own key.
+    secret: Option<Arc<KemSecret>>,
+    until: WallTime,
+}
+
+/// Why a person's answer is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error("there is no request {0}")]
+    NoSuchRequest(u64),
+    #[error("request {id} was answered already: {answer}")]
+    Answered { id: u64, answer: &'static str },
+    #[error("this escrow's key is shared out among people: {needed} of them have to bring their shares")]
+    SharesNeeded { needed: u8 },
+    #[error("the shares do not make this escrow's key: one of them is wrong, or they are of another ceremony")]
+    OtherSecret,
+    #[error(transparent)]
+    Store(#[from] EscrowStoreError),
+}
+
+impl Desk {
+    #[must_use]
+    pub fn new(identity: Arc<Identity>, sites: Vec<PeerCard>, store: EscrowStore) -> Self {
+        Self { identity, sites, store, open: Mutex::default() }
+    }
+
+    /// The site that holds this signing key.
+    #[must_use]
+    pub fn site(&self, signing: Fingerprint) -> Option<&PeerCard> {
+        self.sites.iter().find(|card| card.signing.fingerprint() == signing)
+    }
+
+    /// Answers what a site says in one cell.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`]: nothing can be kept, so nothing is answered.
+    pub fn answer(
+        &self,
+        site: &PeerCard,
+        said: Vec<ToEscrow>,
+        now: WallTime,
+    ) -> Result<Vec<FromEscrow>, EscrowStoreError> {
+        let mut answers = Vec::new();
+        let mut deposits = Vec::new();
+        for message in said {
+            match message {
+                ToEscrow::Deposit(bytes) => deposits.push(bytes),
+                ToEscrow::Request(request) => answers.push(self.take_request(site, &request, now)?),
+                ToEscrow::Fetch { request, after } => self.fetch(site, request, after, now, &mut answers)?,
+                ToEscrow::Drill { deposit, challenge } => {
+                    let proof = self.drill(site, deposit, &challenge)?;
+                    answers.push(FromEscrow::Drilled { deposit, proof });
+                }
+                ToEscrow::Destroy { deposit } => answers.extend(self.destroy(site, deposit, now)?),
+            }
+        }
+        self.take_deposits(site, &deposits, now, &mut answers)?;
+        Ok(answers)
+    }
+
+    /// All requests, oldest first.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn requests(&self) -> Result<Vec<Asked>, EscrowStoreError> {
+        self.store.requests()
+    }
+
+    /// How a request stands, and to whom that is to be said.
+    #[must_use]
+    pub fn state(&self, asked: &Asked, now: WallTime) -> RequestState {
+        match &asked.answer {
+            None => RequestState::Waiting,
+            Some(answer) if !answer.approved => RequestState::Denied,
+            Some(_) => match self.open().get(&asked.id) {
+                Some(opened) if now < opened.until => RequestState::Approved,
+                Some(_) | None => RequestState::Expired,
+            },
+        }
+    }
+
+    /// A person says yes. With shares where the escrow's key is shared out. A request that expired may be approved again.
+    ///
+    /// # Errors
+    /// [`AnswerError`]; nothing is released then.
+    pub fn approve(&self, id: u64, secret: Option<KemSecret>, note: &str, now: WallTime) -> Result<Asked, AnswerError> {
+        let asked = self.unanswered(id, now)?;
+        let secret = match (secret, self.identity.kem()) {
+            (None, Some(_)) => None,
+            (None, None) => return Err(AnswerError::SharesNeeded { needed: self.identity.shares_needed() }),
+            (Some(secret), _) => {
+                let fits = secret.public().is_ok_and(|public| public == self.identity.card().kem);
+                Some(Arc::new(Some(secret).filter(|_| fits).ok_or(AnswerError::OtherSecret)?))
+            }
+        };
+        let asked = self.put_answer(asked, true, note, now)?;
+        self.open().insert(id, Opened { secret, until: WallTime(now.0 + FETCH_WITHIN.0) });
+        Ok(asked)
+    }
+
+    /// A person says no.
+    ///
+    /// # Errors
+    /// [`AnswerError`].
+    pub fn deny(&self, id: u64, note: &str, now: WallTime) -> Result<Asked, AnswerError> {
+        let asked = self.unanswered(id, now)?;
+        self.open().remove(&id);
+        Ok(self.put_answer(asked, false, note, now)?)
+    }
+
+    /// The newest lines of the audit log.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn logged(&self, most: usize) -> Result<Vec<Logged>, EscrowStoreError> {
+        self.store.logged(most)
+    }
+
+    /// Keys that are held.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn held(&self) -> Result<u64, EscrowStoreError> {
+        self.store.count()
+    }
+
+    fn unanswered(&self, id: u64, now: WallTime) -> Result<Asked, AnswerError> {
+        let asked = self.store.requests()?.into_iter().find(|asked| asked.id == id);
+        let asked = asked.ok_or(AnswerError::NoSuchRequest(id))?;
+        match self.state(&asked, now) {
+            RequestState::Waiting | RequestState::Expired | RequestState::Unknown => Ok(asked),
+            RequestState::Approved => Err(AnswerError::Answered { id, answer: "approved" }),
+            RequestState::Denied => Err(AnswerError::Answered { id, answer: "denied" }),
+        }
+    }
+
+    fn put_answer(&self, asked: Asked, approved: bool, note: &str, now: WallTime) -> Result<Asked, EscrowStoreError> {
+        let what = format!(
+            "request {} of {} for {} keys of pair {}: {}{}{note}",
+            asked.id,
+            asked.node,
+            asked.keys,
+            asked.pair,
+            if approved { "approved" } else { "denied" },
+            if note.is_empty() { "" } else { ": " },
+        );
+        self.store.log(&Logged { at: now, who: "the escrow's operator".into(), what })?;
+        let answer = Some(Answer { approved, at: now, note: note.to_owned(), complete: false });
+        self.store.put_request(Asked { answer, ..asked })
+    }
+
+    /// Checks, keeps, then answers.
+    fn take_deposits(
+        &self,
+        site: &PeerCard,
+        deposits: &[Vec<u8>],
+        now: WallTime,
+        answers: &mut Vec<FromEscrow>,
+    ) -> Result<(), EscrowStoreError> {
+        let mut taken = Vec::new();
+        for bytes in deposits {
+            match self.check(site, bytes)? {
+                Ok((deposit, checked)) => {
+                    let (place, pair) = (place(&deposit), PairId(deposit.deposit().terms.scope.pair));
+                    taken.push((pair, place, [site.fingerprint().0.as_slice(), bytes].concat(), checked));
+                }
+                Err((deposit, why)) => {
+                    self.note(site, now, format!("a deposit is refused: {why}"))?;
+                    answers.push(FromEscrow::Refused { deposit, why });
+                }
+            }
+        }
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let kept: Vec<_> = taken.iter().map(|(pair, place, bytes, _)| (*pair, *place, bytes.as_slice())).collect();
+        if let Err(error) = self.store.deposit(&kept) {
+            tracing::error!(%error, "deposits cannot be kept");
+            let why = DepositRefusal::Full;
+            answers.extend(taken.iter().map(|(_, place, ..)| FromEscrow::Refused { deposit: place.deposit, why }));
+            return Ok(());
+        }
+        answers.extend(taken.iter().map(|(_, place, _, checked)| {
+            FromEscrow::Receipt(Receipt::sign(&self.identity, place.deposit, *checked, now.0).encode().to_vec())
+        }));
+        Ok(())
+    }
+
+    /// A deposit that may be kept, and whether its key was looked at.
+    #[expect(clippy::type_complexity, reason = "a refusal names its deposit")]
+    fn check(
+        &self,
+        site: &PeerCard,
+        bytes: &[u8],
+    ) -> Result<Result<(VerifiedDeposit, bool), ([u8; 32], DepositRefusal)>, EscrowStoreError> {
+        let Ok(deposit) = Deposit::decode(bytes) else { return Ok(Err(([0; 32], DepositRefusal::Unreadable))) };
+        let hash = deposit.hash();
+        let refused = |why| Ok(Err((hash, why)));
+        let deposit = match deposit.verify(site, self.identity.card().fingerprint()) {
+            Ok(deposit) => deposit,
+            Err(RefusedDeposit::OtherEscrow { .. }) => return refused(DepositRefusal::OtherEscrow),
+            Err(_) => return refused(DepositRefusal::Forged),
+        };
+        if self.store.is_destroyed(hash)? {
+            return refused(DepositRefusal::Destroyed);
+        }
+        match self.identity.kem().map(|secret| deposit.open(secret)) {
+            Some(Err(_)) => refused(DepositRefusal::Unopenable),
+            Some(Ok(_)) => Ok(Ok((deposit, true))),
+            None => Ok(Ok((deposit, false))),
+        }
+    }
+
+    fn take_request(&self, site: &PeerCard, request: &Request, now: WallTime) -> Result<FromEscrow, EscrowStoreError> {
+        let keys = self.count_for(site, request)?;
+        if keys == 0 {
+            self.note(site, now, format!("asks for keys of pair {} and has none here", request.pair))?;
+            return Ok(FromEscrow::NotTaken(RequestRefusal::NothingForYou));
+        }
+        let all = self.store.requests()?;
+        let requester = to_hex(&site.fingerprint().0);
+        let same = |asked: &&Asked| {
+            asked.requester == requester
+                && asked.pair == request.pair
+                && asked.depositor == to_hex(&request.depositor.0)
+                && (asked.first, asked.last) == (request.first, request.last)
+                && matches!(self.state(asked, now), RequestState::Waiting | RequestState::Approved)
+        };
+        if let Some(asked) = all.iter().find(same) {
+            return Ok(FromEscrow::State { request: asked.id, state: self.state(asked, now) });
+        }
+        if all.iter().filter(|asked| asked.answer.is_none()).count() >= WAITING_MAX {
+            return Ok(FromEscrow::NotTaken(RequestRefusal::TooMany));
+        }
+        let asked = self.store.put_request(Asked {
+            id: 0,
+            at: now,
+            requester,
+            node: site.node.to_string(),
+            pair: request.pair,
+            depositor: to_hex(&request.depositor.0),
+            first: request.first,
+            last: request.last,
+            keys,
+            through: request.through,
+            reason: request.reason.clone(),
+            answer: None,
+        })?;
+        self.note(
+            site,
+            now,
+            format!("request {} for {keys} keys of pair {}: {}", asked.id, request.pair, request.reason),
+        )?;
+        tracing::warn!(request = asked.id, site = %site.node, keys, "keys are asked for: see `farseal escrow requests`");
+        Ok(FromEscrow::State { request: asked.id, state: RequestState::Waiting })
+    }
+
+    /// How many keys a request would give.
+    fn count_for(&self, site: &PeerCard, request: &Request) -> Result<u64, EscrowStoreError> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let found = self.store.deposits(request.pair, (request.first, request.last), after, LOOK_MAX)?;
+            let Some((last, _)) = found.last() else { return Ok(count) };
+            after = Some(*last);
+            let mine = found.iter().filter(|(_, kept)| for_whom(kept, site, request.depositor).is_some()).count();
+            count += u64::try_from(mine).unwrap_or(0);
+        }
+    }
+
+    fn fetch(
+        &self,
+        site: &PeerCard,
+        id: u64,
+        after: Option<Place>,
+        now: WallTime,
+        answers: &mut Vec<FromEscrow>,
+    ) -> Result<(), EscrowStoreError> {
+        let requester = to_hex(&site.fingerprint().0);
+        let asked = self.store.requests()?.into_iter().find(|asked| asked.id == id && asked.requester == requester);
+        let Some(asked) = asked else {
+            answers.push(FromEscrow::State { request: id, state: RequestState::Unknown });
+            return Ok(());
+        };
+        let state = self.state(&asked, now);
+        let secret = self.open().get(&id).map(|opened| opened.secret.clone());
+        let (Some(secret), RequestState::Approved) = (secret, state) else {
+            answers.push(FromEscrow::State { request: id, state });
+            return Ok(());
+        };
+        let secret = secret.as_deref().or(self.identity.kem());
+        let Some(depositor) = fingerprint(&asked.depositor).filter(|_| secret.is_some()) else { return Ok(()) };
+        let (mut at, mut sent) = (after, 0);
+        loop {
+            let found = self.store.deposits(asked.pair, (asked.first, asked.last), at, LOOK_MAX)?;
+            if found.is_empty() {
+                self.complete(asked, site, now)?;
+                answers.push(FromEscrow::Complete { request: id });
+                return Ok(());
+            }
+            for (place, kept) in found {
+                at = Some(place);
+                let (Some(deposit), Some(secret)) = (for_whom(&kept, site, depositor), secret) else { continue };
+                match self.release(&deposit, secret, site, id, now) {
+                    Some(release) => answers.push(FromEscrow::Release { place, bytes: release.encode() }),
+                    None => self.note(site, now, format!("the key of epoch {} does not open", place.epoch))?,
+                }
+                sent += 1;
+                if sent == RELEASES_MAX {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn release(
+        &self,
+        deposit: &Deposit,
+        secret: &KemSecret,
+        site: &PeerCard,
+        request: u64,
+        now: WallTime,
+    ) -> Option<Release> {
+        // Its depositor's signature was proved when it was taken, and the file is this node's own.
+        let depositor =
+            self.sites.iter().find_map(|card| deposit.clone().verify(card, self.identity.card().fingerprint()).ok())?;
+        let key = depositor.open(secret).ok()?;
+        Release::seal(&depositor, &key, &self.identity, site, request, now.0).ok()
+    }
+
+    fn complete(&self, asked: Asked, site: &PeerCard, now: WallTime) -> Result<(), EscrowStoreError> {
+        let Some(answer) = asked.answer.clone().filter(|answer| !answer.complete) else { return Ok(()) };
+        self.note(
+            site,
+            now,
+            format!("request {}: all {} keys of pair {} were released", asked.id, asked.keys, asked.pair),
+        )?;
+        self.store.put_request(Asked { answer: Some(Answer { complete: true, ..answer }), ..asked })?;
+        Ok(())
+    }
+
+    fn drill(
+        &self,
+        site: &PeerCard,
+        deposit: [u8; 32],
+        challenge: &[u8; 32],
+    ) -> Result<Option<[u8; 32]>, EscrowStoreError> {
+        let Some(kept) = self.store.find(deposit)? else { return Ok(None) };
+        let Some(found) = for_whom(&kept, site, site.fingerprint()) else { return Ok(None) };
+        let (scope, own) = (found.terms.scope, self.identity.card().fingerprint());
+        let (Ok(verified), Some(secret)) = (found.verify(site, own), self.identity.kem()) else { return Ok(None) };
+        Ok(verified.open(secret).ok().map(|key| EpochSchedule::new(&key, &scope).drill(challenge)))
+    }
+
+    /// Only the depositing site may have a key destroyed.
+    fn destroy(
+        &self,
+        site: &PeerCard,
+        deposit: [u8; 32],
+        now: WallTime,
+    ) -> Result<Option<FromEscrow>, EscrowStoreError> {
+        if self.store.is_destroyed(deposit)? {
+            return Ok(Some(FromEscrow::Destroyed { deposit }));
+        }
+        let Some(kept) = self.store.find(deposit)? else { return Ok(None) };
+        let Some((owner, found)) = split(&kept).filter(|(owner, _)| *owner == site.fingerprint()) else {
+            return Ok(None);
+        };
+        let epoch = Deposit::decode(found).map_or(0, |deposit| deposit.terms.scope.epoch);
+        self.store.destroy(deposit, now)?;
+        tracing::info!(site = %owner, epoch, "a key was destroyed by its site's word");
+        self.note(site, now, format!("the key of epoch {epoch} was destroyed"))?;
+        Ok(Some(FromEscrow::Destroyed { deposit }))
+    }
+
+    fn note(&self, site: &PeerCard, now: WallTime, what: String) -> Result<(), EscrowStoreError> {
+        self.store.log(&Logged { at: now, who: format!("{} ({})", site.node, site.fingerprint()), what })
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Opened>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn place(deposit: &VerifiedDeposit) -> Place {
+    let deposit = deposit.deposit();
+    Place { epoch: Epoch(deposit.terms.scope.epoch), deposit: deposit.hash() }
+}
+
+/// The depositor's card, then the deposit.
+fn split(kept: &[u8]) -> Option<(Fingerprint, &[u8])> {
+    kept.split_first_chunk::<32>().map(|(owner, deposit)| (Fingerprint(*owner), deposit))
+}
+
+/// A kept deposit of this depositor, if this site may have its key.
+fn for_whom(kept: &[u8], site: &PeerCard, depositor: Fingerprint) -> Option<Deposit> {
+    let (owner, bytes) = split(kept).filter(|(owner, _)| *owner == depositor)?;
+    let deposit = Deposit::decode(bytes).ok()?;
+    let card = site.fingerprint();
+    (owner == card || deposit.terms.holder == card).then_some(deposit)
+}
+
+fn fingerprint(hex: &str) -> Option<Fingerprint> {
+    crate::keys::wire::from_hex(hex)?.try_into().ok().map(Fingerprint)
+}

@@ -1,0 +1,309 @@
+//! What an escrow keeps: deposits as they came, what was asked for and what a person said to it, and an audit log that only
+//! grows. A redb file; each change is durable when its call returns.
+
+use std::path::{Path, PathBuf};
+
+use farseal_core::units::{Epoch, PairId, Sequence, WallTime};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use super::wire::Place;
+
+/// Pair, epoch, hash: in this order, integers big-endian, so that a pair's deposits lie together and in the order of epochs.
+type DepositKey = [u8; 56];
+
+const NUMBERS: TableDefinition<'static, &str, u64> = TableDefinition::new("numbers");
+const DEPOSITS: TableDefinition<'static, DepositKey, &[u8]> = TableDefinition::new("deposits");
+const BY_HASH: TableDefinition<'static, [u8; 32], DepositKey> = TableDefinition::new("by-hash");
+const DESTROYED: TableDefinition<'static, [u8; 32], u64> = TableDefinition::new("destroyed");
+const REQUESTS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("requests");
+const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
+const FORMAT: &str = "format";
+
+/// The file.
+#[derive(Debug)]
+pub struct EscrowStore {
+    path: PathBuf,
+    database: Database,
+}
+
+/// Why it cannot be read or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum EscrowStoreError {
+    #[error("{}: {source}", path.display())]
+    Store { path: PathBuf, source: Box<redb::Error> },
+    #[error("{}: {what} cannot be read: {source}; restore the file from a copy", path.display())]
+    Unreadable { path: PathBuf, what: String, source: serde_json::Error },
+    #[error("{}: format {found}; this version reads format 1", path.display())]
+    Format { path: PathBuf, found: u64 },
+}
+
+/// Keys that a site asked for, and what became of it. Fingerprints are shown ones: they name whom, and open nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Asked {
+    pub id: u64,
+    pub at: WallTime,
+    /// All 32 bytes of the asking site's card, in hexadecimal.
+    pub requester: String,
+    pub node: String,
+    pub pair: PairId,
+    /// All 32 bytes of the depositing site's card, in hexadecimal.
+    pub depositor: String,
+    pub first: Epoch,
+    pub last: Epoch,
+    /// Deposits among these when it was asked.
+    pub keys: u64,
+    pub through: Sequence,
+    pub reason: String,
+    pub answer: Option<Answer>,
+}
+
+/// What a person said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Answer {
+    pub approved: bool,
+    pub at: WallTime,
+    pub note: String,
+    /// Every key was fetched.
+    pub complete: bool,
+}
+
+/// One line of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Logged {
+    pub at: WallTime,
+    /// Whose doing it was: a site by its name and fingerprint, or the escrow's operator.
+    pub who: String,
+    pub what: String,
+}
+
+impl EscrowStore {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn open(path: &Path) -> Result<Self, EscrowStoreError> {
+        let failed = |source: redb::Error| EscrowStoreError::Store { path: path.to_owned(), source: Box::new(source) };
+        let database = Database::create(path).map_err(|error| failed(error.into()))?;
+        let store = Self { path: path.to_owned(), database };
+        let format = store.change(|tables| {
+            let found = tables.open_table(NUMBERS)?.get(FORMAT)?.map(|format| format.value());
+            if found.is_none() {
+                tables.open_table(NUMBERS)?.insert(FORMAT, 1)?;
+            }
+            tables.open_table(DEPOSITS)?;
+            tables.open_table(BY_HASH)?;
+            tables.open_table(DESTROYED)?;
+            tables.open_table(REQUESTS)?;
+            tables.open_table(LOG)?;
+            Ok(found.unwrap_or(1))
+        })?;
+        if format == 1 { Ok(store) } else { Err(EscrowStoreError::Format { path: store.path, found: format }) }
+    }
+
+    /// Keeps deposits, all or none.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`]; nothing was changed.
+    pub fn deposit(&self, all: &[(PairId, Place, &[u8])]) -> Result<(), EscrowStoreError> {
+        self.change(|tables| {
+            let (mut deposits, mut by_hash) = (tables.open_table(DEPOSITS)?, tables.open_table(BY_HASH)?);
+            for (pair, place, bytes) in all {
+                let key = key(*pair, place.epoch, place.deposit);
+                deposits.insert(key, *bytes)?;
+                by_hash.insert(place.deposit, key)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A deposit by its hash.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn find(&self, deposit: [u8; 32]) -> Result<Option<Vec<u8>>, EscrowStoreError> {
+        self.read(|tables| {
+            let Some(key) = tables.open_table(BY_HASH)?.get(deposit)?.map(|key| key.value()) else { return Ok(None) };
+            Ok(tables.open_table(DEPOSITS)?.get(key)?.map(|bytes| bytes.value().to_vec()))
+        })
+    }
+
+    /// Was this deposit destroyed on purpose?
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn is_destroyed(&self, deposit: [u8; 32]) -> Result<bool, EscrowStoreError> {
+        self.read(|tables| Ok(tables.open_table(DESTROYED)?.get(deposit)?.is_some()))
+    }
+
+    /// Destroys a deposit; what remains is that it was.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`]; nothing was changed.
+    pub fn destroy(&self, deposit: [u8; 32], at: WallTime) -> Result<(), EscrowStoreError> {
+        self.change(|tables| {
+            if let Some(key) = tables.open_table(BY_HASH)?.remove(deposit)?.map(|key| key.value()) {
+                tables.open_table(DEPOSITS)?.remove(key)?;
+            }
+            tables.open_table(DESTROYED)?.insert(deposit, at.0)?;
+            Ok(())
+        })
+    }
+
+    /// A pair's deposits of these epochs, in order, after a place, as many as are wanted.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn deposits(
+        &self,
+        pair: PairId,
+        (first, last): (Epoch, Epoch),
+        after: Option<Place>,
+        most: usize,
+    ) -> Result<Vec<(Place, Vec<u8>)>, EscrowStoreError> {
+        let from = after.map_or(key(pair, first, [0; 32]), |place| key(pair, place.epoch, place.deposit));
+        let to = key(pair, last, [0xff; 32]);
+        if from > to {
+            return Ok(Vec::new());
+        }
+        self.read(|tables| {
+            let table = tables.open_table(DEPOSITS)?;
+            let mut found = Vec::new();
+            for entry in table.range(from..=to)? {
+                let (at, bytes) = entry?;
+                let place = place_of(&at.value());
+                if Some(place) == after {
+                    continue;
+                }
+                if found.len() == most {
+                    break;
+                }
+                found.push((place, bytes.value().to_vec()));
+            }
+            Ok(found)
+        })
+    }
+
+    /// How many deposits there are.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn count(&self) -> Result<u64, EscrowStoreError> {
+        self.read(|tables| Ok(tables.open_table(DEPOSITS)?.len()?))
+    }
+
+    /// Keeps a request as it stands now; a new one has number 0 and gets its own.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`]; nothing was changed.
+    pub fn put_request(&self, mut asked: Asked) -> Result<Asked, EscrowStoreError> {
+        self.change(|tables| {
+            let mut table = tables.open_table(REQUESTS)?;
+            if asked.id == 0 {
+                asked.id = table.last()?.map_or(0, |(id, _)| id.value()) + 1;
+            }
+            table.insert(asked.id, serde_json::to_vec(&asked).unwrap_or_default().as_slice())?;
+            Ok(())
+        })?;
+        Ok(asked)
+    }
+
+    /// Every request, oldest first.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn requests(&self) -> Result<Vec<Asked>, EscrowStoreError> {
+        let found = self.read(|tables| {
+            let table = tables.open_table(REQUESTS)?;
+            table
+                .iter()?
+                .map(|entry| entry.map(|(id, bytes)| (id.value(), bytes.value().to_vec())))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(Into::into)
+        })?;
+        found.iter().map(|(id, bytes)| self.parsed(&format!("request {id}"), bytes)).collect()
+    }
+
+    /// Adds a line to the audit log.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`]; nothing was changed.
+    pub fn log(&self, line: &Logged) -> Result<(), EscrowStoreError> {
+        self.change(|tables| {
+            let mut table = tables.open_table(LOG)?;
+            let next = table.last()?.map_or(0, |(at, _)| at.value()) + 1;
+            table.insert(next, serde_json::to_vec(line).unwrap_or_default().as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// The newest lines of the audit log, oldest of them first.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn logged(&self, most: usize) -> Result<Vec<Logged>, EscrowStoreError> {
+        let mut found = self.read(|tables| {
+            let table = tables.open_table(LOG)?;
+            table
+                .iter()?
+                .rev()
+                .take(most)
+                .map(|entry| entry.map(|(_, line)| line.value().to_vec()))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(Into::into)
+        })?;
+        found.reverse();
+        found.iter().map(|bytes| self.parsed("a line of the log", bytes)).collect()
+    }
+
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, EscrowStoreError> {
+        let done = || -> Result<T, redb::Error> {
+            let transaction = self.database.begin_write()?;
+            let value = change(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        done().map_err(|source| self.failed(source))
+    }
+
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, EscrowStoreError> {
+        let done = || read(&self.database.begin_read()?);
+        done().map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: redb::Error) -> EscrowStoreError {
+        EscrowStoreError::Store { path: self.path.clone(), source: Box::new(source) }
+    }
+
+    fn parsed<T: serde::de::DeserializeOwned>(&self, what: &str, bytes: &[u8]) -> Result<T, EscrowStoreError> {
+        serde_json::from_slice(bytes).map_err(|source| EscrowStoreError::Unreadable {
+            path: self.path.clone(),
+            what: what.to_owned(),
+            source,
+        })
+    }
+}
+
+fn key(pair: PairId, epoch: Epoch, deposit: [u8; 32]) -> DepositKey {
+    let mut key = [0; 56];
+    key[..16].copy_from_slice(&pair.0);
+    key[16..24].copy_from_slice(&epoch.0.to_be_bytes());
+    key[24..].copy_from_slice(&deposit);
+    key
+}
+
+fn place_of(key: &DepositKey) -> Place {
+    let (mut epoch, mut deposit) = ([0; 8], [0; 32]);
+    epoch.copy_from_slice(&key[16..24]);
+    deposit.copy_from_slice(&key[24..]);
+    Place { epoch: Epoch(u64::from_be_bytes(epoch)), deposit }
+}

@@ -1,0 +1,477 @@
+//! What goes between a site and its escrow: messages in cells of one size, one cell back for each.
+//!
+//! ```text
+//! cell     = "fsec" | version u8 | messages | zeroes up to CELL_BYTES
+//! message  = length of what follows u16be, at least 1 | kind u8 | body
+//! ```
+//!
+//! A site sends a cell at each beat, full or empty, and the escrow answers each with one. So the line shows neither that a key
+//! is deposited nor when. Integers are big-endian.
+//!
+//! | version | since | messages |
+//! |---|---|---|
+//! | 1 | 0.1.0 | deposit, request, fetch, drill, destroy; receipt, refused, state, release, drilled, destroyed |
+
+use farseal_core::units::{Epoch, PairId, Sequence};
+
+use crate::keys::deposit::{DEPOSIT_LEN_MAX, RECEIPT_LEN};
+use crate::keys::fingerprint::Fingerprint;
+use crate::keys::release::RELEASE_LEN_MAX;
+use crate::keys::wire::{Reader, Short};
+
+/// Bytes of every cell: eleven deposits of hybrid keys, or as many releases.
+pub const CELL_BYTES: usize = 16 << 10;
+/// Bytes of a reason that a person gives.
+pub const REASON_BYTES_MAX: usize = 256;
+const MAGIC: &[u8; 4] = b"fsec";
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = MAGIC.len() + 1;
+
+/// From a site to its escrow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToEscrow {
+    /// The bytes of a [`crate::keys::deposit::Deposit`].
+    Deposit(Vec<u8>),
+    /// Asks a person at the escrow for keys.
+    Request(Request),
+    /// What became of a request; once it is approved, the keys after this one of it.
+    Fetch { request: u64, after: Option<Place> },
+    /// Does the escrow still open this deposit? It shows that without showing the key.
+    Drill { deposit: [u8; 32], challenge: [u8; 32] },
+    /// No block is sealed under this deposit's key any more: destroy it.
+    Destroy { deposit: [u8; 32] },
+}
+
+/// Where a deposit stands among a pair's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub epoch: Epoch,
+    pub deposit: [u8; 32],
+}
+
+/// Keys that a site asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub pair: PairId,
+    /// The card of the site that deposited them.
+    pub depositor: Fingerprint,
+    /// From the first of these to the last, both included.
+    pub first: Epoch,
+    pub last: Epoch,
+    /// How far the copy goes that they are to open, so that a person can tell how old it is.
+    pub through: Sequence,
+    /// In the words of whoever asks.
+    pub reason: String,
+}
+
+/// From an escrow to a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromEscrow {
+    /// The bytes of a [`crate::keys::deposit::Receipt`].
+    Receipt(Vec<u8>),
+    /// A deposit is not taken.
+    Refused { deposit: [u8; 32], why: DepositRefusal },
+    /// How a request stands.
+    State { request: u64, state: RequestState },
+    /// The bytes of a [`crate::keys::release::Release`], and where it stands.
+    Release { place: Place, bytes: Vec<u8> },
+    /// Every key of the request was sent.
+    Complete { request: u64 },
+    /// The request was not even taken up.
+    NotTaken(RequestRefusal),
+    /// SHA-256("farseal v1 drill" || challenge || drill key), with a key derived from the epoch key for nothing else; or why not.
+    Drilled { deposit: [u8; 32], proof: Option<[u8; 32]> },
+    /// The deposit is gone, durably.
+    Destroyed { deposit: [u8; 32] },
+}
+
+/// Why a deposit is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DepositRefusal {
+    #[error("it is no deposit that this version reads")]
+    Unreadable,
+    #[error("it is not signed by the site that sends it")]
+    Forged,
+    #[error("it is for another escrow")]
+    OtherEscrow,
+    #[error("its capsule does not open, or holds another key than it says")]
+    Unopenable,
+    #[error("its key was destroyed on purpose")]
+    Destroyed,
+    #[error("the escrow has no room")]
+    Full,
+}
+
+/// How a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestState {
+    /// Nobody has said yes or no.
+    Waiting,
+    Approved,
+    Denied,
+    /// Approved once, and the time to fetch is over, or the escrow was restarted.
+    Expired,
+    /// There is no request of this number by this site.
+    Unknown,
+}
+
+/// Why a request is not taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestRefusal {
+    #[error("the escrow holds no key of this pair for this site")]
+    NothingForYou,
+    #[error("too many requests wait for an answer already")]
+    TooMany,
+    #[error("it cannot be read, or the escrow's disk failed")]
+    Failed,
+}
+
+/// Why bytes are no cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CellError {
+    #[error("this is no escrow's line: the peer is no escrow, or no site")]
+    Magic,
+    #[error("escrow protocol version {0}; this version speaks 1")]
+    Version(u8),
+    #[error("message kind {0} is not known to version 1")]
+    Kind(u8),
+    #[error("a message of kind {0} whose body does not fit it")]
+    Body(u8),
+    #[error("a message is cut off by its cell's end")]
+    Cut,
+}
+
+/// A message that goes into a cell.
+pub trait Message: Sized {
+    fn write(&self, bytes: &mut Vec<u8>);
+    /// # Errors
+    /// [`CellError`].
+    fn read(kind: u8, body: &[u8]) -> Result<Self, CellError>;
+}
+
+/// Fills a cell from the front of a queue, as far as whole messages fit.
+pub fn fill<M: Message>(queue: &mut std::collections::VecDeque<M>) -> Vec<u8> {
+    let mut cell = Vec::with_capacity(CELL_BYTES);
+    cell.extend_from_slice(MAGIC);
+    cell.push(VERSION);
+    while let Some(message) = queue.front() {
+        let mut bytes = vec![0, 0];
+        message.write(&mut bytes);
+        // Every message is far below 64 KiB: the longest are a deposit and a release.
+        let length = u16::try_from(bytes.len() - 2).unwrap_or(u16::MAX);
+        bytes[..2].copy_from_slice(&length.to_be_bytes());
+        if cell.len() + bytes.len() > CELL_BYTES {
+            break;
+        }
+        cell.extend_from_slice(&bytes);
+        queue.pop_front();
+    }
+    cell.resize(CELL_BYTES, 0);
+    cell
+}
+
+/// The messages of a cell.
+///
+/// # Errors
+/// [`CellError`].
+pub fn messages<M: Message>(cell: &[u8]) -> Result<Vec<M>, CellError> {
+    let (head, mut rest) = cell.split_at_checked(HEAD_BYTES).ok_or(CellError::Cut)?;
+    if &head[..MAGIC.len()] != MAGIC {
+        return Err(CellError::Magic);
+    }
+    if head[MAGIC.len()] != VERSION {
+        return Err(CellError::Version(head[MAGIC.len()]));
+    }
+    let mut found = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_be_bytes(*length));
+        if length == 0 {
+            break;
+        }
+        let (message, after) = after.split_at_checked(length).ok_or(CellError::Cut)?;
+        let (kind, body) = message.split_first().ok_or(CellError::Cut)?;
+        found.push(M::read(*kind, body)?);
+        rest = after;
+    }
+    Ok(found)
+}
+
+impl Message for ToEscrow {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Deposit(deposit) => {
+                bytes.push(1);
+                bytes.extend_from_slice(deposit);
+            }
+            Self::Request(request) => {
+                bytes.push(2);
+                bytes.extend_from_slice(&request.pair.0);
+                bytes.extend_from_slice(&request.depositor.0);
+                for number in [request.first.0, request.last.0, request.through.0] {
+                    bytes.extend_from_slice(&number.to_be_bytes());
+                }
+                bytes.extend_from_slice(cut(&request.reason, REASON_BYTES_MAX).as_bytes());
+            }
+            Self::Fetch { request, after } => {
+                bytes.push(3);
+                bytes.extend_from_slice(&request.to_be_bytes());
+                after.iter().for_each(|place| place.write(bytes));
+            }
+            Self::Drill { deposit, challenge } => {
+                bytes.push(4);
+                bytes.extend_from_slice(deposit);
+                bytes.extend_from_slice(challenge);
+            }
+            Self::Destroy { deposit } => {
+                bytes.push(5);
+                bytes.extend_from_slice(deposit);
+            }
+        }
+    }
+
+    fn read(kind: u8, body: &[u8]) -> Result<Self, CellError> {
+        let mut reader = Reader::new(body);
+        let mut whole = || -> Result<Option<Self>, Short> {
+            Ok(Some(match kind {
+                1 if body.len() <= DEPOSIT_LEN_MAX => Self::Deposit(reader.bytes(body.len())?.to_vec()),
+                2 => {
+                    let (pair, depositor) = (PairId(reader.array()?), Fingerprint(reader.array()?));
+                    let (first, last) = (Epoch(reader.u64()?), Epoch(reader.u64()?));
+                    let through = Sequence(reader.u64()?);
+                    let reason = reader.bytes(reader.rest().len())?;
+                    let Ok(reason) = std::str::from_utf8(reason) else { return Ok(None) };
+                    if reason.len() > REASON_BYTES_MAX || reason.contains(char::is_control) {
+                        return Ok(None);
+                    }
+                    Self::Request(Request { pair, depositor, first, last, through, reason: reason.to_owned() })
+                }
+                3 => {
+                    let request = reader.u64()?;
+                    let after = if reader.rest().is_empty() { None } else { Some(Place::read(&mut reader)?) };
+                    Self::Fetch { request, after }
+                }
+                4 => Self::Drill { deposit: reader.array()?, challenge: reader.array()? },
+                5 => Self::Destroy { deposit: reader.array()? },
+                _ => return Ok(None),
+            }))
+        };
+        finish(kind, (1..=5).contains(&kind), whole(), reader.rest().is_empty())
+    }
+}
+
+impl Message for FromEscrow {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Receipt(receipt) => {
+                bytes.push(1);
+                bytes.extend_from_slice(receipt);
+            }
+            Self::Refused { deposit, why } => {
+                bytes.extend_from_slice(&[2, why.code()]);
+                bytes.extend_from_slice(deposit);
+            }
+            Self::State { request, state } => {
+                bytes.extend_from_slice(&[3, state.code()]);
+                bytes.extend_from_slice(&request.to_be_bytes());
+            }
+            Self::Release { place, bytes: release } => {
+                bytes.push(4);
+                place.write(bytes);
+                bytes.extend_from_slice(release);
+            }
+            Self::Complete { request } => {
+                bytes.push(5);
+                bytes.extend_from_slice(&request.to_be_bytes());
+            }
+            Self::NotTaken(why) => bytes.extend_from_slice(&[6, why.code()]),
+            Self::Drilled { deposit, proof } => {
+                bytes.push(7);
+                bytes.extend_from_slice(deposit);
+                proof.iter().for_each(|proof| bytes.extend_from_slice(proof));
+            }
+            Self::Destroyed { deposit } => {
+                bytes.push(8);
+                bytes.extend_from_slice(deposit);
+            }
+        }
+    }
+
+    fn read(kind: u8, body: &[u8]) -> Result<Self, CellError> {
+        let mut reader = Reader::new(body);
+        let mut whole = || -> Result<Option<Self>, Short> {
+            Ok(Some(match kind {
+                1 if body.len() == RECEIPT_LEN => Self::Receipt(reader.bytes(RECEIPT_LEN)?.to_vec()),
+                2 => {
+                    let Some(why) = DepositRefusal::of(reader.u8()?) else { return Ok(None) };
+                    Self::Refused { deposit: reader.array()?, why }
+                }
+                3 => {
+                    let Some(state) = RequestState::of(reader.u8()?) else { return Ok(None) };
+                    Self::State { request: reader.u64()?, state }
+                }
+                4 => {
+                    let place = Place::read(&mut reader)?;
+                    let bytes = reader.bytes(reader.rest().len())?;
+                    if bytes.len() > RELEASE_LEN_MAX {
+                        return Ok(None);
+                    }
+                    Self::Release { place, bytes: bytes.to_vec() }
+                }
+                5 => Self::Complete { request: reader.u64()? },
+                6 => match RequestRefusal::of(reader.u8()?) {
+                    Some(why) => Self::NotTaken(why),
+                    None => return Ok(None),
+                },
+                7 => {
+                    let deposit = reader.array()?;
+                    let proof = if reader.rest().is_empty() { None } else { Some(reader.array()?) };
+                    Self::Drilled { deposit, proof }
+                }
+                8 => Self::Destroyed { deposit: reader.array()? },
+                _ => return Ok(None),
+            }))
+        };
+        finish(kind, (1..=8).contains(&kind), whole(), reader.rest().is_empty())
+    }
+}
+
+/// All of the body was read, and all of it made sense.
+fn finish<M>(kind: u8, known: bool, read: Result<Option<M>, Short>, all: bool) -> Result<M, CellError> {
+    match read {
+        _ if !known => Err(CellError::Kind(kind)),
+        Ok(Some(message)) if all => Ok(message),
+        Ok(_) | Err(Short { .. }) => Err(CellError::Body(kind)),
+    }
+}
+
+impl Place {
+    fn write(self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.epoch.0.to_be_bytes());
+        bytes.extend_from_slice(&self.deposit);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Short> {
+        Ok(Self { epoch: Epoch(reader.u64()?), deposit: reader.array()? })
+    }
+}
+
+/// Numbers on the wire, in the order of the list, from 1.
+macro_rules! numbered {
+    ($type:ident: $($name:ident),*) => {
+        impl $type {
+            const ALL: &[Self] = &[$(Self::$name),*];
+
+            fn code(self) -> u8 {
+                let at = Self::ALL.iter().position(|known| *known == self).unwrap_or(0);
+                u8::try_from(at + 1).unwrap_or(0)
+            }
+
+            fn of(code: u8) -> Option<Self> {
+                Self::ALL.get(usize::from(code).checked_sub(1)?).copied()
+            }
+        }
+    };
+}
+numbered!(DepositRefusal: Unreadable, Forged, OtherEscrow, Unopenable, Destroyed, Full);
+numbered!(RequestState: Waiting, Approved, Denied, Expired, Unknown);
+numbered!(RequestRefusal: NothingForYou, TooMany, Failed);
+
+/// The beginning of a text, in whole characters.
+fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn place() -> impl Strategy<Value = Place> {
+        any::<(u64, [u8; 32])>().prop_map(|(epoch, deposit)| Place { epoch: Epoch(epoch), deposit })
+    }
+
+    fn to_escrow() -> impl Strategy<Value = ToEscrow> {
+        let request = (any::<([u8; 16], [u8; 32], [u64; 3])>(), "[a-z ]{0,256}").prop_map(
+            |((pair, depositor, [first, last, through]), reason)| {
+                ToEscrow::Request(Request {
+                    pair: PairId(pair),
+                    depositor: Fingerprint(depositor),
+                    first: Epoch(first),
+                    last: Epoch(last),
+                    through: Sequence(through),
+                    reason,
+                })
+            },
+        );
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..=DEPOSIT_LEN_MAX).prop_map(ToEscrow::Deposit),
+            request,
+            (any::<u64>(), proptest::option::of(place()))
+                .prop_map(|(request, after)| ToEscrow::Fetch { request, after }),
+            any::<([u8; 32], [u8; 32])>().prop_map(|(deposit, challenge)| ToEscrow::Drill { deposit, challenge }),
+            any::<[u8; 32]>().prop_map(|deposit| ToEscrow::Destroy { deposit }),
+        ]
+    }
+
+    fn from_escrow() -> impl Strategy<Value = FromEscrow> {
+        let refusals = proptest::sample::select(DepositRefusal::ALL);
+        let states = proptest::sample::select(RequestState::ALL);
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), RECEIPT_LEN).prop_map(FromEscrow::Receipt),
+            (any::<[u8; 32]>(), refusals).prop_map(|(deposit, why)| FromEscrow::Refused { deposit, why }),
+            (any::<u64>(), states).prop_map(|(request, state)| FromEscrow::State { request, state }),
+            (place(), proptest::collection::vec(any::<u8>(), 0..=RELEASE_LEN_MAX))
+                .prop_map(|(place, bytes)| FromEscrow::Release { place, bytes }),
+            any::<u64>().prop_map(|request| FromEscrow::Complete { request }),
+            proptest::sample::select(RequestRefusal::ALL).prop_map(FromEscrow::NotTaken),
+            any::<([u8; 32], Option<[u8; 32]>)>().prop_map(|(deposit, proof)| FromEscrow::Drilled { deposit, proof }),
+            any::<[u8; 32]>().prop_map(|deposit| FromEscrow::Destroyed { deposit }),
+        ]
+    }
+
+    fn through_cells<M: Message>(all: Vec<M>) -> Vec<M> {
+        let mut queue = VecDeque::from(all);
+        let mut came = Vec::new();
+        while !queue.is_empty() {
+            let cell = fill(&mut queue);
+            assert_eq!(cell.len(), CELL_BYTES);
+            came.extend(messages::<M>(&cell).unwrap());
+        }
+        came
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_cells_comes_out_in_order(
+            to in proptest::collection::vec(to_escrow(), 0..40),
+            from in proptest::collection::vec(from_escrow(), 0..40),
+        ) {
+            prop_assert_eq!(through_cells(to.clone()), to);
+            prop_assert_eq!(through_cells(from.clone()), from);
+        }
+
+        #[test]
+        fn no_bytes_are_more_than_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
+            let cell = [MAGIC.as_slice(), &[VERSION], &bytes].concat();
+            let _ = messages::<ToEscrow>(&cell);
+            let _ = messages::<FromEscrow>(&cell);
+            let _ = messages::<ToEscrow>(&bytes);
+        }
+    }
+
+    #[test]
+    fn other_protocols_and_versions_are_named() {
+        assert_eq!(messages::<ToEscrow>(b"FSR1\x01....").unwrap_err(), CellError::Magic);
+        assert_eq!(messages::<ToEscrow>(b"fsec\x02").unwrap_err(), CellError::Version(2));
+        assert_eq!(messages::<ToEscrow>(b"fsec\x01\0\x01\x63").unwrap_err(), CellError::Kind(0x63));
+        assert_eq!(messages::<ToEscrow>(b"fsec\x01\0\x02\x05\x01").unwrap_err(), CellError::Body(5));
+        assert_eq!(messages::<ToEscrow>(b"fsec\x01\0\x09\x05").unwrap_err(), CellError::Cut);
+        assert_eq!(messages::<ToEscrow>(b"fsec\x01\0\0\0\0").unwrap(), Vec::new());
+    }
+}

@@ -1,0 +1,183 @@
+//! Three nodes as processes of their own, where the escrow site alone holds the keys: a disaster and what a person has to say
+//! before anything opens, an escrow that is away, and an escrow whose key is shared out among people.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/built.rs"]
+mod built;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../../xtask/src/nbd_client.rs"]
+mod nbd_client;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../../xtask/src/site.rs"]
+mod site;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "support/sites.rs"]
+mod sites;
+
+use std::fs;
+use std::rc::Rc;
+
+use built::{farseal, plugins};
+use nbd_client::Client;
+use site::{PairTerms, Site, Stage, free_port, wait_for};
+use sites::{BLOCK, PAIR, PATIENCE};
+
+struct Three {
+    stage: Rc<Stage>,
+    main: Site,
+    remote: Site,
+    escrow: Site,
+}
+
+/// A pair whose keys the escrow alone holds. Nothing runs yet.
+fn three(purpose: &str) -> Three {
+    let stage = Stage::new(purpose).unwrap();
+    let [main, remote, escrow] =
+        ["main", "remote", "escrow"].map(|name| Site::init(&stage, farseal(), plugins(), name).unwrap());
+    let card = |site: &Site| {
+        let file = stage.dir.join(format!("{}.card", site.name));
+        fs::write(&file, site.farseal(&["pair", "card"]).unwrap()).unwrap();
+        file.display().to_string()
+    };
+    let address = format!("127.0.0.1:{}", free_port().unwrap());
+    escrow.farseal(&["escrow", "open", "--listen", &address]).unwrap();
+    escrow.farseal(&["escrow", "admit", &card(&main)]).unwrap();
+    escrow.farseal(&["escrow", "admit", &card(&remote)]).unwrap();
+    main.farseal(&["escrow", "add", &card(&escrow), "--address", &address]).unwrap();
+    let volume = main.dir.join("volume.img");
+    let listen = format!("127.0.0.1:{}", free_port().unwrap());
+    let options = ["--listen", &listen, "--escrow", "escrow"];
+    main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options }).unwrap();
+    Three { stage, main, remote, escrow }
+}
+
+impl Three {
+    fn start(&mut self) {
+        self.escrow.start().unwrap();
+        self.remote.start().unwrap();
+        self.main.start().unwrap();
+        self.main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    }
+
+    fn rotate(&self) {
+        self.main.farseal(&["rotate", PAIR, "--force"]).unwrap();
+    }
+
+    fn request(&self, reason: &str) {
+        let said = self.remote.farseal(&["escrow", "request", PAIR, "--reason", reason]).unwrap();
+        assert!(said.contains("nobody has approved it yet"), "{said}");
+    }
+}
+
+fn write(site: &Site, blocks: &[(u64, u8)]) {
+    let mut client = client(site);
+    for (at, byte) in blocks {
+        client.write(at * BLOCK, &vec![*byte; usize::try_from(BLOCK).unwrap()]).unwrap();
+    }
+    client.flush().unwrap();
+}
+
+fn client(site: &Site) -> Client {
+    wait_for(&format!("the export of {}", site.name), PATIENCE, || Ok(Client::connect(&site.socket(), PAIR).ok()))
+        .unwrap()
+}
+
+fn read(site: &Site, blocks: &[u64]) -> Vec<u8> {
+    let mut client = client(site);
+    let read = |at: &u64| {
+        let mut bytes = vec![0; usize::try_from(BLOCK).unwrap()];
+        client.read(at * BLOCK, &mut bytes).unwrap();
+        bytes[0]
+    };
+    blocks.iter().map(read).collect()
+}
+
+fn refusal(site: &Site, words: &[&str]) -> String {
+    site.farseal(words).unwrap_err().to_string()
+}
+
+#[test]
+fn a_copy_opens_with_keys_from_the_escrow_alone_and_only_after_a_person_says_yes() {
+    let mut three = three("escrow");
+    three.start();
+    for round in 1..=5 {
+        write(&three.main, &[(u64::from(round), round)]);
+        three.rotate();
+    }
+    write(&three.main, &[(6, 6)]);
+    three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
+    three.main.kill().unwrap();
+
+    let takeover = ["takeover", PAIR, "--yes"];
+    let refused = refusal(&three.remote, &takeover);
+    assert!(refused.contains("with the escrow site alone"), "{refused}");
+    three.request("the main site burnt down");
+    let refused = refusal(&three.remote, &["escrow", "fetch", PAIR]);
+    assert!(refused.contains("nobody has approved it yet"), "{refused}");
+    let asked = three.escrow.farseal(&["escrow", "requests"]).unwrap();
+    assert!(asked.contains("the main site burnt down") && asked.contains("WAITS FOR AN ANSWER"), "{asked}");
+    three.escrow.farseal(&["escrow", "approve", "1", "--yes", "--note", "seen the smoke"]).unwrap();
+    let said = three.remote.farseal(&["escrow", "fetch", PAIR]).unwrap();
+    assert!(said.contains("6 keys came"), "{said}");
+    // What was released is kept, wrapped for this node: a restart asks nobody.
+    three.remote.kill().unwrap();
+    three.escrow.kill().unwrap();
+    three.remote.start().unwrap();
+    three.remote.farseal(&takeover).unwrap();
+    assert_eq!(read(&three.remote, &[1, 2, 3, 4, 5, 6]), [1, 2, 3, 4, 5, 6]);
+    three.escrow.start().unwrap();
+    let log = three.escrow.farseal(&["escrow", "log"]).unwrap();
+    assert!(log.contains("approved: seen the smoke") && log.contains("all 6 keys"), "{log}");
+}
+
+#[test]
+fn no_key_is_used_before_the_escrow_has_it_and_a_denied_request_opens_nothing() {
+    let mut three = three("escrow-away");
+    three.remote.start().unwrap();
+    three.main.start().unwrap();
+    // Answered when it has its place; nothing of it is sealed.
+    client(&three.main).write(0, &vec![1; usize::try_from(BLOCK).unwrap()]).unwrap();
+    let status = three.main.wait_until("an alarm", |status| {
+        status.last_error().is_some_and(|error| error.contains("the escrow site has not taken the key"))
+    });
+    assert_eq!(status.unwrap().epoch(), 0, "a key was used that the escrow does not have");
+    three.escrow.start().unwrap();
+    three
+        .main
+        .wait_until("a key, and the write at the remote", |status| status.is_safe() && status.epoch() > 0)
+        .unwrap();
+    write(&three.main, &[(1, 2)]);
+    three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
+    three.main.kill().unwrap();
+
+    three.request("please");
+    three.escrow.farseal(&["escrow", "deny", "1", "--note", "who are you?"]).unwrap();
+    let refused = refusal(&three.remote, &["escrow", "fetch", PAIR]);
+    assert!(refused.contains("denied"), "{refused}");
+    assert!(refusal(&three.remote, &["takeover", PAIR, "--yes"]).contains("with the escrow site alone"));
+}
+
+#[test]
+fn an_escrow_whose_key_is_shared_out_needs_its_people() {
+    let mut three = three("escrow-shares");
+    let shares = three.stage.dir.join("shares");
+    let folder = shares.display().to_string();
+    three.escrow.farseal(&["escrow", "share", "--needed", "2", "--of", "3", "--out", &folder, "--yes"]).unwrap();
+    three.start();
+    write(&three.main, &[(1, 7)]);
+    three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
+    three.main.kill().unwrap();
+    three.request("drill");
+    let approve = ["escrow", "approve", "1", "--yes"];
+    let refused = refusal(&three.escrow, &approve);
+    assert!(refused.contains("2 of them have to bring their shares"), "{refused}");
+    let share = |number: u8| shares.join(format!("share-{number}.toml")).display().to_string();
+    let (one, three_) = (share(1), share(3));
+    let refused = refusal(&three.escrow, &[&approve[..], &["--share", &one]].concat());
+    assert!(refused.contains("1 shares, and 2 are needed"), "{refused}");
+    three.escrow.farseal(&[&approve[..], &["--share", &one, "--share", &three_]].concat()).unwrap();
+    three.remote.farseal(&["escrow", "fetch", PAIR]).unwrap();
+    three.remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert_eq!(read(&three.remote, &[1]), [7]);
+}
