@@ -8,7 +8,8 @@ use farseal_core::given_up::GivenUp;
 use farseal_core::limits::{KEY_DELIVERY_WAIT, STALL_PATIENCE, WINDOW_RECORDS_MAX};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
-    Alarm, Command, Divergence, Input, Mode, Output, Primary, Recovered, ReplyError, Room, Settings, StoreFault, What,
+    Action, Alarm, Command, Decision, Divergence, Input, Mode, Output, Primary, Recovered, ReplyError, Room, Settings,
+    StoreFault, What,
 };
 use farseal_core::record::Kind;
 use farseal_core::rotation::{Held, How, Slot};
@@ -87,6 +88,17 @@ fn a_flush_waits_for_the_journal_and_a_write_does_not() {
     assert_eq!(replies(&committed(&mut primary, 1)), [], "appended is not durable");
     assert_eq!(replies(&committed(&mut primary, 1)), []);
     assert_eq!(replies(&synced(&mut primary)), [(2, Ok(())), (3, Ok(()))]);
+}
+
+#[test]
+fn a_policy_may_not_ask_for_a_key_that_nobody_waits_for() {
+    let mut primary = started(true, Recovered::fresh());
+    let decisions = vec![Decision { id: 7, action: Action::Rotate(Some(How::AtOnce)) }];
+    let outputs = tell(&mut primary, Input::PolicyDecided { decisions });
+    let prepares = |output: &Output| matches!(output, Output::PrepareEpoch { .. });
+    assert!(!outputs.iter().any(prepares), "{outputs:?}");
+    let outputs = tell(&mut primary, Input::Operator(Command::Rotate(How::AtOnce)));
+    assert!(outputs.iter().any(prepares), "an operator may: {outputs:?}");
 }
 
 #[test]
