@@ -69,6 +69,16 @@ pub enum Sometimes {
     ResumedByPreset,
     OperatorTookPauseOver,
     OwedAgain,
+    NumberSealedAgainAfterCrash,
+    NumberSealedAgainAfterSnapshot,
+    NumberSealedAgainAfterTakeover,
+    SequenceEnd,
+    PolicyNeverRotates,
+    PolicyAlwaysRotates,
+    PolicyTalksNonsense,
+    EncryptionDiffers,
+    FlagStripped,
+    RefusedToTakeOver,
 }
 
 /// Sums over runs.
@@ -84,7 +94,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 71] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -146,6 +156,16 @@ impl Sometimes {
         Self::ResumedByPreset,
         Self::OperatorTookPauseOver,
         Self::OwedAgain,
+        Self::NumberSealedAgainAfterCrash,
+        Self::NumberSealedAgainAfterSnapshot,
+        Self::NumberSealedAgainAfterTakeover,
+        Self::SequenceEnd,
+        Self::PolicyNeverRotates,
+        Self::PolicyAlwaysRotates,
+        Self::PolicyTalksNonsense,
+        Self::EncryptionDiffers,
+        Self::FlagStripped,
+        Self::RefusedToTakeOver,
     ];
 }
 
