@@ -1,6 +1,5 @@
 //! The encrypt bit of a pair's control information (R19): wherever the two sites disagree about it, nothing is taken in,
 //! nothing is offered, and it is said.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Attach, Refusal};

@@ -160,12 +160,12 @@ fn tamper(change: Change, place: Place, from: &Sources<'_>, dice: &mut Dice) -> 
         return match place {
             Place::Answer => answered(from.genuine, base, &whole, &run).map(|reason| (reason, 0)),
             Place::Store | Place::StoreAndLoss => stored(from.genuine, base, run, place == Place::Store),
-            _ => {
+            Place::Link | Place::LinkAndLoss | Place::Attach | Place::Ack => {
                 let mut stream = frames(&run);
-                match change {
-                    Change::FlipBit => flip_stream(&mut stream, dice),
-                    Change::Tear => stream.truncate(to_usize(dice.below(wide(stream.len())))),
-                    _ => {}
+                if change == Change::FlipBit {
+                    flip_stream(&mut stream, dice);
+                } else if change == Change::Tear {
+                    stream.truncate(to_usize(dice.below(wide(stream.len()))));
                 }
                 travelled(from.genuine, base, &stream, place == Place::Link)
             }
@@ -292,6 +292,7 @@ fn old_block(genuine: &Genuine, base: Sequence) -> Option<Result<Reason, String>
 }
 
 /// A primary that says of itself what is not so.
+#[expect(clippy::wildcard_enum_match_arm, reason = "`Place::takes` names the changes that come here")]
 fn attached(change: Change, from: &Sources<'_>, dice: &mut Dice) -> Result<Reason, String> {
     let base = Sequence(dice.between(20, RECORDS - RUN));
     let mut remote = Remote::start(from.genuine, base, Vec::new()).map_err(|reason| format!("{reason:?}"))?;
@@ -313,6 +314,7 @@ fn attached(change: Change, from: &Sources<'_>, dice: &mut Dice) -> Result<Reaso
 }
 
 /// A remote that says of its copy what is not so.
+#[expect(clippy::wildcard_enum_match_arm, reason = "`Place::takes` names the changes that come here")]
 fn acknowledged(change: Change, from: &Sources<'_>, dice: &mut Dice) -> Result<Reason, String> {
     let base = Sequence(dice.between(20, RECORDS - RUN));
     let held = base.plus(dice.between(1, RUN));
@@ -385,10 +387,10 @@ fn greet(remote: &mut Remote<'_>, writer: Option<&mut Primary>) {
 /// What the remote has said so far reaches the primary.
 fn listen(remote: &mut Remote<'_>, writer: &mut Primary) {
     for answer in std::mem::take(&mut remote.answers) {
-        match answer {
-            Output::Welcome { path, welcome } => writer.handle(NOW, primary::Input::Welcomed { path, welcome }),
-            Output::Ack { path, ack } => writer.handle(NOW, primary::Input::Acked { path, ack }),
-            _ => {}
+        if let Output::Welcome { path, welcome } = answer {
+            writer.handle(NOW, primary::Input::Welcomed { path, welcome });
+        } else if let Output::Ack { path, ack } = answer {
+            writer.handle(NOW, primary::Input::Acked { path, ack });
         }
     }
     while let Some(output) = writer.poll_output() {

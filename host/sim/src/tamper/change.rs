@@ -196,11 +196,15 @@ impl Change {
             Self::OtherKey | Self::OtherKeyRenumbered => {
                 let place = key_place(run, dice)?;
                 let number = header(&run[place])?.sequence;
-                let other =
-                    any(genuine, dice, |whole| whole.header.kind == Kind::Key && whole.header.sequence != number)?;
-                run[place] = match self {
-                    Self::OtherKey => other.bytes.clone(),
-                    _ => renamed(other, &Header { sequence: number, ..other.header }),
+                // As it was, it is one that was seen: nobody has a key record of what is still to come.
+                let other = any(genuine, dice, |Whole { header, .. }| {
+                    let seen = self == Self::OtherKeyRenumbered || header.sequence < first;
+                    header.kind == Kind::Key && header.sequence != number && seen
+                })?;
+                run[place] = if self == Self::OtherKey {
+                    other.bytes.clone()
+                } else {
+                    renamed(other, &Header { sequence: number, ..other.header })
                 };
             }
             Self::FlipKey => {
@@ -212,10 +216,10 @@ impl Change {
             Self::AsCover | Self::AsGap | Self::AsTrim => {
                 let said = header(sealed_data(run, at)?)?;
                 let sequence = said.sequence;
-                let header = match self {
-                    Self::AsCover => Header { kind: Kind::Cover, ..said },
-                    Self::AsTrim => Header { kind: Kind::Trim, ..said },
-                    _ => Header { kind: Kind::Gap, lba: Lba(0), blocks: 0, aux: first.0.min(sequence.0), ..said },
+                let header = if self == Self::AsGap {
+                    Header { kind: Kind::Gap, lba: Lba(0), blocks: 0, aux: first.0.min(sequence.0), ..said }
+                } else {
+                    Header { kind: if self == Self::AsCover { Kind::Cover } else { Kind::Trim }, ..said }
                 };
                 let body = header.body_bytes();
                 let record = run.get_mut(at)?;
@@ -228,7 +232,7 @@ impl Change {
 }
 
 /// One bit of what travels, frames and all.
-pub fn flip_stream(stream: &mut Vec<u8>, dice: &mut Dice) {
+pub fn flip_stream(stream: &mut [u8], dice: &mut Dice) {
     let from = if dice.chance(100) { 0 } else { PREFIX_BYTES };
     flip(stream, from, dice);
 }

@@ -213,9 +213,9 @@ impl<'a> Remote<'a> {
     /// What comes over a path, as a node reads it: frame by frame, and of a frame of records one after the other.
     pub fn stream(&mut self, mut bytes: &[u8]) {
         while let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() {
-            let frame = Prefix::decode(*prefix).and_then(|prefix| {
+            let frame = Prefix::decode(*prefix).map(|prefix| {
                 let len = usize::try_from(prefix.body_bytes).unwrap_or(usize::MAX);
-                Ok(rest.split_at_checked(len).map(|(body, rest)| (prefix, body, rest)))
+                rest.split_at_checked(len).map(|(body, rest)| (prefix, body, rest))
             });
             let (prefix, body, rest) = match frame {
                 Ok(Some(frame)) => frame,
