@@ -184,7 +184,10 @@ pub enum Output {
 /// Something that an honest peer does not do, or that an operator must know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
 pub enum Alarm {
-    #[error("a record came whose encrypt bit disagrees with the pair's: refused; check the pair at both sites")]
+    #[error(
+        "a record, a peer or this site's own log disagrees with the pair's encrypt bit: refused, and nothing is offered; \
+         check `encrypted` of the pair at both sites"
+    )]
     EncryptionDiffers,
     #[error("a record of another pair, volume or generation came: refused")]
     Misplaced,
@@ -260,6 +263,9 @@ pub struct Secondary {
     /// would be told might be below what was acknowledged before.
     rechecked: BTreeSet<Sequence>,
     attaches: BTreeMap<Path, Attach>,
+    /// The log holds records whose encrypt bit is not the one that this site's operator set: until that is set right,
+    /// nothing is offered, no path is welcomed, and nobody takes over.
+    other_bit: bool,
     /// An operator takes over as soon as it is known again what may be offered.
     takeover_wanted: bool,
     /// Every number that is stored, durable or not.
@@ -350,6 +356,7 @@ impl Secondary {
             heard: None,
             rechecked: BTreeSet::new(),
             attaches: BTreeMap::new(),
+            other_bit: recovered.above.iter().any(|(header, _)| header.encrypted != settings.encrypted),
             takeover_wanted: false,
             seen: Window::from(recovered.contiguous),
             unsynced: VecDeque::new(),
@@ -390,6 +397,9 @@ impl Secondary {
             recovered.above.into_iter().partition(|(header, _)| header.kind == Kind::Gap);
         for (header, digest) in gaps.into_iter().chain(records) {
             secondary.make_durable(Stored { header, digest, given_up: false });
+        }
+        if secondary.other_bit {
+            secondary.alarm(now, Alarm::EncryptionDiffers);
         }
         secondary.see_what_is_durable();
         secondary.rechecked = secondary.keys.keys().copied().collect();
@@ -546,7 +556,11 @@ impl Secondary {
         self.advance(now);
         if self.rechecked.is_empty() {
             if std::mem::take(&mut self.takeover_wanted) {
-                self.take_over();
+                if self.other_bit {
+                    self.alarm(now, Alarm::EncryptionDiffers);
+                } else {
+                    self.take_over();
+                }
             }
             for (path, attach) in std::mem::take(&mut self.attaches) {
                 self.on_attach(now, path, &attach);
@@ -591,7 +605,7 @@ impl Secondary {
         if self.taking_over || self.taken_over || attach.generation < self.generation {
             return Err(Refusal::Fenced(self.generation));
         }
-        if attach.encrypted != self.settings.encrypted {
+        if attach.encrypted != self.settings.encrypted || self.other_bit {
             return Err(Refusal::EncryptionDiffers);
         }
         if attach.volume != self.settings.volume || attach.block_bytes != self.settings.block_bytes {
@@ -749,7 +763,7 @@ impl Secondary {
         }
         let consistent = self.gap_open_after.unwrap_or(self.durable.contiguous());
         let offered = consistent.min(self.limited_to()).max(self.offered);
-        if offered > self.offered && !self.fixed {
+        if offered > self.offered && !self.fixed && !self.other_bit {
             self.offered = offered;
             self.outputs.push_back(Output::Offer { through: offered });
         }

@@ -5,10 +5,11 @@ use farseal_core::chain::{Chain, Digest};
 use farseal_core::flow::{Flow, Way};
 use farseal_core::frame::{Ack, Welcome};
 use farseal_core::given_up::GivenUp;
-use farseal_core::limits::{KEY_DELIVERY_WAIT, STALL_PATIENCE, WINDOW_RECORDS_MAX};
+use farseal_core::limits::{KEY_DELIVERY_WAIT, SEQUENCE_MAX, STALL_PATIENCE, WINDOW_RECORDS_MAX};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
-    Alarm, Command, Divergence, Input, Mode, Output, Primary, Recovered, ReplyError, Room, Settings, StoreFault, What,
+    Action, Alarm, Command, Decision, Divergence, Input, Mode, Output, Primary, Recovered, ReplyError, Room, Settings,
+    StoreFault, What,
 };
 use farseal_core::record::Kind;
 use farseal_core::rotation::{Held, How, Slot};
@@ -87,6 +88,17 @@ fn a_flush_waits_for_the_journal_and_a_write_does_not() {
     assert_eq!(replies(&committed(&mut primary, 1)), [], "appended is not durable");
     assert_eq!(replies(&committed(&mut primary, 1)), []);
     assert_eq!(replies(&synced(&mut primary)), [(2, Ok(())), (3, Ok(()))]);
+}
+
+#[test]
+fn a_policy_may_not_ask_for_a_key_that_nobody_waits_for() {
+    let mut primary = started(true, Recovered::fresh());
+    let decisions = vec![Decision { id: 7, action: Action::Rotate(Some(How::AtOnce)) }];
+    let outputs = tell(&mut primary, Input::PolicyDecided { decisions });
+    let prepares = |output: &Output| matches!(output, Output::PrepareEpoch { .. });
+    assert!(!outputs.iter().any(prepares), "{outputs:?}");
+    let outputs = tell(&mut primary, Input::Operator(Command::Rotate(How::AtOnce)));
+    assert!(outputs.iter().any(prepares), "an operator may: {outputs:?}");
 }
 
 #[test]
@@ -325,4 +337,28 @@ fn a_late_welcome_of_another_path_is_no_rollback() {
     tell(&mut primary, Input::Attaching { path: Path(1) });
     tell(&mut primary, Input::Welcomed { path: Path(1), welcome: Welcome { generation: Generation(1), ack } });
     assert!(primary.status().diverged.is_some(), "below what was known when the path asked, the store lost something");
+}
+
+#[test]
+fn at_the_last_sequence_number_sealing_stops_and_what_has_its_place_is_safe() {
+    let end = Recovered { last: Sequence(SEQUENCE_MAX - 3), homed: Sequence(SEQUENCE_MAX - 3), ..Recovered::fresh() };
+    let end = Recovered { acked: end.last, ..end };
+    let mut primary = started(true, end);
+    assert_eq!(primary.status().last, Sequence(SEQUENCE_MAX - 2), "its key");
+    assert_eq!(kinds(&tell(&mut primary, write(1, true))), [Kind::Data]);
+    committed(&mut primary, 1);
+    assert_eq!(kinds(&tell(&mut primary, write(2, true))), [Kind::Data]);
+    assert_eq!(primary.status().last, Sequence(SEQUENCE_MAX));
+    let beyond = tell(&mut primary, write(3, true));
+    assert_eq!(kinds(&beyond), [], "there is no number for it");
+    committed(&mut primary, 1);
+    assert!(primary.status().alarms.iter().any(|(_, alarm)| *alarm == Alarm::SequenceEnd));
+    assert_eq!(replies(&synced(&mut primary)), [(1, Ok(())), (2, Ok(())), (3, Err(ReplyError::Io))]);
+    assert_eq!(primary.room(), Room::Failed);
+    // A restart finds the same end.
+    let last = Sequence(SEQUENCE_MAX);
+    let found = Recovered { last, homed: last, acked: last, newest_epoch: Epoch(1), ..Recovered::fresh() };
+    let mut primary = Primary::new(at(1_000), settings(BLOCKS), found);
+    assert_eq!(kinds(&tell(&mut primary, prepared(2))), []);
+    assert_eq!(primary.room(), Room::Failed);
 }

@@ -34,6 +34,7 @@ pub struct Keyring {
     identity: Arc<Identity>,
     signer: PeerCard,
     escrow: Option<PeerCard>,
+    encrypted: bool,
     packages: Mutex<BTreeMap<Epoch, Arc<VerifiedEpoch>>>,
     released: Mutex<BTreeMap<Epoch, Arc<Release>>>,
 }
@@ -58,6 +59,11 @@ pub enum KeyringError {
 pub enum UnsealError {
     #[error("record {sequence} falls in epoch {epoch}, whose key package is not here")]
     NoPackage { sequence: Sequence, epoch: Epoch },
+    #[error(
+        "record {sequence} says that it is {}, and the pair is not: it was altered",
+        if *encrypted { "encrypted" } else { "not encrypted" }
+    )]
+    OtherBit { sequence: Sequence, encrypted: bool },
     #[error("record {0} falls in no epoch: its key record is missing")]
     NoEpoch(Sequence),
     #[error(transparent)]
@@ -102,13 +108,20 @@ impl Keyring {
         }
         let (packages, released) = (Mutex::new(packages), Mutex::new(released));
         let directory = directory.to_owned();
-        Ok(Self { directory, pair, identity, signer, escrow: None, packages, released })
+        Ok(Self { directory, pair, identity, signer, escrow: None, encrypted: true, packages, released })
     }
 
     /// With the pair's escrow site: every new package must have its receipt.
     #[must_use]
     pub fn with_escrow(self, escrow: Option<PeerCard>) -> Self {
         Self { escrow, ..self }
+    }
+
+    /// Of a pair whose records are not sealed, its control information says. Without this word, a record that says so of itself
+    /// was altered.
+    #[must_use]
+    pub fn of_encrypted(self, encrypted: bool) -> Self {
+        Self { encrypted, ..self }
     }
 
     /// The pair's escrow site.
@@ -297,8 +310,8 @@ impl Unsealer {
         Self { keyring, ledger, openers: BTreeMap::new(), guest }
     }
 
-    /// Opens a run of a record's blocks in place, from its `first_block` on. Of a record that is not encrypted,
-    /// nothing is changed.
+    /// Opens a run of a record's blocks in place, from its `first_block` on. Of a pair that is not encrypted, nothing is
+    /// changed. What the record says of itself does not count: whoever altered it may have altered that, too (R19).
     pub fn open(
         &mut self,
         header: &Header,
@@ -306,10 +319,13 @@ impl Unsealer {
         body: &mut [u8],
         tags: &mut [u8],
     ) -> Result<(), UnsealError> {
-        if !header.encrypted {
+        let (sequence, encrypted) = (header.sequence, header.encrypted);
+        if encrypted != self.keyring.encrypted {
+            return Err(UnsealError::OtherBit { sequence, encrypted });
+        }
+        if !encrypted {
             return Ok(());
         }
-        let sequence = header.sequence;
         let epoch = self.ledger.epoch_of(sequence).ok_or(UnsealError::NoEpoch(sequence))?.epoch;
         if !self.openers.contains_key(&epoch) {
             let opener = self.opener(sequence, epoch)?;

@@ -10,7 +10,7 @@ use farseal_core::lineage::Lineage;
 use farseal_core::secondary::{self, Secondary};
 use farseal_core::units::{Generation, Sequence};
 
-use crate::check::write_order;
+use crate::check::{self, write_order};
 use crate::disk::wide;
 use crate::model::{Model, Rec};
 use crate::mutation::Mutation;
@@ -21,6 +21,7 @@ use crate::world::{Outcome, World};
 /// Every record of a history that a site wrote, and the running hash at its end.
 #[derive(Clone, Debug)]
 pub struct Branch {
+    before: Sequence,
     pub history: Vec<Rec>,
     pub chain: Chain,
 }
@@ -28,11 +29,11 @@ pub struct Branch {
 impl Branch {
     /// What a site that stops writing leaves.
     pub fn of(model: &Model, chain: Chain) -> Self {
-        Self { history: model.history.clone(), chain }
+        Self { before: model.before, history: model.history.clone(), chain }
     }
 
     pub fn end(&self) -> Sequence {
-        Sequence(wide(self.history.len()))
+        self.before.plus(wide(self.history.len()))
     }
 
     /// As this generation it goes on at its own end; it has the fork in common with the history that is kept.
@@ -58,10 +59,20 @@ impl World {
     pub fn may_be_taken_over(&self) -> bool {
         let machine = self.secondary.machine.as_ref();
         machine.is_some_and(|machine| !machine.base_differs() || self.secondary.own.is_some())
+            && self.secondary.settings.encrypted
     }
 
     pub fn take_over(&mut self) -> Outcome {
-        if self.may_be_taken_over() { self.tell_secondary(secondary::Input::TakeOver) } else { Ok(()) }
+        if self.may_be_taken_over() {
+            return self.tell_secondary(secondary::Input::TakeOver);
+        }
+        let other = !self.secondary.settings.encrypted && !self.secondary.records.is_empty();
+        let Some(before) = self.secondary.machine.as_ref().map(Secondary::generation).filter(|_| other) else {
+            return Ok(());
+        };
+        self.tell_secondary(secondary::Input::TakeOver)?;
+        self.stats.see(Sometimes::RefusedToTakeOver);
+        check::tamper::not_taken_over(self, before)
     }
 
     /// What is opened is what was offered, or the own history's end.

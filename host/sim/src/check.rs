@@ -1,6 +1,7 @@
 //! Runs the checkers: those that judge an event at that event, those that hold at every instant after each event.
 
 pub mod bounds;
+pub mod ceiling;
 pub mod durability;
 pub mod epoch;
 pub mod fence;
@@ -12,6 +13,7 @@ pub mod nonce;
 pub mod owed;
 pub mod preset;
 pub mod recoverable;
+pub mod tamper;
 pub mod write_order;
 
 use std::fmt;
@@ -28,6 +30,8 @@ pub enum Checker {
     Fence,
     Nonce,
     Recoverable,
+    Ceiling,
+    Tamper,
     Bounds,
     Liveness,
     /// A site whose disk was set back was not noticed, or has overwritten something.

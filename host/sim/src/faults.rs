@@ -39,10 +39,14 @@ pub enum Fault {
     SnapshotPrimary,
     SnapshotSecondary,
     SlowSync,
+    /// The operator at the secondary sets the pair's encrypt bit otherwise, for some time.
+    OtherBit,
+    /// A record's encrypt bit is cleared on its way.
+    FlagStripped,
 }
 
 impl Fault {
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::CrashPrimary,
         Self::CrashSecondary,
         Self::CrashBoth,
@@ -74,6 +78,8 @@ impl Fault {
         Self::SnapshotPrimary,
         Self::SnapshotSecondary,
         Self::SlowSync,
+        Self::OtherBit,
+        Self::FlagStripped,
     ];
 
     /// Ends the run early by design: what was promised is damaged, and the node says so.

@@ -10,12 +10,15 @@ use farseal_sim::faults::Fault;
 use farseal_sim::group;
 use farseal_sim::group::figures::Figures;
 use farseal_sim::stats::Stats;
+use farseal_sim::tamper::{self, Tally};
 use farseal_sim::trace;
 use farseal_sim::world::{Report, Settings, run};
 
 const USAGE: &str = "farseal-sim [--seed N] [--seeds N] [--seconds S] [--first N] [--operations N] [--without FAULT]..
 
 Every eighth seed also runs a world of groups.
+
+  tamper [--count N] [--first N]  tampers N times (1000000 unless told) with what travels and what is stored
 
   --seed N        one seed, told in full
   --group-seed N  one seed of groups of lanes, told in full
@@ -47,6 +50,7 @@ struct Wanted {
     seeds: Option<u64>,
     seconds: Option<u64>,
     first: Option<u64>,
+    count: Option<u64>,
     operations: Option<u64>,
     brief: Option<u64>,
     without: BTreeSet<Fault>,
@@ -57,9 +61,13 @@ struct Wanted {
 }
 
 fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1).peekable();
+    if words.next_if_eq("tamper").is_some() {
+        return tamper_with(words);
+    }
     // A panic of a machine is a failure like any other: it is told with its seed, not where it happens.
     std::panic::set_hook(Box::new(|_| {}));
-    let Some(wanted) = parse(std::env::args().skip(1)) else {
+    let Some(wanted) = parse(words) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
@@ -169,6 +177,26 @@ impl Seen {
     }
 }
 
+/// A history for so many tamperings.
+const TAMPERINGS_EACH: u64 = 10_000;
+
+fn tamper_with(words: impl Iterator<Item = String>) -> ExitCode {
+    let Some(wanted) = parse(words) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let (begun, mut tally) = (Instant::now(), Tally::default());
+    let count = wanted.count.unwrap_or(1_000_000);
+    let first = wanted.first.unwrap_or(1);
+    for seed in first..first + count.div_ceil(TAMPERINGS_EACH) {
+        tamper::run(seed, TAMPERINGS_EACH.min(count - tally.count), &mut tally);
+    }
+    print!("{tally}");
+    tally.undetected.iter().for_each(|undetected| eprintln!("{undetected}"));
+    println!("{:.1} s; {} not noticed", begun.elapsed().as_secs_f64(), tally.undetected.len());
+    if tally.undetected.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn is_repeatable(settings: &Settings) -> bool {
     let traced = Settings { traced: true, ..settings.clone() };
     run(&traced).trace_hash == run(&traced).trace_hash
@@ -226,6 +254,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Wanted> {
             "--group-seeds" => wanted.group_seeds = Some(value.parse().ok()?),
             "--seeds" => wanted.seeds = Some(value.parse().ok()?),
             "--seconds" => wanted.seconds = Some(value.parse().ok()?),
+            "--count" => wanted.count = Some(value.parse().ok()?),
             "--first" => wanted.first = Some(value.parse().ok()?),
             "--operations" => wanted.operations = Some(value.parse().ok()?),
             "--brief" => wanted.brief = Some(value.parse().ok()?),

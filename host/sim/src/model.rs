@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use farseal_core::chain::Digest;
 use farseal_core::record::{Header, Kind};
-use farseal_core::units::{Extent, Sequence};
+use farseal_core::units::{Epoch, Extent, Sequence};
 
 use crate::branch::Branch;
 use crate::disk::{to_usize, wide};
@@ -16,6 +16,8 @@ pub struct Rec {
     pub header: Header,
     pub digest: Digest,
     pub sealer: Sealer,
+    /// The epoch that it is sealed under; for a key record, the one that goes on until its start.
+    pub epoch: Epoch,
     pub stamps: Vec<Stamp>,
     pub facts: Option<Facts>,
     pub bytes: Rc<Vec<u8>>,
@@ -28,7 +30,9 @@ pub struct Rec {
 pub struct Model {
     /// The volume as initiators of this life must read it.
     pub accepted: Vec<Stamp>,
-    /// Every record that was appended; the first has sequence number 1.
+    /// The order begins behind this record; what led to it is a volume of zeroes.
+    pub before: Sequence,
+    /// Every record that was appended.
     pub history: Vec<Rec>,
     /// The place of each accepted write's last record, by its order in this life.
     pub placed: Vec<Option<Sequence>>,
@@ -39,18 +43,24 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(blocks: usize) -> Self {
+    pub fn new(blocks: usize, before: Sequence) -> Self {
         Self {
             accepted: vec![0; blocks],
+            before,
             history: Vec::new(),
             placed: Vec::new(),
-            promised: Sequence::NONE,
-            promised_at_both: Sequence::NONE,
+            promised: before,
+            promised_at_both: before,
         }
     }
 
     pub fn get(&self, sequence: Sequence) -> Option<&Rec> {
-        self.history.get(to_usize(sequence.0).checked_sub(1)?)
+        self.history.get(to_usize(sequence.since(self.before)).checked_sub(1)?)
+    }
+
+    /// The last record that was appended.
+    pub fn last(&self) -> Sequence {
+        self.before.plus(wide(self.history.len()))
     }
 
     /// Every write accepted so far in this life.
@@ -73,7 +83,7 @@ impl Model {
 
     /// Where the first `orders` writes of this life end in the order; `None` if one of them has no place yet.
     pub fn through(&self, orders: usize) -> Option<Sequence> {
-        let mut through = Sequence::NONE;
+        let mut through = self.before;
         for placed in self.placed.iter().take(orders) {
             through = through.max((*placed)?);
         }
@@ -82,7 +92,7 @@ impl Model {
 
     /// The volume after every record up to `sequence`.
     pub fn image(&self, sequence: Sequence) -> Vec<Stamp> {
-        self.image_of(&self.history[..to_usize(sequence.0).min(self.history.len())])
+        self.image_of(&self.history[..to_usize(sequence.since(self.before)).min(self.history.len())])
     }
 
     /// The volume after every record of a history.
@@ -95,12 +105,12 @@ impl Model {
     /// An own old history goes on, all of it.
     pub fn adopt(&mut self, own: Branch) {
         self.history = own.history;
-        self.restarted(Sequence(wide(self.history.len())));
+        self.restarted(self.last());
     }
 
     /// The primary came back with everything up to `last`.
     pub fn restarted(&mut self, last: Sequence) {
-        self.history.truncate(to_usize(last.0));
+        self.history.truncate(to_usize(last.since(self.before)));
         self.accepted = self.image(last);
         self.placed.clear();
     }

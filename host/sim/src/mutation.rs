@@ -13,6 +13,22 @@ pub enum Mutation {
     EpochReused,
     /// A key goes into the order without the escrow site's receipt.
     ReceiptNotAwaited,
+    /// After a restart the incarnation is the one before.
+    IncarnationReused,
+    /// What waits for room in the journal is sealed anew when it is tried again.
+    SealedAgain,
+    /// After its disk was set back a site draws the keys that it drew before.
+    KeyOfTheSnapshot,
+    /// A site that takes over seals on under the last key of the generation before.
+    StaleKeySealsOn,
+    /// The machine is told of a greater age than keys may reach.
+    AgeNotWatched,
+    /// The machine is told of more bytes than a key may seal.
+    BytesNotWatched,
+    /// The machine is told of a shorter interval between rotations than there must be.
+    IntervalNotWatched,
+    /// The machine is not shown that a record's control bit was cleared.
+    FlagNotShown,
     /// After a restart the dirty map is taken for empty.
     DirtyBitsForgotten,
     /// After a restart nobody knows what was given up: the secondary is believed wherever it says that it is.

@@ -11,15 +11,16 @@ use farseal_core::ledger::{Entry as LedgerEntry, Ledger};
 use farseal_core::limits::{JOURNAL_BYTES_MAX, KEY_AGE_MAX, KEY_BYTES_MAX, RECORD_BLOCKS_MAX};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
-    Action, Alarm, Decision, Divergence, Found, Input, Kept, KeptMap, Mode, Output, Planned, Primary, Recovered, Room,
-    Settings, Source, StoreFault, What,
+    Alarm, Divergence, Found, Input, Kept, KeptMap, Mode, Output, Planned, Primary, Recovered, Room, Settings, Source,
+    StoreFault, What,
 };
-use farseal_core::record::{HEADER_BYTES, Header, Kind};
+use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind};
 use farseal_core::rotation::{How, KeyLimits, Slot, State as RotationState};
 use farseal_core::units::{
-    BlockCount, ByteLen, Epoch, Extent, Generation, Incarnation, Instant, Lba, Millis, Path, Sequence, Ticket, WallTime,
+    BlockCount, ByteLen, Epoch, Extent, Generation, Incarnation, Instant, Lba, Millis, Path, Sequence, Ticket,
 };
 
+use crate::check::nonce::By;
 use crate::check::{self, Checker, Failure};
 use crate::dice::Dice;
 use crate::disk::{Home, Loss, Mark, Tape, to_usize, wide};
@@ -28,7 +29,7 @@ use crate::flow::Throttled;
 use crate::link::{Message, Side};
 use crate::model::{Rec, write};
 use crate::mutation::Mutation;
-use crate::seal::{Facts, KeyId, Sealer, Stamp, open, seal};
+use crate::seal::{Facts, KeyId, Sealer, Stamp, read, seal};
 use crate::stats::Sometimes;
 use crate::world::{Event, Outcome, PAIR, VOLUME, World, block_bytes};
 
@@ -235,6 +236,11 @@ impl PrimarySite {
         }
     }
 
+    /// The order begins behind this record, as after a takeover.
+    pub fn begins_behind(&mut self, before: Sequence) {
+        (self.homed, self.durable_on_disk, self.destaged) = (before, before, before);
+    }
+
     /// All that a restored snapshot would bring back.
     pub fn disk(&self) -> PrimaryDisk {
         PrimaryDisk {
@@ -311,7 +317,9 @@ impl World {
         let last = found.recovered.last;
         self.begin_segment(last.next());
         self.check_epochs(last)?;
-        let machine = Primary::new(self.clock(), self.primary.settings, found.recovered);
+        let mut settings = self.primary.settings;
+        self.policy.limit(&mut settings.key_limits, self.settings.mutation);
+        let machine = Primary::new(self.clock(), settings, found.recovered);
         self.primary.machine = Some(machine);
         self.owed_may_have_changed = true;
         self.carry_out_primary()
@@ -319,7 +327,7 @@ impl World {
 
     /// What a restart makes of the disks; nothing, where damage ended the run.
     pub fn recover_primary(&mut self) -> Result<Option<Found>, Failure> {
-        let appended = Sequence(wide(self.model.history.len()));
+        let appended = self.model.last();
         let loss = Loss::draw(&mut self.dice_disk);
         let dropped;
         let torn = {
@@ -412,7 +420,8 @@ impl World {
         let limits = site.chosen.limits.unwrap_or(site.settings.flow.limits);
         site.throttled = Throttled::default();
         site.throttled.set(limits.link);
-        if self.settings.mutation != Some(Mutation::EpochReused) {
+        let reused = [Mutation::EpochReused, Mutation::IncarnationReused].map(Some).contains(&self.settings.mutation);
+        if !reused || site.incarnation == 0 {
             site.incarnation = self.dice_life.draw();
         }
         let home = self.primary.home.image();
@@ -424,7 +433,7 @@ impl World {
         let site = &mut self.primary;
         for (segment, entry) in replay {
             let bytes = &site.tape.segments[*segment].bytes[to_usize(entry.offset)..];
-            let stamps = open(&entry.header, bytes).map(|opened| opened.stamps).unwrap_or_default();
+            let stamps = read(&entry.header, bytes).unwrap_or_default();
             let Some(extent) = entry.header.extent() else { continue };
             for block in 0..extent.blocks().0 {
                 let stamp = stamps.get(to_usize(block)).copied().unwrap_or(0);
@@ -489,7 +498,7 @@ impl World {
                 _ => {}
             }
         }
-        let records = (1..=last.0).map(Sequence);
+        let records = (self.model.before.0 + 1..=last.0).map(Sequence);
         check::epoch::check(self, &ledger, |epoch| self.primary.keys.get(&epoch).copied(), records, "the primary")
     }
 
@@ -622,11 +631,14 @@ impl World {
             Output::Commit { records, durable, restart } => self.commit(&records, durable, restart),
             Output::RetryCommit => {
                 self.primary.held = false;
+                if self.settings.mutation == Some(Mutation::SealedAgain) {
+                    self.seal_again()?;
+                }
                 self.append_next();
                 Ok(())
             }
             Output::SyncJournal => {
-                let (mark, through) = (self.primary.tape.mark(), Sequence(wide(self.model.history.len())));
+                let (mark, through) = (self.primary.tape.mark(), self.model.last());
                 let event = if self.faults.strikes(Fault::JournalSyncFails) {
                     PrimaryEvent::SyncFailed { mark, through }
                 } else {
@@ -703,6 +715,8 @@ impl World {
                     How::Pause => self.stats.see(Sometimes::RotationPause),
                     How::AtOnce => self.stats.see(Sometimes::RotationAtOnce),
                 }
+                let (now, limits) = (self.clock().instant, self.primary.settings.key_limits);
+                self.ceilings.begun(now, limits, life, how)?;
                 let most = if self.faults.strikes(Fault::EpochSlow) { 10_000_000 } else { 20_000 };
                 let delay = self.dice_life.between(10, most);
                 self.after(delay, soon(PrimaryEvent::EpochReady { epoch }));
@@ -775,23 +789,27 @@ impl World {
                         self.stats.see(Sometimes::Fenced);
                     }
                     Alarm::SwapEnded(_) => self.stats.see(Sometimes::SwapGivenUp),
+                    Alarm::SequenceEnd => {
+                        self.stats.see(Sometimes::SequenceEnd);
+                        self.order_ended = true;
+                    }
                     Alarm::Diverged(divergence) => {
                         return Err(Failure::new(Checker::Liveness, format!("false alarm: {divergence}")));
                     }
                     Alarm::Home(StoreFault::Full | StoreFault::Unsealed)
                     | Alarm::HighWater
                     | Alarm::EpochNotPrepared(_)
-                    | Alarm::SequenceEnd
                     | Alarm::CannotSeal
                     | Alarm::SeedAwaited
                     | Alarm::ModeNotKept(_) => {}
                 }
                 Ok(())
             }
-            Output::DiscardEpoch { .. }
-            | Output::EpochInForce { .. }
-            | Output::SeedArrived
-            | Output::RotationRefused(_) => Ok(()),
+            Output::EpochInForce { epoch } => {
+                self.ceilings.in_force(self.clock().instant, life, epoch);
+                Ok(())
+            }
+            Output::DiscardEpoch { .. } | Output::SeedArrived | Output::RotationRefused(_) => Ok(()),
         }
     }
 
@@ -855,7 +873,8 @@ impl World {
             }
             PrimaryEvent::EscrowRefused { epoch } => self.tell_primary(Input::EpochFailed { epoch }),
             PrimaryEvent::PolicyDecides => {
-                let decisions = self.decide();
+                let wall = self.clock().wall;
+                let decisions = self.policy.decide(wall, &mut self.dice_life);
                 self.tell_primary(Input::PolicyDecided { decisions })
             }
             PrimaryEvent::CopyRead { extent, stamps } => {
@@ -883,10 +902,13 @@ impl World {
             return self.tell_primary(Input::EpochFailed { epoch });
         }
         let newest = self.primary.keys.last_key_value().map(|(_, key)| *key);
-        let key = match (self.settings.mutation, newest) {
-            (Some(Mutation::EpochReused), Some(key)) => key,
-            _ => KeyId(self.dice_life.draw()),
+        let old = match self.settings.mutation {
+            Some(Mutation::EpochReused) => newest,
+            Some(Mutation::StaleKeySealsOn) => newest.filter(|_| self.primary.settings.generation > Generation(1)),
+            Some(Mutation::KeyOfTheSnapshot) if self.rollback.happened() => self.nonces.key_of(epoch),
+            _ => None,
         };
+        let key = old.unwrap_or_else(|| KeyId(self.dice_life.draw()));
         if self.faults.strikes(Fault::KeyRefused) {
             self.unopenable.insert(key);
         }
@@ -914,36 +936,45 @@ impl World {
         self.after(delay, Event::Primary { life, event: answer });
     }
 
-    /// A policy that rotates every so often, and sometimes talks nonsense.
-    fn decide(&mut self) -> Vec<Decision> {
-        let wall = self.clock().wall;
-        let dice = &mut self.dice_life;
-        let id = dice.draw();
-        let wake = Decision { id, action: Action::WakeAt(WallTime(wall.0 + dice.between(100, 5_000))) };
-        match dice.below(8) {
-            0 => vec![Decision { id, action: Action::Rotate(None) }, wake],
-            1 => vec![Decision { id, action: Action::Rotate(Some(How::InBand)) }, wake],
-            2 => vec![Decision { id, action: Action::Rotate(Some(How::Pause)) }, wake],
-            3 => vec![Decision { id, action: Action::Watch { bytes: Some(dice.below(100_000)), blocks: None } }],
-            4 => vec![Decision { id, action: Action::Unknown }],
-            5 => vec![],
-            _ => vec![wake],
-        }
-    }
-
     // ---- journal
 
     fn commit(&mut self, planned: &[Planned], durable: Sequence, restart: Option<Chain>) -> Outcome {
         let mut records = Vec::new();
         for planned in planned {
             let rec = self.seal(planned)?;
-            self.nonces.sealed(&rec)?;
+            self.note_sealed(&rec)?;
             records.push(rec);
         }
         let bytes = records.iter().map(|rec| wide(rec.bytes.len())).sum();
         check::bounds::commit(records.len(), bytes)?;
         self.primary.commits.push_back(Commit { records, durable, restart });
         self.append_next();
+        Ok(())
+    }
+
+    fn note_sealed(&mut self, rec: &Rec) -> Outcome {
+        let site = &self.primary;
+        let generation = site.settings.generation;
+        let by = By { life: site.life, epoch: rec.epoch, generation, set_back: self.rollback.happened() };
+        if let Some(again) = self.nonces.sealed(rec, by)? {
+            self.stats.see(again);
+        }
+        let (now, limits) = (self.clock().instant, self.primary.settings.key_limits);
+        self.ceilings.sealed(now, limits, self.primary.life, rec)
+    }
+
+    /// What waits for room is sealed once more, as of now.
+    fn seal_again(&mut self) -> Outcome {
+        let now = self.clock().wall;
+        let Some(mut commit) = self.primary.commits.pop_front() else { return Ok(()) };
+        for rec in &mut commit.records {
+            rec.header.wall = now;
+            let bytes = seal(&rec.header, rec.sealer, &rec.stamps, rec.facts);
+            rec.digest = digest_of(&rec.header, &bytes);
+            rec.bytes = Rc::new(bytes);
+            self.note_sealed(rec)?;
+        }
+        self.primary.commits.push_front(commit);
         Ok(())
     }
 
@@ -967,7 +998,8 @@ impl World {
             Source::Capsules { start, how: _ } => {
                 check::recoverable::placed(self, planned.epoch)?;
                 let key = self.primary.keys.get(&planned.epoch).copied().unwrap_or_default();
-                facts = Some(Facts { epoch: planned.epoch, start, key });
+                let sealer = Sealer { key, incarnation: self.primary.incarnation };
+                facts = Some(Facts { epoch: planned.epoch, start, sealer });
             }
             Source::Header | Source::Random => {}
         }
@@ -1007,11 +1039,8 @@ impl World {
             Sealer::default()
         };
         let bytes = seal(&header, sealer, &stamps, facts);
-        let digest = Digest::of(
-            &bytes[..HEADER_BYTES].try_into().unwrap_or([0; HEADER_BYTES]),
-            &bytes[HEADER_BYTES..HEADER_BYTES + header.tag_bytes()],
-        );
-        Ok(Rec { header, digest, sealer, stamps, facts, bytes: Rc::new(bytes), order })
+        let digest = digest_of(&header, &bytes);
+        Ok(Rec { header, digest, sealer, epoch, stamps, facts, bytes: Rc::new(bytes), order })
     }
 
     fn append_next(&mut self) {
@@ -1057,7 +1086,7 @@ impl World {
         self.primary.tape.append(&bytes, last);
         let mut digests = Vec::new();
         for rec in commit.records {
-            if rec.header.sequence.0 != wide(self.model.history.len()) + 1 {
+            if rec.header.sequence != self.model.last().next() {
                 return Err(Failure::new(Checker::Panic, format!("record {} out of its place", rec.header.sequence)));
             }
             self.primary.chain = chain_after(self.primary.chain, self.primary.chain, &rec.header, rec.digest);
@@ -1171,6 +1200,10 @@ impl World {
         if self.settings.mutation != Some(Mutation::UnsyncedSent) {
             self.throttled(wide(bytes.len()))?;
         }
+        if self.faults.strikes_at(Fault::FlagStripped, 4) {
+            self.stats.see(Sometimes::FlagStripped);
+            strip_flag(&mut bytes);
+        }
         if self.faults.strikes(Fault::Duplicate) {
             self.send(path, Side::Secondary, Message::Records(bytes.clone()));
         }
@@ -1210,4 +1243,19 @@ impl World {
             Message::Attach(_) | Message::Records(_) | Message::HandOver(_) | Message::Nonsense => Ok(()),
         }
     }
+}
+
+/// Clears the first record's encrypt bit, and makes its checksum fit.
+fn strip_flag(records: &mut [u8]) {
+    if let Ok(framed) = Framed::decode(records) {
+        let header = Header { encrypted: false, ..framed.header };
+        records[..HEADER_BYTES].copy_from_slice(&header.encode(framed.body_crc));
+    }
+}
+
+fn digest_of(header: &Header, record: &[u8]) -> Digest {
+    Digest::of(
+        &record[..HEADER_BYTES].try_into().unwrap_or([0; HEADER_BYTES]),
+        &record[HEADER_BYTES..HEADER_BYTES + header.tag_bytes()],
+    )
 }

@@ -74,8 +74,9 @@ impl Rollback {
 impl World {
     pub fn snapshots(&mut self) {
         // A disk that comes back from before a change of sides belongs to another history: that is the fence's affair.
-        let broken = self.settings.mutation.is_some_and(|mutation| mutation != Mutation::GivenUpForgotten);
-        if self.rollback.happened() || broken || self.sides.may_change() {
+        let set_back = [Mutation::GivenUpForgotten, Mutation::KeyOfTheSnapshot];
+        let broken = self.settings.mutation.is_some_and(|mutation| !set_back.contains(&mutation));
+        if self.rollback.happened() || broken || self.model.before > Sequence::NONE || self.sides.may_change() {
             return;
         }
         for (fault, side) in [(Fault::SnapshotPrimary, Side::Primary), (Fault::SnapshotSecondary, Side::Secondary)] {

@@ -10,7 +10,7 @@ use farseal_core::lineage::Lineage;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{Framed, Header, Kind};
-use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings};
+use farseal_core::secondary::{Alarm, Input, KeyFacts, Output, Recovered, Secondary, Settings};
 use farseal_core::units::{Generation, Instant, Path, Sequence};
 
 use crate::branch::Branch;
@@ -20,7 +20,7 @@ use crate::faults::Fault;
 use crate::link::{Message, Side};
 use crate::model::apply;
 use crate::mutation::Mutation;
-use crate::seal::{Facts, Stamp, open};
+use crate::seal::{self, Facts, Stamp, read};
 use crate::stats::Sometimes;
 use crate::world::{Event, Outcome, World};
 
@@ -135,7 +135,7 @@ impl SecondarySite {
 
     pub fn key_at(&self, place: usize) -> Option<Facts> {
         let record = self.log.records.get(place)?;
-        open(&Framed::decode(record).ok()?.header, record)?.facts
+        seal::facts(&Framed::decode(record).ok()?.header, record).ok()
     }
 
     fn learn(&mut self, header: &Header, place: usize) {
@@ -163,7 +163,7 @@ impl SecondarySite {
     fn read(&self, sequence: Sequence) -> Option<(Header, Vec<Stamp>)> {
         let record = self.log.records.get(*self.records.get(&sequence)?)?;
         let header = Framed::decode(record).ok()?.header;
-        Some((header, open(&header, record)?.stamps))
+        Some((header, read(&header, record)?))
     }
 }
 
@@ -210,6 +210,7 @@ impl World {
         let recovered = Recovered { generation: site.generation, taken_over: site.taken_over, above, ..begin };
         (site.index, site.indexed) = (site.base.clone(), recovered.contiguous);
         (site.stored, site.incoming, site.broken, site.tick_at) = (0, None, false, None);
+        self.secondary.settings.encrypted = !self.faults.strikes(Fault::OtherBit);
         let machine = Secondary::new(self.clock(), self.secondary.settings, recovered);
         self.secondary.machine = Some(machine);
         self.carry_out_secondary()
@@ -349,6 +350,10 @@ impl World {
                 self.judge_opened(through)?;
                 self.taken_over()
             }
+            Output::Alarm(Alarm::EncryptionDiffers) => {
+                self.stats.see(Sometimes::EncryptionDiffers);
+                Ok(())
+            }
             Output::Alarm(_) => Ok(()),
         }
     }
@@ -378,14 +383,15 @@ impl World {
         }
         let place = self.secondary.log.records.len();
         if let Ok(framed) = Framed::decode(&record) {
+            check::tamper::stored(&framed.header)?;
             if framed.header.kind == Kind::Gap {
                 self.stats.see(Sometimes::GapAccepted);
             }
             self.secondary.learn(&framed.header, place);
             if self.settings.mutation == Some(Mutation::AppliedOutOfOrder)
-                && let Some(opened) = open(&framed.header, &record)
+                && let Some(stamps) = read(&framed.header, &record)
             {
-                apply(&mut self.secondary.index, &framed.header, &opened.stamps);
+                apply(&mut self.secondary.index, &framed.header, &stamps);
             }
         }
         self.secondary.log.records.push(record);
@@ -419,7 +425,7 @@ impl World {
         let ledger = machine.ledger();
         let key_of = |epoch| {
             let entry = ledger.get(epoch)?;
-            self.secondary.key_at(*self.secondary.records.get(&entry.key)?).map(|facts| facts.key)
+            self.secondary.key_at(*self.secondary.records.get(&entry.key)?).map(|facts| facts.sealer.key)
         };
         check::epoch::check(self, ledger, key_of, steps.iter().copied(), "the secondary")
     }
@@ -444,7 +450,7 @@ impl World {
                 let facts = self.secondary.records.get(&key).and_then(|place| self.secondary.key_at(*place));
                 let taken = self.settings.mutation == Some(Mutation::RefusedKeyTaken);
                 let result = match facts {
-                    Some(facts) if taken || !self.unopenable.contains(&facts.key) => {
+                    Some(facts) if taken || !self.unopenable.contains(&facts.sealer.key) => {
                         Ok(KeyFacts { epoch: facts.epoch, start: facts.start })
                     }
                     Some(_) => Err(KeyRefusal::Unopenable),
@@ -476,7 +482,9 @@ impl World {
                         self.stats.see(Sometimes::OutOfOrderArrival);
                     }
                     self.secondary.incoming = Some(bytes[at..end].to_vec());
-                    self.tell_secondary(Input::Record { path, header: entry.header, digest: entry.digest })?;
+                    let mut header = entry.header;
+                    header.encrypted |= self.settings.mutation == Some(Mutation::FlagNotShown);
+                    self.tell_secondary(Input::Record { path, header, digest: entry.digest })?;
                     at = end;
                 }
                 Ok(())

@@ -71,6 +71,16 @@ pub enum Sometimes {
     ResumedByPreset,
     OperatorTookPauseOver,
     OwedAgain,
+    NumberSealedAgainAfterCrash,
+    NumberSealedAgainAfterSnapshot,
+    NumberSealedAgainAfterTakeover,
+    SequenceEnd,
+    PolicyNeverRotates,
+    PolicyAlwaysRotates,
+    PolicyTalksNonsense,
+    EncryptionDiffers,
+    FlagStripped,
+    RefusedToTakeOver,
 }
 
 /// Sums over runs.
@@ -86,7 +96,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 73] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -150,6 +160,16 @@ impl Sometimes {
         Self::ResumedByPreset,
         Self::OperatorTookPauseOver,
         Self::OwedAgain,
+        Self::NumberSealedAgainAfterCrash,
+        Self::NumberSealedAgainAfterSnapshot,
+        Self::NumberSealedAgainAfterTakeover,
+        Self::SequenceEnd,
+        Self::PolicyNeverRotates,
+        Self::PolicyAlwaysRotates,
+        Self::PolicyTalksNonsense,
+        Self::EncryptionDiffers,
+        Self::FlagStripped,
+        Self::RefusedToTakeOver,
     ];
 }
 

@@ -65,6 +65,11 @@ impl Sides {
         (self.forked, self.planned) = (Some(lineage), planned);
     }
 
+    /// No side is changed in this run.
+    pub fn keep(&mut self) {
+        self.rate = 0;
+    }
+
     /// This seed has an operator who changes sides.
     pub fn may_change(&self) -> bool {
         self.rate > 0

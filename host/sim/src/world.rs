@@ -3,11 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{self, AssertUnwindSafe};
 
+use farseal_core::chain::Chain;
+use farseal_core::limits::SEQUENCE_MAX;
+use farseal_core::lineage::Lineage;
 use farseal_core::primary::Mode;
 use farseal_core::secondary;
-use farseal_core::units::{BlockBytes, BlockCount, Instant, Millis, Now, PairId, Path, Ticket, VolumeId, WallTime};
+use farseal_core::units::{
+    BlockBytes, BlockCount, Instant, Millis, Now, PairId, Path, Sequence, Ticket, VolumeId, WallTime,
+};
 
-use crate::check::{self, Checker, Failure, liveness, nonce::Nonces};
+use crate::check::{self, Checker, Failure, ceiling::Ceilings, liveness, nonce::Nonces};
 use crate::dice::Dice;
 use crate::disk::to_usize;
 use crate::faults::{Fault, Faults};
@@ -16,6 +21,7 @@ use crate::link::{Link, Message, Side};
 use crate::model::Model;
 use crate::mutation::Mutation;
 use crate::operator::Operator;
+use crate::policy::Policy;
 use crate::primary::{PrimaryEvent, PrimarySite};
 use crate::rollback::Rollback;
 use crate::seal::KeyId;
@@ -123,6 +129,10 @@ pub struct World {
     pub link: Link,
     pub faults: Faults,
     pub nonces: Nonces,
+    pub ceilings: Ceilings,
+    pub policy: Policy,
+    /// The primary has said that there are no more sequence numbers.
+    pub order_ended: bool,
     pub stats: Stats,
     pub sides: Sides,
     pub trace: Trace,
@@ -162,7 +172,7 @@ pub fn run(settings: &Settings) -> Report {
         Some(Failure::new(Checker::Panic, text.unwrap_or("no message")))
     });
     world.stats.simulated_us += world.now;
-    world.stats.nonces += crate::disk::wide(world.nonces.len());
+    world.stats.nonces += world.nonces.len();
     for (fault, count) in &world.faults.injected {
         *world.stats.faults.entry(*fault).or_default() += count;
     }
@@ -193,10 +203,21 @@ impl World {
             faults.insist(Fault::SnapshotPrimary, 100);
             faults.insist(Fault::SmallJournal, 1000);
         }
-        if settings.mutation == Some(Mutation::HandOverNotKept) {
+        if [Mutation::HandOverNotKept, Mutation::IncarnationReused].map(Some).contains(&settings.mutation) {
             faults.insist(Fault::CrashPrimary, 100);
         }
-        let often = [Mutation::HandOverNotKept, Mutation::TakenBackAsAsked, Mutation::OwnHistoryNotOwed];
+        match settings.mutation {
+            Some(Mutation::KeyOfTheSnapshot) => faults.insist(Fault::SnapshotPrimary, 100),
+            Some(Mutation::SealedAgain) => faults.insist(Fault::JournalFull, 100),
+            Some(Mutation::FlagNotShown) => faults.insist(Fault::FlagStripped, 100),
+            _ => {}
+        }
+        let often = [
+            Mutation::HandOverNotKept,
+            Mutation::TakenBackAsAsked,
+            Mutation::OwnHistoryNotOwed,
+            Mutation::StaleKeySealsOn,
+        ];
         let often = settings.mutation.is_some_and(|mutation| often.contains(&mutation));
         let operator = Operator::draw(seed, &settings, &mut faults);
         let blocks = dice.between(40, 420);
@@ -218,15 +239,28 @@ impl World {
             block_bytes: block_bytes(),
             blocks: BlockCount(blocks),
         };
+        let mut sides = Sides::draw(seed, often);
+        let before = near_the_end(seed, &settings);
+        let mut secondary = SecondarySite::new(secondary_settings);
+        if before > Sequence::NONE {
+            let lineage = Lineage::at(primary.settings.generation, before, Chain::START);
+            secondary = SecondarySite::keeper(&secondary, lineage, vec![0; to_usize(blocks)], None, None);
+            primary.begins_behind(before);
+            sides.keep();
+        }
+        let policy = Policy::draw(seed, &mut primary.settings.key_limits, settings.mutation);
         Self {
-            model: Model::new(to_usize(blocks)),
+            model: Model::new(to_usize(blocks), before),
             primary,
-            secondary: SecondarySite::new(secondary_settings),
+            secondary,
             link: Link::new(paths),
             faults,
             nonces: Nonces::default(),
+            ceilings: Ceilings::default(),
+            policy,
+            order_ended: false,
             stats: Stats { seeds: 1, ..Stats::default() },
-            sides: Sides::draw(seed, often),
+            sides,
             trace: Trace::new(settings.traced, settings.whole),
             unopenable: BTreeSet::new(),
             in_flight_bytes: 0,
@@ -257,6 +291,10 @@ impl World {
     fn run(&mut self) -> Outcome {
         if self.primary.settings.unordered.is_some() {
             self.stats.see(Sometimes::WithoutOrder);
+        }
+        self.stats.sometimes.extend(self.policy.seen().map(|seen| (seen, 1)));
+        if self.model.before > Sequence::NONE {
+            self.begin_segment(self.model.before.next());
         }
         self.restart_primary()?;
         self.restart_secondary()?;
@@ -391,6 +429,13 @@ impl World {
         self.next_ticket += 1;
         Ticket(self.next_ticket)
     }
+}
+
+/// Some seeds begin so near the last sequence number that they reach it.
+fn near_the_end(seed: u64, settings: &Settings) -> Sequence {
+    let mut dice = Dice::new(seed, 20);
+    let chosen = dice.chance(15) && settings.mutation.is_none();
+    if chosen { Sequence(SEQUENCE_MAX - dice.between(20, 3_000)) } else { Sequence::NONE }
 }
 
 pub fn block_bytes() -> BlockBytes {

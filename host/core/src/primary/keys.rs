@@ -21,6 +21,10 @@ impl Primary {
         self.policy_busy = false;
         for decision in decisions {
             match decision.action {
+                // Not a policy's to ask: what nobody waits for is the operator's and the host's.
+                Action::Unknown | Action::Rotate(Some(How::AtOnce)) => {
+                    self.tell_policy(PolicyEvent::Decided { id: decision.id, outcome: Outcome::Unknown });
+                }
                 Action::Rotate(how) => {
                     let how = how.unwrap_or(self.settings.rotate_how);
                     match self.rotation.begin(now, how, self.deliverable()) {
@@ -38,9 +42,6 @@ impl Primary {
                 }
                 Action::WakeAt(at) => self.wake_at = Some(at),
                 Action::Watch { bytes, blocks } => self.watch = Some((bytes, blocks)),
-                Action::Unknown => {
-                    self.tell_policy(PolicyEvent::Decided { id: decision.id, outcome: Outcome::Unknown });
-                }
             }
         }
     }

@@ -37,7 +37,10 @@ impl Primary {
             }
             if self.next.0 > SEQUENCE_MAX {
                 self.alarm(now, Alarm::SequenceEnd);
-                self.fail_journal(now);
+                // What has its place becomes durable before the rest is refused.
+                if records.is_empty() && self.commits.is_empty() && self.synced == self.next.previous() {
+                    self.fail_journal(now);
+                }
                 break;
             }
             if let Some(Ended::InForce(epoch)) = self.rotation.reached(now, self.next) {

@@ -163,7 +163,7 @@ impl Makings {
         let own = shared.identity.card().clone();
         let keyring = Keyring::open(&folder.join("epochs"), config.id, Arc::clone(&shared.identity), own.clone())?;
         let escrow = self.escrow_line();
-        let keyring = keyring.with_escrow(escrow.as_ref().map(|line| line.card.clone()));
+        let keyring = keyring.with_escrow(escrow.as_ref().map(|line| line.card.clone())).of_encrypted(config.encrypted);
         let mut recipients = vec![(Role::Own, own)];
         if config.holders != Holders::Escrow {
             recipients.push((Role::Secondary, self.peer.clone()));
@@ -251,7 +251,8 @@ impl Makings {
         let (config, shared) = (&self.config, &self.shared);
         let epochs = folder.join("epochs");
         let keyring = Keyring::open(&epochs, config.id, Arc::clone(&shared.identity), self.peer.clone())?;
-        let keyring = Arc::new(keyring.with_escrow(self.escrow_line().map(|line| line.card.clone())));
+        let keyring = keyring.with_escrow(self.escrow_line().map(|line| line.card.clone()));
+        let keyring = Arc::new(keyring.of_encrypted(config.encrypted));
         let taken: Arc<Mutex<Option<Taken>>> = Arc::default();
         let taken_over = {
             let (makings, keyring, taken) = (Arc::clone(self), Arc::clone(&keyring), Arc::clone(&taken));

@@ -302,7 +302,7 @@ impl PairNode {
     ) -> anyhow::Result<()> {
         let (shared, own) = (&self.shared, self.shared.identity.card().clone());
         let keyring = Keyring::open(&place.join("epochs"), self.config.id, Arc::clone(&shared.identity), own)?;
-        let keyring = Arc::new(keyring);
+        let keyring = Arc::new(keyring.of_encrypted(self.config.encrypted));
         let (journal, recovery) = Journal::open(&place.join("journal"), self.config.id, Sequence::NONE)?;
         let mut unsealer = Unsealer::new(Arc::clone(&keyring), Arc::new(keyring.ledger()), self.plugins.guest_layer()?);
         let reader = journal.reader();

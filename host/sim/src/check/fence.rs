@@ -6,7 +6,6 @@ use farseal_core::lineage::Lineage;
 use farseal_core::units::Sequence;
 
 use super::{Checker, Failure};
-use crate::disk::wide;
 use crate::world::World;
 
 /// The primary answers an initiator well.
@@ -53,8 +52,8 @@ pub fn welcomed(world: &World) -> Result<(), Failure> {
 /// The old primary hears that the other site goes on.
 pub fn handed_over(world: &World, hand_over: &HandOver) -> Result<(), Failure> {
     let durable = world.secondary.taken_at;
-    let last = wide(world.model.history.len());
-    if durable != Some(hand_over.at) || last != hand_over.at.0 {
+    let last = world.model.last();
+    if durable != Some(hand_over.at) || last != hand_over.at {
         return Err(Failure::new(
             Checker::Fence,
             format!("handed over at {}; this site is at {last}, the other took over at {durable:?}", hand_over.at),

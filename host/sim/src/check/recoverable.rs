@@ -29,7 +29,7 @@ pub fn offered(world: &World, records: &[Sequence]) -> Result<(), Failure> {
         };
         let facts = world.secondary.records.get(&entry.key).and_then(|place| world.secondary.key_at(*place));
         match facts {
-            Some(facts) if !world.unopenable.contains(&facts.key) => {}
+            Some(facts) if !world.unopenable.contains(&facts.sealer.key) => {}
             Some(_) => {
                 return Err(Failure::new(
                     Checker::Recoverable,

@@ -17,7 +17,7 @@ pub fn offered(world: &mut World, through: Sequence) -> Result<(), Failure> {
         return Err(Failure::new(Checker::WriteOrder, format!("offered {before}, then {through}")));
     }
     world.secondary.offered = through;
-    if world.model.get(through).is_none() && through != Sequence::NONE {
+    if world.model.get(through).is_none() && through != world.model.before {
         return Err(Failure::new(
             Checker::WriteOrder,
             format!("record {through} is offered; the primary has none such"),

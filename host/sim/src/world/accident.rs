@@ -41,6 +41,10 @@ impl World {
                 self.after(span, Event::FreeSpace);
             }
         }
+        if !self.secondary.settings.encrypted && self.dice_life.chance(100) {
+            // The operator has found out, sets the bit right and restarts the node.
+            self.crash(Side::Secondary);
+        }
         self.snapshots();
         if self.faults.strikes(Fault::ClockJump) {
             self.wall_offset = self.dice_life.between(1_600_000_000_000, 1_800_000_000_000);

@@ -1,6 +1,6 @@
 //! The end of a run: everything heals and must come back, or what there is of the copy is taken over.
 
-use farseal_core::primary::Command;
+use farseal_core::primary::{Command, CopyState};
 
 use super::{Event, Outcome, World};
 use crate::check::{self, liveness};
@@ -45,7 +45,7 @@ impl World {
         if self.primary.broken {
             self.crash(Side::Primary);
         }
-        if self.secondary.broken {
+        if self.secondary.broken || !self.secondary.settings.encrypted {
             self.crash(Side::Secondary);
         }
         self.after(1000, Event::Look);
@@ -73,6 +73,11 @@ impl World {
         if self.healed_at.is_none() {
             return self.judge_takeover();
         }
+        if self.order_ended && self.is_at_the_end() {
+            self.over = true;
+            let found = self.primary.read_all();
+            return check::write_order::read(self, &found);
+        }
         if liveness::recovered(self) && !self.rollback.happened() {
             self.over = true;
             check::bounds::at_rest(self)?;
@@ -81,7 +86,8 @@ impl World {
         }
         self.after(50_000, Event::Look);
         // A resume that came while the node was down, and a disk that failed in the last moment.
-        if self.primary.broken && self.primary.machine.is_some() {
+        let broken = self.primary.broken && !self.order_ended;
+        if broken && self.primary.machine.is_some() {
             self.crash(Side::Primary);
         } else if self.secondary.broken && self.secondary.machine.is_some() {
             self.crash(Side::Secondary);
@@ -89,6 +95,14 @@ impl World {
             return self.tell_primary(farseal_core::primary::Input::Operator(Command::Resume));
         }
         Ok(())
+    }
+
+    /// There are no more numbers: what has one is safe at both sites, but for what a resync that cannot begin owes.
+    fn is_at_the_end(&self) -> bool {
+        let (Some(primary), Some(secondary)) = (&self.primary.machine, &self.secondary.machine) else { return false };
+        let status = primary.status();
+        let whole = status.acked == status.last && secondary.offered() == status.last;
+        status.homed == status.last && (whole || status.copy != CopyState::InOrder)
     }
 
     /// What a takeover opens is what was offered, and the old primary is not believed any more.
