@@ -23,6 +23,8 @@ pub mod primary;
 
 pub mod secondary;
 
+pub mod disguise;
+
 pub mod disk;
 
 pub mod link;

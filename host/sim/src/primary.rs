@@ -42,6 +42,7 @@ pub enum PrimaryEvent {
     HomeSynced { mark: BTreeMap<Lba, usize>, through: Sequence },
     MapDone,
     EpochReady { epoch: Epoch },
+    SlotsPlanned,
     PolicyDecides,
     CopyRead { extent: Extent, stamps: Vec<Stamp> },
     HandOverKept,
@@ -157,6 +158,7 @@ impl PrimarySite {
             mode: [Mode::Async, Mode::SyncFlush, Mode::Sync][to_usize(dice.below(3))],
             paired: true,
             key_limits: KeyLimits { interval_min: Millis(dice.between(100, 2_000)), age_max, bytes_max },
+            pause_hidden: true,
             rotate_how: if dice.chance(500) { How::InBand } else { How::Pause },
             journal_bytes_max: if small_journal { ByteLen(dice.between(300_000, 800_000)) } else { JOURNAL_BYTES_MAX },
             unordered: None,
@@ -680,6 +682,16 @@ impl World {
                 self.after(delay, soon(PrimaryEvent::EpochReady { epoch }));
                 Ok(())
             }
+            Output::PlanSlots => {
+                let most = if self.faults.strikes(Fault::EpochSlow) { 10_000_000 } else { 20_000 };
+                let delay = self.disguise.dice.between(10, most);
+                self.after(delay, soon(PrimaryEvent::SlotsPlanned));
+                Ok(())
+            }
+            Output::ShamInForce => {
+                self.stats.see(Sometimes::ShamInForce);
+                Ok(())
+            }
             Output::AskPolicy { event: _ } => {
                 let delay = self.dice_life.between(10, 50_000);
                 self.after(delay, soon(PrimaryEvent::PolicyDecides));
@@ -819,6 +831,10 @@ impl World {
                 self.tell_primary(Input::HandOverPersisted)
             }
             PrimaryEvent::EpochReady { epoch } => self.epoch_ready(epoch),
+            PrimaryEvent::SlotsPlanned => {
+                let input = self.disguise.answer();
+                self.tell_primary(input)
+            }
             PrimaryEvent::PolicyDecides => {
                 let decisions = self.decide();
                 self.tell_primary(Input::PolicyDecided { decisions })
@@ -895,6 +911,11 @@ impl World {
     }
 
     fn seal(&mut self, planned: &Planned) -> Result<Rec, Failure> {
+        match planned.source {
+            Source::Sham { .. } => self.stats.see(Sometimes::SlotCovered),
+            Source::Capsules { how: How::InBand, .. } if self.disguise.stands => self.stats.see(Sometimes::KeyInSlot),
+            _ => {}
+        }
         let (mut stamps, mut order, mut facts) = (Vec::new(), None, None);
         match planned.source {
             Source::Buffer { ticket, skip } => {
@@ -915,7 +936,7 @@ impl World {
                 let key = self.primary.keys.get(&planned.epoch).copied().unwrap_or_default();
                 facts = Some(Facts { epoch: planned.epoch, start, key });
             }
-            Source::Header | Source::Random => {}
+            Source::Sham { .. } | Source::Header | Source::Random => {}
         }
         if planned.kind == Kind::Gap {
             self.stats.see(Sometimes::Resync);

@@ -69,6 +69,9 @@ pub enum Sometimes {
     ResumedByPreset,
     OperatorTookPauseOver,
     OwedAgain,
+    SlotCovered,
+    KeyInSlot,
+    ShamInForce,
 }
 
 /// Sums over runs.
@@ -84,7 +87,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 64] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -146,6 +149,9 @@ impl Sometimes {
         Self::ResumedByPreset,
         Self::OperatorTookPauseOver,
         Self::OwedAgain,
+        Self::SlotCovered,
+        Self::KeyInSlot,
+        Self::ShamInForce,
     ];
 }
 
