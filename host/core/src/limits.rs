@@ -60,6 +60,19 @@ pub const ACK_RANGES_MAX: usize = 16;
 /// Bytes of a frame: one records frame of 4 MiB and its header. A peer that announces more is dropped.
 pub const FRAME_BYTES_MAX: u32 = 4 << 20;
 
+/// Microseconds between two cells of a shaped path: half of it is what a record waits on average, and the timer of every
+/// kernel keeps it.
+pub const CELL_EVERY_US: u32 = 5_000;
+
+/// Bytes of a cell at least: three acknowledgements, so that 600 a second come back on the thinnest path.
+pub const CELL_BYTES_MIN: u32 = 1_024;
+
+/// Bytes of a cell at most: 200 MiB/s a path.
+pub const CELL_BYTES_MAX: u32 = 1 << 20;
+
+/// The most bytes a second that a path may be shaped to.
+pub const SHAPE_MAX: ByteLen = ByteLen(200 << 20);
+
 /// Words of the dirty map in one frame: 2 MiB, half a frame, stand for 1 TiB of volume.
 pub const DIFFERS_WORDS_MAX: usize = 1 << 18;
 

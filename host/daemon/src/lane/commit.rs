@@ -26,7 +26,7 @@ use crate::keyring::{Keyring, KeyringError};
 use crate::keys::card::PeerCard;
 use crate::keys::descriptor::{How as DescribedHow, Role, Terms};
 use crate::keys::identity::Identity;
-use crate::keys::package::{RefusedEpoch, SealEpochError, SealedEpoch};
+use crate::keys::package::{RefusedEpoch, SealEpochError, SealedEpoch, VerifiedEpoch};
 use crate::plugins::PairPlugins;
 
 /// What core asked for.
@@ -129,6 +129,13 @@ impl Committer {
         self.guest = None;
     }
 
+    /// What [`Committer::in_force`] costs, for nothing.
+    pub fn as_in_force(&mut self) {
+        self.standing = None;
+        self.worker = None;
+        self.guest = None;
+    }
+
     /// Builds and seals every record of the plan.
     ///
     /// Nothing is changed by a failure but for a key record's package, which may be on disk already: the same key
@@ -157,6 +164,9 @@ impl Committer {
                 Source::Capsules { start, how } => {
                     let carrier = self.key_carrier(clock, planned, start, how, header.body_bytes())?;
                     buffer.extend_from_slice(&carrier);
+                }
+                Source::Sham { start } => {
+                    buffer.extend_from_slice(&self.sham_carrier(clock, planned, start, header.body_bytes())?);
                 }
                 Source::Header => buffer.resize(buffer.len() + header.body_bytes(), 0),
                 Source::Random => buffer.extend_from_slice(&random(header.body_bytes())?),
@@ -329,17 +339,45 @@ impl Committer {
         let epoch = planned.epoch;
         let prepared = self.prepared.get(&epoch).ok_or(SealFault::NoKey(epoch))?;
         let terms = self.terms(clock, planned, start, how)?;
-        let recipients: Vec<(Role, &PeerCard)> = self.recipients.iter().map(|(role, card)| (*role, card)).collect();
-        let package = SealedEpoch::seal(terms.clone(), &prepared.key, &self.identity, &recipients)?;
-        let payload = package.encode();
-        self.keyring.keep(self.keyring.verify(package, None)?)?;
+        let (package, payload) = self.wrapped(&terms, &prepared.key)?;
+        self.keyring.keep(package)?;
         self.sealers.insert(epoch, sealer(&prepared.key, &terms));
-        let (cover, seed) = (random(bytes)?, seed()?);
-        let now = clock.now().wall.0;
-        let carrier = self.plugins.disguise.embed(now, &cover, &payload, &seed).value;
-        let carrier = carrier.filter(|carrier| carrier.len() == bytes).ok_or(SealFault::NoCarrier { epoch, bytes })?;
+        let carrier = self.embedded(clock, &payload, bytes)?;
+        let carrier = carrier.ok_or(SealFault::NoCarrier { epoch, bytes })?;
         self.prepared.remove(&epoch);
         Ok(carrier)
+    }
+
+    /// The body of a slot's cover: a key that is drawn, wrapped, kept and hidden as one that comes into force, and thrown
+    /// away. Neither site does less for it.
+    fn sham_carrier(
+        &self,
+        clock: &Clock,
+        planned: &Planned,
+        start: Sequence,
+        bytes: usize,
+    ) -> Result<Vec<u8>, SealFault> {
+        let key = EpochKey::generate(&seed()?).map_err(|_| SealFault::NoEntropy)?;
+        let terms = Terms { how: DescribedHow::Cover, ..self.terms(clock, planned, start, How::InBand)? };
+        let (package, payload) = self.wrapped(&terms, &key)?;
+        self.keyring.keep_cover(&package)?;
+        drop(sealer(&key, &terms));
+        // What no disguise can carry is not needed: chance will do.
+        self.embedded(clock, &payload, bytes)?.map_or_else(|| random(bytes), Ok)
+    }
+
+    fn wrapped(&self, terms: &Terms, key: &EpochKey) -> Result<(VerifiedEpoch, Vec<u8>), SealFault> {
+        let recipients: Vec<(Role, &PeerCard)> = self.recipients.iter().map(|(role, card)| (*role, card)).collect();
+        let package = SealedEpoch::seal(terms.clone(), key, &self.identity, &recipients)?;
+        let payload = package.encode();
+        Ok((self.keyring.verify(package, None)?, payload))
+    }
+
+    /// The payload hidden in random bytes; `None` where no disguise can carry it.
+    fn embedded(&self, clock: &Clock, payload: &[u8], bytes: usize) -> Result<Option<Vec<u8>>, SealFault> {
+        let (cover, seed) = (random(bytes)?, seed()?);
+        let carrier = self.plugins.disguise.embed(clock.now().wall.0, &cover, payload, &seed).value;
+        Ok(carrier.filter(|carrier| carrier.len() == bytes))
     }
 
     fn terms(&self, clock: &Clock, planned: &Planned, start: Sequence, how: How) -> Result<Terms, SealFault> {
