@@ -911,10 +911,10 @@ impl World {
     }
 
     fn seal(&mut self, planned: &Planned) -> Result<Rec, Failure> {
-        match planned.source {
-            Source::Sham { .. } => self.stats.see(Sometimes::SlotCovered),
-            Source::Capsules { how: How::InBand, .. } if self.disguise.stands => self.stats.see(Sometimes::KeyInSlot),
-            _ => {}
+        if matches!(planned.source, Source::Sham { .. }) {
+            self.stats.see(Sometimes::SlotCovered);
+        } else if self.disguise.stands && matches!(planned.source, Source::Capsules { how: How::InBand, .. }) {
+            self.stats.see(Sometimes::KeyInSlot);
         }
         let (mut stamps, mut order, mut facts) = (Vec::new(), None, None);
         match planned.source {
