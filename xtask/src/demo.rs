@@ -30,6 +30,8 @@ use tree::Tree;
 
 /// What the pair and its export are called.
 const PAIR: &str = "demo";
+/// A pause for a key shows on a link, and with a disguise is refused unless the link is shaped.
+const OPTIONS: [&str; 2] = ["--disguise", "plain"];
 /// How old the policy plugin lets a key become: short, so that one watches it work.
 const POLICY_INTERVAL: &str = "2s";
 /// Operator's rotations while the stamps are written: in-band and pause in turn.
@@ -149,7 +151,7 @@ fn tell(
     // The image, then on a whole mebibyte the region of the stamped blocks.
     let region = image.bytes.next_multiple_of(1 << 20);
     let volume = dir.join("main/volume.img");
-    let terms = PairTerms { name: PAIR, volume: &volume, mebibytes: (region + stamps::BYTES) >> 20, options: &[] };
+    let terms = PairTerms { name: PAIR, volume: &volume, mebibytes: (region + stamps::BYTES) >> 20, options: &OPTIONS };
     main.pair_with(remote, &terms)?;
     let policy = "\npolicy = { component = \"interval\",";
     main.edit(policy, &format!("{policy} config = {{ interval = \"{POLICY_INTERVAL}\" }},"))?;

@@ -6,19 +6,23 @@
 //!
 //! | wire version | since | what |
 //! |---|---|---|
-//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong, lineage, differs, hand over, handed over, inspect, held |
+//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong, lineage, differs, hand over, handed over, inspect, held, shape |
 //!
 //! The primary connects, both say hello with 32 random bytes, the primary attaches to one pair, the secondary
 //! welcomes it with what it holds, or refuses. After that the primary sends records and the secondary acknowledges.
 //! Before its attach a primary tells its lineage, once there was a takeover; before its welcome a secondary tells
 //! which granules its own history left different, until a resync has made them the same.
+//! A primary that shapes its path says so right before its attach: from the attach's end on both directions are cells
+//! ([`Shape`]), whose content is the frames.
 //! A primary that verifies the copy asks what the secondary's log holds of some blocks, and gets it sealed as it is.
 //! A peer that sends anything else is dropped and counted; nothing is guessed.
 
 use crate::bytes::Fields;
 use crate::chain::Chain;
 use crate::inspect::Inspect;
-use crate::limits::{ACK_RANGES_MAX, DIFFERS_WORDS_MAX, FRAME_BYTES_MAX};
+use crate::limits::{
+    ACK_RANGES_MAX, CELL_BYTES_MAX, CELL_BYTES_MIN, CELL_EVERY_US, DIFFERS_WORDS_MAX, FRAME_BYTES_MAX,
+};
 use crate::lineage::Lineage;
 use crate::units::{BlockBytes, BlockCount, Generation, PairId, Sequence, VolumeId};
 use crate::window::Range;
@@ -72,6 +76,36 @@ pub enum Frame {
         id: u64,
         answer: Vec<u8>,
     },
+    /// From the end of the next frame on, an attach, both sides send cells.
+    Shape(Shape),
+}
+
+/// A path of cells: of one length, at fixed times, whether there is something to say or not. A cell is the number of its
+/// bytes that count (u32), those bytes of the stream of frames, and padding up to the cell's length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// Microseconds between two cells of one direction.
+    pub every_us: u32,
+    /// Bytes of a cell from primary to secondary, and of one back.
+    pub cell_bytes: u32,
+    pub answer_bytes: u32,
+}
+
+impl Shape {
+    /// Bytes of a cell before its content.
+    pub const HEAD: usize = 4;
+
+    /// The cells of a path that carries this many bytes a second, padding included; a sixteenth of it comes back.
+    pub fn of(bytes_per_second: u64) -> Self {
+        let cell = bytes_per_second.saturating_mul(u64::from(CELL_EVERY_US)) / 1_000_000;
+        let within = |bytes: u64| u32::try_from(bytes).unwrap_or(CELL_BYTES_MAX).clamp(CELL_BYTES_MIN, CELL_BYTES_MAX);
+        Self { every_us: CELL_EVERY_US, cell_bytes: within(cell), answer_bytes: within(cell / 16) }
+    }
+
+    fn is_sound(self) -> bool {
+        let cells = [self.cell_bytes, self.answer_bytes];
+        self.every_us == CELL_EVERY_US && cells.iter().all(|cell| (CELL_BYTES_MIN..=CELL_BYTES_MAX).contains(cell))
+    }
 }
 
 /// Granules in which the secondary's base may differ from the history that the primary goes on with: bits of the dirty
@@ -200,6 +234,7 @@ const HAND_OVER: u8 = 13;
 const HANDED_OVER: u8 = 14;
 const INSPECT: u8 = 15;
 const HELD: u8 = 16;
+const SHAPE: u8 = 17;
 
 /// Bytes of an acknowledgement's body, whatever it says: its length tells an observer nothing.
 const ACK_BYTES: usize = 8 + 32 + 1 + 1 + ACK_RANGES_MAX * 16;
@@ -212,7 +247,7 @@ impl Prefix {
         if version != VERSION {
             return Err(FrameError::Version(version));
         }
-        if !(HELLO..=HELD).contains(&kind) {
+        if !(HELLO..=SHAPE).contains(&kind) {
             return Err(FrameError::Kind(kind));
         }
         match len.checked_sub(4) {
@@ -277,6 +312,14 @@ impl Frame {
                 let (id, rest) = (fields.u64(), body.len().saturating_sub(8));
                 Self::Held { id, answer: fields.take(rest).to_vec() }
             }
+            SHAPE => {
+                let (every_us, cell_bytes, answer_bytes) = (fields.u32(), fields.u32(), fields.u32());
+                let shape = Shape { every_us, cell_bytes, answer_bytes };
+                if !shape.is_sound() {
+                    return Err(malformed);
+                }
+                Self::Shape(shape)
+            }
             other => return Err(FrameError::Kind(other)),
         };
         // One form for each: padding carries nothing between the sites.
@@ -329,6 +372,10 @@ impl Frame {
                 (HAND_OVER, out)
             }
             Self::HandedOver { generation } => (HANDED_OVER, generation.0.to_le_bytes().to_vec()),
+            Self::Shape(shape) => {
+                let words = [shape.every_us, shape.cell_bytes, shape.answer_bytes];
+                (SHAPE, words.iter().flat_map(|word| word.to_le_bytes()).collect())
+            }
             Self::Inspect(inspect) => (INSPECT, inspect.encode()),
             Self::Held { id, answer } => (HELD, [id.to_le_bytes().as_slice(), answer].concat()),
         }
@@ -512,6 +559,7 @@ mod tests {
             Frame::Differs(Differs { first: 3, words: vec![1, u64::MAX], last: true }),
             Frame::HandOver(HandOver { generation: Generation(3), at: Sequence(9), chain: Chain([5; 32]) }),
             Frame::HandedOver { generation: Generation(3) },
+            Frame::Shape(Shape::of(32 << 20)),
             Frame::Inspect(Inspect { id: 5, extent: Extent::new(Lba(7), BlockCount(9)).unwrap(), challenge: [6; 32] }),
             Frame::Held { id: 5, answer: vec![1, 2] },
         ]

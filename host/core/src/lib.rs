@@ -43,6 +43,8 @@ pub mod owed;
 
 pub mod rotation;
 
+pub mod schedule;
+
 pub mod flow;
 
 pub mod preset;

@@ -60,6 +60,19 @@ pub const ACK_RANGES_MAX: usize = 16;
 /// Bytes of a frame: one records frame of 4 MiB and its header. A peer that announces more is dropped.
 pub const FRAME_BYTES_MAX: u32 = 4 << 20;
 
+/// Microseconds between two cells of a shaped path: half of it is what a record waits on average, and the timer of every
+/// kernel keeps it.
+pub const CELL_EVERY_US: u32 = 5_000;
+
+/// Bytes of a cell at least: three acknowledgements, so that 600 a second come back on the thinnest path.
+pub const CELL_BYTES_MIN: u32 = 1_024;
+
+/// Bytes of a cell at most: 200 MiB/s a path.
+pub const CELL_BYTES_MAX: u32 = 1 << 20;
+
+/// The most bytes a second that a path may be shaped to.
+pub const SHAPE_MAX: ByteLen = ByteLen(200 << 20);
+
 /// Words of the dirty map in one frame: 2 MiB, half a frame, stand for 1 TiB of volume.
 pub const DIFFERS_WORDS_MAX: usize = 1 << 18;
 
@@ -274,6 +287,30 @@ pub const KEY_BYTES_MAX: ByteLen = ByteLen(16 << 40);
 
 /// Blocks of a key or cover record at most: the longest slot that a disguise may plan.
 pub const SLOT_BLOCKS_MAX: u32 = RECORD_BLOCKS_MAX;
+
+/// Slots of a disguise's schedule that are fixed ahead: two plans of the longest kind.
+pub const SLOTS_PLANNED_MAX: usize = 128;
+
+/// With fewer slots than this the disguise is asked for more: it has the time of eight slots to answer.
+pub const SLOTS_LOW: usize = 8;
+
+/// A slot that nobody filled for this long is left out: the machine stood still, and slots would come in a burst.
+pub const SLOT_LATE_MAX: Millis = Millis(1_000);
+
+/// Covers on their way to their sham start; the oldest is forgotten. On an idle link those of [`KEY_GAP_MAX`] records
+/// are never all under way: the mean is [`KEY_GAP_MEAN`].
+pub const SHAMS_MAX: usize = 64;
+
+/// One record in so many, beyond the lead, is where a disguised key comes into force: 14 s in all of an idle link whose
+/// disguise has a slot every 2 s, less than an operator's patience.
+pub const KEY_GAP_MEAN: u64 = 4;
+
+/// Records beyond the lead at most: 20 times the mean is passed once in 5 * 10^8 keys.
+pub const KEY_GAP_MAX: u64 = 20 * KEY_GAP_MEAN;
+
+/// Keys and covers that were acknowledged in time, one after the other, before the lead is halved again: one in 32 may be
+/// late, which holds sealing back for a round trip.
+pub const KEY_LEAD_SHRINKS_AFTER: u32 = 32;
 
 /// How long a pair that keeps no order remembers places before each is sent: a block that is written all the time is sent
 /// once in it. Each round costs a key, which the copy keeps; a minute makes that half a million in a year.

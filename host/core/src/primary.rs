@@ -25,6 +25,7 @@ use crate::limits::{
 use crate::owed::{OwedMap, joined};
 use crate::record::{CutMark, HEADER_BYTES, Kind, TAG_BYTES};
 use crate::rotation::{Due, Ended, Held, How, KeyLimits, KeyUse, Refused, Rotation, Slot, State as RotationState};
+use crate::schedule::Schedule;
 use crate::units::{
     BlockBytes, BlockCount, ByteLen, CutNumber, Epoch, Extent, Generation, Instant, Lba, Millis, Now, PairId, Path,
     Sequence, Ticket, VolumeId, WallTime,
@@ -40,6 +41,7 @@ mod keys;
 mod plan;
 mod recover;
 mod seed;
+mod slots;
 mod swap;
 mod transfer;
 mod unordered;
@@ -135,6 +137,7 @@ struct Stall {
 pub struct Primary {
     settings: Settings,
     rotation: Rotation,
+    schedule: Schedule,
     outputs: VecDeque<Output>,
     /// When time was last told.
     told: Instant,
@@ -215,6 +218,7 @@ impl Primary {
         let mut primary = Self {
             settings,
             rotation,
+            schedule: Schedule::new(settings.paired),
             outputs: VecDeque::new(),
             told: now.instant,
             next: last.next(),
@@ -322,6 +326,7 @@ impl Primary {
             .flatten()
             .chain(self.flow.timeouts())
             .chain(self.rotation.timeouts())
+            .chain(self.schedule.timeouts())
             // What was due when time was last told has been done, or waits for something that comes as an input.
             .filter(|(at, _)| *at > self.told)
             .min_by_key(|(at, _)| *at)
@@ -480,6 +485,8 @@ impl Primary {
                     self.answer_decision(Outcome::NotPrepared);
                 }
             }
+            Input::SlotsPlanned { slots } => self.on_slots_planned(now, &slots),
+            Input::SlotsNotPlanned => self.schedule.not_planned(now.instant.plus(STORE_RETRY_INTERVAL)),
             Input::PolicyDecided { decisions } => self.on_policy(now, &decisions),
             Input::OpenCut { cut, lanes } => self.on_open_cut(now, cut, lanes),
             Input::ReleaseCut { cut } => self.on_release_cut(cut),
@@ -500,6 +507,7 @@ impl Primary {
         self.run_resync(now);
         self.run_copy(now);
         self.run_shrink();
+        self.run_schedule(now);
         self.plan_commits(now);
         // After the sealing that may have used a key up: no other event need follow that would ask.
         if let Some(epoch) = self.rotation.escrow_late(now) {
@@ -575,7 +583,7 @@ impl Primary {
                 }
             }
             Command::RequestRotation => self.tell_policy(PolicyEvent::Requested),
-            Command::Rotate(how) => match self.rotation.begin(now, how, self.deliverable()) {
+            Command::Rotate(how) => match self.begin_rotation(now, how) {
                 Ok(epoch) => self.prepare(epoch, how),
                 Err(refused) => self.outputs.push_back(Output::RotationRefused(refused)),
             },

@@ -24,8 +24,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    ESCROW_WAIT, KEY_AGE_MAX, KEY_BYTES_MAX, KEY_DELIVERY_WAIT, KEY_LEAD_MAX, KEY_LEAD_MIN, PAUSE_ROTATION_MAX,
-    POLICY_KEYS_MAX, ROTATION_INTERVAL_MIN, STORE_RETRY_INTERVAL,
+    ESCROW_WAIT, KEY_AGE_MAX, KEY_BYTES_MAX, KEY_DELIVERY_WAIT, KEY_LEAD_MAX, KEY_LEAD_MIN, KEY_LEAD_SHRINKS_AFTER,
+    PAUSE_ROTATION_MAX, POLICY_KEYS_MAX, ROTATION_INTERVAL_MIN, STORE_RETRY_INTERVAL,
 };
 use crate::units::{ByteLen, Epoch, Instant, Millis, Now, Sequence, WallTime};
 
@@ -167,6 +167,11 @@ pub enum Refused {
     TooSoon { interval: Millis, wait: Millis },
     #[error("the link is down: the key could not be delivered; ask again when it is up")]
     LinkDown,
+    #[error(
+        "a pause shows on the link, and the pair has a disguise: rotate in-band, or give the [[pair]] a `shape`, as in \
+         shape = \"32MiB/s\""
+    )]
+    Visible,
 }
 
 /// How an attempt at a rotation ended.
@@ -191,6 +196,10 @@ pub struct Rotation {
     lead_scale: u64,
     /// No key is placed before the escrow site's receipt.
     escrowed: bool,
+    /// Keys and covers of a standing schedule that came in time since the scale changed.
+    in_time: u32,
+    /// A disguise keeps a standing schedule: a key waits for one of its slots.
+    scheduled: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -223,6 +232,8 @@ impl Rotation {
             retry_at: None,
             lead_scale: 1,
             escrowed: false,
+            in_time: 0,
+            scheduled: false,
         }
     }
 
@@ -344,12 +355,11 @@ impl Rotation {
             State::Waiting { epoch, how: How::AtOnce, slot } => {
                 Due::Key { epoch, blocks: slot.blocks, how: How::AtOnce }
             }
-            State::Waiting { epoch, how: How::InBand, slot } if now.instant >= slot.at => {
+            State::Waiting { epoch, how: How::InBand, slot } if now.instant >= slot.at && !self.scheduled => {
                 Due::Key { epoch, blocks: slot.blocks, how: How::InBand }
             }
-            State::Waiting { epoch, how: How::Pause, slot } if now.instant >= slot.at => {
-                let deadline = now.instant.plus(PAUSE_ROTATION_MAX);
-                self.state = State::Draining { epoch, slot, through: next.previous(), deadline };
+            State::Waiting { epoch, how: How::Pause, slot } if now.instant >= slot.at && !self.scheduled => {
+                self.drain(now, epoch, slot, next);
                 self.due(now, next, acked)
             }
             State::Draining { epoch, slot, through, .. } if acked >= through => {
@@ -377,9 +387,60 @@ impl Rotation {
         }
     }
 
-    /// The key record of the epoch that was [`Due::Key`] stands at `key`. `in_flight` records were on their way: the
-    /// start lies beyond them, so that the acknowledgement has a round trip's time. Returns the start.
-    pub fn placed(&mut self, now: Now, key: Sequence, in_flight: u64) -> Sequence {
+    /// From now on keys wait for the slots of a standing schedule, or no longer do.
+    pub fn schedule(&mut self, scheduled: bool) {
+        self.scheduled = scheduled;
+    }
+
+    /// A slot of the standing schedule is to be filled at `next`: the key that waits takes it, or else a cover does. A
+    /// pause rotation begins to drain with one, and its key goes when that is done.
+    pub fn take_slot(&mut self, now: Now, next: Sequence) -> Option<Epoch> {
+        match self.state {
+            State::Waiting { epoch, how: How::InBand, .. } => Some(epoch),
+            State::Waiting { epoch, how: How::Pause, slot } => {
+                self.drain(now, epoch, slot, next);
+                None
+            }
+            State::Idle
+            | State::Preparing { .. }
+            | State::Escrowing { .. }
+            | State::Waiting { .. }
+            | State::Draining { .. }
+            | State::Delivering { .. }
+            | State::Armed { .. } => None,
+        }
+    }
+
+    /// Sealing is held until what was sealed has drained: covers may be placed.
+    pub fn is_draining(&self) -> bool {
+        matches!(self.state, State::Draining { .. })
+    }
+
+    /// Records from a key, or from the cover in its place, to its start: beyond the `in_flight` ones that were on their
+    /// way, so that the acknowledgement has a round trip's time, and `gap` more.
+    pub fn lead(&self, in_flight: u64, gap: u64) -> u64 {
+        let lead = in_flight.saturating_add(KEY_LEAD_MIN).saturating_mul(self.lead_scale);
+        lead.saturating_add(gap).min(KEY_LEAD_MAX)
+    }
+
+    /// A key, or the cover in its place, was not acknowledged before its start was due.
+    pub fn came_late(&mut self) {
+        self.lead_scale = (self.lead_scale * 2).min(KEY_LEAD_MAX);
+        self.in_time = 0;
+    }
+
+    /// With a standing schedule this is asked with each slot, so a lead that was too short once need not stay long.
+    pub fn came_in_time(&mut self) {
+        self.in_time += 1;
+        if self.in_time >= KEY_LEAD_SHRINKS_AFTER {
+            self.lead_scale = (self.lead_scale / 2).max(1);
+            self.in_time = 0;
+        }
+    }
+
+    /// The key record of the epoch that was [`Due::Key`] stands at `key`. `in_flight` records were on their way, and the
+    /// start lies `gap` records beyond what they need. Returns the start.
+    pub fn placed(&mut self, now: Now, key: Sequence, in_flight: u64, gap: u64) -> Sequence {
         let (epoch, how) = match self.state {
             State::Waiting { epoch, how, .. } => (epoch, how),
             State::Draining { epoch, .. } => (epoch, How::Pause),
@@ -389,7 +450,7 @@ impl Rotation {
             | State::Delivering { .. }
             | State::Armed { .. } => return key.next(),
         };
-        let lead = in_flight.saturating_add(KEY_LEAD_MIN).saturating_mul(self.lead_scale).min(KEY_LEAD_MAX);
+        let lead = self.lead(in_flight, gap);
         let (start, deadline) = match how {
             How::InBand => (key.plus(lead), None),
             How::Pause => (key.plus(KEY_LEAD_MIN), Some(now.instant.plus(PAUSE_ROTATION_MAX))),
@@ -441,7 +502,7 @@ impl Rotation {
             return None;
         };
         self.state = State::Idle;
-        self.lead_scale = (self.lead_scale * 2).min(KEY_LEAD_MAX);
+        self.came_late();
         Some(Ended::Void(epoch))
     }
 
@@ -500,10 +561,10 @@ impl Rotation {
     pub fn timeouts(&self) -> impl Iterator<Item = (Instant, &'static str)> {
         let own = match &self.state {
             State::Escrowing { late_at, .. } => late_at.map(|at| (at, "the escrow site's receipt is late")),
-            State::Waiting { slot, .. } => Some((slot.at, "the key's slot")),
+            State::Waiting { slot, .. } if !self.scheduled => Some((slot.at, "the key's slot")),
             State::Draining { deadline, .. } => Some((*deadline, "pause rotation takes too long")),
             State::Delivering { deadline, .. } => deadline.map(|at| (at, "the key's delivery takes too long")),
-            State::Idle | State::Preparing { .. } | State::Armed { .. } => None,
+            State::Idle | State::Preparing { .. } | State::Waiting { .. } | State::Armed { .. } => None,
         };
         let ages = self.active.into_iter().flat_map(|active| {
             let old = Millis(self.limits.age_max.0 - self.limits.age_max.0 / 16);
@@ -540,6 +601,11 @@ impl Rotation {
             records: 0,
         });
         coming.into_iter().chain(self.active()).chain(self.past.iter().copied()).collect()
+    }
+
+    fn drain(&mut self, now: Now, epoch: Epoch, slot: Slot, next: Sequence) {
+        let deadline = now.instant.plus(PAUSE_ROTATION_MAX);
+        self.state = State::Draining { epoch, slot, through: next.previous(), deadline };
     }
 
     fn under_way(&self) -> Option<Epoch> {

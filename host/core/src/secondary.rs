@@ -712,7 +712,7 @@ impl Secondary {
             self.gaps.insert(Sequence(header.aux), record);
             return;
         }
-        if header.kind == Kind::Key {
+        if is_checked(header.kind) {
             self.keys.insert(header.sequence, None);
             self.outputs.push_back(Output::CheckKey { key: header.sequence });
         }
@@ -737,6 +737,9 @@ impl Secondary {
                 break;
             }
             if record.header.kind == Kind::Key && !self.settle_key(now, &record.header) {
+                break;
+            }
+            if record.header.kind == Kind::Cover && !self.settle_cover(next) {
                 break;
             }
             self.durable.advance();
@@ -808,6 +811,15 @@ impl Secondary {
         voided
     }
 
+    /// The cover's turn in the order has come: it was checked as a key is, and whatever came of that says nothing.
+    fn settle_cover(&mut self, cover: Sequence) -> bool {
+        let checked = self.keys.get(&cover).is_none_or(Option::is_some);
+        if checked {
+            self.keys.remove(&cover);
+        }
+        checked
+    }
+
     /// Does a void stand behind this key, with no hole and no other key between?
     fn is_voided(&self, key: Sequence) -> bool {
         let mut at = key.next();
@@ -825,7 +837,8 @@ impl Secondary {
     fn key_refused(&self) -> Option<(Sequence, KeyRefusal)> {
         let key = self.durable.contiguous().next();
         let why = self.keys.get(&key).copied().flatten()?.err()?;
-        Some((key, why))
+        let record = self.durable.peek(key)?;
+        (record.header.kind == Kind::Key).then_some((key, why))
     }
 
     fn run_sync(&mut self) {
@@ -970,4 +983,9 @@ impl From<LedgerError> for LedgerErrorKind {
             LedgerError::StartsTooEarly { .. } => Self::StartsTooEarly,
         }
     }
+}
+
+/// A cover is checked as a key is, so that nothing but its content tells it from one.
+fn is_checked(kind: Kind) -> bool {
+    matches!(kind, Kind::Key | Kind::Cover)
 }

@@ -225,9 +225,13 @@ impl Pair {
     fn key_checked(&mut self, pick: usize, opens: bool) {
         let Some(place) = pick.checked_rem(self.checks.len()) else { return };
         let key = self.checks.remove(place);
-        let facts = self.log.iter().find(|rec| rec.header.sequence == key).and_then(|rec| rec.facts).unwrap();
-        let opens = *self.opened.entry(facts.epoch).or_insert(opens);
-        let result = if opens { Ok(facts) } else { Err(KeyRefusal::Unopenable) };
+        let rec = self.log.iter().find(|rec| rec.header.sequence == key).unwrap();
+        let result = match rec.facts {
+            Some(facts) if *self.opened.entry(facts.epoch).or_insert(opens) => Ok(facts),
+            Some(_) => Err(KeyRefusal::Unopenable),
+            // A cover is looked at as a key is.
+            None => Err(KeyRefusal::NoCapsule),
+        };
         self.tell_secondary(secondary::Input::KeyChecked { key, result });
     }
 
@@ -356,7 +360,7 @@ impl Pair {
         };
         let facts = match planned.source {
             Source::Capsules { start, .. } => Some(KeyFacts { epoch: planned.epoch, start }),
-            Source::Buffer { .. } | Source::Header | Source::Random => None,
+            Source::Buffer { .. } | Source::Sham { .. } | Source::Header | Source::Random => None,
         };
         // As the tags would: no two records that are sealed under different keys have one digest.
         let digest = Digest::of(&header.encode(0), &planned.epoch.0.to_le_bytes());

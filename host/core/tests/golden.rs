@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use farseal_core::chain::Chain;
 use farseal_core::frame::{
-    Ack, Attach, Differs, Frame, FrameError, HandOver, KeyRefusal, PREFIX_BYTES, Prefix, Refusal, Welcome,
+    Ack, Attach, Differs, Frame, FrameError, HandOver, KeyRefusal, PREFIX_BYTES, Prefix, Refusal, Shape, Welcome,
 };
 use farseal_core::given_up::GivenUp;
 use farseal_core::inspect::{Answer, Held, Inspect, Part, Run, Terms, Unreadable};
@@ -232,6 +232,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("handed-over", Frame::HandedOver { generation: Generation(6) }),
         ("inspect", Frame::Inspect(Inspect { id: 5, extent, challenge: [9; 32] })),
         ("held", Frame::Held { id: 5, answer: answer(extent) }),
+        ("shape", Frame::Shape(Shape::of(32 << 20))),
     ]
 }
 

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use farseal_core::flow::Transfer;
-use farseal_core::flow::{Limits, Pacing};
+use farseal_core::flow::{Limits, Pacing, Rate};
 use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
 use farseal_core::units::{BlockBytes, ByteLen, Millis, PairId, VolumeId};
@@ -310,6 +310,8 @@ pub struct Pair {
     pub pick: Pick,
     /// How fast copying may be, until an operator chooses otherwise.
     pub limits: Limits,
+    /// What each path of the link shows, whatever goes over it; without one it shows when and how much is sent.
+    pub shape: Option<Rate>,
     /// How initiators are slowed down before the journal is full.
     pub pacing: Pacing,
     /// What seals the blocks.
@@ -320,6 +322,14 @@ pub struct Pair {
     pub disguise: PluginChoice,
     /// How the copy is opened.
     pub recovery: PluginChoice,
+}
+
+impl Pair {
+    /// Nobody who watches the link may see when a key changes.
+    #[must_use]
+    pub fn is_disguised(&self) -> bool {
+        self.disguise.path.file_stem().is_none_or(|name| name != "plain")
+    }
 }
 
 /// What of a volume's content at the pair's first start is copied (R13). What is written from then on always is.

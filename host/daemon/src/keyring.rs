@@ -142,6 +142,11 @@ impl Keyring {
         Ok(())
     }
 
+    /// Keeps a cover's package as durably as an epoch's, over the one before: nobody reads it.
+    pub fn keep_cover(&self, package: &VerifiedEpoch) -> Result<(), KeyringError> {
+        Ok(files::write_atomically(&self.directory.join("cover.package"), &package.package().encode())?)
+    }
+
     /// Forgets an epoch that never came into force.
     pub fn discard(&self, epoch: Epoch) -> Result<(), KeyringError> {
         if self.packages().remove(&epoch).is_some() {

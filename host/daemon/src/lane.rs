@@ -28,6 +28,7 @@ use farseal_core::primary::{
 };
 use farseal_core::record::Kind;
 use farseal_core::rotation::{KeyLimits, KeyUse, Refused};
+use farseal_core::schedule;
 use farseal_core::units::{BlockCount, CutNumber, Epoch, Extent, Generation, Incarnation, Lba, Path, Sequence, Ticket};
 use farseal_core::window::Range;
 use tokio::sync::watch;
@@ -148,6 +149,8 @@ pub enum Event {
         epoch: Epoch,
         receipt: Receipt,
     },
+    /// What [`Output::PlanSlots`] asked for; none: the disguise could not be asked.
+    SlotsPlanned(Option<Vec<schedule::Planned>>),
     EpochFailed {
         epoch: Epoch,
     },
@@ -599,6 +602,8 @@ impl Runner {
                 self.committer.escrowed(epoch, receipt);
                 inputs.push(Input::EpochEscrowed { epoch });
             }
+            Event::SlotsPlanned(Some(slots)) => inputs.push(Input::SlotsPlanned { slots }),
+            Event::SlotsPlanned(None) => inputs.push(Input::SlotsNotPlanned),
             Event::EpochFailed { epoch } => inputs.push(Input::EpochFailed { epoch }),
             Event::PolicyDecided(decisions) => inputs.push(Input::PolicyDecided { decisions }),
             Event::Differs(differs) => inputs.push(Input::Differs { differs }),
@@ -721,6 +726,7 @@ impl Runner {
             | Event::Fenced { .. }
             | Event::EpochPrepared(_)
             | Event::EpochEscrowed { .. }
+            | Event::SlotsPlanned(_)
             | Event::EpochFailed { .. }
             | Event::PolicyDecided(_)
             | Event::OpenCut { .. }
@@ -959,6 +965,12 @@ impl Runner {
             Output::EpochInForce { epoch } => {
                 self.committer.in_force(epoch);
                 tracing::info!(pair = self.name, "the key has changed");
+            }
+            Output::PlanSlots => self.keywork.plan_slots(self.outbox.recent()),
+            Output::ShamInForce => {
+                self.committer.as_in_force();
+                let (keys, limits) = (self.primary.keys(), self.primary.key_limits());
+                self.policy.rehearse(self.clock.now(), keys, limits, self.primary.link_up());
             }
             Output::AskPolicy { event } => self.policy.ask(
                 self.clock.now(),

@@ -6,3 +6,4 @@
 pub mod dial;
 pub mod listen;
 pub mod session;
+pub mod shape;

@@ -13,6 +13,7 @@ use farseal_plugin::wit::recovery as wit;
 use serde::{Deserialize, Serialize};
 
 use crate::keyring::{Keyring, UnsealError, Unsealer};
+use crate::keys::package::OpenEpochError;
 use crate::plugins::PairPlugins;
 use crate::replica::HandOver;
 use crate::store::files;
@@ -187,7 +188,8 @@ fn unopened(lba: Lba, sequence: Sequence, error: &UnsealError) -> Unopened {
     tracing::error!(%lba, %sequence, %error, "a block does not open");
     match error {
         UnsealError::NoPackage { epoch, .. } => Unopened::NoKey { epoch: *epoch },
-        UnsealError::NoEpoch(_) | UnsealError::Key(_) | UnsealError::Open(_) => {
+        UnsealError::Key(OpenEpochError::WithEscrow { epoch }) => Unopened::NoKey { epoch: Epoch(*epoch) },
+        UnsealError::NoEpoch(_) | UnsealError::OtherBit { .. } | UnsealError::Key(_) | UnsealError::Open(_) => {
             Unopened::NotAuthentic { lba, sequence }
         }
     }

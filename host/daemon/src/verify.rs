@@ -434,7 +434,7 @@ fn difference(error: &UnsealError) -> Difference {
     match error {
         UnsealError::NoPackage { epoch, .. } => Difference::NoKey(*epoch),
         UnsealError::NoEpoch(_) => Difference::NoEpoch,
-        UnsealError::Key(_) | UnsealError::Open(_) => Difference::NotAuthentic,
+        UnsealError::OtherBit { .. } | UnsealError::Key(_) | UnsealError::Open(_) => Difference::NotAuthentic,
     }
 }
 

@@ -42,7 +42,7 @@ fn deposit(key: &EpochKey, epoch: u64) -> Deposit {
 }
 
 fn receipt(deposit: &Deposit) -> Receipt {
-    Receipt::sign(escrow(), deposit.hash(), true, NOW.0)
+    Receipt::sign(escrow(), deposit, true, NOW.0)
 }
 
 fn released(key: &EpochKey) -> Release {
@@ -139,7 +139,11 @@ fn a_package_of_a_pair_with_an_escrow_needs_that_escrows_receipt_for_this_key() 
     let escrow_card = escrow().card().fingerprint();
     let refused = sealed(None).verify(&expected()).unwrap_err();
     assert_eq!(refused, RefusedEpoch::NoReceipt { epoch: 5, escrow: escrow_card });
-    let strangers = Receipt::sign(stranger(), deposit(&key, 5).hash(), true, NOW.0);
+    // The receipt for another key does not do.
+    let others = receipt(&deposit(&self::key(), 5));
+    let refused = sealed(Some(&others)).verify(&expected()).unwrap_err();
+    assert_eq!(refused, RefusedEpoch::Receipt { epoch: 5, source: RefusedReceipt::OtherKey });
+    let strangers = Receipt::sign(stranger(), &deposit(&key, 5), true, NOW.0);
     let refused = sealed(Some(&strangers)).verify(&expected()).unwrap_err();
     assert_eq!(refused, RefusedEpoch::NoReceipt { epoch: 5, escrow: escrow_card });
 }

@@ -38,17 +38,22 @@ use built::{farseal, plugins};
 use components::{hostile, text};
 use nbd_client::Client;
 use rig::{Hit, MayFail, PAIR, Rig};
-use site::{PairTerms, Site, Stage, wait_for};
+use site::{PairTerms, Site, Stage, Status, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two paired nodes that do not run yet.
 fn pair(purpose: &str) -> (Rc<Stage>, Site, Site) {
+    pair_of(purpose, &[])
+}
+
+/// They were paired with these words, too.
+fn pair_of(purpose: &str, options: &[&str]) -> (Rc<Stage>, Site, Site) {
     let stage = Stage::new(purpose).unwrap();
     let main = Site::init(&stage, farseal(), plugins(), "main").unwrap();
     let remote = Site::init(&stage, farseal(), plugins(), "remote").unwrap();
     let volume = main.dir.join("volume.img");
-    main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &[] }).unwrap();
+    main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options }).unwrap();
     (stage, main, remote)
 }
 
@@ -83,6 +88,38 @@ fn what_was_promised_survives_kills_and_a_takeover() {
     rig.take_over_for_good().unwrap();
     assert_eq!(rig.counts.violations, 0, "the images above cannot have come from what was written");
     assert!(rig.counts.judged.due > 0, "nothing was judged");
+}
+
+#[test]
+fn covers_travel_and_are_checked_as_keys_are_while_no_key_is_due() {
+    let (_stage, mut main, mut remote) = pair("covers");
+    remote.start().unwrap();
+    main.start().unwrap();
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() == 1).unwrap();
+    // What the remote extracted from a cover, verified and unwrapped.
+    let kept = || fs::read(remote.state().join("pairs").join(PAIR).join("epochs/cover.package")).ok();
+    let first = wait_for("a cover at the remote", PATIENCE, || Ok(kept())).unwrap();
+    wait_for("another", PATIENCE, || Ok(kept().filter(|package| *package != first))).unwrap();
+    assert_eq!(main.status().unwrap().epoch(), 1);
+    let said = main.farseal(&["rotate", PAIR, "--how", "pause", "--force"]).unwrap_err().to_string();
+    assert!(said.contains("a pause shows on the link"), "{said}");
+}
+
+#[test]
+fn a_shaped_pair_copies_and_may_pause_for_a_key() {
+    let (_stage, mut main, mut remote) = pair_of("shaped", &["--shape", "16MiB/s"]);
+    remote.start().unwrap();
+    main.start().unwrap();
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() == 1).unwrap();
+    let mut client = Client::connect(&main.socket(), PAIR).unwrap();
+    client.write(0, &vec![5; 4 << 20]).unwrap();
+    client.flush().unwrap();
+    main.farseal(&["rotate", PAIR, "--how", "pause", "--force"]).unwrap();
+    main.wait_until("the copy under the new key", |status| status.is_safe() && status.epoch() == 2).unwrap();
+    remote.kill().unwrap();
+    client.write(4 << 20, &[6; 4096]).unwrap();
+    remote.start().unwrap();
+    main.wait_until("the copy again", Status::is_safe).unwrap();
 }
 
 #[test]
@@ -212,7 +249,7 @@ fn what_the_copy_lacks_is_shown_to_nbd_clients() {
     Client::connect(&main.socket(), PAIR).unwrap().write(8192, &[7; 4096]).unwrap();
     assert_eq!(map(&main), ["0 8192 0", "8192 4096 1", "12288 16764928 0"]);
     remote.start().unwrap();
-    main.wait_until("nothing owed again", site::Status::is_safe).unwrap();
+    main.wait_until("nothing owed again", Status::is_safe).unwrap();
     assert_eq!(map(&main), ["0 16777216 0"]);
 }
 
@@ -256,7 +293,7 @@ fn a_log_that_is_overwritten_for_ever_stays_small_and_the_copy_whole() {
     let (_stage, mut main, mut remote) = pair("compact");
     remote.start().unwrap();
     main.start().unwrap();
-    main.wait_until("nothing owed", site::Status::is_safe).unwrap();
+    main.wait_until("nothing owed", Status::is_safe).unwrap();
     let log = remote.state().join("pairs").join(PAIR).join("log");
     let bytes = || {
         let entries = fs::read_dir(&log).unwrap().filter_map(|entry| entry.unwrap().metadata().ok());
@@ -270,7 +307,7 @@ fn a_log_that_is_overwritten_for_ever_stays_small_and_the_copy_whole() {
             client.write(at + skip, &vec![round; (1 << 20) - usize::try_from(skip).unwrap()]).unwrap();
         }
         client.flush().unwrap();
-        main.wait_until("nothing owed", site::Status::is_safe).unwrap();
+        main.wait_until("nothing owed", Status::is_safe).unwrap();
         if round == 30 {
             remote.kill().unwrap();
             remote.start().unwrap();

@@ -11,6 +11,7 @@ use farseal_core::primary::{
     What,
 };
 use farseal_core::rotation::{How, KeyLimits, Slot};
+use farseal_core::schedule;
 use farseal_core::units::{
     BlockBytes, BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Millis, Now, PairId, Path, Sequence,
     Ticket, VolumeId, WallTime,
@@ -40,6 +41,7 @@ enum Asked {
     ReadForCopy(Extent),
     PrepareEpoch(Epoch),
     Receipt(Epoch),
+    PlanSlots,
     Policy,
 }
 
@@ -81,6 +83,7 @@ impl Site {
             key_limits: KeyLimits { interval_min: Millis(100), age_max: KEY_AGE_MAX, bytes_max: KEY_BYTES_MAX },
             escrowed: script.below(2) == 0,
             rotate_how: if script.below(2) == 0 { How::InBand } else { How::Pause },
+            pause_hidden: script.below(4) != 0,
             journal_bytes_max: ByteLen(if script.below(2) == 0 { 100_000 } else { 1 << 30 }),
             unordered: None,
             flow: Flow { way: Way { paths: 3, ..Way::default() }, ..Flow::default() },
@@ -220,6 +223,15 @@ impl Site {
             }
             Asked::Receipt(epoch) if fails => Input::EpochFailed { epoch },
             Asked::Receipt(epoch) => Input::EpochEscrowed { epoch },
+            Asked::PlanSlots if fails => Input::SlotsNotPlanned,
+            Asked::PlanSlots => {
+                let slot = |script: &mut Script<'_>| schedule::Planned {
+                    gap: Millis(u64::from(script.byte())),
+                    blocks: u32::from(script.byte()).max(1),
+                    chance: script.number(),
+                };
+                Input::SlotsPlanned { slots: (0..script.below(4)).map(|_| slot(script)).collect() }
+            }
             Asked::Policy => {
                 let action = match script.below(6) {
                     0 => Action::Rotate(None),
@@ -320,6 +332,7 @@ impl Site {
                     self.asked.push(Asked::ReadForCopy(extent));
                 }
                 Output::PrepareEpoch { epoch, .. } => self.asked.push(Asked::PrepareEpoch(epoch)),
+                Output::PlanSlots => self.asked.push(Asked::PlanSlots),
                 Output::AskPolicy { .. } => self.asked.push(Asked::Policy),
                 _ => {}
             }

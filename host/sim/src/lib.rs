@@ -26,6 +26,8 @@ pub mod primary;
 
 pub mod secondary;
 
+pub mod disguise;
+
 pub mod disk;
 
 pub mod link;

@@ -63,6 +63,7 @@ pub enum PrimaryEvent {
     EscrowRefused {
         epoch: Epoch,
     },
+    SlotsPlanned,
     PolicyDecides,
     CopyRead {
         extent: Extent,
@@ -184,6 +185,7 @@ impl PrimarySite {
             paired: true,
             key_limits: KeyLimits { interval_min: Millis(dice.between(100, 2_000)), age_max, bytes_max },
             escrowed: dice.chance(250),
+            pause_hidden: true,
             rotate_how: if dice.chance(500) { How::InBand } else { How::Pause },
             journal_bytes_max: if small_journal { ByteLen(dice.between(300_000, 800_000)) } else { JOURNAL_BYTES_MAX },
             unordered: None,
@@ -722,6 +724,16 @@ impl World {
                 self.after(delay, soon(PrimaryEvent::EpochReady { epoch }));
                 Ok(())
             }
+            Output::PlanSlots => {
+                let most = if self.faults.strikes(Fault::EpochSlow) { 10_000_000 } else { 20_000 };
+                let delay = self.disguise.dice.between(10, most);
+                self.after(delay, soon(PrimaryEvent::SlotsPlanned));
+                Ok(())
+            }
+            Output::ShamInForce => {
+                self.stats.see(Sometimes::ShamInForce);
+                Ok(())
+            }
             Output::AskPolicy { event: _ } => {
                 let delay = self.dice_life.between(10, 50_000);
                 self.after(delay, soon(PrimaryEvent::PolicyDecides));
@@ -872,6 +884,10 @@ impl World {
                 self.tell_primary(Input::EpochEscrowed { epoch })
             }
             PrimaryEvent::EscrowRefused { epoch } => self.tell_primary(Input::EpochFailed { epoch }),
+            PrimaryEvent::SlotsPlanned => {
+                let input = self.disguise.answer();
+                self.tell_primary(input)
+            }
             PrimaryEvent::PolicyDecides => {
                 let wall = self.clock().wall;
                 let decisions = self.policy.decide(wall, &mut self.dice_life);
@@ -979,6 +995,11 @@ impl World {
     }
 
     fn seal(&mut self, planned: &Planned) -> Result<Rec, Failure> {
+        if matches!(planned.source, Source::Sham { .. }) {
+            self.stats.see(Sometimes::SlotCovered);
+        } else if self.disguise.stands && matches!(planned.source, Source::Capsules { how: How::InBand, .. }) {
+            self.stats.see(Sometimes::KeyInSlot);
+        }
         let (mut stamps, mut order, mut facts) = (Vec::new(), None, None);
         match planned.source {
             Source::Buffer { ticket, skip } => {
@@ -1001,7 +1022,7 @@ impl World {
                 let sealer = Sealer { key, incarnation: self.primary.incarnation };
                 facts = Some(Facts { epoch: planned.epoch, start, sealer });
             }
-            Source::Header | Source::Random => {}
+            Source::Sham { .. } | Source::Header | Source::Random => {}
         }
         if planned.kind == Kind::Gap {
             self.stats.see(Sometimes::Resync);

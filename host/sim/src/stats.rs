@@ -81,6 +81,9 @@ pub enum Sometimes {
     EncryptionDiffers,
     FlagStripped,
     RefusedToTakeOver,
+    SlotCovered,
+    KeyInSlot,
+    ShamInForce,
 }
 
 /// Sums over runs.
@@ -96,7 +99,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 73] = [
+    pub const ALL: [Self; 76] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -170,6 +173,9 @@ impl Sometimes {
         Self::EncryptionDiffers,
         Self::FlagStripped,
         Self::RefusedToTakeOver,
+        Self::SlotCovered,
+        Self::KeyInSlot,
+        Self::ShamInForce,
     ];
 }
 

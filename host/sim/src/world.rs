@@ -14,6 +14,7 @@ use farseal_core::units::{
 
 use crate::check::{self, Checker, Failure, ceiling::Ceilings, liveness, nonce::Nonces};
 use crate::dice::Dice;
+use crate::disguise::Disguise;
 use crate::disk::to_usize;
 use crate::faults::{Fault, Faults};
 use crate::flow;
@@ -142,6 +143,7 @@ pub struct World {
     pub owed_may_have_changed: bool,
     pub rollback: Rollback,
     pub operator: Operator,
+    pub disguise: Disguise,
     /// Microseconds since the world began.
     pub now: u64,
     queue: BTreeMap<(u64, u64), Event>,
@@ -232,6 +234,8 @@ impl World {
             primary.settings.mode = Mode::Async;
             primary.settings.unordered = Some(Millis(without_order.between(200, 8_000)));
         }
+        let disguise = Disguise::draw(seed);
+        primary.settings.pause_hidden = disguise.pause_hidden;
         let secondary_settings = secondary::Settings {
             pair: PAIR,
             volume: VOLUME,
@@ -267,6 +271,7 @@ impl World {
             owed_may_have_changed: true,
             rollback: Rollback::draw(seed, settings.mutation == Some(Mutation::GivenUpForgotten)),
             operator,
+            disguise,
             now: 0,
             queue: BTreeMap::new(),
             tie: 0,

@@ -1,4 +1,4 @@
-//! Disguise `plain`: none. A key goes at once, in a record of its own, as short as it can be: for a link that nobody
+//! Disguise `plain`: none, and no standing schedule. A key goes at once, in a record of its own, as short as it can be: for a link that nobody
 //! watches, and for comparison. An observer who knows the traffic sees it.
 
 use farseal_sdk::disguise::{Disguise, Seed, Seen, Slot};
@@ -23,8 +23,8 @@ impl Plugin for Plain {
 }
 
 impl Disguise for Plain {
-    fn plan(_recent: &[Seen], smallest: u32, _seed: &Seed, _settings: &NoSettings) -> Vec<Slot> {
-        vec![Slot { gap: 0, blocks: smallest }]
+    fn plan(_recent: &[Seen], _smallest: u32, _seed: &Seed, _settings: &NoSettings) -> Vec<Slot> {
+        Vec::new()
     }
 
     fn capacity(cover_bytes: usize, _settings: &NoSettings) -> usize {
@@ -87,9 +87,8 @@ mod tests {
     }
 
     #[test]
-    fn a_key_goes_at_once_and_as_short_as_it_can_be() {
-        let slots = plan::<Plain>(&[], 2, &[7; 32], "{}").unwrap();
-        assert_eq!(slots.iter().map(|slot| (slot.gap, slot.blocks)).collect::<Vec<_>>(), [(0, 2)]);
+    fn no_schedule_is_kept() {
+        assert!(plan::<Plain>(&[], 2, &[7; 32], "{}").unwrap().is_empty());
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub type Seed = [u8; 32];
 /// A disguise.
 pub trait Disguise: Plugin {
     /// The coming slots: at most 64, each of `smallest` to 256 blocks, gaps of at most an hour. `recent` is oldest
-    /// first.
+    /// first. None at all: no schedule is kept, and a key goes at once in a record of its own.
     fn plan(recent: &[Seen], smallest: u32, seed: &Seed, settings: &Self::Settings) -> Vec<Slot>;
 
     /// The most payload bytes that a cover of this length carries; exact.

@@ -109,6 +109,8 @@ pub(crate) struct Rig {
     load: Option<Load>,
     rotating: Vec<Child>,
     copies: u64,
+    /// The link shows nothing: keys may come by pause.
+    shaped: bool,
     /// Initiators are answered when the remote is durable.
     sync: bool,
     /// What the remote was last known to hold durably: it never becomes less.
@@ -142,7 +144,10 @@ impl Rig {
         let main = Site::init(stage, binary, plugins, "main")?;
         let remote = Site::init(stage, binary, plugins, "remote")?;
         let volume = main.dir.join("volume.img");
-        let terms = PairTerms { name: PAIR, volume: &volume, mebibytes: MEBIBYTES, options };
+        let shaped = seed.is_multiple_of(3);
+        let shape: &[&str] = if shaped { &["--shape", "32MiB/s"] } else { &[] };
+        let options = [options, shape].concat();
+        let terms = PairTerms { name: PAIR, volume: &volume, mebibytes: MEBIBYTES, options: &options };
         main.pair_over(&remote, &terms, connects, listens)?;
         let blocks = usize::try_from(MEBIBYTES << 20)? / super::history::BLOCK;
         let mut random = Random(seed);
@@ -157,6 +162,7 @@ impl Rig {
             load: None,
             rotating: Vec::new(),
             copies: 0,
+            shaped,
             sync: false,
             safe: 0,
         };
@@ -190,7 +196,7 @@ impl Rig {
     pub(crate) fn let_run(&mut self) -> Result<()> {
         let span = Duration::from_millis(BURST.0 + self.random.below(BURST.1 - BURST.0));
         if self.random.one_in(2) {
-            let how = if self.random.one_in(2) { "in-band" } else { "pause" };
+            let how = if self.random.one_in(2) && self.shaped { "pause" } else { "in-band" };
             std::thread::sleep(span.mul_f64(0.5));
             self.rotating.push(self.main.begin(&["rotate", PAIR, "--how", how, "--force"])?);
             std::thread::sleep(span.mul_f64(0.5));

@@ -27,7 +27,7 @@ impl Primary {
                 }
                 Action::Rotate(how) => {
                     let how = how.unwrap_or(self.settings.rotate_how);
-                    match self.rotation.begin(now, how, self.deliverable()) {
+                    match self.begin_rotation(now, how) {
                         Ok(epoch) => {
                             self.rotation_by = Some(decision.id);
                             self.prepare(epoch, how);
@@ -87,10 +87,19 @@ impl Primary {
         }
         // At the limit itself no interval and no delivery is waited for.
         let in_time = self.rotation.active().is_some() && !self.rotation.hard_limit_reached(now);
-        let how = if in_time && self.deliverable() { self.settings.rotate_how } else { How::AtOnce };
-        if let Ok(epoch) = self.rotation.begin(now, how, self.deliverable()) {
+        let configured = if self.settings.pause_hidden { self.settings.rotate_how } else { How::InBand };
+        let how = if in_time && self.deliverable() { configured } else { How::AtOnce };
+        if let Ok(epoch) = self.begin_rotation(now, how) {
             self.prepare(epoch, how);
         }
+    }
+
+    /// A pause that would show is no way to hide a key.
+    pub(super) fn begin_rotation(&mut self, now: Now, how: How) -> Result<Epoch, Refused> {
+        if how == How::Pause && !self.settings.pause_hidden {
+            return Err(Refused::Visible);
+        }
+        self.rotation.begin(now, how, self.deliverable())
     }
 
     /// Without a secondary a key is delivered when it is durable here: nothing is down that could be waited for.
@@ -100,6 +109,7 @@ impl Primary {
 
     pub(super) fn prepare(&mut self, epoch: Epoch, how: How) {
         let how = if self.rotation.active().is_some() { how } else { How::AtOnce };
+        self.schedule.ask_again(self.settings.paired);
         self.outputs.push_back(Output::PrepareEpoch { epoch, how });
     }
 }

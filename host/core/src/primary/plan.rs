@@ -31,7 +31,8 @@ impl Primary {
         }
         while records.len() < COMMIT_RECORDS_MAX && bytes < COMMIT_BYTES_MAX {
             // A commit has one key to seal it, and a gap begins a segment.
-            let boundary = self.copying.gap_due() || self.rotation.starts(self.next);
+            let starts = self.rotation.starts(self.next) || self.schedule.starts(self.next);
+            let boundary = self.copying.gap_due() || starts;
             if self.copying.awaits_map() || (boundary && !records.is_empty()) || self.swap_is_cut() {
                 break;
             }
@@ -48,6 +49,7 @@ impl Primary {
                 self.tell_policy(PolicyEvent::Rotated(epoch));
                 self.answer_decision(Outcome::Applied);
             }
+            self.begin_shams();
             if self.copying.gap_due() {
                 self.copying.gap_placed(self.next);
                 self.group.given_up();
@@ -59,7 +61,7 @@ impl Primary {
                 self.give_up_key(now, epoch);
                 continue;
             }
-            let Some(planned) = self.plan_due(now, due) else {
+            let Some(planned) = self.plan_slot(now, due).or_else(|| self.plan_due(now, due)) else {
                 break;
             };
             bytes += self.record_bytes(&planned);
@@ -71,26 +73,10 @@ impl Primary {
     pub(super) fn plan_due(&mut self, now: Now, due: Due) -> Option<Planned> {
         let epoch = self.rotation.active().map_or(Epoch::NONE, |key| key.epoch);
         match due {
+            Due::Ordinary { .. } if self.sham_holds(now) => None,
             Due::Ordinary { epoch } => self.plan_ordinary(now, epoch),
-            Due::Key { epoch, blocks, how: _ } => {
-                let in_flight = self.next.since(self.transfer.acked().next());
-                let in_flight = if self.link_up() { in_flight } else { 0 };
-                let key = self.next;
-                let start = self.rotation.placed(now, key, in_flight);
-                let how = match self.rotation.state() {
-                    RotationState::Delivering { how, .. } | RotationState::Armed { how, .. } => *how,
-                    RotationState::Idle
-                    | RotationState::Preparing { .. }
-                    | RotationState::Escrowing { .. }
-                    | RotationState::Waiting { .. }
-                    | RotationState::Draining { .. } => How::AtOnce,
-                };
-                Some(Planned {
-                    body_blocks: blocks,
-                    ..self.place(now, Kind::Key, epoch, Source::Capsules { start, how })
-                })
-            }
-            Due::LastPlace { .. } if !self.ordinary_waits() => None,
+            Due::Key { epoch, blocks, how: _ } => Some(self.plan_key(now, epoch, blocks, 0)),
+            Due::LastPlace { .. } if !self.ordinary_waits(now) => None,
             // Initiators notice a wait of a round trip less than an old key that stays: they are answered meanwhile.
             Due::LastPlace { .. } if self.link_up() && self.rotation.wait_for_delivery(now) => {
                 self.held = Some(Held::Delivery);
@@ -106,13 +92,13 @@ impl Primary {
                 Some(Planned { aux: void.0, ..self.place(now, Kind::Void, epoch, Source::Header) })
             }
             // A cut would close the gap that is open; what stands between key and start need only be something.
-            Due::PauseCut if self.copying.gap_open() => {
-                Some(Planned { body_blocks: 1, ..self.place(now, Kind::Cover, epoch, Source::Random) })
-            }
+            Due::PauseCut if self.copying.gap_open() => Some(self.plan_cover(now, epoch)),
             Due::PauseCut => {
                 self.cuts += 1;
                 Some(self.plan_cut(now, epoch, CutMark::Own(self.cuts)))
             }
+            // Covers need no key: they walk the order up to the start of the one that comes.
+            Due::Hold(Held::HardLimit) if self.next < self.armed_start() => Some(self.plan_cover(now, epoch)),
             Due::Hold(held) => {
                 if held == Held::HardLimit {
                     self.alarm(now, Alarm::HardLimit);
@@ -123,11 +109,11 @@ impl Primary {
         }
     }
 
-    pub(super) fn ordinary_waits(&self) -> bool {
+    pub(super) fn ordinary_waits(&mut self, now: Now) -> bool {
         let pausing =
             self.may_pause() && self.pause.is_some_and(|pause| pause.cut.is_none() && self.planned >= pause.after);
         let due = self.cut_mark_due() || self.swap_cut_due();
-        !self.queue.is_empty() || pausing || self.copying.closes() || due
+        !self.queue.is_empty() || pausing || self.copying.closes() || due || self.slot_waits(now)
     }
 
     pub(super) fn plan_ordinary(&mut self, now: Now, epoch: Epoch) -> Option<Planned> {
@@ -212,10 +198,49 @@ impl Primary {
         Planned { aux, ..self.place(now, kind, epoch, Source::Header) }
     }
 
-    /// With nothing else to seal, cover records walk the order up to a delivered key's start.
+    /// The key record of a rotation, `gap` records further from its start than it need be.
+    pub(super) fn plan_key(&mut self, now: Now, epoch: Epoch, blocks: u32, gap: u64) -> Planned {
+        let in_flight = self.in_flight();
+        let start = self.rotation.placed(now, self.next, in_flight, gap);
+        let how = match self.rotation.state() {
+            RotationState::Delivering { how, .. } | RotationState::Armed { how, .. } => *how,
+            RotationState::Idle
+            | RotationState::Preparing { .. }
+            | RotationState::Escrowing { .. }
+            | RotationState::Waiting { .. }
+            | RotationState::Draining { .. } => How::AtOnce,
+        };
+        Planned { body_blocks: blocks, ..self.place(now, Kind::Key, epoch, Source::Capsules { start, how }) }
+    }
+
+    /// Records that the secondary has not acknowledged; nothing is under way while the link is down.
+    pub(super) fn in_flight(&self) -> u64 {
+        if self.link_up() { self.next.since(self.transfer.acked().next()) } else { 0 }
+    }
+
+    /// With nothing else to seal, cover records walk the order up to a delivered key's start: at once, unless the slots
+    /// of a standing schedule do.
     pub(super) fn plan_filler(&mut self, now: Now, epoch: Epoch) -> Option<Planned> {
-        let RotationState::Armed { start, how: How::InBand, .. } = self.rotation.state() else { return None };
-        (self.next < *start).then(|| Planned { body_blocks: 1, ..self.place(now, Kind::Cover, epoch, Source::Random) })
+        let walks = !self.schedule.is_standing() && self.next < self.armed_start();
+        walks.then(|| self.plan_cover(now, epoch))
+    }
+
+    fn plan_cover(&mut self, now: Now, epoch: Epoch) -> Planned {
+        Planned { body_blocks: 1, ..self.place(now, Kind::Cover, epoch, Source::Random) }
+    }
+
+    /// The start of a key that comes in-band and that the secondary holds; before every record where there is none.
+    fn armed_start(&self) -> Sequence {
+        match self.rotation.state() {
+            RotationState::Armed { start, how: How::InBand, .. } => *start,
+            RotationState::Idle
+            | RotationState::Preparing { .. }
+            | RotationState::Escrowing { .. }
+            | RotationState::Waiting { .. }
+            | RotationState::Draining { .. }
+            | RotationState::Delivering { .. }
+            | RotationState::Armed { .. } => Sequence::NONE,
+        }
     }
 
     pub(super) fn place(&mut self, now: Now, kind: Kind, epoch: Epoch, source: Source) -> Planned {

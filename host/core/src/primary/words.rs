@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::*;
 use crate::frame::Attach;
 use crate::given_up::GivenUp;
+use crate::schedule;
 
 /// What does not change while the machine lives.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,8 @@ pub struct Settings {
     pub escrowed: bool,
     /// The way a policy's `as-configured` rotations go.
     pub rotate_how: How,
+    /// A pause rotation does not show on the link, or nobody minds: it is refused otherwise.
+    pub pause_hidden: bool,
     /// Bytes of the journal before what it holds for the secondary goes to the dirty map.
     pub journal_bytes_max: ByteLen,
     /// The order of writes need not be kept: how long places are remembered before each is sent. Only in mode `Async`.
@@ -220,6 +223,12 @@ pub enum Input {
     EpochFailed {
         epoch: Epoch,
     },
+    /// The answer to [`Output::PlanSlots`]. None at all: the disguise keeps no schedule, and a key goes at once.
+    SlotsPlanned {
+        slots: Vec<schedule::Planned>,
+    },
+    /// The disguise could not be asked; it is asked again.
+    SlotsNotPlanned,
     PolicyDecided {
         decisions: Vec<Decision>,
     },
@@ -406,6 +415,10 @@ pub enum Output {
     EpochInForce {
         epoch: Epoch,
     },
+    /// Ask the disguise for its coming slots, whether a key is due or not.
+    PlanSlots,
+    /// Do, for nothing, what [`Output::EpochInForce`] leads to: a cover's sham start has come.
+    ShamInForce,
     AskPolicy {
         event: PolicyEvent,
     },
@@ -482,6 +495,8 @@ pub enum Source {
     Buffer { ticket: Ticket, skip: BlockCount },
     /// The epoch's capsules, for the epoch that starts here.
     Capsules { start: Sequence, how: How },
+    /// A key that is thrown away, made and wrapped as one that starts here would be.
+    Sham { start: Sequence },
     /// Nothing but the header.
     Header,
     /// Random bytes.

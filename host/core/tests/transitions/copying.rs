@@ -94,6 +94,8 @@ impl Site {
                 | Output::SyncHome
                 | Output::DiscardEpoch { .. }
                 | Output::EpochInForce { .. }
+                | Output::PlanSlots
+                | Output::ShamInForce
                 | Output::AskPolicy { .. }
                 | Output::RotationRefused(_)
                 | Output::PersistPause { .. }

@@ -22,7 +22,7 @@ fn idle() -> Rotation {
     let mut rotation = Rotation::new(LIMITS, Epoch::NONE);
     let epoch = rotation.begin(at(0), How::AtOnce, false).unwrap();
     rotation.prepared(epoch, Slot { at: Instant(0), blocks: 1 });
-    rotation.placed(at(0), Sequence(1), 0);
+    rotation.placed(at(0), Sequence(1), 0, 0);
     rotation.reached(at(0), Sequence(2));
     rotation
 }
@@ -54,7 +54,7 @@ fn draining() -> Rotation {
 
 fn delivering(how: How) -> Rotation {
     let mut rotation = if how == How::Pause { draining() } else { waiting(how) };
-    rotation.placed(at(2_000), KEY, 8);
+    rotation.placed(at(2_000), KEY, 8, 0);
     rotation
 }
 
@@ -94,6 +94,11 @@ fn events() -> Vec<Event> {
         ("preparation failed", |rotation| told(rotation.failed(at(2_000), Epoch(2)), "awaited")),
         ("record due, all acknowledged", |rotation| due(rotation, 2_000, 11, 10)),
         ("record due, link slow", |rotation| due(rotation, 2_000, 11, 5)),
+        ("slot due in a standing schedule", |rotation| {
+            rotation.schedule(true);
+            let due = due(rotation, 2_000, 11, 5);
+            rotation.take_slot(at(2_000), Sequence(11)).map_or(due, |epoch| format!("takes key {epoch}"))
+        }),
         ("record due at the last place", |rotation| due(rotation, 2_000, 19, 5)),
         ("record due, too late", |rotation| due(rotation, 9_000, 11, 5)),
         ("record due at the hard limit", |rotation| due(rotation, 1_000_000, 11, 5)),

@@ -50,6 +50,8 @@ impl Site {
                 | Output::PrepareEpoch { .. }
                 | Output::DiscardEpoch { .. }
                 | Output::EpochInForce { .. }
+                | Output::PlanSlots
+                | Output::ShamInForce
                 | Output::AskPolicy { .. }
                 | Output::RotationRefused(_)
                 | Output::PersistPause { .. }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use farseal_core::flow::{Limits, Pacing};
+use farseal_core::flow::{Limits, Pacing, Rate};
 use farseal_core::limits::{JOURNAL_BYTES_MAX, KEY_AGE_MAX, KEY_BYTES_MAX, ROTATION_INTERVAL_MIN};
 use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
@@ -22,7 +22,7 @@ use crate::config::sections::{
     BEAT, DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_GROUP, DEFAULT_POLICY, DEFAULT_RECOVERY, is_name,
     parse_peer_address,
 };
-use crate::config::units::parse_size;
+use crate::config::units::{RateError, parse_rate, parse_size};
 use crate::config::write::{append, pair_section, peer_section, volume_section};
 use crate::config::{Config, Holders, Pair, PairSide, Peer, PeerAddress, Pick, PluginChoice, Transfer, Volume};
 use crate::keys::card::PeerCard;
@@ -96,6 +96,9 @@ pub(super) struct Create {
     /// How the key changes unless the policy says.
     #[arg(long, value_enum, default_value = "in-band")]
     rotate: Rotate,
+    /// What each path of the link shows all the time, as in "32MiB/s"; needed to pause for a key with a disguise.
+    #[arg(long, default_value = "none", value_parser = parse_shape)]
+    shape: Shape,
     /// Bytes of a seal unit: 512 to 65536, a power of two.
     #[arg(long, default_value = "4096", value_parser = block_bytes)]
     block_bytes: BlockBytes,
@@ -120,6 +123,14 @@ pub(super) struct Create {
     /// Where the invitation is written; NAME.invitation unless given. With --all-volumes, the folder for all of them.
     #[arg(long, value_name = "FILE")]
     invitation: Option<PathBuf>,
+}
+
+/// A rate, or none.
+#[derive(Debug, Clone, Copy)]
+struct Shape(Option<Rate>);
+
+fn parse_shape(text: &str) -> Result<Shape, RateError> {
+    parse_rate(text).map(Shape)
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -247,6 +258,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
             Rotate::InBand => How::InBand,
             Rotate::Pause => How::Pause,
         },
+        shape: create.shape.0,
         ..defaults(&config, [&create.cipher, &create.policy, &create.disguise, &create.recovery])?
     };
     let listen = listening(&config, create.listen)?;
@@ -449,6 +461,7 @@ fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) ->
         journal_max: JOURNAL_BYTES_MAX,
         pick: Pick::default(),
         limits: Limits::default(),
+        shape: None,
         pacing: Pacing::default(),
         cipher: choose(cipher)?,
         policy: choose(policy)?,

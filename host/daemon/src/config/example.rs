@@ -143,7 +143,8 @@ listen = ["unix:nbd.sock"]
 # for a link that is thin or dear. The copy then offers the volume as it stood at moments when nothing was owed, at most
 # some minutes old, and none between them. Only in mode "async", and the pair must be alone in its group.
 #ordered-writes = true
-# How the key changes unless the policy says: "in-band" (no pause) or "pause" (send, stop, change, go on).
+# How the key changes unless the policy says: "in-band" (no pause) or "pause" (send, stop, change, go on; it shows on the
+# link, so with a disguise other than "plain" it needs a shape).
 #rotate = "in-band"
 # The host's limits around the policy plugin. At max-age or max-bytes sealing stops until there is a new key.
 #key-limits = { min-interval = "100ms", max-age = "30d", max-bytes = "16TiB" }
@@ -156,6 +157,9 @@ listen = ["unix:nbd.sock"]
 # No faster than this, as in "50MiB/s": everything on the link, copying after an outage, the first copy.
 # `farseal throttle PAIR ..` changes it while the node runs.
 #limits = { link = "none", resync = "none", initial-copy = "none" }
+# What each path shows to whoever watches it, as in "32MiB/s": so much all the time, and a sixteenth of it back, whatever is
+# sent. With a disguise only such a pair may pause for a key. "none": a path shows when and how much is sent.
+#shape = "none"
 # The plugins. component: a name in [plugins] dir, or a path. sha256: what its bytes must be; `farseal plugin inspect`
 # shows it. grants: ["raw"] lets a cipher see blocks and derived keys. config: the plugin's own settings.
 #cipher = { component = "aes-256-gcm", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }

@@ -204,7 +204,8 @@ impl Desk {
             match self.check(site, bytes)? {
                 Ok((deposit, checked)) => {
                     let (place, pair) = (place(&deposit), PairId(deposit.deposit().terms.scope.pair));
-                    taken.push((pair, place, [site.fingerprint().0.as_slice(), bytes].concat(), checked));
+                    let kept = [site.fingerprint().0.as_slice(), bytes].concat();
+                    taken.push((pair, place, kept, (deposit, checked)));
                 }
                 Err((deposit, why)) => {
                     self.note(site, now, format!("a deposit is refused: {why}"))?;
@@ -222,8 +223,8 @@ impl Desk {
             answers.extend(taken.iter().map(|(_, place, ..)| FromEscrow::Refused { deposit: place.deposit, why }));
             return Ok(());
         }
-        answers.extend(taken.iter().map(|(_, place, _, checked)| {
-            FromEscrow::Receipt(Receipt::sign(&self.identity, place.deposit, *checked, now.0).encode().to_vec())
+        answers.extend(taken.iter().map(|(.., (deposit, checked))| {
+            FromEscrow::Receipt(Receipt::sign(&self.identity, deposit.deposit(), *checked, now.0).encode().to_vec())
         }));
         Ok(())
     }

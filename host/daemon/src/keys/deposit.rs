@@ -4,7 +4,7 @@
 //! core:     "fsdp" | version u8 | pair 16 | generation u64 | epoch u64 | incarnation 16 | key check 32 |
 //!           created ms u64 | escrow's card 32 | holder's card 32
 //! deposit:  core | capsule for the escrow | signature 64
-//! receipt:  "fsrc" | version u8 | escrow's card 32 | deposit's hash 32 | checked u8 | taken ms u64 | signature 64
+//! receipt:  "fsrc" | version u8 | escrow's card 32 | deposit's hash 32 | key check 32 | checked u8 | taken ms u64 | signature 64
 //! ```
 //!
 //! Integers are big-endian. The signatures (ECDSA P-256, SHA-256) are over "farseal v1 deposit" || core || capsule hash,
@@ -30,7 +30,7 @@ const VERSION: u8 = 1;
 const SIGNED: &[u8] = b"farseal v1 deposit";
 const RECEIPT_SIGNED: &[u8] = b"farseal v1 receipt";
 /// Bytes of a receipt.
-pub const RECEIPT_LEN: usize = 4 + 1 + 32 + 32 + 1 + 8 + SIGNATURE_LEN;
+pub const RECEIPT_LEN: usize = 4 + 1 + 32 + 32 + 32 + 1 + 8 + SIGNATURE_LEN;
 /// Bytes of the longest deposit: a core of 157, a hybrid capsule, a signature.
 pub const DEPOSIT_LEN_MAX: usize = 157 + 2 + 1153 + 48 + SIGNATURE_LEN;
 
@@ -225,6 +225,8 @@ pub struct Receipt {
     pub escrow: Fingerprint,
     /// [`Deposit::hash`].
     pub deposit: [u8; 32],
+    /// As the deposit commits to: what ties the receipt to an epoch's descriptor.
+    pub key_check: KeyCheck,
     /// The escrow opened the capsule and found the key that the deposit commits to. An escrow whose key is shared out
     /// among people cannot, and says so.
     pub checked: bool,
@@ -242,13 +244,18 @@ pub enum RefusedReceipt {
     /// For another deposit.
     #[error("the receipt is for another deposit")]
     OtherDeposit,
+    /// For another key than the epoch's.
+    #[error("the receipt is for another key than the epoch's")]
+    OtherKey,
 }
 
 impl Receipt {
     /// Signs for a deposit that is durable.
     #[must_use]
-    pub fn sign(escrow: &Identity, deposit: [u8; 32], checked: bool, taken_ms: u64) -> Self {
-        let blank = Self { escrow: escrow.card().fingerprint(), deposit, checked, taken_ms, signature: [0; 64] };
+    pub fn sign(escrow: &Identity, deposit: &Deposit, checked: bool, taken_ms: u64) -> Self {
+        let (card, key_check) = (escrow.card().fingerprint(), deposit.key_check);
+        let deposit = deposit.hash();
+        let blank = Self { escrow: card, deposit, key_check, checked, taken_ms, signature: [0; 64] };
         Self { signature: escrow.sign(&blank.signed()), ..blank }
     }
 
@@ -279,12 +286,13 @@ impl Receipt {
             return Err(DepositError::Format);
         }
         let (escrow, deposit) = (Fingerprint(reader.array()?), reader.array()?);
+        let key_check = KeyCheck(reader.array()?);
         let checked = match reader.u8()? {
             0 => false,
             1 => true,
             2.. => return Err(DepositError::Format),
         };
-        Ok(Self { escrow, deposit, checked, taken_ms: reader.u64()?, signature: reader.array()? })
+        Ok(Self { escrow, deposit, key_check, checked, taken_ms: reader.u64()?, signature: reader.array()? })
     }
 
     /// Proves that `escrow` signed it for this deposit.
@@ -301,7 +309,7 @@ impl Receipt {
     }
 
     fn unsigned(&self) -> Vec<u8> {
-        let head = [RECEIPT_MAGIC.as_slice(), &[VERSION], &self.escrow.0, &self.deposit].concat();
+        let head = [RECEIPT_MAGIC.as_slice(), &[VERSION], &self.escrow.0, &self.deposit, &self.key_check.0].concat();
         [head.as_slice(), &[u8::from(self.checked)], &self.taken_ms.to_be_bytes()].concat()
     }
 

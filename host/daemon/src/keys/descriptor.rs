@@ -38,10 +38,12 @@ pub enum How {
     Pause = 2,
     /// The first epoch of a process: nothing is sealed under an epoch of an earlier one.
     Start = 3,
+    /// Never: the package travels as cover, and its key is thrown away.
+    Cover = 4,
 }
 
 impl How {
-    const ALL: [Self; 3] = [Self::InBand, Self::Pause, Self::Start];
+    const ALL: [Self; 4] = [Self::InBand, Self::Pause, Self::Start, Self::Cover];
 }
 
 /// What a recipient needs the key for.

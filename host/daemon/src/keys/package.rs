@@ -6,7 +6,9 @@ use farseal_plugin::vault::epoch_key::EpochKey;
 use super::capsule::{Capsule, CapsuleError};
 use super::card::{PeerCard, SIGNATURE_LEN};
 use super::deposit::{DepositError, Receipt, RefusedReceipt};
-use super::descriptor::{Descriptor, DescriptorError, Recipient, Role, Terms, check_terms, encode_core, signed_bytes};
+use super::descriptor::{
+    Descriptor, DescriptorError, How, Recipient, Role, Terms, check_terms, encode_core, signed_bytes,
+};
 use super::fingerprint::Fingerprint;
 use super::identity::Identity;
 use super::release::RefusedRelease;
@@ -340,7 +342,13 @@ impl SealedEpoch {
             Proof::Receipt(_) | Proof::Capsule(_) => None,
         });
         let (receipt, deposit) = receipt.ok_or(RefusedEpoch::NoReceipt { epoch, escrow: card })?;
-        receipt.verify(escrow, deposit).map_err(|source| RefusedEpoch::Receipt { epoch, source })
+        receipt.verify(escrow, deposit).map_err(|source| RefusedEpoch::Receipt { epoch, source })?;
+        // A cover has some key's receipt: its own key is nobody's.
+        if receipt.key_check == self.descriptor.key_check || self.descriptor.terms.how == How::Cover {
+            Ok(())
+        } else {
+            Err(RefusedEpoch::Receipt { epoch, source: RefusedReceipt::OtherKey })
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::keys::card::PeerCard;
 use crate::keys::deposit::Receipt;
 use crate::keys::descriptor::{How as DescribedHow, Role, Terms};
 use crate::keys::identity::Identity;
-use crate::keys::package::{RefusedEpoch, SealEpochError, SealedEpoch};
+use crate::keys::package::{RefusedEpoch, SealEpochError, SealedEpoch, VerifiedEpoch};
 use crate::plugins::PairPlugins;
 
 /// What core asked for.
@@ -90,6 +90,8 @@ pub struct Committer {
     keyring: Arc<Keyring>,
     identity: Arc<Identity>,
     recipients: Vec<(Role, PeerCard)>,
+    /// The escrow site's last receipt: what a cover of a pair with an escrow shows.
+    receipt: Option<Receipt>,
     incarnation: Incarnation,
 }
 
@@ -108,6 +110,7 @@ impl Committer {
             keyring: Arc::clone(&parts.keyring),
             identity: Arc::clone(&parts.identity),
             recipients: parts.recipients.clone(),
+            receipt: None,
             incarnation: parts.incarnation,
         }
     }
@@ -119,6 +122,7 @@ impl Committer {
 
     /// The escrow site holds a key that may be placed.
     pub fn escrowed(&mut self, epoch: Epoch, receipt: Receipt) {
+        self.receipt = Some(receipt);
         if let Some(prepared) = self.prepared.get_mut(&epoch) {
             prepared.receipt = Some(receipt);
         }
@@ -133,6 +137,13 @@ impl Committer {
     /// Older keys seal nothing any more.
     pub fn in_force(&mut self, epoch: Epoch) {
         self.sealers.retain(|known, _| *known >= epoch);
+        self.worker = None;
+        self.guest = None;
+    }
+
+    /// What [`Committer::in_force`] costs, for nothing.
+    pub fn as_in_force(&mut self) {
+        self.standing = None;
         self.worker = None;
         self.guest = None;
     }
@@ -165,6 +176,9 @@ impl Committer {
                 Source::Capsules { start, how } => {
                     let carrier = self.key_carrier(clock, planned, start, how, header.body_bytes())?;
                     buffer.extend_from_slice(&carrier);
+                }
+                Source::Sham { start } => {
+                    buffer.extend_from_slice(&self.sham_carrier(clock, planned, start, header.body_bytes())?);
                 }
                 Source::Header => buffer.resize(buffer.len() + header.body_bytes(), 0),
                 Source::Random => buffer.extend_from_slice(&random(header.body_bytes())?),
@@ -337,18 +351,50 @@ impl Committer {
         let epoch = planned.epoch;
         let prepared = self.prepared.get(&epoch).ok_or(SealFault::NoKey(epoch))?;
         let terms = self.terms(clock, planned, start, how)?;
-        let recipients: Vec<(Role, &PeerCard)> = self.recipients.iter().map(|(role, card)| (*role, card)).collect();
-        let receipt = prepared.receipt.as_ref();
-        let package = SealedEpoch::seal(terms.clone(), &prepared.key, &self.identity, &recipients, receipt)?;
-        let payload = package.encode();
-        self.keyring.keep(self.keyring.verify(package, None)?)?;
+        let (package, payload) = self.wrapped(&terms, &prepared.key, prepared.receipt.as_ref())?;
+        self.keyring.keep(package)?;
         self.sealers.insert(epoch, sealer(&prepared.key, &terms));
-        let (cover, seed) = (random(bytes)?, seed()?);
-        let now = clock.now().wall.0;
-        let carrier = self.plugins.disguise.embed(now, &cover, &payload, &seed).value;
-        let carrier = carrier.filter(|carrier| carrier.len() == bytes).ok_or(SealFault::NoCarrier { epoch, bytes })?;
+        let carrier = self.embedded(clock, &payload, bytes)?;
+        let carrier = carrier.ok_or(SealFault::NoCarrier { epoch, bytes })?;
         self.prepared.remove(&epoch);
         Ok(carrier)
+    }
+
+    /// The body of a slot's cover: a key that is drawn, wrapped, kept and hidden as one that comes into force, and thrown
+    /// away. Neither site does less for it.
+    fn sham_carrier(
+        &self,
+        clock: &Clock,
+        planned: &Planned,
+        start: Sequence,
+        bytes: usize,
+    ) -> Result<Vec<u8>, SealFault> {
+        let key = EpochKey::generate(&seed()?).map_err(|_| SealFault::NoEntropy)?;
+        let terms = Terms { how: DescribedHow::Cover, ..self.terms(clock, planned, start, How::InBand)? };
+        let (package, payload) = self.wrapped(&terms, &key, self.receipt.as_ref())?;
+        self.keyring.keep_cover(&package)?;
+        drop(sealer(&key, &terms));
+        // What no disguise can carry is not needed: chance will do.
+        self.embedded(clock, &payload, bytes)?.map_or_else(|| random(bytes), Ok)
+    }
+
+    fn wrapped(
+        &self,
+        terms: &Terms,
+        key: &EpochKey,
+        receipt: Option<&Receipt>,
+    ) -> Result<(VerifiedEpoch, Vec<u8>), SealFault> {
+        let recipients: Vec<(Role, &PeerCard)> = self.recipients.iter().map(|(role, card)| (*role, card)).collect();
+        let package = SealedEpoch::seal(terms.clone(), key, &self.identity, &recipients, receipt)?;
+        let payload = package.encode();
+        Ok((self.keyring.verify(package, None)?, payload))
+    }
+
+    /// The payload hidden in random bytes; `None` where no disguise can carry it.
+    fn embedded(&self, clock: &Clock, payload: &[u8], bytes: usize) -> Result<Option<Vec<u8>>, SealFault> {
+        let (cover, seed) = (random(bytes)?, seed()?);
+        let carrier = self.plugins.disguise.embed(clock.now().wall.0, &cover, payload, &seed).value;
+        Ok(carrier.filter(|carrier| carrier.len() == bytes))
     }
 
     fn terms(&self, clock: &Clock, planned: &Planned, start: Sequence, how: How) -> Result<Terms, SealFault> {

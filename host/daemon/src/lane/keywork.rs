@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use farseal_core::limits::SLOT_BLOCKS_MAX;
 use farseal_core::primary::{Action, Decision, Outcome, PolicyEvent};
 use farseal_core::rotation::{How, KeyLimits, KeyState, KeyUse, Slot};
+use farseal_core::schedule;
 use farseal_core::units::{BlockBytes, Epoch, Incarnation, Instant, Millis, Now, WallTime};
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::wit::disguise::Seen;
@@ -86,6 +87,35 @@ impl KeyWork {
         });
     }
 
+    /// Asks the disguise for its coming slots, on a thread of its own. Nothing says whether a key is due.
+    pub fn plan_slots(&self, recent: Vec<Seen>) {
+        let work = self.clone();
+        std::thread::spawn(move || {
+            let slots = work.slots(&recent);
+            if let Err(error) = &slots {
+                tracing::error!(%error, "no slots could be planned");
+            }
+            if let Some(inbox) = &work.inbox {
+                let _ = inbox.send(Event::SlotsPlanned(slots.ok()));
+            }
+        });
+    }
+
+    fn slots(&self, recent: &[Seen]) -> Result<Vec<schedule::Planned>, getrandom::Error> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)?;
+        let smallest = self.smallest_slot();
+        let planned = self.plugins.disguise.plan(crate::clock::wall_time().0, recent, smallest, &seed).value;
+        let mut slots = Vec::with_capacity(planned.len());
+        for slot in planned {
+            let mut chance = [0; 8];
+            getrandom::fill(&mut chance)?;
+            let blocks = slot.blocks.clamp(smallest, SLOT_BLOCKS_MAX.max(smallest));
+            slots.push(schedule::Planned { gap: Millis(slot.gap), blocks, chance: u64::from_le_bytes(chance) });
+        }
+        Ok(slots)
+    }
+
     /// Draws a key, hedged with everything that sets this moment apart.
     fn draw(&self, epoch: Epoch) -> Result<EpochKey, getrandom::Error> {
         let mut seed = [0; 32];
@@ -138,6 +168,8 @@ pub struct PolicyWork {
 struct Call {
     now: Now,
     event: PolicyEvent,
+    /// What the policy answers is not carried out: a cover's start costs what a key's does.
+    for_nothing: bool,
     keys: Vec<KeyUse>,
     limits: KeyLimits,
     link_up: bool,
@@ -174,6 +206,10 @@ impl PolicyWork {
         std::thread::spawn(move || {
             thread.kept = load(&thread.path);
             for call in queue {
+                if call.for_nothing {
+                    thread.rehearse(&call);
+                    continue;
+                }
                 let decisions = thread.answer(&call);
                 if inbox.send(Event::PolicyDecided(decisions)).is_err() {
                     break;
@@ -184,7 +220,14 @@ impl PolicyWork {
     }
 
     pub fn ask(&self, now: Now, event: PolicyEvent, keys: Vec<KeyUse>, limits: KeyLimits, link_up: bool) {
-        let _ = self.calls.send(Call { now, event, keys, limits, link_up });
+        let _ = self.calls.send(Call { now, event, for_nothing: false, keys, limits, link_up });
+    }
+
+    /// The work of [`PolicyWork::ask`] after a rotation, for nothing.
+    pub fn rehearse(&self, now: Now, keys: Vec<KeyUse>, limits: KeyLimits, link_up: bool) {
+        let Some(key) = keys.first() else { return };
+        let event = PolicyEvent::Rotated(key.epoch);
+        let _ = self.calls.send(Call { now, event, for_nothing: true, keys, limits, link_up });
     }
 }
 
@@ -216,6 +259,17 @@ impl PolicyThread {
         }
         self.kept = Some(kept);
         decisions.into_iter().filter_map(|decision| self.decision(decision)).collect()
+    }
+
+    /// Asks, forgets the answer, and keeps the state as it was.
+    fn rehearse(&self, call: &Call) {
+        let mut entropy = [0; 8];
+        let (Some(kept), Ok(())) = (&self.kept, getrandom::fill(&mut entropy)) else { return };
+        let context = self.context(call, u64::from_le_bytes(entropy));
+        let _ = self.plugins.policy.step(call.now.wall.0, &kept.state, &event(&call.event), &context);
+        if let Err(error) = save(&self.path, kept) {
+            tracing::error!(pair = self.name, %error, "the policy's state could not be kept again");
+        }
     }
 
     fn context(&self, call: &Call, entropy: u64) -> wit::Context {

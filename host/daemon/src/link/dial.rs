@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farseal_core::frame::{Attach, Differs, Frame, HandOver, Refusal};
+use farseal_core::frame::{Attach, Differs, Frame, HandOver, Refusal, Shape};
 use farseal_core::inspect::Inspect;
 use farseal_core::lineage::Lineage;
 use farseal_core::units::Path;
@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use super::session::{
     HANDSHAKE_MAX, PING_EVERY, SessionError, challenge, kind, read_frame, write_frame, write_records,
 };
+use super::shape::{self, Reader, Writer};
 
 /// What a path brings to its lane.
 #[derive(Debug)]
@@ -62,6 +63,8 @@ pub struct Dialler {
     pub peer: ServerName<'static>,
     pub tls: Arc<ClientConfig>,
     pub attach: Attach,
+    /// What this path shows, whatever it carries.
+    pub shape: Option<Shape>,
     /// Where this site's history comes from, if there was a takeover.
     pub lineage: Option<Lineage>,
     /// Takes in what comes; never blocks.
@@ -142,13 +145,12 @@ impl Dialler {
 
     async fn connect(&self, attaching: &mut bool, welcomed: &mut bool) -> Result<(), PathError> {
         let handshake = timeout(HANDSHAKE_MAX, self.handshake(attaching)).await.map_err(|_| PathError::Slow)?;
-        let (stream, welcome) = handshake?;
+        let (reader, writer, welcome) = handshake?;
         let (jobs, queue) = unbounded_channel();
         *welcomed = true;
         self.forget_trouble();
         tracing::info!(pair = self.pair, path = self.path.0, address = self.address, "the path is up");
         (self.came)(self.path, Came::Welcomed(welcome, jobs));
-        let (reader, writer) = split(stream);
         tokio::select! {
             ended = self.receive(reader) => ended,
             ended = transmit(writer, queue) => ended,
@@ -159,7 +161,7 @@ impl Dialler {
     async fn handshake(
         &self,
         attaching: &mut bool,
-    ) -> Result<(tokio_rustls::client::TlsStream<TcpStream>, farseal_core::frame::Welcome), PathError> {
+    ) -> Result<(Reader, Writer, farseal_core::frame::Welcome), PathError> {
         let unreachable = |source| PathError::Unreachable { address: self.address.clone(), source };
         let socket = TcpStream::connect(&self.address).await.map_err(unreachable)?;
         socket.set_nodelay(true).map_err(unreachable)?;
@@ -177,12 +179,17 @@ impl Dialler {
         if let Some(lineage) = self.lineage {
             write_frame(&mut stream, &Frame::Lineage(lineage)).await?;
         }
+        if let Some(shape) = self.shape {
+            write_frame(&mut stream, &Frame::Shape(shape)).await?;
+        }
         let attach = Attach { paths: *self.wanted.borrow(), ..self.attach };
         write_frame(&mut stream, &Frame::Attach(attach)).await?;
+        let (reader, writer) = split(stream);
+        let (mut reader, writer) = shape::primary(self.shape, reader, writer);
         loop {
-            match read_frame(&mut stream).await? {
+            match read_frame(&mut reader).await? {
                 Frame::Differs(differs) => (self.came)(self.path, Came::Differs(differs)),
-                Frame::Welcome(welcome) => return Ok((stream, welcome)),
+                Frame::Welcome(welcome) => return Ok((reader, writer, welcome)),
                 Frame::Refuse(refusal) => return Err(PathError::Refused(refusal)),
                 other => return Err(SessionError::Unexpected { wanted: "a welcome", found: kind(&other) }.into()),
             }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::time::Duration;
 
 use farseal_core::frame::{Attach, Frame, HandOver, Refusal};
 use farseal_core::inspect::Inspect;
@@ -10,7 +11,7 @@ use farseal_core::limits::INSPECTIONS_MAX;
 use farseal_core::lineage::Lineage;
 use farseal_core::units::Path;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, split};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::session::{HANDSHAKE_MAX, SessionError, challenge, kind, read_frame, write_frame};
+use super::shape;
 use crate::keys::fingerprint::Fingerprint;
 
 /// What a path brings to its pair.
@@ -60,6 +62,9 @@ const CONNECTIONS_MAX: usize = 256;
 /// Bytes of records that a path may have waiting to be stored; the path is not read meanwhile.
 const WAITING_BYTES_MAX: u32 = 64 << 20;
 
+/// How long a path that ends may take for what it says last.
+const LAST_WORD_MAX: Duration = Duration::from_secs(1);
+
 /// What was dropped, for the metrics.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -86,7 +91,7 @@ pub async fn run(
             _ = stop.wait_for(|stop| *stop) => return,
         };
         let Ok((socket, from)) = accepted else {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         counters.accepted.fetch_add(1, Ordering::Relaxed);
@@ -145,24 +150,30 @@ async fn serve(
             other => return Err(SessionError::Unexpected { wanted: "a hello", found: kind(&other) }.into()),
         }
         write_frame(&mut stream, &Frame::Hello { challenge: challenge()? }).await?;
-        let (lineage, frame) = match read_frame(&mut stream).await? {
-            Frame::Lineage(lineage) => (Some(lineage), read_frame(&mut stream).await?),
-            other => (None, other),
-        };
-        match frame {
-            Frame::Attach(attach) => Ok::<_, Dropped>((stream, peer, attach, lineage)),
-            other => Err(SessionError::Unexpected { wanted: "an attach", found: kind(&other) }.into()),
+        let (mut lineage, mut shape) = (None, None);
+        loop {
+            match read_frame(&mut stream).await? {
+                Frame::Lineage(tells) if lineage.is_none() => lineage = Some(tells),
+                Frame::Shape(wants) if shape.is_none() => shape = Some(wants),
+                Frame::Attach(attach) => return Ok::<_, Dropped>((stream, peer, attach, (lineage, shape))),
+                other => {
+                    return Err(SessionError::Unexpected { wanted: "an attach", found: kind(&other) }.into());
+                }
+            }
         }
     };
-    let (mut stream, peer, attach, lineage) = timeout(HANDSHAKE_MAX, handshake).await.map_err(|_| Dropped::Slow)??;
+    let handshake = timeout(HANDSHAKE_MAX, handshake).await.map_err(|_| Dropped::Slow)??;
+    let (stream, peer, attach, (lineage, shape)) = handshake;
+    let (reader, writer) = split(stream);
+    let (reader, mut writer) = shape::secondary(shape, reader, writer);
     let Some(inbox) = route(&attach, peer) else {
-        write_frame(&mut stream, &Frame::Refuse(Refusal::UnknownPair)).await?;
+        write_frame(&mut writer, &Frame::Refuse(Refusal::UnknownPair)).await?;
+        say_the_last(&mut writer).await;
         return Err(Dropped::NoPair(attach.pair));
     };
     tracing::info!(%from, pair = %attach.pair, path = path.0, "a primary attaches");
     let (answers, queue) = unbounded_channel();
     inbox(path, Came::Attach(attach, lineage, answers.clone()));
-    let (reader, writer) = split(stream);
     let ended = tokio::select! {
         ended = receive(reader, path, &inbox, &answers) => ended,
         ended = answer(writer, queue) => ended,
@@ -203,8 +214,12 @@ async fn receive(
 }
 
 async fn answer(mut writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceiver<Answer>) -> Result<(), Dropped> {
-    while let Some(answer) = queue.recv().await {
+    let mut next = queue.recv().await;
+    while let Some(answer) = next.take() {
+        let after = queue.try_recv().ok();
         match answer {
+            // The one behind it says all that this one does.
+            Answer::Frame(Frame::Ack(_)) if matches!(after, Some(Answer::Frame(Frame::Ack(_)))) => {}
             Answer::Frame(frame) => write_frame(&mut writer, &frame).await?,
             Answer::Held { id, answer, permit } => {
                 write_frame(&mut writer, &Frame::Held { id, answer }).await?;
@@ -212,10 +227,25 @@ async fn answer(mut writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceive
             }
             Answer::Refuse(refusal) => {
                 write_frame(&mut writer, &Frame::Refuse(refusal)).await?;
+                say_the_last(&mut writer).await;
                 return Err(Dropped::Refused(refusal));
             }
-            Answer::Close => return Err(Dropped::Closed),
+            Answer::Close => {
+                say_the_last(&mut writer).await;
+                return Err(Dropped::Closed);
+            }
         }
+        next = match after {
+            Some(after) => Some(after),
+            None => queue.recv().await,
+        };
     }
     Err(Dropped::Closed)
+}
+
+/// What was written last leaves before the path ends, also where it waits for its cell.
+async fn say_the_last(writer: &mut (impl AsyncWrite + Unpin)) {
+    if !matches!(timeout(LAST_WORD_MAX, writer.shutdown()).await, Ok(Ok(()))) {
+        tracing::debug!("a path ended before its last word had left");
+    }
 }

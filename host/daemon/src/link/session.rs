@@ -112,6 +112,7 @@ pub fn kind(frame: &Frame) -> &'static str {
         Frame::HandedOver { .. } => "the end of a hand-over",
         Frame::Inspect(_) => "a verification's question",
         Frame::Held { .. } => "a verification's answer",
+        Frame::Shape(_) => "a shape",
     }
 }
 

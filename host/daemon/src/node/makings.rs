@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use farseal_core::flow::{Flow, Way};
 use farseal_core::frame::HandOver as PlannedTurn;
+use farseal_core::frame::Shape;
 use farseal_core::given_up::GivenUp;
 use farseal_core::limits::{PATHS_MAX, UNORDERED_INTERVAL};
 use farseal_core::lineage::Lineage;
@@ -194,6 +195,7 @@ impl Makings {
                 key_limits: config.key_limits,
                 escrowed: escrow.is_some(),
                 rotate_how: config.rotate,
+                pause_hidden: !config.is_disguised() || config.shape.is_some(),
                 journal_bytes_max: config.journal_max,
                 unordered: (!config.ordered).then_some(UNORDERED_INTERVAL),
                 flow: flow_of(config),
@@ -355,6 +357,7 @@ impl Makings {
                 peer: crate::keys::tls::server_name(&self.peer),
                 tls: Arc::clone(&tls),
                 attach: lane.settings.attach(path, self.config.paths),
+                shape: self.config.shape.map(|rate| Shape::of(rate.get())),
                 lineage,
                 wanted: lane.paths.subscribe(),
                 came: self.lane_inbox(lane),

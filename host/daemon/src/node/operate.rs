@@ -159,7 +159,9 @@ impl PairNode {
                 Refused::TooSoon { wait, .. } if Instant::now() + Duration::from_millis(wait.0) < deadline => {
                     sleep(Duration::from_millis(wait.0)).await;
                 }
-                Refused::TooSoon { .. } | Refused::UnderWay(_) | Refused::LinkDown => return Err(not_begun(refused)),
+                Refused::TooSoon { .. } | Refused::UnderWay(_) | Refused::LinkDown | Refused::Visible => {
+                    return Err(not_begun(refused));
+                }
             }
         }
         loop {

@@ -1,6 +1,6 @@
 //! The replica's key records: where those lie that are not checked yet, and the thread that checks them.
 //!
-//! They are remembered apart from what waits for the index, which may have no room for them: until they are durable and
+//! Covers are checked as keys are, with the same work before they are acknowledged: what comes of it is thrown away. They are remembered apart from what waits for the index, which may have no room for them: until they are durable and
 //! asked for, so a window of them at most.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use farseal_core::units::{Epoch, Sequence};
 
 use super::Event;
 use crate::keyring::Keyring;
+use crate::keys::descriptor::How;
 use crate::keys::package::{OpenEpochError, RefusedEpoch, SealedEpoch};
 use crate::plugins::PairPlugins;
 use crate::store::log::{Location, LogReader};
@@ -33,7 +34,7 @@ pub(super) struct Question {
 impl Unchecked {
     /// One that a restart found. What a gap gave up of them is checked, too.
     pub(super) fn found(&mut self, header: &Header, location: Location) {
-        if header.kind == Kind::Key {
+        if matches!(header.kind, Kind::Key | Kind::Cover) {
             self.0.insert(header.sequence, (*header, location));
         }
     }
@@ -69,7 +70,7 @@ pub(super) fn start_checker(
     std::thread::spawn(move || {
         for Question { key, header, location } in queue {
             let result = check(&reader, &keyring, &plugins, &header, location);
-            if let Err(why) = &result {
+            if let (Err(why), Kind::Key) = (&result, header.kind) {
                 tracing::warn!(pair = name, "the key in record {key} is refused: {why}");
             }
             if inbox.send(Event::KeyChecked { key, result }).is_err() {
@@ -103,7 +104,9 @@ fn check(
     })?;
     let terms = &verified.descriptor().terms;
     let facts = KeyFacts { epoch: Epoch(terms.epoch), start: Sequence(terms.start_seq) };
-    if terms.key_seq != header.sequence.0 || terms.generation != header.generation.0 || header.kind != Kind::Key {
+    let cover = header.kind == Kind::Cover;
+    let misplaced = terms.key_seq != header.sequence.0 || terms.generation != header.generation.0;
+    if misplaced || cover != (terms.how == How::Cover) {
         return Err(KeyRefusal::Misplaced);
     }
     match keyring.unwrap(&verified) {
@@ -118,6 +121,7 @@ fn check(
         }
     }
     // Without its package on disk the key could not be had again: the record is not acknowledged then.
-    keyring.keep(verified).map_err(|_| KeyRefusal::Unopenable)?;
+    let kept = if cover { keyring.keep_cover(&verified) } else { keyring.keep(verified) };
+    kept.map_err(|_| KeyRefusal::Unopenable)?;
     Ok(facts)
 }

@@ -98,7 +98,7 @@ prop_compose! {
     pub(crate) fn any_descriptor()(
         fixed in any::<([u8; 16], [u8; 16], [u8; 32], [u8; 32], [u8; 32])>(),
         numbers in (any::<u64>(), 1..u64::MAX, 0..u64::MAX, any::<u64>()),
-        how in prop::sample::select(&[How::InBand, How::Pause, How::Start][..]),
+        how in prop::sample::select(&[How::InBand, How::Pause, How::Start, How::Cover][..]),
         gap in 1..1_000_000u64,
         stacks in some_stacks(),
         recipients in some_recipients(),

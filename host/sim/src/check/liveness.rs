@@ -1,6 +1,7 @@
 //! When faults stop, the pair copies in order again and the secondary holds everything, within a bound.
 
 use farseal_core::primary::{CopyState, PauseState};
+use farseal_core::record::Kind;
 
 use super::{Checker, Failure};
 use crate::mutation::Mutation;
@@ -13,12 +14,18 @@ pub const BOUND_MS: u64 = 120_000;
 pub fn recovered(world: &World) -> bool {
     let (Some(primary), Some(secondary)) = (&world.primary.machine, &world.secondary.machine) else { return false };
     let status = primary.status();
+    // The covers of a standing schedule never rest.
+    let rests = |record: &&crate::model::Rec| record.header.kind != Kind::Cover;
+    let last = match world.model.history.iter().rfind(rests) {
+        Some(record) if world.disguise.stands => record.header.sequence,
+        _ => status.last,
+    };
     status.copy == CopyState::InOrder
         && status.pause == PauseState::Running
-        && status.acked == status.last
-        && status.homed == status.last
+        && status.acked >= last
+        && status.homed >= last
         && (status.buffered_bytes.0 == 0 || world.settings.mutation == Some(Mutation::BufferLeaked))
-        && secondary.offered() == status.last
+        && secondary.offered() >= last
         && status.diverged.is_none()
 }
 

@@ -119,6 +119,7 @@ impl World {
                 return self.tell_keeper(lane, secondary::Input::PathLost { path });
             }
             Output::PrepareEpoch { epoch, .. } => self.prepare(lane, epoch),
+            Output::PlanSlots => self.give(lane, Input::SlotsPlanned { slots: Vec::new() }),
             Output::AskPolicy { .. } => self.give(lane, Input::PolicyDecided { decisions: Vec::new() }),
             Output::PersistPause { paused } => self.lanes[lane].paused = paused,
             Output::PersistFence { generation } => {
@@ -134,6 +135,7 @@ impl World {
             | Output::DiscardCopy { .. }
             | Output::DiscardEpoch { .. }
             | Output::EpochInForce { .. }
+            | Output::ShamInForce
             | Output::RotationRefused(_)
             | Output::SeedArrived
             | Output::PersistMode { .. }

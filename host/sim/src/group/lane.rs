@@ -107,6 +107,7 @@ impl Lane {
             key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
             escrowed: false,
             rotate_how: How::InBand,
+            pause_hidden: true,
             journal_bytes_max: ByteLen(1 << 20),
             unordered: None,
             flow: self.flow,
@@ -217,7 +218,7 @@ impl Lane {
                 stamps = all.iter().skip(to_usize(skip.0)).take(to_usize(u64::from(header.blocks))).copied().collect();
             }
             Source::Capsules { start, .. } => key = Some((planned.epoch, start)),
-            Source::Header | Source::Random => {}
+            Source::Sham { .. } | Source::Header | Source::Random => {}
         }
         let mut digest = [0; 32];
         let content = stamps.iter().fold(mix(header.sequence.0 ^ self.life << 40), |all, stamp| mix(all ^ stamp));

@@ -85,21 +85,22 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
     let mode = table.take("mode").map(|field| field.one_of(&modes)).transpose()?.unwrap_or(Mode::Async);
     let ordered = order::ordered(table, &mut context.orders, &name, &group, mode)?;
     let ways = [("in-band", How::InBand), ("pause", How::Pause)];
-    let rotate = table.take("rotate").map(|field| field.one_of(&ways)).transpose()?.unwrap_or(How::InBand);
+    let rotate_field = table.take("rotate");
+    let rotate = rotate_field.as_ref().map(|field| field.one_of(&ways)).transpose()?.unwrap_or(How::InBand);
     let key_limits = key_limits(table)?;
     let journal_max = match table.take("journal-max") {
         Some(field) => journal_max(&field)?,
         None => JOURNAL_BYTES_MAX,
     };
     let pick = flow::pick(table, matches!(side, PairSide::Primary { .. }))?;
-    let (limits, pacing) = (flow::limits(table)?, flow::pacing(table)?);
+    let (limits, shape, pacing) = (flow::limits(table)?, flow::shape(table)?, flow::pacing(table)?);
     let mut choice = |slot, default, grants| plugin(table, context, slot, default, grants);
     let cipher = choice("cipher", DEFAULT_CIPHER, &[("raw", Grant::Raw)])?;
     let policy = choice("policy", DEFAULT_POLICY, &[])?;
     let disguise = choice("disguise", DEFAULT_DISGUISE, &[])?;
     let recovery = choice("recovery", DEFAULT_RECOVERY, &[])?;
     let peer = peer.name.clone();
-    Ok(Pair {
+    let pair = Pair {
         name,
         id,
         volume_id,
@@ -120,12 +121,23 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         journal_max,
         pick,
         limits,
+        shape,
         pacing,
         cipher,
         policy,
         disguise,
         recovery,
-    })
+    };
+    if let Some(field) = rotate_field.filter(|_| rotate == How::Pause && pair.is_disguised() && pair.shape.is_none()) {
+        let allowed = "\"in-band\", or \"pause\" with a shape or with the disguise \"plain\"";
+        let fix = "write rotate = \"in-band\", or add shape = \"32MiB/s\"";
+        return Err(field.wrong(
+            "a pause shows on the link, and the pair's disguise is to hide its keys",
+            allowed,
+            fix,
+        ));
+    }
+    Ok(pair)
 }
 
 fn id(table: &mut Table<'_, '_>, key: &'static str, unique: &mut Unique) -> Result<[u8; 16], ConfigError> {

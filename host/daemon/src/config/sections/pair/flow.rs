@@ -1,7 +1,7 @@
 //! How a pair's copying flows: what is picked, its throttles, and how its initiators are slowed down.
 
 use farseal_core::flow::{Limits, Pacing, Rate};
-use farseal_core::limits::PACE_LONGEST;
+use farseal_core::limits::{PACE_LONGEST, SHAPE_MAX};
 use farseal_core::units::Millis;
 
 use super::super::super::problem::ConfigError;
@@ -28,6 +28,16 @@ pub(super) fn limits(table: &mut Table<'_, '_>) -> Result<Limits, ConfigError> {
     let limits = Limits { link: rate("link")?, resync: rate("resync")?, initial_copy: rate("initial-copy")? };
     table.finish()?;
     Ok(limits)
+}
+
+pub(super) fn shape(table: &mut Table<'_, '_>) -> Result<Option<Rate>, ConfigError> {
+    let Some(field) = table.take("shape") else { return Ok(None) };
+    let rate = field.parsed(RATE_FORM, parse_rate)?;
+    if rate.is_some_and(|rate| rate.get() > SHAPE_MAX.0) {
+        let fix = "write shape = \"200MiB/s\", and spread the pair over several paths";
+        return Err(field.wrong("no path is shaped to so much", "64KiB/s to 200MiB/s a path, or \"none\"", fix));
+    }
+    Ok(rate)
 }
 
 pub(super) fn pacing(table: &mut Table<'_, '_>) -> Result<Pacing, ConfigError> {

@@ -1,0 +1,88 @@
+//! The standing schedule of a pair's disguise: what its slots are filled with, and the shams that behave as keys do.
+
+use super::*;
+use crate::schedule;
+
+impl Primary {
+    /// Keeps slots fixed ahead while the pair sends in order; otherwise none are used.
+    pub(super) fn run_schedule(&mut self, now: Now) {
+        if !self.covers() {
+            self.schedule.rest();
+        } else if self.schedule.wants_slots(now.instant) {
+            self.outputs.push_back(Output::PlanSlots);
+        }
+    }
+
+    pub(super) fn on_slots_planned(&mut self, now: Now, slots: &[schedule::Planned]) {
+        self.schedule.planned(now.instant, slots);
+        self.rotation.schedule(self.schedule.is_standing());
+    }
+
+    /// What goes into the slot whose time has come, if one has and the order lets it: the key that waits, or cover.
+    pub(super) fn plan_slot(&mut self, now: Now, due: Due) -> Option<Planned> {
+        let open = match due {
+            Due::Ordinary { .. } | Due::Hold(Held::HardLimit) => !self.sham_is_late(),
+            // Covers are not sealed. Between the key and its start stands the pause's cut alone.
+            Due::Hold(Held::PauseRotation) => self.rotation.is_draining(),
+            Due::Hold(Held::NoKey | Held::Delivery)
+            | Due::Key { .. }
+            | Due::Void { .. }
+            | Due::LastPlace { .. }
+            | Due::Drop { .. }
+            | Due::PauseCut => false,
+        };
+        if !open || !self.slot_waits(now) {
+            return None;
+        }
+        let epoch = self.rotation.active()?.epoch;
+        let slot = self.schedule.take(now.instant)?;
+        let gap = schedule::gap(slot.chance);
+        if let Some(key) = self.rotation.take_slot(now, self.next) {
+            return Some(self.plan_key(now, key, slot.blocks, gap));
+        }
+        let start = self.next.plus(self.rotation.lead(self.in_flight(), gap));
+        self.schedule.covered(self.next, start);
+        Some(Planned { body_blocks: slot.blocks, ..self.place(now, Kind::Cover, epoch, Source::Sham { start }) })
+    }
+
+    /// A slot's time has come, and something goes into it.
+    pub(super) fn slot_waits(&mut self, now: Now) -> bool {
+        self.covers() && self.schedule.is_due(now.instant)
+    }
+
+    /// The record before a sham's start waits as it would before a key's: for as long, and only if there is one to place.
+    pub(super) fn sham_holds(&mut self, now: Now) -> bool {
+        if !self.sham_is_late() {
+            return false;
+        }
+        if !self.ordinary_waits(now) {
+            return true;
+        }
+        let (next, acked) = (self.next, self.transfer.acked());
+        if self.link_up() && self.schedule.wait_for_delivery(now.instant, next, acked) {
+            self.held = Some(Held::Delivery);
+            return true;
+        }
+        self.schedule.give_up(next, acked);
+        self.rotation.came_late();
+        false
+    }
+
+    /// Shams whose start has come: what a new key leads to, the driver does for nothing.
+    pub(super) fn begin_shams(&mut self) {
+        for _ in 0..self.schedule.reached(self.next) {
+            self.rotation.came_in_time();
+            self.outputs.push_back(Output::ShamInForce);
+        }
+    }
+
+    fn sham_is_late(&self) -> bool {
+        self.schedule.is_late(self.next, self.transfer.acked())
+    }
+
+    /// The pair sends, in order: cover goes where it is planned.
+    fn covers(&self) -> bool {
+        let sends = self.link_up() && self.pause.is_none() && self.copying.sends() && !self.transfer.is_full();
+        self.settings.paired && sends && self.fenced.is_none() && self.rotation.active().is_some()
+    }
+}

@@ -1,0 +1,46 @@
+//! The world's disguise: plans slots in a share of the worlds, or none at all.
+
+use farseal_core::limits::SLOTS_PLANNED_MAX;
+use farseal_core::primary::Input;
+use farseal_core::schedule::Planned;
+use farseal_core::units::Millis;
+
+use crate::dice::Dice;
+
+/// What follows from the seed.
+#[derive(Debug)]
+pub struct Disguise {
+    /// It keeps a standing schedule.
+    pub stands: bool,
+    /// Operators and policies may pause for a key all the same.
+    pub pause_hidden: bool,
+    mean_gap: u64,
+    pub dice: Dice,
+}
+
+impl Disguise {
+    pub fn draw(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, 14);
+        let stands = dice.chance(500);
+        let pause_hidden = !stands || dice.chance(500);
+        Self { stands, pause_hidden, mean_gap: dice.between(20, 2_000), dice }
+    }
+
+    /// The answer to a question for slots: now and then it cannot be asked.
+    pub fn answer(&mut self) -> Input {
+        if !self.stands {
+            return Input::SlotsPlanned { slots: Vec::new() };
+        }
+        if self.dice.chance(20) {
+            return Input::SlotsNotPlanned;
+        }
+        // Seldom more than fit.
+        let count = if self.dice.chance(20) { 2 * SLOTS_PLANNED_MAX } else { 16 };
+        let slots = (0..count).map(|_| Planned {
+            gap: Millis(self.dice.below(2 * self.mean_gap)),
+            blocks: u32::try_from(self.dice.between(1, 4)).unwrap_or(1),
+            chance: self.dice.draw(),
+        });
+        Input::SlotsPlanned { slots: slots.collect() }
+    }
+}
