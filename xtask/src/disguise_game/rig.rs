@@ -1,8 +1,7 @@
 //! Lanes of the game: each two nodes with one pair and a load, told to change their key, or told nothing, as a coin falls.
 
 use std::fs;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +13,7 @@ use super::capture::{self, Tcpdump, Way};
 use super::load::{Load, TURN, Workload, exponential};
 use super::{How, Terms};
 use crate::chaos::history::Random;
-use crate::site::{PairTerms, Site, Stage, free_port};
+use crate::site::{PairTerms, Site, Stage, begin_rotation, free_port};
 
 const MEBIBYTES: u64 = 64;
 /// The mean time between two events, beyond the window that an event has for itself.
@@ -195,18 +194,10 @@ fn toss_lane(
     Ok(events)
 }
 
-/// `farseal rotate --force` without its process, whose start would be seen in what it takes from the machine. Says
-/// whether the node agreed: a refusal comes at once, and the end is not waited for, as the node would look for it again
-/// and again.
+/// Says whether the node agreed: a refusal comes at once, and the end is not waited for, as the node would look for it
+/// again and again.
 fn ask(control: &Path, pair: &str, how: How) -> Result<bool> {
-    let body = format!("{{\"how\":\"{}\",\"force\":true}}", how.name());
-    let mut stream = UnixStream::connect(control).context("the node's control socket")?;
-    let length = body.len();
-    let request = format!(
-        "POST /v1/pairs/{pair}/rotate HTTP/1.1\r\nhost: farseal\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    );
-    stream.write_all(request.as_bytes())?;
+    let mut stream = begin_rotation(control, pair, how.name())?;
     stream.set_read_timeout(Some(REFUSAL_MAX))?;
     let mut head = [0; 64];
     let length = match stream.read(&mut head) {
