@@ -361,6 +361,7 @@ def main():
     labels, groups, workloads = np.array(labels), np.array(groups), np.array(workloads)
     verdict = {name: game[name] for name in ("phase", "disguise", "how", "capture", "window", "dropped")}
     verdict |= {"events": len(labels), "real": int(labels.sum()), "sham": int((1 - labels).sum())}
+    verdict["refused"] = sum(event["refused"] for lane in game["lanes"] for event in lane["events"])
     verdict |= {"segments": segments, "activations": activations, "models": {}, "by-workload": {}}
     guesses = {}
     for name, make in (("boosting", boosting), ("logistic", logistic)):

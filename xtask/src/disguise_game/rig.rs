@@ -24,12 +24,16 @@ const MARGIN: Duration = Duration::from_secs(3);
 /// A node that has not said no by then has begun.
 const REFUSAL_MAX: Duration = Duration::from_millis(100);
 
+/// Tosses that fall while a key is under way are left out; more than one in so many, and the window is too short.
+const REFUSED_SHARE: usize = 6;
+
 /// What is played.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Phase<'a> {
     pub(super) name: &'a str,
     pub(super) disguise: &'a str,
     pub(super) how: How,
+    pub(super) workloads: &'a [Workload],
     /// Of all lanes together.
     pub(super) events: usize,
 }
@@ -78,10 +82,10 @@ pub(super) fn play(terms: &Terms, phase: &Phase<'_>, way: Way, dir: &Path) -> Re
     let mut told = Vec::new();
     for (number, (lane, events)) in lanes.iter_mut().zip(events).enumerate() {
         let refused = events.iter().filter(|event| event.refused).count();
-        if refused * 20 > events.len() {
+        if refused * REFUSED_SHARE > events.len() {
             bail!("{refused} of {} tosses fell while a key was under way; give --window more time", events.len());
         }
-        told.push(lane.tell(terms, number, &events)?);
+        told.push(lane.tell(phase, number, &events)?);
     }
     let game = json!({
         "phase": phase.name, "disguise": phase.disguise, "how": phase.how.name(), "capture": way.name(),
@@ -123,15 +127,15 @@ impl Lane {
     }
 
     /// Ends the nodes and says what happened, for the judge.
-    fn tell(&mut self, terms: &Terms, number: usize, events: &[Event]) -> Result<Value> {
+    fn tell(&mut self, phase: &Phase<'_>, number: usize, events: &[Event]) -> Result<Value> {
         self.main.kill()?;
         self.remote.kill()?;
         let log = String::from_utf8_lossy(&fs::read(self.main.log())?).into_owned();
         let changed: Vec<&str> = log.lines().filter(|line| line.contains("the key has changed")).collect();
         let events =
             events.iter().map(|event| json!({ "at": nanos(event.at), "real": event.real, "refused": event.refused }));
-        let turns: Vec<&str> = (0..terms.workloads.len())
-            .map(|turn| terms.workloads[(number + turn) % terms.workloads.len()].name())
+        let turns: Vec<&str> = (0..phase.workloads.len())
+            .map(|turn| phase.workloads[(number + turn) % phase.workloads.len()].name())
             .collect();
         Ok(json!({
             "port": self.port, "notes": self.notes.as_ref().and_then(|notes| notes.file_name()?.to_str()),
@@ -153,8 +157,8 @@ fn toss(terms: &Terms, phase: &Phase<'_>, lanes: &[Lane]) -> Result<Vec<Vec<Even
     let mut order = Random(terms.seed);
     let mut running = Vec::new();
     for (number, lane) in lanes.iter().enumerate() {
-        let turns: Vec<Workload> = terms.workloads.clone();
-        let load = Load::start(lane.main.socket(), &lane.pair, turns, number % terms.workloads.len(), order.next());
+        let turns: Vec<Workload> = phase.workloads.to_vec();
+        let load = Load::start(lane.main.socket(), &lane.pair, turns, number % phase.workloads.len(), order.next());
         let (control, window, how) = (lane.main.state().join("control.sock"), terms.window, phase.how);
         // The coins come from elsewhere than the moments and the load.
         let pair = lane.pair.clone();
