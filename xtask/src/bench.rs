@@ -14,6 +14,7 @@ use crate::{plugins, tools};
 mod fio;
 mod goals;
 mod nbd;
+mod rotation;
 mod takeover;
 
 /// How much is measured.

@@ -8,6 +8,7 @@ mod component;
 mod conform;
 mod demo;
 mod diff;
+mod disguise_game;
 mod fuzz;
 mod nbd_client;
 mod new_plugin;
@@ -33,7 +34,7 @@ struct Command {
     run: fn(&Workspace, &[String]) -> anyhow::Result<()>,
 }
 
-const COMMANDS: [Command; 13] = [
+const COMMANDS: [Command; 14] = [
     Command {
         name: "demo",
         usage: "[--keep]",
@@ -91,6 +92,12 @@ const COMMANDS: [Command; 13] = [
         run: soak::run,
     },
     Command {
+        name: "disguise-game",
+        usage: "[--disguise NAME] [--how in-band|pause] [--workload NAMES] [--minutes N | --events N] [--short] [--out FOLDER] ..",
+        purpose: "captures two sites' line, tosses coins for changes of key, and says how well they are told from nothing",
+        run: disguise_game::run,
+    },
+    Command {
         name: "fuzz",
         usage: "[TARGET] [--seconds N] [--seed N] [--input FILE]",
         purpose: "feeds mutated inputs to a parser or a machine, or to each in turn for a minute",
@@ -100,7 +107,7 @@ const COMMANDS: [Command; 13] = [
     Command {
         name: "test",
         usage: "",
-        purpose: "installs what tests need, builds plugins, runs every test and a minute of chaos",
+        purpose: "installs what tests need, builds plugins, runs every test, a minute of chaos and the disguise game's controls",
         run: test::run,
     },
     Command { name: "ci", usage: "", purpose: "format, lints, tidy, test: everything that must hold", run: ci::run },

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: sets up what the tests need, builds the plugins, runs every test and a minute of chaos, and
-//! closes with a summary.
+//! `cargo xtask test`: sets up what the tests need, builds the plugins, runs every test, a minute of chaos and the
+//! controls of the disguise game, and closes with a summary.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -44,6 +44,10 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let mut chaos = workspace.cargo();
     chaos.args(["run", "--quiet", "--locked", "--package", "xtask", "--", "chaos", "--minutes", CHAOS_MINUTES]);
     workspace::run(&mut chaos)?;
+    // Its own controls only: what no disguise hides must be caught.
+    let mut game = workspace.cargo();
+    game.args(["run", "--quiet", "--locked", "--package", "xtask", "--", "disguise-game", "--short"]);
+    workspace::run(&mut game)?;
     print_summary(&tally, &missing, begun.elapsed().as_secs());
     Ok(())
 }

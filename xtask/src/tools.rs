@@ -15,7 +15,7 @@ pub(crate) struct Tool {
     pub(crate) tests: &'static str,
 }
 
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 7] = [
     Tool { program: "nbdkit", probe: &["--version"], package: "nbdkit", tests: "comparison with another NBD server" },
     Tool { program: "nbdinfo", probe: &["--version"], package: "libnbd-bin", tests: "libnbd as a client" },
     Tool {
@@ -28,6 +28,12 @@ const TOOLS: [Tool; 6] = [
     Tool { program: "qemu-img", probe: &["--version"], package: "qemu-utils", tests: "QEMU as a client" },
     Tool { program: "fio", probe: &["--version"], package: "fio", tests: "load" },
     Tool { program: "mkfs.ext4", probe: &["-V"], package: "e2fsprogs", tests: "a file system on a volume" },
+    Tool {
+        program: "tcpdump",
+        probe: &["--version"],
+        package: "tcpdump",
+        tests: "what the line shows, from the kernel",
+    },
 ];
 
 impl Tool {

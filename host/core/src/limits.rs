@@ -274,8 +274,14 @@ pub const GROUP_LANES_MAX: usize = 65_535;
 /// Alarms kept for the operator.
 pub const ALARMS_MAX: usize = 64;
 
-/// The least time between two rotations, whatever the policy asks: a policy in a loop costs at most this.
-pub const ROTATION_INTERVAL_MIN: Millis = Millis(100);
+/// The least time between two rotations that a configuration may allow. A key costs two wraps, a signature and a record, and
+/// the copy keeps its package for as long as it keeps what the key sealed: a hundred a second is what one lane carries
+/// besides its writes.
+pub const ROTATION_INTERVAL_MIN: Millis = Millis(10);
+
+/// The least time between two rotations unless the configuration says otherwise, whatever the policy asks: a policy in a
+/// loop costs at most this, which is 40 KiB of key records a second.
+pub const ROTATION_INTERVAL_DEFAULT: Millis = Millis(100);
 
 /// The greatest age of a key, whatever the policy says: SP 800-57's cryptoperiod for data keys is two years; a
 /// remote copy has no reason for more than a month.

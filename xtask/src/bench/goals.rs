@@ -55,7 +55,10 @@ fn goals(report: &Value) -> Vec<Goal> {
         let jobs = report["nbd"]["jobs"].as_array()?;
         named(named(jobs, "job", job)?["servers"].as_array()?, "server", server)?[what].as_f64()
     };
-    let rotation = |job: &str| named(report["nbd"]["rotation"].as_array()?, "job", job)?["p99-ratio"].as_f64();
+    let rotation = |job: &str| {
+        let mut rows = report["nbd"]["rotation"].as_array()?.iter();
+        rows.find(|row| row["job"] == job && row["way"] == "in-band, 1 a second")?["p99-ratio"].as_f64()
+    };
     let (write1, write32) = ("4 KiB random write, qd 1", "4 KiB random write, qd 32");
     let copied = "sealed, copied";
     let added = nbd(write1, copied, "p50-us").zip(nbd(write1, "nbdkit", "p50-us")).map(|(ours, theirs)| ours - theirs);

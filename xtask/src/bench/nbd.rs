@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::fio::{self, Figures, JOBS, Job, WRITE_QD1, WRITE_QD32};
-use super::{Effort, Programs, median};
+use super::fio::{self, Figures, JOBS, Job};
+use super::{Effort, Programs, median, rotation};
 use crate::site::{PairTerms, Site, Stage, Status, wait_for};
 
 const PAIR: &str = "bench";
@@ -36,7 +36,7 @@ pub(super) fn measure(stage: &Rc<Stage>, programs: &Programs, effort: Effort) ->
     for job in JOBS {
         jobs.push(measure_job(&servers, job, effort)?);
     }
-    let rotation = [measure_rotation(&servers, WRITE_QD1, effort)?, measure_rotation(&servers, WRITE_QD32, effort)?];
+    let rotation = rotation::measure(&servers.main, PAIR, effort)?;
     Ok(json!({ "jobs": jobs, "rotation": rotation }))
 }
 
@@ -49,6 +49,7 @@ impl Servers {
         writeln!(config, "\n[[volume]]\nname = \"{PAIR}\"\npath = \"volume.img\"\nsize = \"{size}MiB\"")?;
         let volume = main.dir.join("volume.img");
         main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: size, options: &[] })?;
+        rotation::allow(&main)?;
         for site in [&mut plain, &mut remote, &mut main] {
             site.start()?;
         }
@@ -117,44 +118,4 @@ fn measure_job(servers: &Servers, job: Job, effort: Effort) -> Result<Value> {
         }));
     }
     Ok(json!({ "job": job.name, "servers": lines }))
-}
-
-/// The same writes without rotations, and with one each second.
-fn measure_rotation(servers: &Servers, job: Job, effort: Effort) -> Result<Value> {
-    let uri = servers.main.uri(PAIR);
-    let (mut quiet, mut rotating) = (Vec::new(), Vec::new());
-    let before = servers.main.status()?.epoch();
-    // At least three seconds, so that there is more than one rotation in each.
-    let seconds = effort.seconds.max(3);
-    for _ in 0..effort.rounds {
-        quiet.push(fio::run(job, &uri, effort.mebibytes, seconds)?);
-        servers.settle()?;
-        let (load, uri) = (job, uri.clone());
-        let running = std::thread::spawn(move || fio::run(load, &uri, effort.mebibytes, seconds));
-        while !running.is_finished() {
-            let next = std::time::Instant::now() + Duration::from_secs(1);
-            // One that is refused because another is under way is asked for again a second later.
-            let _ = servers.main.farseal(&["rotate", PAIR, "--how", "in-band", "--force"]);
-            while !running.is_finished() && std::time::Instant::now() < next {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-        rotating.push(running.join().map_err(|_| anyhow::anyhow!("fio's thread failed"))??);
-        servers.settle()?;
-    }
-    let rotations = servers.main.status()?.epoch() - before;
-    let ratio = |what: fn(&Figures) -> f64| {
-        median(&rotating.iter().zip(&quiet).map(|(rotating, quiet)| what(rotating) / what(quiet)).collect::<Vec<_>>())
-    };
-    let of = |runs: &[Figures], what: fn(&Figures) -> f64| median(&runs.iter().map(what).collect::<Vec<_>>());
-    let (p50, p99) = (ratio(|run| run.p50_us), ratio(|run| run.p99_us));
-    println!(
-        "  {}, {rotations} rotations, one a second: p50 {:.0} -> {:.0} us ({p50:.2}), p99 {:.0} -> {:.0} us ({p99:.2})",
-        job.name,
-        of(&quiet, |run| run.p50_us),
-        of(&rotating, |run| run.p50_us),
-        of(&quiet, |run| run.p99_us),
-        of(&rotating, |run| run.p99_us),
-    );
-    Ok(json!({ "job": job.name, "rotations": rotations, "p50-ratio": p50, "p99-ratio": p99 }))
 }

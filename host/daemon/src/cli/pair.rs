@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use farseal_core::flow::{Limits, Pacing, Rate};
-use farseal_core::limits::{JOURNAL_BYTES_MAX, KEY_AGE_MAX, KEY_BYTES_MAX, ROTATION_INTERVAL_MIN};
+use farseal_core::limits::{JOURNAL_BYTES_MAX, KEY_AGE_MAX, KEY_BYTES_MAX, ROTATION_INTERVAL_DEFAULT};
 use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
 use farseal_core::units::{BlockBytes, ByteLen, PairId, VolumeId};
@@ -438,7 +438,7 @@ fn list(config: &Config) -> Result<(), Failure> {
 
 /// A pair of defaults, its plugins pinned to the bytes that lie in the plugins' folder.
 fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) -> Result<Pair, Failure> {
-    let limits = KeyLimits { interval_min: ROTATION_INTERVAL_MIN, age_max: KEY_AGE_MAX, bytes_max: KEY_BYTES_MAX };
+    let limits = KeyLimits { interval_min: ROTATION_INTERVAL_DEFAULT, age_max: KEY_AGE_MAX, bytes_max: KEY_BYTES_MAX };
     let choose = |component: &str| choose(config, component);
     Ok(Pair {
         name: String::new(),

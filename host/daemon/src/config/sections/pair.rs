@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use farseal_core::limits::{
-    JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, KEY_AGE_MAX, KEY_BYTES_MAX, PATHS_MAX, ROTATION_INTERVAL_MIN,
-    VOLUME_BLOCKS_MAX,
+    JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, KEY_AGE_MAX, KEY_BYTES_MAX, PATHS_MAX, ROTATION_INTERVAL_DEFAULT,
+    ROTATION_INTERVAL_MIN, VOLUME_BLOCKS_MAX,
 };
 use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
@@ -284,11 +284,12 @@ fn way(table: &mut Table<'_, '_>) -> Result<(Transfer, u16), ConfigError> {
 }
 
 fn key_limits(table: &mut Table<'_, '_>) -> Result<KeyLimits, ConfigError> {
-    let mut limits = KeyLimits { interval_min: ROTATION_INTERVAL_MIN, age_max: KEY_AGE_MAX, bytes_max: KEY_BYTES_MAX };
+    let mut limits =
+        KeyLimits { interval_min: ROTATION_INTERVAL_DEFAULT, age_max: KEY_AGE_MAX, bytes_max: KEY_BYTES_MAX };
     let Some(field) = table.take("key-limits") else { return Ok(limits) };
     let mut table = field.table("{ min-interval = \"1s\", max-age = \"30d\", max-bytes = \"16TiB\" }")?;
     if let Some(field) = table.take("max-age") {
-        limits.age_max = span(&field, ROTATION_INTERVAL_MIN, KEY_AGE_MAX)?;
+        limits.age_max = span(&field, ROTATION_INTERVAL_DEFAULT, KEY_AGE_MAX)?;
     }
     if let Some(field) = table.take("min-interval") {
         limits.interval_min = span(&field, ROTATION_INTERVAL_MIN, limits.age_max)?;
