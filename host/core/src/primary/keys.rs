@@ -26,7 +26,7 @@ impl Primary {
                     match self.rotation.begin(now, how, self.deliverable()) {
                         Ok(epoch) => {
                             self.rotation_by = Some(decision.id);
-                            self.prepare(epoch, how);
+                            self.prepare(epoch, how, Wish::Policy(decision.id));
                         }
                         Err(refused) => {
                             self.tell_policy(PolicyEvent::Decided {
@@ -87,8 +87,9 @@ impl Primary {
         // At the limit itself no interval and no delivery is waited for.
         let in_time = self.rotation.active().is_some() && !self.rotation.hard_limit_reached(now);
         let how = if in_time && self.deliverable() { self.settings.rotate_how } else { How::AtOnce };
+        let by = if self.rotation.active().is_some() { Wish::HostLimit } else { Wish::FirstKey };
         if let Ok(epoch) = self.rotation.begin(now, how, self.deliverable()) {
-            self.prepare(epoch, how);
+            self.prepare(epoch, how, by);
         }
     }
 
@@ -97,8 +98,8 @@ impl Primary {
         !self.settings.paired || (self.link_up() && self.pause.is_none() && self.copying.sends())
     }
 
-    pub(super) fn prepare(&mut self, epoch: Epoch, how: How) {
+    pub(super) fn prepare(&mut self, epoch: Epoch, how: How, by: Wish) {
         let how = if self.rotation.active().is_some() { how } else { How::AtOnce };
-        self.outputs.push_back(Output::PrepareEpoch { epoch, how });
+        self.outputs.push_back(Output::PrepareEpoch { epoch, how, by });
     }
 }
