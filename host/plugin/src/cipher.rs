@@ -75,7 +75,7 @@ impl GuestLayer for OpenOnly {
     }
 
     fn open(&mut self, subkey: &[u8; 32], units: &mut [GuestUnit<'_>]) -> Result<(), GuestFault> {
-        self.0.open(subkey, units)
+        GuestLayer::open(&mut self.0, subkey, units)
     }
 }
 

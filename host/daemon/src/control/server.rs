@@ -30,8 +30,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::api::{
-    AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, ForgetParameters, GroupCommand, PairCommand, Pause,
-    RemovePreset, Rotate, SeedCommand, SetMode, SetTransfer, Suspect, Swap, SwapSides, TakeOver, Throttle, Verify,
+    AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, ForgetParameters, GroupCommand, KeyCommand,
+    PairCommand, Pause, PluginCommand, RemovePreset, Rotate, SeedCommand, SetMode, SetTransfer, Suspect, Swap,
+    SwapSides, TakeOver, Throttle, Verify,
 };
 use super::operator::{CommandError, Operator};
 use crate::observe;
@@ -40,7 +41,7 @@ use crate::observe;
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 
 /// Every command, for messages.
-const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, verify, seed, copy-all, swap";
+const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, verify, seed, copy-all, swap, plugin, key";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -221,6 +222,8 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "seed" => PairCommand::Seed(parameters::<SeedCommand>(verb, body)?),
         "copy-all" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::CopyAll)?,
         "swap" => PairCommand::Swap(parameters::<Swap>(verb, body)?),
+        "plugin" => PairCommand::Plugin(parameters::<PluginCommand>(verb, body)?),
+        "key" => PairCommand::Key(parameters::<KeyCommand>(verb, body)?),
         _ => {
             let message = format!("there is no command {:?}", verb.chars().take(32).collect::<String>());
             return Err(ErrorReply { code: ErrorCode::NotFound, message, next: Some(format!("commands: {COMMANDS}")) });

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farseal_core::frame::{Attach, Differs, Frame, HandOver, Refusal};
+use farseal_core::frame::{Attach, ComponentPart, Differs, Frame, HandOver, Refusal};
 use farseal_core::inspect::Inspect;
 use farseal_core::lineage::Lineage;
 use farseal_core::units::Path;
+use farseal_plugin::Digest;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, split};
@@ -17,8 +18,9 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::session::{
-    HANDSHAKE_MAX, PING_EVERY, SessionError, challenge, kind, read_frame, write_frame, write_records,
+    HANDSHAKE_MAX, PING_EVERY, SessionError, challenge, kind, read_frame, write_component, write_frame, write_records,
 };
+use crate::components::COMPONENTS_MAX;
 
 /// What a path brings to its lane.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub enum Came {
     Attaching,
     /// Where the secondary's base differs; before the welcome.
     Differs(Differs),
-    Welcomed(farseal_core::frame::Welcome, UnboundedSender<Send>),
+    Welcomed(Welcomed, UnboundedSender<Send>),
     Acked(farseal_core::frame::Ack),
     KeyRefused {
         key: farseal_core::units::Sequence,
@@ -45,9 +47,19 @@ pub enum Came {
     Lost,
 }
 
+/// What the secondary holds.
+#[derive(Debug)]
+pub struct Welcomed {
+    pub welcome: farseal_core::frame::Welcome,
+    /// The components that it keeps.
+    pub components: Vec<Digest>,
+}
+
 /// What a lane has a path send.
 #[derive(Debug)]
 pub enum Send {
+    /// A component that the secondary is to keep, with its digest.
+    Component(Digest, Vec<u8>),
     Records(Vec<bytes::Bytes>),
     HandOver(HandOver),
     Inspect(Inspect),
@@ -142,12 +154,12 @@ impl Dialler {
 
     async fn connect(&self, attaching: &mut bool, welcomed: &mut bool) -> Result<(), PathError> {
         let handshake = timeout(HANDSHAKE_MAX, self.handshake(attaching)).await.map_err(|_| PathError::Slow)?;
-        let (stream, welcome) = handshake?;
+        let (stream, welcomed_with) = handshake?;
         let (jobs, queue) = unbounded_channel();
         *welcomed = true;
         self.forget_trouble();
         tracing::info!(pair = self.pair, path = self.path.0, address = self.address, "the path is up");
-        (self.came)(self.path, Came::Welcomed(welcome, jobs));
+        (self.came)(self.path, Came::Welcomed(welcomed_with, jobs));
         let (reader, writer) = split(stream);
         tokio::select! {
             ended = self.receive(reader) => ended,
@@ -159,7 +171,7 @@ impl Dialler {
     async fn handshake(
         &self,
         attaching: &mut bool,
-    ) -> Result<(tokio_rustls::client::TlsStream<TcpStream>, farseal_core::frame::Welcome), PathError> {
+    ) -> Result<(tokio_rustls::client::TlsStream<TcpStream>, Welcomed), PathError> {
         let unreachable = |source| PathError::Unreachable { address: self.address.clone(), source };
         let socket = TcpStream::connect(&self.address).await.map_err(unreachable)?;
         socket.set_nodelay(true).map_err(unreachable)?;
@@ -179,10 +191,14 @@ impl Dialler {
         }
         let attach = Attach { paths: *self.wanted.borrow(), ..self.attach };
         write_frame(&mut stream, &Frame::Attach(attach)).await?;
+        let mut components = Vec::new();
         loop {
             match read_frame(&mut stream).await? {
+                Frame::Component(ComponentPart { digest, of: 0, .. }) if components.len() < COMPONENTS_MAX => {
+                    components.push(Digest(digest));
+                }
                 Frame::Differs(differs) => (self.came)(self.path, Came::Differs(differs)),
-                Frame::Welcome(welcome) => return Ok((stream, welcome)),
+                Frame::Welcome(welcome) => return Ok((stream, Welcomed { welcome, components })),
                 Frame::Refuse(refusal) => return Err(PathError::Refused(refusal)),
                 other => return Err(SessionError::Unexpected { wanted: "a welcome", found: kind(&other) }.into()),
             }
@@ -236,6 +252,7 @@ async fn transmit(writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceiver<
                         writer.flush().await.map_err(SessionError::from)?;
                     }
                 }
+                Some(Send::Component(digest, bytes)) => write_component(&mut writer, digest.0, &bytes).await?,
                 Some(Send::HandOver(hand_over)) => write_frame(&mut writer, &Frame::HandOver(hand_over)).await?,
                 Some(Send::Inspect(inspect)) => write_frame(&mut writer, &Frame::Inspect(inspect)).await?,
                 Some(Send::Close) | None => return Err(PathError::Closed),
