@@ -97,7 +97,9 @@ fn every_epoch_says_on_whose_word_it_came_and_what_became_of_it() {
     writer.stop();
     main.wait_until("everything at the remote", site::Status::is_safe).unwrap();
 
-    let epochs = history(&main);
+    // Under load a key may come too late for its start, and is drawn again.
+    let (void, epochs): (Vec<_>, Vec<_>) = history(&main).into_iter().partition(|epoch| epoch["stage"] == "void");
+    assert!(void.iter().all(|epoch| epoch["in-force"].is_null()), "{void:#?}");
     let words = |name: &str| -> Vec<String> {
         epochs.iter().map(|epoch| epoch[name].as_str().unwrap_or("-").to_owned()).collect()
     };
@@ -107,7 +109,7 @@ fn every_epoch_says_on_whose_word_it_came_and_what_became_of_it() {
     assert_eq!(epochs[1]["reason"], "drill 7");
     assert!(words("how")[4..].contains(&"at-once".to_owned()), "{epochs:#?}");
     assert_eq!(stages.last().unwrap(), "active", "{stages:?}");
-    assert!(stages[..stages.len() - 1].iter().all(|stage| stage == "retired" || stage == "void"), "{stages:?}");
+    assert!(stages[..stages.len() - 1].iter().all(|stage| stage == "retired"), "{stages:?}");
 
     let status = json(&main, &["key", "status", PAIR]);
     assert_eq!(status["epoch"]["epoch"], epochs.last().unwrap()["epoch"]);

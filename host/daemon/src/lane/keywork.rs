@@ -11,7 +11,7 @@ use farseal_core::units::{BlockBytes, Epoch, Incarnation, Instant, Millis, Now, 
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::wit::disguise::Seen;
 use farseal_plugin::wit::rotation as wit;
-use farseal_plugin::{Answer, By, Differences, Plugin as _, RotationCall, RotationPolicy, Swapped};
+use farseal_plugin::{Answer, By, Differences, Plugin as _, RotationCall, RotationPolicy, SwapError, Swapped};
 use serde::{Deserialize, Serialize};
 
 use super::policy_journal::Entry;
@@ -241,9 +241,14 @@ impl PolicyThread {
         let (state, carried) = match slot.swap(Arc::clone(&new), state, &[], Differences::Accept) {
             Ok(Swapped { state: Some(state), .. }) => (Some(state), Carried::State),
             Ok(Swapped { state: None, .. }) => (None, Carried::Afresh(None)),
-            Err(error) => {
+            Err(SwapError::State(error)) => {
                 slot.install(Some(new));
                 (None, Carried::Afresh(Some(error.to_string())))
+            }
+            // Nothing was compared here.
+            Err(SwapError::Differs { .. }) => {
+                slot.install(Some(new));
+                (None, Carried::Afresh(None))
             }
         };
         let kept = match (state, self.kept.as_ref()) {

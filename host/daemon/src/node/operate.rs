@@ -129,9 +129,6 @@ impl PairNode {
 
     async fn rotate(&self, rotate: Rotate) -> Result<CommandReply, CommandError> {
         let before = self.look().await?.status.key.map(|key| key.epoch);
-        if let Some(lane) = self.writer() {
-            lane.keybook.wish(rotate.reason.clone());
-        }
         if let Some(reason) = &rotate.reason {
             tracing::info!(pair = self.config.name, reason = %farseal_plugin::escaped(reason), "an operator asks for a new key");
         }
@@ -151,7 +148,12 @@ impl PairNode {
                 });
             }
         };
+        let wish = || {
+            let lane = self.writer().filter(|_| matches!(command, Command::Rotate(_)));
+            lane.into_iter().for_each(|lane| lane.keybook.wish(rotate.reason.clone()));
+        };
         let deadline = Instant::now() + PATIENCE;
+        wish();
         while let Err(refused) = self.order(command, "rotate").await? {
             match refused {
                 Refused::TooSoon { wait, .. } if Instant::now() + Duration::from_millis(wait.0) < deadline => {
@@ -169,6 +171,9 @@ impl PairNode {
             }
             // A key that was not delivered before its start is void; each further one has more room.
             let over = status.rotation == RotationState::Idle && matches!(command, Command::Rotate(_));
+            if over {
+                wish();
+            }
             if over && let Err(error) = self.tell(command, "rotate").await {
                 tracing::debug!(pair = self.config.name, %error, "the rotation is not begun again yet");
             }
