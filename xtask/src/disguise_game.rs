@@ -285,8 +285,8 @@ fn print_telling(found: &Value) {
 mod tests {
     use super::*;
 
-    fn control(auc: f64, null: f64) -> Value {
-        json!({ "phase": "c", "models": { "boosting": { "auc": auc } }, "null": { "auc": null, "se": 0.03 } })
+    fn control(auc: f64, sham: f64) -> Value {
+        json!({ "phase": "c", "models": { "boosting": { "auc": auc } }, "null": { "auc": sham, "se": 0.03 } })
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //! which granules its own history left different, until a resync has made them the same.
 //! A primary that shapes its path says so right before its attach: from the attach's end on both directions are cells
 //! ([`Shape`]), whose content is the frames.
+//! Before its welcome a secondary names the components that it holds; the primary sends the others that its epochs need, in
+//! parts, before the first record that needs them.
 //! A primary that verifies the copy asks what the secondary's log holds of some blocks, and gets it sealed as it is.
 //! A peer that sends anything else is dropped and counted; nothing is guessed.
 
@@ -21,7 +23,8 @@ use crate::bytes::Fields;
 use crate::chain::Chain;
 use crate::inspect::Inspect;
 use crate::limits::{
-    ACK_RANGES_MAX, CELL_BYTES_MAX, CELL_BYTES_MIN, CELL_EVERY_US, DIFFERS_WORDS_MAX, FRAME_BYTES_MAX,
+    ACK_RANGES_MAX, CELL_BYTES_MAX, CELL_BYTES_MIN, CELL_EVERY_US, COMPONENT_BYTES_MAX, DIFFERS_WORDS_MAX,
+    FRAME_BYTES_MAX,
 };
 use crate::lineage::Lineage;
 use crate::units::{BlockBytes, BlockCount, Generation, PairId, Sequence, VolumeId};
@@ -49,11 +52,8 @@ pub enum Frame {
         key: Sequence,
         why: KeyRefusal,
     },
-    /// A component that sealed an epoch, kept at both sites by its digest.
-    Component {
-        digest: [u8; 32],
-        bytes: Vec<u8>,
-    },
+    /// A component that seals or disguises epochs, kept at both sites by its digest.
+    Component(ComponentPart),
     Ping {
         token: u64,
     },
@@ -106,6 +106,17 @@ impl Shape {
         let cells = [self.cell_bytes, self.answer_bytes];
         self.every_us == CELL_EVERY_US && cells.iter().all(|cell| (CELL_BYTES_MIN..=CELL_BYTES_MAX).contains(cell))
     }
+}
+
+/// A part of a component, in order; `of` 0 and no bytes from the secondary: it holds this one whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ComponentPart {
+    pub digest: [u8; 32],
+    /// Bytes of the whole, at most [`COMPONENT_BYTES_MAX`].
+    pub of: u32,
+    /// Where these begin.
+    pub from: u32,
+    pub bytes: Vec<u8>,
 }
 
 /// Granules in which the secondary's base may differ from the history that the primary goes on with: bits of the dirty
@@ -196,6 +207,10 @@ pub enum KeyRefusal {
     Unopenable,
     #[error("the escrow site's receipt is missing or not that site's")]
     NoReceipt,
+    #[error(
+        "the cipher component that its records need is not there: it comes before the key, and is kept by its digest"
+    )]
+    NoComponent,
 }
 
 /// Why bytes are not a frame.
@@ -293,11 +308,7 @@ impl Frame {
                 let why = KeyRefusal::ALL.into_iter().find(|known| known.code() == why).ok_or(malformed)?;
                 Self::KeyRefused { key, why }
             }
-            COMPONENT => {
-                let digest = fields.array();
-                let rest = body.len().saturating_sub(32);
-                Self::Component { digest, bytes: fields.take(rest).to_vec() }
-            }
+            COMPONENT => Self::Component(decode_component(&mut fields, body.len()).ok_or(malformed)?),
             PING => Self::Ping { token: fields.u64() },
             PONG => Self::Pong { token: fields.u64() },
             LINEAGE => Self::Lineage(Lineage::decode(&mut fields).ok_or(malformed)?),
@@ -327,7 +338,7 @@ impl Frame {
     }
 
     fn is_written_as(&self, body: &[u8]) -> bool {
-        matches!(self, Self::Component { .. } | Self::Held { .. }) || self.body().1 == body
+        matches!(self, Self::Component(_) | Self::Held { .. }) || self.body().1 == body
     }
 
     fn body(&self) -> (u8, Vec<u8>) {
@@ -351,7 +362,10 @@ impl Frame {
                 out.push(why.code());
                 (KEY_REFUSED, out)
             }
-            Self::Component { digest, bytes } => (COMPONENT, [digest.as_slice(), bytes].concat()),
+            Self::Component(ComponentPart { digest, of, from, bytes }) => {
+                let head = [of.to_le_bytes(), from.to_le_bytes()].concat();
+                (COMPONENT, [digest.as_slice(), &head, bytes].concat())
+            }
             Self::Ping { token } => (PING, token.to_le_bytes().to_vec()),
             Self::Pong { token } => (PONG, token.to_le_bytes().to_vec()),
             Self::Lineage(lineage) => {
@@ -383,8 +397,15 @@ impl Frame {
 }
 
 impl KeyRefusal {
-    const ALL: [Self; 6] =
-        [Self::NoCapsule, Self::Forged, Self::Misplaced, Self::OtherRecipient, Self::Unopenable, Self::NoReceipt];
+    const ALL: [Self; 7] = [
+        Self::NoCapsule,
+        Self::Forged,
+        Self::Misplaced,
+        Self::OtherRecipient,
+        Self::Unopenable,
+        Self::NoReceipt,
+        Self::NoComponent,
+    ];
 
     fn code(self) -> u8 {
         match self {
@@ -394,6 +415,7 @@ impl KeyRefusal {
             Self::OtherRecipient => 4,
             Self::Unopenable => 5,
             Self::NoReceipt => 6,
+            Self::NoComponent => 7,
         }
     }
 }
@@ -486,6 +508,14 @@ fn decode_differs(fields: &mut Fields<'_>, body_bytes: usize) -> Option<Differs>
     Some(Differs { first, words: (0..count).map(|_| fields.u64()).collect(), last: last == 1 })
 }
 
+fn decode_component(fields: &mut Fields<'_>, body_bytes: usize) -> Option<ComponentPart> {
+    let (digest, of, from) = (fields.array(), fields.u32(), fields.u32());
+    let bytes = fields.take(body_bytes.checked_sub(40)?).to_vec();
+    let end = u64::from(from) + u64::try_from(bytes.len()).ok()?;
+    let fits = end <= u64::from(of) && u64::from(of) <= COMPONENT_BYTES_MAX && (bytes.is_empty() == (of == 0));
+    fits.then_some(ComponentPart { digest, of, from, bytes })
+}
+
 fn encode_refusal(refusal: Refusal) -> Vec<u8> {
     let (code, number) = match refusal {
         Refusal::UnknownPair => (1u8, 0),
@@ -552,7 +582,8 @@ mod tests {
             Frame::Records(vec![1, 2, 3]),
             Frame::Ack(ack),
             Frame::KeyRefused { key: Sequence(3), why: KeyRefusal::Forged },
-            Frame::Component { digest: [5; 32], bytes: vec![0; 40] },
+            Frame::Component(ComponentPart { digest: [5; 32], of: 100, from: 60, bytes: vec![0; 40] }),
+            Frame::Component(ComponentPart { digest: [5; 32], of: 0, from: 0, bytes: Vec::new() }),
             Frame::Ping { token: 1 },
             Frame::Pong { token: 1 },
             Frame::Lineage(Lineage::at(Generation(2), Sequence(7), Chain([4; 32]))),
@@ -595,7 +626,7 @@ mod tests {
         for frame in samples() {
             let mut long = frame.encode();
             long.push(0);
-            let tail_is_content = matches!(frame, Frame::Records(_) | Frame::Component { .. } | Frame::Held { .. });
+            let tail_is_content = matches!(frame, Frame::Records(_) | Frame::Held { .. });
             assert_eq!(decode(&long).is_ok(), tail_is_content, "{frame:?} with a byte too many");
         }
     }

@@ -14,7 +14,7 @@
 //!
 //! Reading order: the vocabulary ([`units`], [`limits`]), the bytes ([`record`], [`journal`], [`frame`]), the small
 //! machines ([`window`], [`chain`], [`ledger`], [`given_up`], [`owed`], [`flow`], [`preset`], [`rotation`],
-//! [`compaction`]), then the two sites ([`primary`], [`secondary`]), what compares them ([`verify`]), and what
+//! [`stage`], [`aead_bound`], [`compaction`]), then the two sites ([`primary`], [`secondary`]), what compares them ([`verify`]), and what
 //! makes one order of several pairs ([`group`]).
 
 pub mod units;
@@ -44,6 +44,9 @@ pub mod owed;
 pub mod rotation;
 
 pub mod schedule;
+pub mod stage;
+
+pub mod aead_bound;
 
 pub mod flow;
 

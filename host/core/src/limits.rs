@@ -114,6 +114,9 @@ pub const VERIFY_FOUND_MAX: usize = 1024;
 /// Bytes of a component that a peer ships for the archive: Python guests are the largest, at about 20 MB.
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 
+/// Bytes of a component in one frame: records wait behind it for a quarter of a second at 4 MiB/s.
+pub const COMPONENT_PART_BYTES: usize = 1 << 20;
+
 /// Bytes that one pass of compaction moves at most: two segments' worth, half a second of a disk that writes 500 MB/s.
 pub const COMPACTION_LIVE_BYTES: ByteLen = ByteLen(256 << 20);
 

@@ -584,12 +584,16 @@ impl Primary {
             }
             Command::RequestRotation => self.tell_policy(PolicyEvent::Requested),
             Command::Rotate(how) => match self.begin_rotation(now, how) {
-                Ok(epoch) => self.prepare(epoch, how),
+                Ok(epoch) => self.prepare(epoch, how, Wish::Operator),
                 Err(refused) => self.outputs.push_back(Output::RotationRefused(refused)),
             },
             Command::Suspect(epoch) => {
                 self.rotation.suspect(epoch);
                 self.tell_policy(PolicyEvent::Suspect(epoch));
+            }
+            Command::PolicyChanged => {
+                (self.wake_at, self.watch) = (None, None);
+                self.tell_policy(PolicyEvent::Started);
             }
             Command::SetMode(mode) => {
                 if self.mode != mode {

@@ -10,7 +10,8 @@
 //! branches    list, show, export, adopt, drop
 //! flow        transfer, throttle
 //! preset      add, list, remove
-//! plugin      list, inspect, check, swap
+//! key         rotate, status, history, policy
+//! plugin      list, inspect, check, conform, swap, rollback, release
 //! failure     exit codes
 //! ```
 //!
@@ -33,6 +34,7 @@ mod flow;
 pub mod identity;
 mod init;
 mod invitation;
+mod key;
 mod operate;
 mod pair;
 mod plugin;
@@ -80,6 +82,9 @@ enum Command {
     Status(status::Status),
     #[command(flatten)]
     Operate(operate::Operate),
+    /// Change a pair's key, and see what became of each.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     #[command(flatten)]
     Flow(flow::Flow),
     /// On the primary's node: compare the volume with its copy, while both are in use.
@@ -150,6 +155,7 @@ fn perform<E: Into<Box<dyn std::error::Error>>>(
         Command::Pair(command) => pair::pair(&place, command),
         Command::Status(status) => status::status(&place, &status),
         Command::Operate(command) => operate::operate(&place, command),
+        Command::Key(command) => key::key(&place, command),
         Command::Flow(command) => flow::flow(&place, command),
         Command::Verify(wanted) => verify::verify(&place, &wanted),
         Command::Seed(command) => seed::seed(&place, command),

@@ -19,6 +19,7 @@ use farseal_core::rotation::{How, KeyLimits};
 use farseal_core::units::{BlockBytes, ByteLen, Millis, PairId, VolumeId};
 use farseal_plugin::{Digest, Grant};
 
+use crate::control::api::PluginSlot;
 use crate::keys::card::{NodeName, PeerCard};
 use crate::range::ByteRange;
 
@@ -357,6 +358,19 @@ pub struct PluginChoice {
     pub grants: Vec<Grant>,
     /// Its settings: a JSON object; empty unless given.
     pub config: serde_json::Value,
+}
+
+impl Pair {
+    /// What the configuration puts in a place for a plugin.
+    #[must_use]
+    pub const fn plugin(&self, slot: PluginSlot) -> &PluginChoice {
+        match slot {
+            PluginSlot::Cipher => &self.cipher,
+            PluginSlot::Policy => &self.policy,
+            PluginSlot::Disguise => &self.disguise,
+            PluginSlot::Recovery => &self.recovery,
+        }
+    }
 }
 
 impl Config {

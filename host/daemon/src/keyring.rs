@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use farseal_core::ledger::{Entry, Ledger};
 use farseal_core::record::Header;
 use farseal_core::units::{Epoch, Generation, PairId, Sequence};
+use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::provider::Provider;
@@ -24,6 +25,7 @@ use crate::keys::descriptor::Terms;
 use crate::keys::identity::Identity;
 use crate::keys::package::{Expected, OpenEpochError, PackageError, RefusedEpoch, SealedEpoch, VerifiedEpoch};
 use crate::keys::release::{RefusedRelease, Release};
+use crate::plugins::{LayerError, PairPlugins};
 use crate::store::StoreError;
 use crate::store::files;
 
@@ -70,6 +72,8 @@ pub enum UnsealError {
     Key(#[from] OpenEpochError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("record {sequence}: {error}")]
+    Layer { sequence: Sequence, error: Box<LayerError> },
 }
 
 impl std::fmt::Debug for Keyring {
@@ -180,10 +184,10 @@ impl Keyring {
     /// Unwraps every package's key, or says which this node cannot have. A key that only the escrow site holds is not looked
     /// at: its receipt was checked when it came.
     pub fn unwrap_all(&self) -> Result<(), (Epoch, OpenEpochError)> {
-        for (epoch, package) in self.all() {
+        for package in self.kept() {
             match self.unwrap(&package) {
                 Ok(_) | Err(OpenEpochError::WithEscrow { .. }) => {}
-                Err(error) => return Err((epoch, error)),
+                Err(error) => return Err((Epoch(package.descriptor().terms.epoch), error)),
             }
         }
         Ok(())
@@ -246,10 +250,10 @@ impl Keyring {
         self.packages().get(&epoch).map(|package| package.descriptor().terms.clone())
     }
 
-    /// Every package, oldest first.
+    /// Every package, oldest epoch first.
     #[must_use]
-    pub fn all(&self) -> Vec<(Epoch, Arc<VerifiedEpoch>)> {
-        self.packages().iter().map(|(epoch, package)| (*epoch, Arc::clone(package))).collect()
+    pub fn kept(&self) -> Vec<Arc<VerifiedEpoch>> {
+        self.packages().values().cloned().collect()
     }
 
     fn released(&self) -> std::sync::MutexGuard<'_, BTreeMap<Epoch, Arc<Release>>> {
@@ -299,8 +303,16 @@ fn files_named(directory: &Path, wanted: &str) -> Result<Vec<PathBuf>, StoreErro
 pub struct Unsealer {
     keyring: Arc<Keyring>,
     ledger: Arc<Ledger>,
-    openers: BTreeMap<Epoch, Opener>,
-    guest: Option<Box<dyn GuestLayer + Send>>,
+    openers: BTreeMap<Epoch, EpochOpener>,
+    plugins: Arc<PairPlugins>,
+    /// One for each component that sealed with an algorithm of its own.
+    layers: BTreeMap<Digest, Box<dyn GuestLayer + Send>>,
+}
+
+struct EpochOpener {
+    opener: Opener,
+    /// The component whose layer its records need.
+    layer: Option<Digest>,
 }
 
 impl std::fmt::Debug for Unsealer {
@@ -311,8 +323,8 @@ impl std::fmt::Debug for Unsealer {
 
 impl Unsealer {
     #[must_use]
-    pub fn new(keyring: Arc<Keyring>, ledger: Arc<Ledger>, guest: Option<Box<dyn GuestLayer + Send>>) -> Self {
-        Self { keyring, ledger, openers: BTreeMap::new(), guest }
+    pub fn new(keyring: Arc<Keyring>, ledger: Arc<Ledger>, plugins: Arc<PairPlugins>) -> Self {
+        Self { keyring, ledger, openers: BTreeMap::new(), plugins, layers: BTreeMap::new() }
     }
 
     /// Opens a run of a record's blocks in place, from its `first_block` on. Of a pair that is not encrypted, nothing is
@@ -336,7 +348,7 @@ impl Unsealer {
             let opener = self.opener(sequence, epoch)?;
             self.openers.insert(epoch, opener);
         }
-        let Some(opener) = self.openers.get_mut(&epoch) else { return Err(UnsealError::NoEpoch(sequence)) };
+        let Some(known) = self.openers.get_mut(&epoch) else { return Err(UnsealError::NoEpoch(sequence)) };
         let mut units = [Unit {
             header: &header.encode(0),
             seq: sequence.0,
@@ -346,14 +358,23 @@ impl Unsealer {
             body,
             tags,
         }];
-        let guest = self.guest.as_mut().map(|guest| &mut **guest as &mut dyn GuestLayer);
-        Ok(opener.open_batch(&mut units, guest)?)
+        let guest = known.layer.and_then(|digest| self.layers.get_mut(&digest));
+        let guest = guest.map(|guest| &mut **guest as &mut dyn GuestLayer);
+        Ok(known.opener.open_batch(&mut units, guest)?)
     }
 
-    fn opener(&self, sequence: Sequence, epoch: Epoch) -> Result<Opener, UnsealError> {
+    fn opener(&mut self, sequence: Sequence, epoch: Epoch) -> Result<EpochOpener, UnsealError> {
         let package = self.keyring.package(epoch).ok_or(UnsealError::NoPackage { sequence, epoch })?;
         let key = self.keyring.unwrap(&package)?;
         let terms = &package.descriptor().terms;
-        Ok(Opener::new(&key, &terms.scope(), terms.stacks.clone(), Provider::AwsLc))
+        let digest = Digest(terms.component);
+        let layer = terms.needs_layer().then_some(digest);
+        if layer.is_some() && !self.layers.contains_key(&digest) {
+            let failed = |error| UnsealError::Layer { sequence, error: Box::new(error) };
+            let layer = self.plugins.layer_of(digest).map_err(failed)?;
+            self.layers.extend(layer.map(|layer| (digest, layer)));
+        }
+        let opener = Opener::new(&key, &terms.scope(), terms.stacks.clone(), Provider::AwsLc);
+        Ok(EpochOpener { opener, layer })
     }
 }

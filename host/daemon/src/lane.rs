@@ -25,15 +25,18 @@ use farseal_core::limits::COMMIT_BYTES_MAX;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
     Begun, Command, FlowStatus, Input, Output, Primary, ReplyError, Room, Settings, Source, Status, StoreFault, What,
+    Wish,
 };
 use farseal_core::record::Kind;
 use farseal_core::rotation::{KeyLimits, KeyUse, Refused};
 use farseal_core::schedule;
 use farseal_core::units::{BlockCount, CutNumber, Epoch, Extent, Generation, Incarnation, Lba, Path, Sequence, Ticket};
 use farseal_core::window::Range;
+use farseal_plugin::Digest;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::control::api::RotationWord;
 use crate::keyring::Keyring;
 use crate::keys::card::PeerCard;
 use crate::keys::deposit::Receipt;
@@ -52,9 +55,11 @@ pub mod commit;
 pub mod deposits;
 pub mod destage;
 pub mod intake;
+pub mod keybook;
 pub mod keywork;
 pub mod outbox;
 pub mod pacer;
+pub mod policy_journal;
 pub mod reader;
 pub mod recover;
 pub mod state;
@@ -62,7 +67,8 @@ pub mod state;
 use buffer::Buffer;
 use commit::Committer;
 use intake::Intake;
-use keywork::{KeyWork, PolicyWork};
+use keybook::KeyBook;
+use keywork::{KeyWork, PolicySwap, PolicyWork};
 use outbox::Outbox;
 use pacer::Pacer;
 use state::LaneState;
@@ -118,6 +124,8 @@ pub enum Event {
     Welcomed {
         path: Path,
         welcome: Welcome,
+        /// The components that the secondary keeps.
+        components: Vec<Digest>,
         jobs: PathJobs,
     },
     PathLost {
@@ -155,6 +163,7 @@ pub enum Event {
         epoch: Epoch,
     },
     PolicyDecided(Vec<farseal_core::primary::Decision>),
+    SwapPolicy(PolicySwap),
     /// A group's cut was opened at the intake; see there.
     OpenCut {
         cut: CutNumber,
@@ -272,6 +281,7 @@ pub struct Lane {
     pub home: Arc<dyn Home>,
     pub journal: JournalReader,
     pub keyring: Arc<Keyring>,
+    pub keybook: Arc<KeyBook>,
     pub settings: Settings,
     /// How many paths the link should have.
     pub paths: watch::Sender<u16>,
@@ -292,6 +302,7 @@ impl Lane {
         let buffer = Arc::new(Buffer::new(parts.settings.block_bytes));
         let (home, settings) = (Arc::clone(&parts.home), parts.settings);
         let keyring = Arc::clone(&parts.keyring);
+        let keybook = Arc::new(KeyBook::open(&parts.directory)?);
         let threads = |source| StoreError::io(FilePath::new("."), "start the lane's threads", source);
         let pacer = Pacer::start().map_err(threads)?;
         let intake = Intake::new(Arc::clone(&buffer), settings.block_bytes, parts.clock, inbox.clone(), pacer);
@@ -302,15 +313,15 @@ impl Lane {
         let paths = watch::Sender::new(way.paths);
         let thread = {
             let (inbox, buffer, intake) = (inbox.clone(), Arc::clone(&buffer), Arc::clone(&intake));
-            let paths = paths.clone();
+            let (paths, keybook) = (paths.clone(), Arc::clone(&keybook));
             let name = format!("lane-{}", parts.name);
             std::thread::Builder::new()
                 .name(name)
-                .spawn(move || Runner::new(parts, found, &inbox, buffer, intake, reader, paths).run(&events))
+                .spawn(move || Runner::new(parts, found, &inbox, buffer, intake, reader, paths, keybook).run(&events))
                 .map_err(threads)?
         };
         let thread = Mutex::new(Some(thread));
-        Ok(Self { inbox, intake, buffer, home, journal, keyring, settings, paths, thread })
+        Ok(Self { inbox, intake, buffer, home, journal, keyring, keybook, settings, paths, thread })
     }
 
     /// Stops the lane: what is accepted is committed and durable before this returns.
@@ -360,8 +371,12 @@ struct Runner {
     destage_queue: VecDeque<destage::Write>,
     outbox: Outbox,
     paths: BTreeMap<Path, PathJobs>,
+    /// The components that need not be sent over a path.
+    shipped: BTreeMap<Path, BTreeSet<Digest>>,
     wanted_paths: watch::Sender<u16>,
     keyring: Arc<Keyring>,
+    keybook: Arc<KeyBook>,
+    plugins: Arc<PairPlugins>,
     keywork: KeyWork,
     policy: PolicyWork,
     operators: VecDeque<Done>,
@@ -379,6 +394,7 @@ struct Runner {
 }
 
 impl Runner {
+    #[expect(clippy::too_many_arguments, reason = "what the lane was started with, and what it started")]
     fn new(
         parts: Parts,
         found: recover::Found,
@@ -387,6 +403,7 @@ impl Runner {
         intake: Arc<Intake>,
         reader: Sender<Extent>,
         wanted_paths: watch::Sender<u16>,
+        keybook: Arc<KeyBook>,
     ) -> Self {
         let recover::Found { mut journal, recovered, chain, state } = found;
         journal.begin(parts.settings.generation, parts.incarnation);
@@ -425,8 +442,11 @@ impl Runner {
             destage_queue: VecDeque::new(),
             outbox: Outbox::default(),
             paths: BTreeMap::new(),
+            shipped: BTreeMap::new(),
             wanted_paths,
             keyring: parts.keyring,
+            keybook,
+            plugins: parts.plugins,
             keywork,
             policy,
             operators: VecDeque::new(),
@@ -579,12 +599,17 @@ impl Runner {
                 }
             },
             Event::Attaching { path } => inputs.push(Input::Attaching { path }),
-            Event::Welcomed { path, welcome, jobs } => {
+            Event::Welcomed { path, welcome, components, jobs } => {
                 self.paths.insert(path, jobs);
+                self.shipped.insert(path, components.into_iter().collect());
+                let sealed = self.keyring.kept();
+                let raw = sealed.iter().map(|package| &package.descriptor().terms).filter(|terms| terms.needs_layer());
+                raw.for_each(|terms| self.ship(path, Digest(terms.component)));
                 inputs.push(Input::Welcomed { path, welcome });
             }
             Event::PathLost { path } => {
                 self.paths.remove(&path);
+                self.shipped.remove(&path);
                 inputs.push(Input::PathLost { path });
             }
             Event::Acked { path, ack } => {
@@ -604,8 +629,12 @@ impl Runner {
             }
             Event::SlotsPlanned(Some(slots)) => inputs.push(Input::SlotsPlanned { slots }),
             Event::SlotsPlanned(None) => inputs.push(Input::SlotsNotPlanned),
-            Event::EpochFailed { epoch } => inputs.push(Input::EpochFailed { epoch }),
+            Event::EpochFailed { epoch } => {
+                self.keybook.void(epoch, self.clock.now().wall);
+                inputs.push(Input::EpochFailed { epoch });
+            }
             Event::PolicyDecided(decisions) => inputs.push(Input::PolicyDecided { decisions }),
+            Event::SwapPolicy(swap) => self.policy.swap(swap),
             Event::Differs(differs) => inputs.push(Input::Differs { differs }),
             Event::HandedOver { generation } => inputs.push(Input::HandedOver { generation }),
             // Not before what it ends.
@@ -729,6 +758,7 @@ impl Runner {
             | Event::SlotsPlanned(_)
             | Event::EpochFailed { .. }
             | Event::PolicyDecided(_)
+            | Event::SwapPolicy(_)
             | Event::OpenCut { .. }
             | Event::ReleaseCut { .. }
             | Event::ConfirmCut { .. }
@@ -952,17 +982,28 @@ impl Runner {
                     let _ = jobs.send(Send::Close);
                 }
             }
-            Output::PrepareEpoch { epoch, how } => {
+            Output::PrepareEpoch { epoch, how, by } => {
+                let (word, reason) = match by {
+                    Wish::Policy(id) => (RotationWord::Policy, self.plugins.journal.reason(id)),
+                    Wish::Operator => (RotationWord::Operator, self.keybook.take_wish()),
+                    Wish::FirstKey => (RotationWord::FirstKey, None),
+                    Wish::HostLimit => (RotationWord::HostLimit, None),
+                    Wish::CatchUp => (RotationWord::CatchUp, None),
+                };
+                self.keybook.begun(epoch, how, word, reason, self.clock.now().wall);
                 let recent = self.outbox.recent();
                 self.keywork.prepare(epoch, how, recent, self.clock.now().instant);
             }
             Output::DiscardEpoch { epoch } => {
+                self.keybook.void(epoch, self.clock.now().wall);
                 self.committer.discard(epoch);
                 if let Err(error) = self.keyring.discard(epoch) {
                     tracing::warn!(pair = self.name, %error, "an epoch's package could not be removed");
                 }
             }
             Output::EpochInForce { epoch } => {
+                let start = self.keyring.terms(epoch).map_or(Sequence::NONE, |terms| Sequence(terms.start_seq));
+                self.keybook.in_force(epoch, start, &self.primary.keys(), self.clock.now().wall);
                 self.committer.in_force(epoch);
                 tracing::info!(pair = self.name, "the key has changed");
             }
@@ -1088,8 +1129,23 @@ impl Runner {
         self.primary.handle(self.clock.now(), Input::CommitFailed { fault });
     }
 
+    /// Sends a component once over a path, before the records that need it.
+    fn ship(&mut self, path: Path, digest: Digest) {
+        let (Some(jobs), Some(shipped)) = (self.paths.get(&path), self.shipped.get_mut(&path)) else { return };
+        if !shipped.insert(digest) {
+            return;
+        }
+        match self.plugins.components.load(digest) {
+            Ok(bytes) => drop(jobs.send(Send::Component(digest, bytes))),
+            Err(error) => tracing::error!(pair = self.name, %error, "a component cannot be sent to the other site"),
+        }
+    }
+
     /// From memory where the records are there still, else from the journal.
     fn send(&mut self, path: Path, range: Range) {
+        for digest in self.plugins.for_the_other_site().into_iter().flatten() {
+            self.ship(path, digest);
+        }
         let Some(jobs) = self.paths.get(&path) else { return };
         let records = match self.outbox.records(range) {
             Some(records) => Ok(records),

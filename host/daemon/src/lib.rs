@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod components;
 pub mod config;
 pub mod control;
 pub mod escrow;

@@ -37,9 +37,11 @@ use crate::store::home::RawHome;
 pub mod branch;
 pub mod escrow;
 pub mod flow;
+pub mod key;
 pub mod makings;
 pub mod operate;
 pub mod pair;
+pub mod plugin;
 pub mod preset;
 pub mod seed;
 pub mod sides;
@@ -58,7 +60,7 @@ pub struct Shared {
     pub clock: Clock,
     pub identity: Arc<Identity>,
     pub incarnation: Incarnation,
-    pub plugins: PluginHost,
+    pub plugins: Arc<PluginHost>,
     pub exports: Registry,
     /// The volumes of which pairs copy ranges.
     pub parted: PartedVolumes,
@@ -166,7 +168,7 @@ impl Node {
             clock,
             identity,
             incarnation: Incarnation(incarnation),
-            plugins: PluginHost::new(host_options(cache, mac_key))?,
+            plugins: Arc::new(PluginHost::new(host_options(cache, mac_key))?),
             parted: PartedVolumes::open(&config, &exports)?,
             exports,
             stop,

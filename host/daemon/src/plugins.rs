@@ -1,29 +1,46 @@
-//! A pair's plugins: loaded by the configuration's word, each in its slot, swappable while the pair runs.
+//! A pair's plugins: loaded by the configuration's word or an operator's, each in its slot, swappable while the pair runs.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farseal_plugin::vault::guest::GuestLayer;
-use farseal_plugin::vault::stack::{KeyLabel, Layer, Stack, StackError, StackList, Suite};
 use farseal_plugin::{
-    Breaker, Cipher, CipherUnavailable, CodeCache, Disguise, Facts, HostOptions, LoadError, LoadRequest, Plugin,
-    PluginHost, Recovery, RotationPolicy, Slot, wit,
+    Breaker, Cipher, CodeCache, Digest, Disguise, Facts, HostOptions, LoadError, LoadRequest, Plugin, PluginHost,
+    Recovery, RotationPolicy, Slot,
 };
 use zeroize::Zeroizing;
 
+use crate::components::{ComponentError, Components};
 use crate::config::{Pair, PluginChoice};
+use crate::control::api::PluginSlot;
+use crate::lane::policy_journal::PolicyJournal;
 use crate::store::{StoreError, files};
 
-/// The four slots of a pair.
-#[derive(Debug)]
+pub mod chosen;
+pub mod quarantine;
+
+use chosen::{Chosen, ChosenError, Place, Put};
+
+/// The four slots of a pair, and what is kept of them.
 pub struct PairPlugins {
     pub cipher: Slot<Cipher>,
     pub policy: Slot<RotationPolicy>,
-    pub policy_config: String,
     pub disguise: Slot<Disguise>,
     pub recovery: Slot<Recovery>,
-    pub recovery_config: String,
     pub breaker: Arc<Breaker>,
+    pub components: Components,
+    pub journal: PolicyJournal,
+    host: Arc<PluginHost>,
+    directory: PathBuf,
+    chosen: Mutex<Chosen>,
+    /// One swap at a time.
+    pub swapping: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for PairPlugins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PairPlugins").field("directory", &self.directory).finish_non_exhaustive()
+    }
 }
 
 /// Why a pair's plugins cannot be used.
@@ -33,101 +50,179 @@ pub enum PluginsError {
     Unreadable { slot: String, path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Chosen(#[from] ChosenError),
+    #[error(transparent)]
+    Standings(#[from] quarantine::StandingsError),
+    #[error("{source}; or remove {} to go back to the configuration's plugins", chosen.display())]
+    Kept { chosen: PathBuf, source: ComponentError },
+    #[error("plugin {slot} could not be kept by its digest: {source}")]
+    NotKept { slot: String, source: ComponentError },
+}
+
+/// Why a record of an epoch that a component of the raw world sealed cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    #[error("the cipher that sealed it is not to be had: {0}")]
+    Component(#[from] ComponentError),
+    #[error("the cipher that sealed it cannot be used: {0}")]
+    Load(#[from] LoadError),
 }
 
 /// The largest component that is read; the contract's own limit is checked after that.
 const COMPONENT_BYTES_MAX: u64 = farseal_core::limits::COMPONENT_BYTES_MAX;
 
 impl PairPlugins {
-    /// Loads what the configuration chose. Nothing of any component runs before its pin, names and grants are right.
-    pub fn load(host: &PluginHost, pair: &Pair) -> Result<Self, PluginsError> {
-        let breaker = Arc::new(Breaker::default());
-        let name = |slot: &str| format!("{}.{slot}", pair.name);
-        let policy: RotationPolicy = load(host, &name("policy"), &pair.policy)?;
-        let recovery: Recovery = load(host, &name("recovery"), &pair.recovery)?;
-        let plugins = Self {
-            policy_config: policy.facts().config.clone(),
-            recovery_config: recovery.facts().config.clone(),
-            cipher: slot(&name("cipher"), &breaker, load(host, &name("cipher"), &pair.cipher)?),
-            policy: slot(&name("policy"), &breaker, policy),
-            disguise: slot(&name("disguise"), &breaker, load(host, &name("disguise"), &pair.disguise)?),
-            recovery: slot(&name("recovery"), &breaker, recovery),
+    /// Loads what the configuration chose, or an operator since. Nothing of any component runs before its pin, names and
+    /// grants are right. Each is kept by its digest.
+    pub fn load(host: &Arc<PluginHost>, pair: &Pair, directory: &Path) -> Result<Self, PluginsError> {
+        let breaker = quarantine::breaker(directory)?;
+        let components = Components::open(directory)?;
+        let chosen = Chosen::load(directory)?;
+        let from = Filling { host, pair, directory, components: &components, chosen: &chosen, breaker: &breaker };
+        Ok(Self {
+            cipher: from.slot(PluginSlot::Cipher)?,
+            policy: from.slot(PluginSlot::Policy)?,
+            disguise: from.slot(PluginSlot::Disguise)?,
+            recovery: from.slot(PluginSlot::Recovery)?,
+            journal: PolicyJournal::open(directory)?,
+            host: Arc::clone(host),
+            directory: directory.to_owned(),
             breaker,
-        };
-        Ok(plugins)
+            components,
+            chosen: Mutex::new(chosen),
+            swapping: tokio::sync::Mutex::default(),
+        })
     }
 
-    /// The stacks that the cipher chooses from, for the descriptor of an epoch.
-    pub fn stacks(&self) -> Result<StackList, StackError> {
-        let described = self.cipher.current().map(|cipher| cipher.description().stacks.clone()).unwrap_or_default();
-        let stacks: Vec<Stack> = described.iter().filter_map(stack).collect();
-        StackList::new(&stacks)
+    /// The layer of the component that sealed an epoch, whatever is in force now.
+    pub fn layer_of(&self, digest: Digest) -> Result<Option<Box<dyn GuestLayer + Send>>, LayerError> {
+        let bytes = self.components.load(digest)?;
+        Ok(self.host.opening_layer("an earlier cipher", &bytes, digest)?)
     }
 
-    /// The digest of the cipher in force.
+    /// What a carrier holds, in the form that `read` knows: by the disguise in force here, as a plain carrier, which a
+    /// primary sends whose disguise failed, or by another that is kept. What it holds is signed whichever it is.
+    pub fn revealed<T>(&self, carrier: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+        let now = crate::clock::wall_time().0;
+        let current = self.disguise.extract(now, carrier).ok().and_then(|answer| answer.value);
+        let plain = || farseal_plugin::fallback::disguise_extract(carrier);
+        let first = current.and_then(|payload| read(&payload)).or_else(|| read(&plain()?));
+        first.or_else(|| self.kept_disguises().find_map(|other| read(&other.extract(carrier).ok()?.value?)))
+    }
+
+    /// Of those that were sent by the other site or put in here, with no settings of their own: extracting needs none.
+    fn kept_disguises(&self) -> impl Iterator<Item = Disguise> {
+        let in_force = self.disguise.current().map(|disguise| disguise.facts().digest);
+        let others =
+            self.components.kept().unwrap_or_default().into_iter().filter(move |digest| Some(*digest) != in_force);
+        others.filter_map(|digest| {
+            let bytes = self.components.load(digest).ok()?;
+            let put = Put { digest, grants: Vec::new(), config: serde_json::Value::Null };
+            load_bytes::<Disguise>(&self.host, "an earlier disguise", &bytes, &put).ok()
+        })
+    }
+
+    /// What the other site must hold for the epochs that are made now.
     #[must_use]
-    pub fn cipher_digest(&self) -> [u8; 32] {
-        self.cipher.current().map_or([0; 32], |cipher| cipher.facts().digest.0)
+    pub fn for_the_other_site(&self) -> [Option<Digest>; 2] {
+        let cipher = self.cipher.current().map(|cipher| cipher.facts().digest);
+        [cipher, self.disguise.current().map(|disguise| disguise.facts().digest)]
     }
 
-    /// A worker for the cipher's own layer, where it has one.
-    pub fn guest_layer(&self) -> Result<Option<Box<dyn GuestLayer + Send>>, CipherUnavailable> {
-        if self.cipher.current().is_some_and(|cipher| cipher.is_raw()) {
-            Ok(Some(Box::new(self.cipher.worker()?)))
-        } else {
-            Ok(None)
-        }
+    /// What an operator put in a place, if the configuration still says what it said then.
+    #[must_use]
+    pub fn put_by_operator(&self, slot: PluginSlot, configured: &PluginChoice) -> Option<Place> {
+        self.chosen().of(slot, configured).cloned()
+    }
+
+    /// Keeps, durably, what is in a place from now on.
+    pub fn keep_choice(&self, slot: PluginSlot, place: Place) -> Result<(), StoreError> {
+        self.chosen().put(&self.directory, slot, place)
+    }
+
+    fn chosen(&self) -> MutexGuard<'_, Chosen> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of every plugin, cipher first.
     #[must_use]
     pub fn facts(&self) -> Vec<Facts> {
-        let mut facts = Vec::new();
-        facts.extend(self.cipher.current().map(|plugin| plugin.facts().clone()));
-        facts.extend(self.policy.current().map(|plugin| plugin.facts().clone()));
-        facts.extend(self.disguise.current().map(|plugin| plugin.facts().clone()));
-        facts.extend(self.recovery.current().map(|plugin| plugin.facts().clone()));
-        facts
+        PluginSlot::ALL.into_iter().filter_map(|slot| self.facts_of(slot)).collect()
+    }
+
+    /// What is known of the plugin in a place.
+    #[must_use]
+    pub fn facts_of(&self, slot: PluginSlot) -> Option<Facts> {
+        match slot {
+            PluginSlot::Cipher => self.cipher.current().map(|plugin| plugin.facts().clone()),
+            PluginSlot::Policy => self.policy.current().map(|plugin| plugin.facts().clone()),
+            PluginSlot::Disguise => self.disguise.current().map(|plugin| plugin.facts().clone()),
+            PluginSlot::Recovery => self.recovery.current().map(|plugin| plugin.facts().clone()),
+        }
     }
 }
 
-/// Reads and loads one component.
-pub fn load<P: Plugin>(host: &PluginHost, slot: &str, choice: &PluginChoice) -> Result<P, PluginsError> {
+/// What a pair's slots are filled from.
+struct Filling<'a> {
+    host: &'a PluginHost,
+    pair: &'a Pair,
+    directory: &'a Path,
+    components: &'a Components,
+    chosen: &'a Chosen,
+    breaker: &'a Arc<Breaker>,
+}
+
+impl Filling<'_> {
+    fn slot<P: Plugin>(&self, slot: PluginSlot) -> Result<Slot<P>, PluginsError> {
+        let (name, configured) = (format!("{}.{slot}", self.pair.name), self.pair.plugin(slot));
+        let plugin = match self.chosen.of(slot, configured) {
+            None => load(self.host, &name, configured, self.components)?,
+            Some(Place { now, .. }) => self.kept(&name, now)?,
+        };
+        let slot = Slot::new(name, Arc::clone(self.breaker));
+        slot.install(Some(Arc::new(plugin)));
+        Ok(slot)
+    }
+
+    fn kept<P: Plugin>(&self, name: &str, put: &Put) -> Result<P, PluginsError> {
+        let chosen = self.directory.join("plugins.json");
+        let bytes = self.components.load(put.digest).map_err(|source| PluginsError::Kept { chosen, source })?;
+        load_bytes(self.host, name, &bytes, put)
+    }
+}
+
+/// Reads, loads and keeps one component.
+pub fn load<P: Plugin>(
+    host: &PluginHost,
+    slot: &str,
+    choice: &PluginChoice,
+    components: &Components,
+) -> Result<P, PluginsError> {
+    let bytes = read(slot, choice)?;
+    let request =
+        LoadRequest { slot, bytes: &bytes, pin: choice.sha256, grants: &choice.grants, config: &choice.config };
+    let plugin = host.load(&request)?;
+    components.keep(&bytes).map_err(|source| PluginsError::NotKept { slot: slot.into(), source })?;
+    Ok(plugin)
+}
+
+/// Loads a component that is in memory.
+pub fn load_bytes<P: Plugin>(host: &PluginHost, slot: &str, bytes: &[u8], put: &Put) -> Result<P, PluginsError> {
+    let request = LoadRequest { slot, bytes, pin: Some(put.digest), grants: &put.grants, config: &put.config };
+    Ok(host.load(&request)?)
+}
+
+/// A component's bytes, as long as they are no more than any has.
+pub fn read(slot: &str, choice: &PluginChoice) -> Result<Vec<u8>, PluginsError> {
     let unreadable = |source| PluginsError::Unreadable { slot: slot.into(), path: choice.path.clone(), source };
     let metadata = std::fs::metadata(&choice.path).map_err(unreadable)?;
     if metadata.len() > COMPONENT_BYTES_MAX {
         return Err(unreadable(std::io::Error::from(std::io::ErrorKind::FileTooLarge)));
     }
-    let bytes = std::fs::read(&choice.path).map_err(unreadable)?;
-    let request =
-        LoadRequest { slot, bytes: &bytes, pin: choice.sha256, grants: &choice.grants, config: &choice.config };
-    Ok(host.load(&request)?)
-}
-
-fn slot<P: Plugin>(name: &str, breaker: &Arc<Breaker>, plugin: P) -> Slot<P> {
-    let slot = Slot::new(name, Arc::clone(breaker));
-    slot.install(Some(Arc::new(plugin)));
-    slot
-}
-
-/// The vault's form of a described stack; the runtime has checked that it is one.
-fn stack(described: &wit::cipher::Stack) -> Option<Stack> {
-    let layers: Vec<Layer> = described
-        .layers
-        .iter()
-        .map(|layer| Some(Layer { suite: suite(layer.suite), label: KeyLabel::new(&layer.key_label).ok()? }))
-        .collect::<Option<_>>()?;
-    Stack::new(&layers).ok()
-}
-
-fn suite(suite: wit::cipher::Suite) -> Suite {
-    match suite {
-        wit::cipher::Suite::Aes256Gcm => Suite::Aes256Gcm,
-        wit::cipher::Suite::Aes256GcmSiv => Suite::Aes256GcmSiv,
-        wit::cipher::Suite::Chacha20Poly1305 => Suite::ChaCha20Poly1305,
-        wit::cipher::Suite::Chacha20 => Suite::ChaCha20,
-        wit::cipher::Suite::Own => Suite::Guest,
-    }
+    std::fs::read(&choice.path).map_err(unreadable)
 }
 
 /// Native code is a few times as large as the component that it is made of.

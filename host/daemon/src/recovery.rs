@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use farseal_core::record::Kind;
 use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Lba, Sequence};
+use farseal_plugin::Plugin as _;
 use farseal_plugin::wit::recovery as wit;
 use serde::{Deserialize, Serialize};
 
@@ -126,15 +127,10 @@ impl CopySource {
         unsealer.open(&part.header, run.place.block, into, &mut tags).map_err(|error| unopened(lba, sequence, &error))
     }
 
-    fn unsealer(&self, lba: Lba) -> Result<Unsealer, Unopened> {
-        if let Some(unsealer) = self.unsealers.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-            return Ok(unsealer);
-        }
-        let guest = self.plugins.guest_layer().map_err(|error| {
-            tracing::error!(%error, "the cipher's own layer is not to be had");
-            Unopened::NotAuthentic { lba, sequence: Sequence::NONE }
-        })?;
-        Ok(Unsealer::new(Arc::clone(&self.keyring), Arc::clone(&self.ledger), guest))
+    fn unsealer(&self) -> Unsealer {
+        let kept = self.unsealers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let (keyring, ledger) = (Arc::clone(&self.keyring), Arc::clone(&self.ledger));
+        kept.unwrap_or_else(|| Unsealer::new(keyring, ledger, Arc::clone(&self.plugins)))
     }
 
     /// The blocks of an extent as runs of one record each; absent blocks make no run.
@@ -159,7 +155,7 @@ impl BlockSource for CopySource {
             let _ = self.accessed.send(Sweep::Accessed(extent));
         }
         into.fill(0);
-        let mut unsealer = self.unsealer(extent.first())?;
+        let mut unsealer = self.unsealer();
         let size = self.block.as_usize();
         let mut result = Ok(());
         for run in self.runs_of(extent) {
@@ -189,9 +185,11 @@ fn unopened(lba: Lba, sequence: Sequence, error: &UnsealError) -> Unopened {
     match error {
         UnsealError::NoPackage { epoch, .. } => Unopened::NoKey { epoch: *epoch },
         UnsealError::Key(OpenEpochError::WithEscrow { epoch }) => Unopened::NoKey { epoch: Epoch(*epoch) },
-        UnsealError::NoEpoch(_) | UnsealError::OtherBit { .. } | UnsealError::Key(_) | UnsealError::Open(_) => {
-            Unopened::NotAuthentic { lba, sequence }
-        }
+        UnsealError::NoEpoch(_)
+        | UnsealError::OtherBit { .. }
+        | UnsealError::Key(_)
+        | UnsealError::Open(_)
+        | UnsealError::Layer { .. } => Unopened::NotAuthentic { lba, sequence },
     }
 }
 
@@ -364,7 +362,7 @@ impl Sweeper {
         Some(wit::Context {
             now: crate::clock::wall_time().0,
             volume: self.name.clone(),
-            config: self.plugins.recovery_config.clone(),
+            config: self.plugins.recovery.current().map_or_else(String::new, |plugin| plugin.facts().config.clone()),
             volume_blocks: self.blocks.0,
             progress: wit::Progress {
                 present: progress.present.0,

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use farseal_core::chain::Digest;
 use farseal_core::compaction::Room;
-use farseal_core::frame::{Frame, KeyRefusal};
+use farseal_core::frame::{ComponentPart, Frame, KeyRefusal};
 use farseal_core::group::{KeptCuts, OfferLimit};
 use farseal_core::inspect::Inspect;
 use farseal_core::ledger::Ledger;
@@ -32,6 +32,7 @@ use farseal_core::primary::StoreFault;
 use farseal_core::record::{Framed, HEADER_BYTES, Header};
 use farseal_core::secondary::{Input, KeyFacts, Output, Secondary, Settings, Status};
 use farseal_core::units::{Epoch, Generation, Instant, Path, Sequence};
+use farseal_plugin::Digest as ComponentDigest;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -203,6 +204,7 @@ struct Runner {
     directory: PathBuf,
     settings: Settings,
     keyring: Arc<Keyring>,
+    plugins: Arc<PairPlugins>,
     clock: Clock,
     secondary: Secondary,
     control: Control,
@@ -307,6 +309,10 @@ impl Runner {
                 self.take_records(path, &bytes);
                 drop(permit);
             }
+            Event::Came { path, came: Came::Component(digest, bytes, permit) } => {
+                self.keep_component(path, digest, &bytes);
+                drop(permit);
+            }
             Event::Came { path, came: Came::HandOver(hand_over) } => {
                 self.give(Input::HandOver { path, hand_over });
             }
@@ -324,6 +330,25 @@ impl Runner {
             Event::TakeOver => self.give(Input::TakeOver),
             Event::Look { done } => done(self.secondary.status()),
             Event::Stop => {}
+        }
+    }
+
+    /// Before the epochs that need it. One that cannot be kept is asked for by their keys, which are refused then.
+    fn keep_component(&mut self, path: Path, digest: ComponentDigest, bytes: &[u8]) {
+        if ComponentDigest::of(bytes) != digest {
+            return self.give(Input::Nonsense { path });
+        }
+        match self.plugins.components.keep(bytes) {
+            Ok(_) => tracing::info!(pair = self.name, %digest, "a component of the primary's is kept"),
+            Err(error) => tracing::error!(pair = self.name, %error, "a component of the primary's could not be kept"),
+        }
+    }
+
+    /// So that the primary need not send them again.
+    fn name_components(&mut self, path: Path) {
+        for digest in self.plugins.components.kept().unwrap_or_default() {
+            let part = ComponentPart { digest: digest.0, of: 0, from: 0, bytes: Vec::new() };
+            self.answer(path, Answer::Frame(Frame::Component(part)));
         }
     }
 
@@ -388,7 +413,10 @@ impl Runner {
                 Output::HandedOver { path, generation } => {
                     self.answer(path, Answer::Frame(Frame::HandedOver { generation }));
                 }
-                Output::Welcome { path, welcome } => self.answer(path, Answer::Frame(Frame::Welcome(welcome))),
+                Output::Welcome { path, welcome } => {
+                    self.name_components(path);
+                    self.answer(path, Answer::Frame(Frame::Welcome(welcome)));
+                }
                 Output::Refuse { path, refusal } => self.answer(path, Answer::Refuse(refusal)),
                 Output::ClosePath { path } => self.answer(path, Answer::Close),
                 Output::Ack { path, ack } => self.answer(path, Answer::Frame(Frame::Ack(ack))),

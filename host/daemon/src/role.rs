@@ -14,6 +14,9 @@
 //! | `opened/opened.image` | the volume of a site that began as secondary; a primary's is where it was configured |
 //! | `generation-N/` | the lane of a later generation, and which blocks of its copy are in the image (`opened.map`) |
 //! | `copy-N/` | the copy of generation N at a site that wrote before: log, index, epochs, `differs.map` |
+//! | `plugins.json`, `breaker.json`, `components/` | what an operator put in the plugins' places, strikes, every component by its digest |
+//! | `keys.json`, `policy.json` | beside a lane: what became of each epoch, the policy's state |
+//! | `policy.journal`, `policy.journal.old` | what the policy was asked and answered |
 //! | `branches/G-F/` | what a lane of generation G wrote above F and no history has: its journal, epochs and dirty map |
 //!
 //! Each site has one image of the volume for all its life. A keeper's image is its base and is not written; a writer

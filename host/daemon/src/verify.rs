@@ -172,8 +172,6 @@ enum Early {
     LaneGone,
     #[error("the remote's answer is refused: {0}")]
     Nonsense(#[from] AnswerError),
-    #[error("the cipher's own layer is not to be had: {0}")]
-    Cipher(#[from] farseal_plugin::CipherUnavailable),
     #[error("the random source failed")]
     Random,
 }
@@ -379,8 +377,8 @@ impl Runner {
         let unsealer = match self.unsealer.take().filter(|(of, _)| *of == newest) {
             Some((_, unsealer)) => unsealer,
             None => {
-                let guest = self.parts.plugins.guest_layer()?;
-                Unsealer::new(Arc::clone(keyring), Arc::new(keyring.ledger()), guest)
+                let plugins = Arc::clone(&self.parts.plugins);
+                Unsealer::new(Arc::clone(keyring), Arc::new(keyring.ledger()), plugins)
             }
         };
         Ok(&mut self.unsealer.insert((newest, unsealer)).1)
@@ -434,7 +432,9 @@ fn difference(error: &UnsealError) -> Difference {
     match error {
         UnsealError::NoPackage { epoch, .. } => Difference::NoKey(*epoch),
         UnsealError::NoEpoch(_) => Difference::NoEpoch,
-        UnsealError::OtherBit { .. } | UnsealError::Key(_) | UnsealError::Open(_) => Difference::NotAuthentic,
+        UnsealError::OtherBit { .. } | UnsealError::Key(_) | UnsealError::Open(_) | UnsealError::Layer { .. } => {
+            Difference::NotAuthentic
+        }
     }
 }
 

@@ -206,7 +206,12 @@ async fn every_command_arrives_unchanged() {
     let node = running();
     let client = Client::new(&node.socket);
     let commands = [
-        PairCommand::Rotate(Rotate { how: Some(How::Pause), reason: Some("drill \"7\"".into()), force: true }),
+        PairCommand::Rotate(Rotate {
+            how: Some(How::Pause),
+            reason: Some("drill \"7\"".into()),
+            force: true,
+            suspect: false,
+        }),
         PairCommand::Rotate(Rotate::default()),
         PairCommand::Suspect(Suspect { epoch: Epoch(4) }),
         PairCommand::Pause(Pause { wait: false, by: Some("backup".into()), span: Some(Millis(60_000)), alone: true }),
@@ -228,6 +233,7 @@ async fn every_command_arrives_unchanged() {
             grants: vec![],
             config: Some(serde_json::json!({"every": "1h"})),
             dry_run: true,
+            accept: false,
         }),
     ];
     for command in &commands {

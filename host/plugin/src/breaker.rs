@@ -3,6 +3,7 @@
 //! Kept by digest, so that the same bytes in another slot are quarantined too and new bytes start clean.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -33,20 +34,36 @@ pub struct Standing {
 /// All standings, as the node stores them.
 pub type BreakerState = BTreeMap<Digest, Standing>;
 
+/// Told of every change, with all standings: it is to be quick, as whoever called a component waits for it.
+pub type Changed = Box<dyn Fn(BreakerState) + Send + Sync>;
+
 /// The standings of all components of a node; shared by its slots.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Breaker {
     standings: Mutex<BreakerState>,
+    changed: Option<Changed>,
+}
+
+impl fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker").field("standings", &self.standings).finish_non_exhaustive()
+    }
 }
 
 impl Breaker {
     /// Goes on from a stored state.
     #[must_use]
     pub const fn restore(state: BreakerState) -> Self {
-        Self { standings: Mutex::new(state) }
+        Self { standings: Mutex::new(state), changed: None }
     }
 
-    /// What to store after every [`Breaker::strike`] and [`Breaker::release`] that says so.
+    /// Goes on from a stored state, and tells `changed` of each strike and each release, to be stored.
+    #[must_use]
+    pub fn telling(state: BreakerState, changed: Changed) -> Self {
+        Self { standings: Mutex::new(state), changed: Some(changed) }
+    }
+
+    /// All standings.
     #[must_use]
     pub fn state(&self) -> BreakerState {
         self.lock().clone()
@@ -72,16 +89,26 @@ impl Breaker {
         let standing = standings.entry(digest).or_default();
         standing.strikes.retain(|strike| now.saturating_sub(strike.at) < limits::STRIKE_WINDOW_MS);
         standing.strikes.push(Strike { at: now, class });
-        if standing.quarantined_since.is_some() || standing.strikes.len() < limits::STRIKES {
-            return false;
+        let quarantined = standing.quarantined_since.is_none() && standing.strikes.len() >= limits::STRIKES;
+        if quarantined {
+            standing.quarantined_since = Some(now);
         }
-        standing.quarantined_since = Some(now);
-        true
+        drop(standings);
+        self.tell();
+        quarantined
     }
 
     /// An operator lets a component run again, with no strikes; `false` when it was not in quarantine.
     pub fn release(&self, digest: &Digest) -> bool {
-        self.lock().remove(digest).is_some_and(|standing| standing.quarantined_since.is_some())
+        let released = self.lock().remove(digest).is_some_and(|standing| standing.quarantined_since.is_some());
+        self.tell();
+        released
+    }
+
+    fn tell(&self) {
+        if let Some(changed) = &self.changed {
+            changed(self.state());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BreakerState> {
@@ -122,5 +149,18 @@ mod tests {
         });
         let stored = serde_json::to_string(&breaker.state()).unwrap();
         assert!(!Breaker::restore(serde_json::from_str(&stored).unwrap()).allows(&digest));
+    }
+
+    #[test]
+    fn every_strike_and_release_is_told_with_all_standings() {
+        let (sender, told) = std::sync::mpsc::channel();
+        let breaker = Breaker::telling(BreakerState::new(), Box::new(move |state| sender.send(state).unwrap()));
+        let digest = Digest([4; 32]);
+        (0..3).for_each(|at| {
+            breaker.strike(digest, at, FaultClass::Panic);
+        });
+        assert!(breaker.release(&digest));
+        let strikes = |state: BreakerState| state.get(&digest).map(|standing| standing.strikes.len());
+        assert_eq!(told.try_iter().map(strikes).collect::<Vec<_>>(), [Some(1), Some(2), Some(3), None]);
     }
 }

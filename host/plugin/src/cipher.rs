@@ -61,7 +61,36 @@ impl Assemble for Cipher {
     }
 }
 
+/// A worker that opens what its component sealed, and seals nothing.
+#[derive(Debug)]
+pub(crate) struct OpenOnly(pub(crate) CipherWorker);
+
+impl GuestLayer for OpenOnly {
+    fn component(&self) -> [u8; 32] {
+        self.0.component()
+    }
+
+    fn seal(&mut self, _: &[u8; 32], _: &mut [GuestUnit<'_>]) -> Result<(), GuestFault> {
+        Err(GuestFault("this component was kept to open what it sealed".into()))
+    }
+
+    fn open(&mut self, subkey: &[u8; 32], units: &mut [GuestUnit<'_>]) -> Result<(), GuestFault> {
+        GuestLayer::open(&mut self.0, subkey, units)
+    }
+}
+
 impl Cipher {
+    /// For [`OpenOnly`]: the epochs that it sealed say their stacks themselves.
+    pub(crate) fn to_open(parts: &Parts<'_>) -> Result<Self, Problem> {
+        let (raw, _) = parts.unsettled::<CipherRawWorld>(limits::CIPHER)?;
+        let (plan, facts) = parts.unsettled::<CipherPlanWorld>(limits::CIPHER)?;
+        let none = |error: StackError| Problem::BadStacks { reason: error.to_string() };
+        let label = KeyLabel::new("data").map_err(none)?;
+        let stack = stack::Stack::new(&[stack::Layer { suite: stack::Suite::Aes256Gcm, label }]).map_err(none)?;
+        let description = Description { stacks: Vec::new() };
+        Ok(Self { plan, raw: Some(raw), facts, description, stacks: StackList::from(stack) })
+    }
+
     /// The stacks that plans choose from: for these settings always the same, within R-30.
     #[must_use]
     pub const fn description(&self) -> &Description {

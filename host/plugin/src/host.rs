@@ -9,10 +9,12 @@ use zeroize::Zeroizing;
 
 use crate::anatomy::Anatomy;
 use crate::cache::{self, CodeCache};
+use crate::cipher::{Cipher, OpenOnly};
 use crate::engine::{EngineError, EngineKind, Engines};
 use crate::kind::{Digest, Grant, Kind, Power};
 use crate::limits::{self, CallLimits};
 use crate::load_error::{LoadError, Problem};
+use crate::vault::guest::GuestLayer;
 use crate::world::{About, CipherPlanWorld, DisguiseWorld, Facts, Guest, RecoveryWorld, RotationWorld, World};
 
 /// How a [`PluginHost`] is made.
@@ -177,6 +179,46 @@ impl PluginHost {
         self.load_bytes(request).map_err(|problem| problem.about(request.slot))
     }
 
+    /// The layer of a cipher's component that sealed once, to open what it sealed: neither settings nor grants count, and
+    /// it seals nothing. `None` where the component has no algorithm of its own: then the host opens without it.
+    ///
+    /// # Errors
+    /// As for [`PluginHost::load`]; `pin` is what the epoch's descriptor names.
+    pub fn opening_layer(
+        &self,
+        subject: &str,
+        bytes: &[u8],
+        pin: Digest,
+    ) -> Result<Option<Box<dyn GuestLayer + Send>>, LoadError> {
+        self.open_only(subject, bytes, pin).map_err(|problem| problem.about(subject))
+    }
+
+    fn open_only(
+        &self,
+        subject: &str,
+        bytes: &[u8],
+        pin: Digest,
+    ) -> Result<Option<Box<dyn GuestLayer + Send>>, Problem> {
+        let config = serde_json::Value::Null;
+        let request = LoadRequest { slot: subject, bytes, pin: Some(pin), grants: &[], config: &config };
+        check_size(bytes)?;
+        let digest = check_pin(&request)?;
+        let anatomy = Anatomy::read(bytes)?;
+        let kind = anatomy.kind()?;
+        if kind != Kind::Cipher {
+            return Err(Problem::OtherKind { wanted: Kind::Cipher, found: kind });
+        }
+        let powers = anatomy.powers(kind)?;
+        if !powers.contains(&Power::Raw) {
+            return Ok(None);
+        }
+        let component = self.compile(EngineKind::Data, &digest, bytes)?;
+        let engines = Arc::clone(&self.engines);
+        let config = "{}".into();
+        let parts = Parts { engines, component, anatomy, digest, powers, kind, request: &request, config };
+        Ok(Some(Box::new(OpenOnly(Arc::new(Cipher::to_open(&parts)?).worker()))))
+    }
+
     fn load_bytes<P: Plugin>(&self, request: &LoadRequest<'_>) -> Result<P, Problem> {
         check_size(request.bytes)?;
         let digest = check_pin(request)?;
@@ -229,12 +271,18 @@ impl PluginHost {
 impl Parts<'_> {
     /// Links, describes and checks the settings: what is the same for every kind.
     pub(crate) fn guest<W: World>(&self, limits: CallLimits) -> Result<(Guest<W>, Facts), Problem> {
+        let (guest, facts) = self.unsettled(limits)?;
+        guest.check_config(&self.config)?;
+        Ok((guest, facts))
+    }
+
+    /// Links and describes, whatever the settings.
+    pub(crate) fn unsettled<W: World>(&self, limits: CallLimits) -> Result<(Guest<W>, Facts), Problem> {
         let engine = if self.kind == Kind::Cipher { EngineKind::Data } else { EngineKind::Decision };
         let raw = self.powers.contains(&Power::Raw);
         let guest = Guest::<W>::new(Arc::clone(&self.engines), engine, &self.component, raw, limits)
             .map_err(|_| Problem::OtherShape { kind: self.kind })?;
         let (about, _fuel) = guest.describe()?;
-        guest.check_config(&self.config)?;
         let facts = Facts {
             slot: self.request.slot.into(),
             kind: self.kind,

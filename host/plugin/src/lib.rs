@@ -60,7 +60,7 @@ mod store;
 pub mod vault;
 mod world;
 
-pub use breaker::{Breaker, BreakerState, Standing, Strike};
+pub use breaker::{Breaker, BreakerState, Changed, Standing, Strike};
 pub use cache::CodeCache;
 pub use cipher::{Cipher, CipherWorker};
 pub use disguise::Disguise;

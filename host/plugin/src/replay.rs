@@ -26,7 +26,7 @@ pub struct Difference {
 /// Makes every journalled call with both policies and lists where their actions differ. Reasons and ids do not count.
 ///
 /// The old policy gets the journalled states; the new one starts from the first of them (migrated when its schema is
-/// another) and goes on with its own.
+/// another; afresh, where it cannot take it) and goes on with its own.
 #[must_use]
 pub fn replay_diff(journal: &[RotationCall], old: &RotationPolicy, new: &RotationPolicy) -> Vec<Difference> {
     let mut own: Option<String> = None;
@@ -41,7 +41,9 @@ pub fn replay_diff(journal: &[RotationCall], old: &RotationPolicy, new: &Rotatio
             RotationCall::Init { .. } => new.init(&new_context),
             RotationCall::Step { state, event, .. } => match own.take() {
                 Some(own) => new.step(&own, event, &new_context),
-                None => carry_over(state, old, new).and_then(|state| new.step(&state, event, &new_context)),
+                None => carry_over(state, old, new)
+                    .or_else(|_| new.init(&new_context).map(|called| called.value.state))
+                    .and_then(|state| new.step(&state, event, &new_context)),
             },
         };
         let new_words = words(answer.as_ref().map(|called| called.value.decisions.as_slice()));

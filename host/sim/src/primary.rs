@@ -711,7 +711,7 @@ impl World {
                 self.close_path(path, Side::Primary);
                 Ok(())
             }
-            Output::PrepareEpoch { epoch, how } => {
+            Output::PrepareEpoch { epoch, how, .. } => {
                 match how {
                     How::InBand => self.stats.see(Sometimes::RotationInBand),
                     How::Pause => self.stats.see(Sometimes::RotationPause),

@@ -30,7 +30,7 @@ impl Primary {
                     match self.begin_rotation(now, how) {
                         Ok(epoch) => {
                             self.rotation_by = Some(decision.id);
-                            self.prepare(epoch, how);
+                            self.prepare(epoch, how, Wish::Policy(decision.id));
                         }
                         Err(refused) => {
                             self.tell_policy(PolicyEvent::Decided {
@@ -89,8 +89,9 @@ impl Primary {
         let in_time = self.rotation.active().is_some() && !self.rotation.hard_limit_reached(now);
         let configured = if self.settings.pause_hidden { self.settings.rotate_how } else { How::InBand };
         let how = if in_time && self.deliverable() { configured } else { How::AtOnce };
+        let by = if self.rotation.active().is_some() { Wish::HostLimit } else { Wish::FirstKey };
         if let Ok(epoch) = self.begin_rotation(now, how) {
-            self.prepare(epoch, how);
+            self.prepare(epoch, how, by);
         }
     }
 
@@ -107,9 +108,9 @@ impl Primary {
         !self.settings.paired || (self.link_up() && self.pause.is_none() && self.copying.sends())
     }
 
-    pub(super) fn prepare(&mut self, epoch: Epoch, how: How) {
+    pub(super) fn prepare(&mut self, epoch: Epoch, how: How, by: Wish) {
         let how = if self.rotation.active().is_some() { how } else { How::AtOnce };
         self.schedule.ask_again(self.settings.paired);
-        self.outputs.push_back(Output::PrepareEpoch { epoch, how });
+        self.outputs.push_back(Output::PrepareEpoch { epoch, how, by });
     }
 }

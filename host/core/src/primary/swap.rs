@@ -175,6 +175,7 @@ impl Primary {
         let harmless = match command {
             Command::RequestRotation
             | Command::Suspect(_)
+            | Command::PolicyChanged
             | Command::SetMode(_)
             | Command::SetWay(_)
             | Command::SetLimits(_)

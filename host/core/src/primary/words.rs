@@ -287,6 +287,8 @@ pub enum Command {
     /// Change the key whatever the policy says.
     Rotate(How),
     Suspect(Epoch),
+    /// Another policy is in force: what the one before wanted to be told of counts no more, and this one is asked.
+    PolicyChanged,
     /// Owe every block: the secondary is copied to afresh.
     CopyAll,
     SetMode(Mode),
@@ -334,6 +336,21 @@ pub enum PolicyEvent {
     Suspect(Epoch),
     Rotated(Epoch),
     Decided { id: u64, outcome: Outcome },
+}
+
+/// On whose word a key is drawn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wish {
+    /// The policy's decision of this number.
+    Policy(u64),
+    Operator,
+    /// A node seals under no key of an earlier start.
+    FirstKey,
+    /// The host's limits, before the key reaches them.
+    HostLimit,
+    /// The copy catches up: the secondary lacks the keys of what is given up.
+    CatchUp,
 }
 
 /// What became of a decision.
@@ -406,6 +423,7 @@ pub enum Output {
     PrepareEpoch {
         epoch: Epoch,
         how: How,
+        by: Wish,
     },
     /// Forget this epoch's key: it never comes into force.
     DiscardEpoch {

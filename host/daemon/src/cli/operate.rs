@@ -157,9 +157,20 @@ pub(super) enum ModeArg {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum HowArg {
+pub(super) enum HowArg {
+    /// Nothing stops.
     InBand,
+    /// Sealing is held until the remote has everything.
     Pause,
+}
+
+impl From<HowArg> for How {
+    fn from(how: HowArg) -> Self {
+        match how {
+            HowArg::InBand => Self::InBand,
+            HowArg::Pause => Self::Pause,
+        }
+    }
 }
 
 impl From<ModeArg> for Mode {
@@ -244,11 +255,8 @@ fn told(command: Operate) -> Result<Told, Failure> {
             return Ok(what.told(PairCommand::SwapSides(SwapSides { alone }), GroupCommand::SwapSides));
         }
         Operate::Rotate(RotateArgs { pair, how, reason, force }) => {
-            let how = how.map(|how| match how {
-                HowArg::InBand => How::InBand,
-                HowArg::Pause => How::Pause,
-            });
-            (pair, PairCommand::Rotate(Rotate { how, reason, force }))
+            let how = how.map(Into::into);
+            (pair, PairCommand::Rotate(Rotate { how, reason, force, suspect: false }))
         }
         Operate::Suspect { pair, epoch } => (pair, PairCommand::Suspect(Suspect { epoch: Epoch(epoch) })),
         Operate::Mode { pair, mode } => (pair, PairCommand::SetMode(SetMode { mode: mode.into() })),

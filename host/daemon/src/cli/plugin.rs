@@ -12,8 +12,8 @@ use farseal_plugin::{
 use serde_json::Value;
 
 use super::failure::{Exit, Failure};
-use super::{Place, operate, say, show, wait_for};
-use crate::control::api::{PairCommand, PluginSlot, Swap};
+use super::{Place, agreed, operate, say, show, wait_for};
+use crate::control::api::{PairCommand, PluginCommand as Asked, PluginSlot, Swap, SwapReport};
 
 /// `farseal plugin ..`.
 #[derive(Debug, Subcommand)]
@@ -31,6 +31,22 @@ pub(super) enum PluginCommand {
     Conform(Conform),
     /// Put a component in the place of another, while the pair goes on.
     Swap(SwapArgs),
+    /// Put the one before back in its place.
+    Rollback {
+        /// The pair.
+        pair: String,
+        /// The place.
+        #[arg(value_enum)]
+        slot: PluginSlot,
+    },
+    /// Let one that failed too often run again.
+    Release {
+        /// The pair.
+        pair: String,
+        /// The place.
+        #[arg(value_enum)]
+        slot: PluginSlot,
+    },
 }
 
 /// `farseal plugin conform`.
@@ -88,8 +104,11 @@ pub(super) struct SwapArgs {
     #[arg(long, value_enum)]
     grant: Vec<GrantArg>,
     /// Show where its decisions would differ, and change nothing.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
+    /// Do not ask when its decisions differ.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -117,6 +136,8 @@ pub(super) fn plugin(place: &Place, command: PluginCommand) -> Result<(), Failur
         PluginCommand::Check(check) => self::check(&check),
         PluginCommand::Conform(wanted) => try_rules(&wanted),
         PluginCommand::Swap(swap) => self::swap(place, swap),
+        PluginCommand::Rollback { pair, slot } => tell(place, &pair, Asked::RollBack { slot }),
+        PluginCommand::Release { pair, slot } => tell(place, &pair, Asked::Release { slot }),
     }
 }
 
@@ -208,12 +229,34 @@ fn load<P: Plugin>(check: &Check, bytes: &[u8]) -> Result<Facts, Failure> {
 fn swap(place: &Place, swap: SwapArgs) -> Result<(), Failure> {
     let component = fs::canonicalize(&swap.file).map_err(|error| Failure::file(&swap.file, &error))?;
     let sha256 = Digest::of(&read(&component)?);
-    let SwapArgs { pair, slot, settings, grant, dry_run, .. } = swap;
-    let command =
-        PairCommand::Swap(Swap { slot, component, sha256, grants: grants(&grant), config: settings, dry_run });
+    let SwapArgs { pair, slot, settings, grant, dry_run, yes, .. } = swap;
+    let swap = |dry_run, accept| {
+        let (component, grants, config) = (component.clone(), grants(&grant), settings.clone());
+        PairCommand::Swap(Swap { slot, component, sha256, grants, config, dry_run, accept })
+    };
     let client = place.client()?;
-    let reply = wait_for(async { Ok(client.command(&pair, &command).await?) })?;
-    operate::print(&reply)
+    let ask = |command: PairCommand| wait_for(async { Ok(client.command(&pair, &command).await?) });
+    if dry_run || yes {
+        return operate::print(&ask(swap(dry_run, yes))?);
+    }
+    let shown = ask(swap(true, false))?;
+    let report = shown.report.clone().and_then(|report| serde_json::from_value::<SwapReport>(report).ok());
+    let differing = report.map_or(0, |report| report.differences.len());
+    if differing == 0 {
+        return operate::print(&ask(swap(false, false))?);
+    }
+    operate::print(&shown)?;
+    let next = format!("`farseal plugin swap {pair} {slot} {} --yes`", component.display());
+    match agreed(&format!("It decides otherwise in {differing} of the journalled calls.")) {
+        Some(true) => operate::print(&ask(swap(false, true))?),
+        Some(false) => Err(Failure::new(Exit::Refused, "nothing was changed", next)),
+        None => Err(Failure::new(Exit::Refused, "its decisions differ, and nobody is here to agree", next)),
+    }
+}
+
+fn tell(place: &Place, pair: &str, command: Asked) -> Result<(), Failure> {
+    let client = place.client()?;
+    operate::print(&wait_for(async { Ok(client.command(pair, &PairCommand::Plugin(command)).await?) })?)
 }
 
 fn host() -> Result<PluginHost, Failure> {

@@ -322,6 +322,8 @@ fn key(key: &KeyStatus, role: Role) -> String {
             RotationWord::Policy => "the policy",
             RotationWord::HostLimit => "the host's limit",
             RotationWord::Operator => "the operator",
+            RotationWord::FirstKey => "the start",
+            RotationWord::CatchUp => "the catch-up",
         };
         match (&next.step, next.wait) {
             (Some(step), _) => {

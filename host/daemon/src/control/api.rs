@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 mod escrow;
 mod flow;
+mod key;
+mod plugin;
 mod preset;
 mod seed;
 mod verify;
@@ -15,6 +17,8 @@ use farseal_core::rotation::How;
 use farseal_core::units::{BlockCount, ByteLen, Epoch, Generation, Millis, Sequence, WallTime};
 use farseal_plugin::{Digest, Grant};
 pub use flow::*;
+pub use key::*;
+pub use plugin::*;
 pub use preset::*;
 pub use seed::*;
 use serde::{Deserialize, Serialize};
@@ -259,6 +263,10 @@ pub enum RotationWord {
     HostLimit,
     /// The operator.
     Operator,
+    /// Nobody's: a node seals under no key of an earlier start.
+    FirstKey,
+    /// Nobody's: the copy lacks the keys of what is given up before a catch-up.
+    CatchUp,
 }
 
 /// Which of a pair's four places for plugins.
@@ -364,6 +372,10 @@ pub enum PairCommand {
     Escrow(EscrowCommand),
     /// Put another plugin in a place.
     Swap(Swap),
+    /// What of a place's plugin is undone or forgiven.
+    Plugin(PluginCommand),
+    /// What is to be known of the pair's keys.
+    Key(KeyCommand),
 }
 
 /// Parameters of `rotate`.
@@ -376,6 +388,8 @@ pub struct Rotate {
     pub reason: Option<String>,
     /// Do not ask the policy.
     pub force: bool,
+    /// Someone else may know the key in force: the policy is told, and the next record is sealed under a new one.
+    pub suspect: bool,
 }
 
 /// Parameters of `suspect`.
@@ -490,6 +504,9 @@ pub struct Swap {
     /// Say where its decisions would differ, and change nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// Put it in although its decisions differ.
+    #[serde(default)]
+    pub accept: bool,
 }
 
 /// Done.
@@ -504,6 +521,9 @@ pub struct CommandReply {
     /// What the operator may want to do now.
     #[serde(default)]
     pub next: Option<String>,
+    /// What was asked for, where it has a form of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Value>,
 }
 
 /// Not done.
@@ -540,7 +560,7 @@ impl CommandReply {
     /// A reply of one sentence.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), details: Vec::new(), next: None }
+        Self { message: message.into(), details: Vec::new(), next: None, report: None }
     }
 }
 
@@ -569,6 +589,8 @@ impl PairCommand {
             Self::CopyAll => "copy-all",
             Self::Escrow(_) => "escrow",
             Self::Swap(_) => "swap",
+            Self::Plugin(_) => "plugin",
+            Self::Key(_) => "key",
         }
     }
 }

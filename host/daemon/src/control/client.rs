@@ -114,6 +114,8 @@ impl Client {
             PairCommand::RemovePreset(parameters) => json(parameters)?,
             PairCommand::Swap(parameters) => json(parameters)?,
             PairCommand::Branch(parameters) => json(parameters)?,
+            PairCommand::Plugin(parameters) => json(parameters)?,
+            PairCommand::Key(parameters) => json(parameters)?,
             PairCommand::Verify(parameters) => json(parameters)?,
             PairCommand::Seed(parameters) => json(parameters)?,
             PairCommand::SwapSides(parameters) => json(parameters)?,

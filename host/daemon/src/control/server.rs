@@ -33,8 +33,8 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::api::{
     AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, EscrowAnswer, EscrowCommand, ForgetParameters,
-    GroupCommand, PairCommand, Pause, RemovePreset, Rotate, SeedCommand, SetMode, SetTransfer, Suspect, Swap,
-    SwapSides, TakeOver, Throttle, Verify,
+    GroupCommand, KeyCommand, PairCommand, Pause, PluginCommand, RemovePreset, Rotate, SeedCommand, SetMode,
+    SetTransfer, Suspect, Swap, SwapSides, TakeOver, Throttle, Verify,
 };
 use super::operator::{CommandError, Operator};
 use crate::observe;
@@ -43,7 +43,7 @@ use crate::observe;
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 
 /// Every command, for messages.
-const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, verify, seed, escrow, copy-all, swap";
+const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, verify, seed, escrow, copy-all, swap, plugin, key";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -238,6 +238,8 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "escrow" => PairCommand::Escrow(parameters::<EscrowCommand>(verb, body)?),
         "copy-all" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::CopyAll)?,
         "swap" => PairCommand::Swap(parameters::<Swap>(verb, body)?),
+        "plugin" => PairCommand::Plugin(parameters::<PluginCommand>(verb, body)?),
+        "key" => PairCommand::Key(parameters::<KeyCommand>(verb, body)?),
         _ => {
             let message = format!("there is no command {:?}", verb.chars().take(32).collect::<String>());
             return Err(ErrorReply { code: ErrorCode::NotFound, message, next: Some(format!("commands: {COMMANDS}")) });

@@ -117,6 +117,12 @@ impl Terms {
         KeyScope { pair: self.pair, generation: self.generation, epoch: self.epoch, incarnation: self.incarnation }
     }
 
+    /// Whether records of this epoch open only with the component that sealed them.
+    #[must_use]
+    pub fn needs_layer(&self) -> bool {
+        self.stacks.as_slice().iter().any(Stack::needs_guest)
+    }
+
     /// The check value of `key` in this epoch.
     #[must_use]
     pub fn key_check(&self, key: &EpochKey) -> KeyCheck {

@@ -14,10 +14,10 @@ use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::provider::Provider;
 use farseal_plugin::vault::seal::{SealError, Sealer};
-use farseal_plugin::vault::stack::{StackError, StackIndex};
+use farseal_plugin::vault::stack::StackIndex;
 use farseal_plugin::vault::unit::Unit;
 use farseal_plugin::wit::cipher::{Batch, RecordKind, Shape};
-use farseal_plugin::{CipherUnavailable, CipherWorker};
+use farseal_plugin::{Cipher, CipherUnavailable, CipherWorker, Plugin as _};
 
 use super::Parts;
 use super::keywork::Prepared;
@@ -58,8 +58,8 @@ pub enum SealFault {
     Cipher(#[from] CipherUnavailable),
     #[error(transparent)]
     Seal(#[from] SealError),
-    #[error(transparent)]
-    Stacks(#[from] StackError),
+    #[error("the pair has no cipher")]
+    NoCipher,
     #[error("the key of epoch {0} is not in memory")]
     NoKey(Epoch),
     #[error(transparent)]
@@ -84,6 +84,8 @@ pub struct Committer {
     worker: Option<CipherWorker>,
     guest: Option<Box<dyn GuestLayer + Send>>,
     sealers: BTreeMap<Epoch, Sealer>,
+    /// A cipher seals whole epochs, also when another is put in its place meanwhile.
+    ciphers: BTreeMap<Epoch, Arc<Cipher>>,
     prepared: BTreeMap<Epoch, Prepared>,
     /// One stack for every record of an epoch below a sequence number: (epoch, stack, below).
     standing: Option<(Epoch, StackIndex, Sequence)>,
@@ -105,6 +107,7 @@ impl Committer {
             worker: None,
             guest: None,
             sealers: BTreeMap::new(),
+            ciphers: BTreeMap::new(),
             prepared: BTreeMap::new(),
             standing: None,
             keyring: Arc::clone(&parts.keyring),
@@ -132,11 +135,13 @@ impl Committer {
     pub fn discard(&mut self, epoch: Epoch) {
         self.prepared.remove(&epoch);
         self.sealers.remove(&epoch);
+        self.ciphers.remove(&epoch);
     }
 
     /// Older keys seal nothing any more.
     pub fn in_force(&mut self, epoch: Epoch) {
         self.sealers.retain(|known, _| *known >= epoch);
+        self.ciphers.retain(|known, _| *known >= epoch);
         self.worker = None;
         self.guest = None;
     }
@@ -312,9 +317,9 @@ impl Committer {
         }
         let now = clock.now().wall.0;
         if self.worker.is_none() {
-            let worker = self.plugins.cipher.worker()?;
-            self.guest = self.plugins.guest_layer()?;
-            self.worker = Some(worker);
+            let cipher = self.ciphers.get(&epoch).ok_or(SealFault::NoKey(epoch))?;
+            self.guest = cipher.is_raw().then(|| Box::new(Arc::clone(cipher).worker()) as Box<_>);
+            self.worker = Some(Arc::clone(cipher).worker());
         }
         let Some(worker) = self.worker.as_mut() else { return Ok(none) };
         let batch = Batch {
@@ -350,10 +355,12 @@ impl Committer {
     ) -> Result<Vec<u8>, SealFault> {
         let epoch = planned.epoch;
         let prepared = self.prepared.get(&epoch).ok_or(SealFault::NoKey(epoch))?;
-        let terms = self.terms(clock, planned, start, how)?;
+        let cipher = self.plugins.cipher.current().ok_or(SealFault::NoCipher)?;
+        let terms = self.terms(clock, planned, start, how, &cipher);
         let (package, payload) = self.wrapped(&terms, &prepared.key, prepared.receipt.as_ref())?;
         self.keyring.keep(package)?;
         self.sealers.insert(epoch, sealer(&prepared.key, &terms));
+        self.ciphers.insert(epoch, cipher);
         let carrier = self.embedded(clock, &payload, bytes)?;
         let carrier = carrier.ok_or(SealFault::NoCarrier { epoch, bytes })?;
         self.prepared.remove(&epoch);
@@ -370,7 +377,8 @@ impl Committer {
         bytes: usize,
     ) -> Result<Vec<u8>, SealFault> {
         let key = EpochKey::generate(&seed()?).map_err(|_| SealFault::NoEntropy)?;
-        let terms = Terms { how: DescribedHow::Cover, ..self.terms(clock, planned, start, How::InBand)? };
+        let cipher = self.plugins.cipher.current().ok_or(SealFault::NoCipher)?;
+        let terms = Terms { how: DescribedHow::Cover, ..self.terms(clock, planned, start, How::InBand, &cipher) };
         let (package, payload) = self.wrapped(&terms, &key, self.receipt.as_ref())?;
         self.keyring.keep_cover(&package)?;
         drop(sealer(&key, &terms));
@@ -397,8 +405,8 @@ impl Committer {
         Ok(carrier.filter(|carrier| carrier.len() == bytes))
     }
 
-    fn terms(&self, clock: &Clock, planned: &Planned, start: Sequence, how: How) -> Result<Terms, SealFault> {
-        Ok(Terms {
+    fn terms(&self, clock: &Clock, planned: &Planned, start: Sequence, how: How, cipher: &Cipher) -> Terms {
+        Terms {
             pair: self.settings.pair.0,
             generation: self.settings.generation.0,
             epoch: planned.epoch.0,
@@ -410,11 +418,11 @@ impl Committer {
                 How::Pause => DescribedHow::Pause,
                 How::AtOnce => DescribedHow::Start,
             },
-            stacks: self.plugins.stacks()?,
-            component: self.plugins.cipher_digest(),
+            stacks: cipher.stacks().clone(),
+            component: cipher.facts().digest.0,
             created_ms: clock.now().wall.0,
             previous: self.keyring.newest_hash(),
-        })
+        }
     }
 }
 

@@ -12,9 +12,11 @@ use farseal_core::units::{BlockBytes, Epoch, Incarnation, Instant, Millis, Now, 
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::wit::disguise::Seen;
 use farseal_plugin::wit::rotation as wit;
+use farseal_plugin::{Answer, By, Differences, Plugin as _, RotationCall, RotationPolicy, SwapError, Swapped};
 use serde::{Deserialize, Serialize};
 
 use super::deposits::Deposits;
+use super::policy_journal::Entry;
 use super::{Event, Parts};
 use crate::keys::deposit::Receipt;
 use crate::keys::package::CARRIER_LEN;
@@ -161,7 +163,33 @@ impl KeyWork {
 /// Asks the policy, one call at a time, and keeps its state.
 #[derive(Debug)]
 pub struct PolicyWork {
-    calls: Sender<Call>,
+    calls: Sender<Request>,
+}
+
+enum Request {
+    Ask(Call),
+    Swap(PolicySwap),
+}
+
+/// Another policy is to go on from the state of the one in force.
+pub struct PolicySwap {
+    pub new: Arc<RotationPolicy>,
+    pub done: Box<dyn FnOnce(Result<Carried, StoreError>) + Send>,
+}
+
+impl std::fmt::Debug for PolicySwap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PolicySwap")
+    }
+}
+
+/// What became of the state of the policy before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// The new one goes on from it.
+    State,
+    /// It begins afresh; why, where there was a state.
+    Afresh(Option<String>),
 }
 
 #[derive(Debug)]
@@ -196,7 +224,7 @@ struct PolicyThread {
 
 impl PolicyWork {
     pub(super) fn start(parts: &Parts, inbox: Sender<Event>) -> Self {
-        let (calls, queue) = channel::<Call>();
+        let (calls, queue) = channel::<Request>();
         let mut thread = PolicyThread {
             name: parts.name.clone(),
             path: parts.directory.join("policy.json"),
@@ -205,14 +233,16 @@ impl PolicyWork {
         };
         std::thread::spawn(move || {
             thread.kept = load(&thread.path);
-            for call in queue {
-                if call.for_nothing {
-                    thread.rehearse(&call);
-                    continue;
-                }
-                let decisions = thread.answer(&call);
-                if inbox.send(Event::PolicyDecided(decisions)).is_err() {
-                    break;
+            for request in queue {
+                match request {
+                    Request::Swap(PolicySwap { new, done }) => done(thread.swap(new)),
+                    Request::Ask(call) if call.for_nothing => thread.rehearse(&call),
+                    Request::Ask(call) => {
+                        let decisions = thread.answer(&call);
+                        if inbox.send(Event::PolicyDecided(decisions)).is_err() {
+                            break;
+                        }
+                    }
                 }
             }
         });
@@ -220,14 +250,20 @@ impl PolicyWork {
     }
 
     pub fn ask(&self, now: Now, event: PolicyEvent, keys: Vec<KeyUse>, limits: KeyLimits, link_up: bool) {
-        let _ = self.calls.send(Call { now, event, for_nothing: false, keys, limits, link_up });
+        let _ = self.calls.send(Request::Ask(Call { now, event, for_nothing: false, keys, limits, link_up }));
     }
 
     /// The work of [`PolicyWork::ask`] after a rotation, for nothing.
     pub fn rehearse(&self, now: Now, keys: Vec<KeyUse>, limits: KeyLimits, link_up: bool) {
         let Some(key) = keys.first() else { return };
         let event = PolicyEvent::Rotated(key.epoch);
-        let _ = self.calls.send(Call { now, event, for_nothing: true, keys, limits, link_up });
+        let call = Call { now, event, for_nothing: true, keys, limits, link_up };
+        let _ = self.calls.send(Request::Ask(call));
+    }
+
+    /// Between two calls.
+    pub fn swap(&self, swap: PolicySwap) {
+        let _ = self.calls.send(Request::Swap(swap));
     }
 }
 
@@ -244,12 +280,16 @@ impl PolicyThread {
         let state = match self.kept.take() {
             Some(kept) => kept,
             None => {
-                let outcome = self.plugins.policy.init(now, &context).value;
-                decisions.extend(outcome.decisions);
-                Kept { format: 1, state: outcome.state, calls: 0, last_now: now }
+                let answer = self.plugins.policy.init(now, &context);
+                self.journal(RotationCall::Init { context: context.clone() }, &answer);
+                decisions.extend(answer.value.decisions);
+                Kept { format: 1, state: answer.value.state, calls: 0, last_now: now }
             }
         };
-        let outcome = self.plugins.policy.step(now, &state.state, &event(&call.event), &context).value;
+        let event = event(&call.event);
+        let answer = self.plugins.policy.step(now, &state.state, &event, &context);
+        self.journal(RotationCall::Step { state: state.state.clone(), event, context }, &answer);
+        let outcome = answer.value;
         decisions.extend(outcome.decisions);
         let kept = Kept { format: 1, state: outcome.state, calls: state.calls + 1, last_now: now };
         if let Err(error) = save(&self.path, &kept) {
@@ -272,12 +312,57 @@ impl PolicyThread {
         }
     }
 
+    fn journal(&self, call: RotationCall, answer: &Answer<wit::Outcome>) {
+        let Some(policy) = self.plugins.policy.current() else { return };
+        let instead = match &answer.by {
+            By::Plugin(_) => None,
+            By::Fallback(because) => Some(because.to_string()),
+        };
+        let (digest, decisions) = (policy.facts().digest, answer.value.decisions.clone());
+        self.plugins.journal.add(Entry { digest, instead, call, decisions });
+    }
+
+    /// The new policy goes on from the state, if it can; else it begins afresh with the next call.
+    fn swap(&mut self, new: Arc<RotationPolicy>) -> Result<Carried, StoreError> {
+        let (slot, state) = (&self.plugins.policy, self.kept.as_ref().map(|kept| kept.state.as_str()));
+        let before = slot.current();
+        let (state, carried) = match slot.swap(Arc::clone(&new), state, &[], Differences::Accept) {
+            Ok(Swapped { state: Some(state), .. }) => (Some(state), Carried::State),
+            Ok(Swapped { state: None, .. }) => (None, Carried::Afresh(None)),
+            Err(SwapError::State(error)) => {
+                slot.install(Some(new));
+                (None, Carried::Afresh(Some(error.to_string())))
+            }
+            // Nothing was compared here.
+            Err(SwapError::Differs { .. }) => {
+                slot.install(Some(new));
+                (None, Carried::Afresh(None))
+            }
+        };
+        let kept = match (state, self.kept.as_ref()) {
+            (Some(state), Some(kept)) => Some(Kept { state, ..kept.clone() }),
+            (None | Some(_), _) => None,
+        };
+        let saved = match &kept {
+            Some(kept) => save(&self.path, kept),
+            None => files::remove_durably(&self.path),
+        };
+        match saved {
+            Ok(()) => self.kept = kept,
+            Err(error) => {
+                slot.install(before);
+                return Err(error);
+            }
+        }
+        Ok(carried)
+    }
+
     fn context(&self, call: &Call, entropy: u64) -> wit::Context {
         wit::Context {
             now: call.now.wall.0,
             pair: self.name.clone(),
             entropy,
-            config: self.plugins.policy_config.clone(),
+            config: self.plugins.policy.current().map_or_else(String::new, |policy| policy.facts().config.clone()),
             keys: call.keys.iter().map(key_info).collect(),
             limits: wit::HostLimits {
                 min_interval: call.limits.interval_min.0,

@@ -105,7 +105,7 @@ fn replay(parts: &Parts, journal: &Journal, records: &[Logged], homed: Sequence)
         return Ok(());
     }
     let ledger = Arc::new(parts.keyring.ledger());
-    let mut unsealer = Unsealer::new(Arc::clone(&parts.keyring), ledger, parts.plugins.guest_layer()?);
+    let mut unsealer = Unsealer::new(Arc::clone(&parts.keyring), ledger, Arc::clone(&parts.plugins));
     let reader = journal.reader();
     for run in pending.chunks(REPLAY_RECORDS) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };

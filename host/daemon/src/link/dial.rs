@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farseal_core::frame::{Attach, Differs, Frame, HandOver, Refusal, Shape};
+use farseal_core::frame::{Attach, ComponentPart, Differs, Frame, HandOver, Refusal, Shape};
 use farseal_core::inspect::Inspect;
 use farseal_core::lineage::Lineage;
 use farseal_core::units::Path;
+use farseal_plugin::Digest;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, split};
@@ -17,9 +18,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::session::{
-    HANDSHAKE_MAX, PING_EVERY, SessionError, challenge, kind, read_frame, write_frame, write_records,
+    HANDSHAKE_MAX, PING_EVERY, SessionError, challenge, kind, read_frame, write_component, write_frame, write_records,
 };
 use super::shape::{self, Reader, Writer};
+use crate::components::COMPONENTS_MAX;
 
 /// What a path brings to its lane.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub enum Came {
     Attaching,
     /// Where the secondary's base differs; before the welcome.
     Differs(Differs),
-    Welcomed(farseal_core::frame::Welcome, UnboundedSender<Send>),
+    Welcomed(Welcomed, UnboundedSender<Send>),
     Acked(farseal_core::frame::Ack),
     KeyRefused {
         key: farseal_core::units::Sequence,
@@ -46,9 +48,19 @@ pub enum Came {
     Lost,
 }
 
+/// What the secondary holds.
+#[derive(Debug)]
+pub struct Welcomed {
+    pub welcome: farseal_core::frame::Welcome,
+    /// The components that it keeps.
+    pub components: Vec<Digest>,
+}
+
 /// What a lane has a path send.
 #[derive(Debug)]
 pub enum Send {
+    /// A component that the secondary is to keep, with its digest.
+    Component(Digest, Vec<u8>),
     Records(Vec<bytes::Bytes>),
     HandOver(HandOver),
     Inspect(Inspect),
@@ -145,12 +157,12 @@ impl Dialler {
 
     async fn connect(&self, attaching: &mut bool, welcomed: &mut bool) -> Result<(), PathError> {
         let handshake = timeout(HANDSHAKE_MAX, self.handshake(attaching)).await.map_err(|_| PathError::Slow)?;
-        let (reader, writer, welcome) = handshake?;
+        let (reader, writer, welcomed_with) = handshake?;
         let (jobs, queue) = unbounded_channel();
         *welcomed = true;
         self.forget_trouble();
         tracing::info!(pair = self.pair, path = self.path.0, address = self.address, "the path is up");
-        (self.came)(self.path, Came::Welcomed(welcome, jobs));
+        (self.came)(self.path, Came::Welcomed(welcomed_with, jobs));
         tokio::select! {
             ended = self.receive(reader) => ended,
             ended = transmit(writer, queue) => ended,
@@ -158,10 +170,7 @@ impl Dialler {
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "any other frame is out of place here, also one that is new")]
-    async fn handshake(
-        &self,
-        attaching: &mut bool,
-    ) -> Result<(Reader, Writer, farseal_core::frame::Welcome), PathError> {
+    async fn handshake(&self, attaching: &mut bool) -> Result<(Reader, Writer, Welcomed), PathError> {
         let unreachable = |source| PathError::Unreachable { address: self.address.clone(), source };
         let socket = TcpStream::connect(&self.address).await.map_err(unreachable)?;
         socket.set_nodelay(true).map_err(unreachable)?;
@@ -186,10 +195,14 @@ impl Dialler {
         write_frame(&mut stream, &Frame::Attach(attach)).await?;
         let (reader, writer) = split(stream);
         let (mut reader, writer) = shape::primary(self.shape, reader, writer);
+        let mut components = Vec::new();
         loop {
             match read_frame(&mut reader).await? {
+                Frame::Component(ComponentPart { digest, of: 0, .. }) if components.len() < COMPONENTS_MAX => {
+                    components.push(Digest(digest));
+                }
                 Frame::Differs(differs) => (self.came)(self.path, Came::Differs(differs)),
-                Frame::Welcome(welcome) => return Ok((reader, writer, welcome)),
+                Frame::Welcome(welcome) => return Ok((reader, writer, Welcomed { welcome, components })),
                 Frame::Refuse(refusal) => return Err(PathError::Refused(refusal)),
                 other => return Err(SessionError::Unexpected { wanted: "a welcome", found: kind(&other) }.into()),
             }
@@ -243,6 +256,7 @@ async fn transmit(writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceiver<
                         writer.flush().await.map_err(SessionError::from)?;
                     }
                 }
+                Some(Send::Component(digest, bytes)) => write_component(&mut writer, digest.0, &bytes).await?,
                 Some(Send::HandOver(hand_over)) => write_frame(&mut writer, &Frame::HandOver(hand_over)).await?,
                 Some(Send::Inspect(inspect)) => write_frame(&mut writer, &Frame::Inspect(inspect)).await?,
                 Some(Send::Close) | None => return Err(PathError::Closed),

@@ -10,6 +10,7 @@ use farseal_core::inspect::Inspect;
 use farseal_core::limits::INSPECTIONS_MAX;
 use farseal_core::lineage::Lineage;
 use farseal_core::units::Path;
+use farseal_plugin::Digest;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::session::{HANDSHAKE_MAX, SessionError, challenge, kind, read_frame, write_frame};
+use super::session::{HANDSHAKE_MAX, Parts, SessionError, challenge, kind, read_frame, write_frame};
 use super::shape;
 use crate::keys::fingerprint::Fingerprint;
 
@@ -32,6 +33,8 @@ pub enum Came {
     HandOver(HandOver),
     /// One frame of records. The permit bounds what waits to be stored.
     Records(Vec<u8>, tokio::sync::OwnedSemaphorePermit),
+    /// A component that the primary's epochs need, whole. The permit bounds what waits to be kept.
+    Component(Digest, Vec<u8>, tokio::sync::OwnedSemaphorePermit),
     /// What the copy holds is asked for. The permit is held until the answer is written.
     Inspect(Inspect, tokio::sync::OwnedSemaphorePermit),
     Lost,
@@ -191,6 +194,7 @@ async fn receive(
 ) -> Result<(), Dropped> {
     let waiting = Arc::new(Semaphore::new(usize::try_from(WAITING_BYTES_MAX).unwrap_or(usize::MAX)));
     let inspections = Arc::new(Semaphore::new(INSPECTIONS_MAX));
+    let mut parts = Parts::default();
     loop {
         match read_frame(&mut reader).await? {
             Frame::Records(bytes) => {
@@ -199,6 +203,14 @@ async fn receive(
                     return Err(Dropped::Closed);
                 };
                 inbox(path, Came::Records(bytes, permit));
+            }
+            Frame::Component(part) => {
+                let Some((digest, bytes)) = parts.add(part)? else { continue };
+                let size = u32::try_from(bytes.len()).unwrap_or(WAITING_BYTES_MAX).min(WAITING_BYTES_MAX);
+                let Ok(permit) = Arc::clone(&waiting).acquire_many_owned(size).await else {
+                    return Err(Dropped::Closed);
+                };
+                inbox(path, Came::Component(Digest(digest), bytes, permit));
             }
             Frame::HandOver(hand_over) => inbox(path, Came::HandOver(hand_over)),
             Frame::Inspect(inspect) => {

@@ -4,7 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farseal_core::frame::{Frame, FrameError, PREFIX_BYTES, Prefix};
+use farseal_core::frame::{ComponentPart, Frame, FrameError, PREFIX_BYTES, Prefix};
+use farseal_core::limits::COMPONENT_PART_BYTES;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -92,6 +93,54 @@ pub async fn write_records(to: &mut (impl AsyncWrite + Unpin), records: &[Bytes]
     Ok(())
 }
 
+/// Sends a component in parts. The caller flushes.
+pub async fn write_component(
+    to: &mut (impl AsyncWrite + Unpin),
+    digest: [u8; 32],
+    component: &[u8],
+) -> Result<(), SessionError> {
+    let of = u32::try_from(component.len()).unwrap_or(u32::MAX);
+    for (index, bytes) in component.chunks(COMPONENT_PART_BYTES).enumerate() {
+        let from = u32::try_from(index * COMPONENT_PART_BYTES).unwrap_or(u32::MAX);
+        let part = ComponentPart { digest, of, from, bytes: bytes.to_vec() };
+        to.write_all(&Frame::Component(part).encode()).await?;
+    }
+    Ok(())
+}
+
+/// A component that came: the digest that it was announced with, and its bytes.
+pub type WholeComponent = ([u8; 32], Vec<u8>);
+
+/// A component as its parts come.
+#[derive(Debug, Default)]
+pub struct Parts {
+    under_way: Option<ComponentPart>,
+}
+
+impl Parts {
+    /// Adds a part. Says which component is whole now. Parts of one follow each other.
+    pub fn add(&mut self, part: ComponentPart) -> Result<Option<WholeComponent>, SessionError> {
+        let out_of_order =
+            || SessionError::Unexpected { wanted: "the next part of a component", found: "another part" };
+        let whole = match self.under_way.take() {
+            None if part.from == 0 && part.of > 0 => part,
+            Some(mut begun) if begun.digest == part.digest && begun.of == part.of => {
+                if usize::try_from(part.from).ok() != Some(begun.bytes.len()) {
+                    return Err(out_of_order());
+                }
+                begun.bytes.extend(part.bytes);
+                begun
+            }
+            None | Some(_) => return Err(out_of_order()),
+        };
+        if usize::try_from(whole.of).ok() == Some(whole.bytes.len()) {
+            return Ok(Some((whole.digest, whole.bytes)));
+        }
+        self.under_way = Some(whole);
+        Ok(None)
+    }
+}
+
 /// The name of a frame's kind, for errors.
 #[must_use]
 pub fn kind(frame: &Frame) -> &'static str {
@@ -103,7 +152,7 @@ pub fn kind(frame: &Frame) -> &'static str {
         Frame::Records(_) => "records",
         Frame::Ack(_) => "an acknowledgement",
         Frame::KeyRefused { .. } => "a refused key",
-        Frame::Component { .. } => "a component",
+        Frame::Component(_) => "a component",
         Frame::Ping { .. } => "a ping",
         Frame::Pong { .. } => "a pong",
         Frame::Lineage(_) => "a lineage",
@@ -121,4 +170,28 @@ pub fn challenge() -> Result<[u8; 32], SessionError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|_| io::Error::other("the random source failed"))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn part(of: u32, from: u32, len: usize) -> ComponentPart {
+        ComponentPart { digest: [1; 32], of, from, bytes: vec![u8::try_from(from).unwrap(); len] }
+    }
+
+    #[test]
+    fn parts_make_a_component_in_their_order_alone() {
+        let mut parts = Parts::default();
+        assert_eq!(parts.add(part(5, 0, 3)).unwrap(), None);
+        assert_eq!(parts.add(part(5, 3, 2)).unwrap(), Some(([1; 32], vec![0, 0, 0, 3, 3])));
+        assert_eq!(parts.add(part(2, 0, 2)).unwrap(), Some(([1; 32], vec![0, 0])));
+        assert!(parts.add(part(5, 3, 2)).is_err(), "the first part is missing");
+        parts.add(part(5, 0, 1)).unwrap();
+        assert!(parts.add(part(5, 2, 2)).is_err(), "a part is missing");
+        parts.add(part(5, 0, 1)).unwrap();
+        assert!(parts.add(ComponentPart { digest: [2; 32], ..part(5, 1, 1) }).is_err(), "of another");
+        assert!(parts.add(part(0, 0, 0)).is_err(), "nothing");
+    }
 }

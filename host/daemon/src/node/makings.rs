@@ -405,9 +405,9 @@ impl Makings {
         let answers = Arc::clone(&self.answers);
         Box::new(move |path, came| {
             let event = match came {
-                dial::Came::Welcomed(welcome, jobs) => {
+                dial::Came::Welcomed(dial::Welcomed { welcome, components }, jobs) => {
                     set(&lost_at, None);
-                    LaneEvent::Welcomed { path, welcome, jobs }
+                    LaneEvent::Welcomed { path, welcome, components, jobs }
                 }
                 dial::Came::Attaching => LaneEvent::Attaching { path },
                 dial::Came::Differs(differs) => LaneEvent::Differs(differs),

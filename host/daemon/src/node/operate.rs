@@ -8,16 +8,14 @@ use std::time::Duration;
 use farseal_core::group::OfferLimit;
 use farseal_core::primary::{Command, Mode, PauseState};
 use farseal_core::rotation::{How, Refused, State as RotationState};
-use farseal_plugin::Plugin;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::Node;
 use super::pair::{PairNode, Side};
-use crate::config::PluginChoice;
 use crate::control::api::{
-    CommandReply, EscrowAnswer, EscrowView, GroupCommand, NodeStatus, PairCommand, Pause, PluginSlot, PluginStatus,
-    Role, Rotate, SiteView, Swap, SwapSides, TakeOver,
+    CommandReply, EscrowAnswer, EscrowView, GroupCommand, NodeStatus, PairCommand, Pause, PluginStatus, Role, Rotate,
+    SiteView, SwapSides, TakeOver,
 };
 use crate::control::operator::{BoxFuture, CommandError, Operator};
 use crate::lane::Event as LaneEvent;
@@ -133,6 +131,8 @@ impl PairNode {
             }
             PairCommand::Escrow(command) => self.escrow(command).await,
             PairCommand::Swap(swap) => self.swap(swap).await,
+            PairCommand::Plugin(command) => self.plugin(command).await,
+            PairCommand::Key(command) => self.key(command).await,
         }
     }
 
@@ -141,7 +141,11 @@ impl PairNode {
         if let Some(reason) = &rotate.reason {
             tracing::info!(pair = self.config.name, reason = %farseal_plugin::escaped(reason), "an operator asks for a new key");
         }
+        if let (true, Some(epoch)) = (rotate.suspect, before) {
+            self.tell(Command::Suspect(epoch), "rotate").await?;
+        }
         let command = match (rotate.force, rotate.how) {
+            _ if rotate.suspect => Command::Rotate(How::AtOnce),
             (false, None) => Command::RequestRotation,
             (_, Some(How::Pause)) => Command::Rotate(How::Pause),
             (_, Some(How::InBand)) => Command::Rotate(How::InBand),
@@ -153,12 +157,19 @@ impl PairNode {
                 });
             }
         };
+        let wish = || {
+            let lane = self.writer().filter(|_| matches!(command, Command::Rotate(_)));
+            lane.into_iter().for_each(|lane| lane.keybook.wish(rotate.reason.clone()));
+        };
         let deadline = Instant::now() + PATIENCE;
+        wish();
         while let Err(refused) = self.order(command, "rotate").await? {
             match refused {
                 Refused::TooSoon { wait, .. } if Instant::now() + Duration::from_millis(wait.0) < deadline => {
                     sleep(Duration::from_millis(wait.0)).await;
                 }
+                // The one that is on its way is not the one that is suspect.
+                Refused::UnderWay(_) if rotate.suspect => break,
                 Refused::TooSoon { .. } | Refused::UnderWay(_) | Refused::LinkDown | Refused::Visible => {
                     return Err(not_begun(refused));
                 }
@@ -171,6 +182,9 @@ impl PairNode {
             }
             // A key that was not delivered before its start is void; each further one has more room.
             let over = status.rotation == RotationState::Idle && matches!(command, Command::Rotate(_));
+            if over {
+                wish();
+            }
             if over && let Err(error) = self.tell(command, "rotate").await {
                 tracing::debug!(pair = self.config.name, %error, "the rotation is not begun again yet");
             }
@@ -257,6 +271,7 @@ impl PairNode {
                     next: Some(format!(
                         "connect initiators to export {export:?}; `farseal status` shows how much is open"
                     )),
+                    report: None,
                 });
             }
             if Instant::now() >= deadline {
@@ -286,51 +301,7 @@ impl PairNode {
             message: format!("{} of {} records are damaged", details.len(), report.records),
             details,
             next: Some("while the main site is there: `farseal copy-all` on it copies the volume afresh".into()),
-        })
-    }
-
-    async fn swap(&self, swap: Swap) -> Result<CommandReply, CommandError> {
-        let config = swap.config.clone().unwrap_or_else(|| match swap.slot {
-            PluginSlot::Cipher => self.config.cipher.config.clone(),
-            PluginSlot::Policy => self.config.policy.config.clone(),
-            PluginSlot::Disguise => self.config.disguise.config.clone(),
-            PluginSlot::Recovery => self.config.recovery.config.clone(),
-        });
-        let choice = PluginChoice {
-            component: swap.component.display().to_string(),
-            path: swap.component.clone(),
-            sha256: Some(swap.sha256),
-            grants: swap.grants.clone(),
-            config,
-        };
-        let name = format!("{}.{}", self.config.name, swap.slot);
-        let (plugins, shared) = (Arc::clone(&self.plugins), Arc::clone(&self.shared));
-        let slot = swap.slot;
-        let dry_run = swap.dry_run;
-        let put = tokio::task::spawn_blocking(move || -> Result<&'static str, crate::plugins::PluginsError> {
-            let host = &shared.plugins;
-            match slot {
-                PluginSlot::Cipher => put(host, &name, &choice, &plugins.cipher, dry_run)?,
-                PluginSlot::Policy => put(host, &name, &choice, &plugins.policy, dry_run)?,
-                PluginSlot::Disguise => put(host, &name, &choice, &plugins.disguise, dry_run)?,
-                PluginSlot::Recovery => put(host, &name, &choice, &plugins.recovery, dry_run)?,
-            }
-            Ok(if slot == PluginSlot::Cipher { "from the next epoch on" } else { "from the next call on" })
-        });
-        let put = put.await.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
-        let since = put.map_err(|error| CommandError::Refused { reason: error.to_string(), next: None })?;
-        let message = if dry_run {
-            "it would be taken; nothing was changed".to_owned()
-        } else {
-            format!("it is in force {since}")
-        };
-        Ok(CommandReply {
-            message,
-            details: Vec::new(),
-            next: Some(
-                "write the component and its digest into the configuration, or the next start brings the old one back"
-                    .into(),
-            ),
+            report: None,
         })
     }
 
@@ -373,19 +344,4 @@ impl PairNode {
 
 fn not_begun(refused: Refused) -> CommandError {
     CommandError::Refused { reason: refused.to_string(), next: None }
-}
-
-/// Loads and checks a component; puts it in force unless this is a rehearsal.
-fn put<P: Plugin>(
-    host: &farseal_plugin::PluginHost,
-    name: &str,
-    choice: &PluginChoice,
-    slot: &farseal_plugin::Slot<P>,
-    dry_run: bool,
-) -> Result<(), crate::plugins::PluginsError> {
-    let plugin: P = crate::plugins::load(host, name, choice)?;
-    if !dry_run {
-        slot.install(Some(Arc::new(plugin)));
-    }
-    Ok(())
 }

@@ -101,7 +101,9 @@ impl LinkState {
 impl PairNode {
     /// Opens what is on disk and starts the lane or the copy.
     pub fn start(shared: Arc<Shared>, config: Pair) -> anyhow::Result<Arc<Self>> {
-        let plugins = Arc::new(PairPlugins::load(&shared.plugins, &config)?);
+        let directory = shared.config.node.state_dir.join("pairs").join(&config.name);
+        crate::store::files::create_private_dir(&directory)?;
+        let plugins = Arc::new(PairPlugins::load(&shared.plugins, &config, &directory)?);
         let peer = shared
             .config
             .peer(&config.peer)
@@ -125,8 +127,6 @@ impl PairNode {
             exporting: Mutex::default(),
         };
         let makings = Arc::new(makings);
-        let directory = makings.directory();
-        crate::store::files::create_private_dir(&directory)?;
         let control = Control::load(&directory)?;
         super::turn::finish_turn(&directory, &control)?;
         let blocks = makings.blocks()?;

@@ -69,7 +69,7 @@ impl PairNode {
         }
         let message = format!("this site keeps the copy of generation {} now", lineage.generation);
         let next = turned.branch.map(|branch| format!("farseal branches show {name} {}", branch.name()));
-        Ok(CommandReply { message, details, next })
+        Ok(CommandReply { message, details, next, report: None })
     }
 
     /// Hands over to the other site at a record that both hold.
@@ -82,7 +82,12 @@ impl PairNode {
                 let message = "the other site writes now, from the same record on; this one keeps the copy";
                 let export = self.config.volume_name();
                 let next = format!("connect initiators to export {export:?} of {}", self.config.peer);
-                return Ok(CommandReply { message: message.into(), details: Vec::new(), next: Some(next) });
+                return Ok(CommandReply {
+                    message: message.into(),
+                    details: Vec::new(),
+                    next: Some(next),
+                    report: None,
+                });
             }
             // A lane that stopped is about to turn.
             if let Ok(view) = self.look().await
@@ -188,7 +193,7 @@ impl PairNode {
             return Ok(CommandReply::new("no branches: every history that this site wrote is in force"));
         }
         let details = branches.iter().map(|branch| format!("{}: {}", branch.name(), told(branch))).collect();
-        Ok(CommandReply { message: format!("{} branches", branches.len()), details, next: None })
+        Ok(CommandReply { message: format!("{} branches", branches.len()), details, next: None, report: None })
     }
 
     fn find_branch(&self, name: &str) -> Result<Branch, CommandError> {
@@ -226,7 +231,7 @@ impl PairNode {
                 "it does not lie under the copy any more: it can be exported, not adopted".to_owned()
             },
         ];
-        CommandReply { message: format!("branch {}", branch.name()), details, next: None }
+        CommandReply { message: format!("branch {}", branch.name()), details, next: None, report: None }
     }
 
     /// Does this site's image hold the end of the branch?
@@ -258,6 +263,7 @@ impl PairNode {
                 format!("{}: {} runs of blocks", map_path.display(), map.blocks.len()),
             ],
             next: None,
+            report: None,
         })
     }
 
@@ -304,7 +310,7 @@ impl PairNode {
         let keyring = Keyring::open(&place.join("epochs"), self.config.id, Arc::clone(&shared.identity), own)?;
         let keyring = Arc::new(keyring.of_encrypted(self.config.encrypted));
         let (journal, recovery) = Journal::open(&place.join("journal"), self.config.id, Sequence::NONE)?;
-        let mut unsealer = Unsealer::new(Arc::clone(&keyring), Arc::new(keyring.ledger()), self.plugins.guest_layer()?);
+        let mut unsealer = Unsealer::new(Arc::clone(&keyring), Arc::new(keyring.ledger()), Arc::clone(&self.plugins));
         let reader = journal.reader();
         let above: Vec<_> = recovery.records.iter().filter(|record| record.header.sequence > branch.fork).collect();
         for run in above.chunks(EXPORT_RECORDS) {
@@ -350,6 +356,7 @@ impl PairNode {
             message: format!("this site writes again, from its branch's end on, as generation {generation}"),
             details: vec!["what the other site wrote since the fork becomes a branch there".into()],
             next: Some(format!("on the other site, once it has heard of it: farseal rejoin {}", self.config.name)),
+            report: None,
         })
     }
 

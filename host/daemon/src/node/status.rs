@@ -278,7 +278,10 @@ impl PairNode {
                     name: facts.about.name,
                     version: facts.about.version,
                     digest: facts.digest,
-                    grants: choice.grants.clone(),
+                    grants: self
+                        .plugins
+                        .put_by_operator(slot, choice)
+                        .map_or_else(|| choice.grants.clone(), |place| place.now.grants),
                     standing: if standing.quarantined_since.is_some() {
                         PluginStanding::Quarantined
                     } else {

@@ -50,6 +50,7 @@ impl PairNode {
                 self.config.peer
             )],
             next: Some(format!("if it comes back fenced: farseal rejoin {name} there")),
+            report: None,
         })
     }
 

@@ -23,7 +23,7 @@ use crate::store::files;
 use crate::store::home::Home as _;
 
 /// What a lane leaves in its folder.
-const LANE_FILES: [&str; 5] = ["journal", "epochs", "owed.map", "lane.json", "policy.json"];
+const LANE_FILES: [&str; 6] = ["journal", "epochs", "owed.map", "lane.json", "policy.json", "keys.json"];
 /// Blocks that are opened between two looks at whether all are.
 const SETTLE_BLOCKS: u64 = 1 << 16;
 

@@ -89,12 +89,8 @@ fn check(
     location: Location,
 ) -> Result<KeyFacts, KeyRefusal> {
     let (_, carrier) = reader.read(location).map_err(|_| KeyRefusal::NoCapsule)?;
-    let now = crate::clock::wall_time().0;
-    let payload = plugins.disguise.extract(now, &carrier).ok().and_then(|answer| answer.value);
-    // A primary whose disguise failed sends a plain carrier; what it holds is signed either way.
-    let payload = payload.or_else(|| farseal_plugin::fallback::disguise_extract(&carrier));
-    let payload = payload.ok_or(KeyRefusal::NoCapsule)?;
-    let package = SealedEpoch::decode(&payload).map_err(|_| KeyRefusal::NoCapsule)?;
+    let package = plugins.revealed(&carrier, |payload| SealedEpoch::decode(payload).ok());
+    let package = package.ok_or(KeyRefusal::NoCapsule)?;
     let verified = keyring.verify(package, None).map_err(|refused| match refused {
         RefusedEpoch::OtherPair { .. } => KeyRefusal::Misplaced,
         RefusedEpoch::Forged { .. } | RefusedEpoch::Replayed { .. } | RefusedEpoch::CapsuleChanged { .. } => {
@@ -108,6 +104,9 @@ fn check(
     let misplaced = terms.key_seq != header.sequence.0 || terms.generation != header.generation.0;
     if misplaced || cover != (terms.how == How::Cover) {
         return Err(KeyRefusal::Misplaced);
+    }
+    if terms.needs_layer() && plugins.components.load(farseal_plugin::Digest(terms.component)).is_err() {
+        return Err(KeyRefusal::NoComponent);
     }
     match keyring.unwrap(&verified) {
         Ok(_) => {}

@@ -174,13 +174,14 @@ impl Runner {
         let compaction = compact::Compaction::new(inbox.clone());
         let inspector = inspect::start(log.reader(), parts.base, settings.block_bytes);
         let keyring = Arc::clone(&parts.keyring);
-        let checker = keys::start_checker(parts.name.clone(), log.reader(), keyring, parts.plugins, inbox);
+        let checker = keys::start_checker(parts.name.clone(), log.reader(), keyring, Arc::clone(&parts.plugins), inbox);
         Ok(Self {
             name: parts.name,
             pair_directory: parts.pair_directory,
             directory,
             settings,
             keyring: parts.keyring,
+            plugins: parts.plugins,
             secondary: Secondary::new(parts.clock.now(), settings, recovered),
             clock: parts.clock,
             control,

@@ -14,6 +14,7 @@ use farseal_core::frame::Frame;
 use farseal_core::primary::CopyState;
 use farseal_core::secondary::Settings as ReplicaSettings;
 use farseal_core::units::{Path, Sequence, WallTime};
+use farseal_plugin::Digest;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -284,11 +285,14 @@ impl Carrier {
     /// Hands the replica's answers to the lane, until there are no more; says why.
     fn answers(self, mut answers: UnboundedReceiver<Answer>) -> String {
         let tell = |event| _ = self.lane.inbox.send(event);
+        let mut components = Vec::new();
         while let Some(answer) = answers.blocking_recv() {
             match answer {
+                // Both are this node, which keeps them once; the remote gets them when the link is up.
+                Answer::Frame(Frame::Component(part)) => components.push(Digest(part.digest)),
                 Answer::Frame(Frame::Welcome(welcome)) => {
-                    let jobs = self.records();
-                    tell(LaneEvent::Welcomed { path: PATH, welcome, jobs });
+                    let (jobs, components) = (self.records(), std::mem::take(&mut components));
+                    tell(LaneEvent::Welcomed { path: PATH, welcome, components, jobs });
                 }
                 Answer::Frame(Frame::Ack(ack)) => tell(LaneEvent::Acked { path: PATH, ack }),
                 Answer::Frame(Frame::KeyRefused { key, why }) => tell(LaneEvent::KeyRefused { key, why }),
@@ -307,7 +311,12 @@ impl Carrier {
         std::thread::spawn(move || {
             // Outside of any runtime; the window bounds how long a wait for room takes.
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
-            while let Some(Send::Records(records)) = queue.blocking_recv() {
+            while let Some(job) = queue.blocking_recv() {
+                let records = match job {
+                    Send::Records(records) => records,
+                    Send::Component(..) => continue,
+                    Send::HandOver(_) | Send::Inspect(_) | Send::Close => break,
+                };
                 let bytes = records.concat();
                 let size = u32::try_from(bytes.len()).unwrap_or(WAITING_BYTES_MAX).min(WAITING_BYTES_MAX);
                 let Ok(permit) = runtime.block_on(Arc::clone(&waiting).acquire_many_owned(size)) else { break };

@@ -69,7 +69,7 @@ fn done(command: &str, name: &str, cut: CutNumber) -> CommandReply {
         "swap-sides" => {
             let message = format!("the other site writes all pairs of group {name} now, from cut {cut} on");
             let next = "connect initiators to the exports there; this site keeps the copies".to_owned();
-            CommandReply { message, details: Vec::new(), next: Some(next) }
+            CommandReply { message, details: Vec::new(), next: Some(next), report: None }
         }
         _ => CommandReply::new(format!("cut {cut} of group {name} is made; the copies offer it once all hold it")),
     }

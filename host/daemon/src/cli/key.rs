@@ -1,0 +1,213 @@
+//! `farseal key`: change a pair's key, and see what became of each.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use farseal_core::units::WallTime;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::failure::{Exit, Failure};
+use super::operate::HowArg;
+use super::show::{line, size, span};
+use super::{Place, operate, say, wait_for};
+use crate::control::api::{
+    EpochReport, KeyCommand as Asked, KeyHistory, KeyReport, PairCommand, PastEpoch, PluginStanding, PolicyReport,
+    Rotate, RotationWord,
+};
+
+/// `farseal key ..`.
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Change the key; the policy is asked unless --force.
+    Rotate(RotateArgs),
+    /// The key in force: its age and use against the limits, who can open it, what a rotation under way waits for.
+    Status(Shown),
+    /// What became of each epoch: on whose word, when in force, what it sealed.
+    History(Shown),
+    /// Who decides when the key changes, what it decided last, and what the host made of that.
+    Policy(Shown),
+}
+
+/// `farseal key rotate`.
+#[derive(Debug, Args)]
+pub(super) struct RotateArgs {
+    /// The pair.
+    pair: String,
+    /// Not as the pair is configured.
+    #[arg(long, value_enum, conflicts_with = "suspect")]
+    how: Option<HowArg>,
+    /// For the log and the history.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Do not ask the policy. The host's limits hold all the same.
+    #[arg(long)]
+    force: bool,
+    /// Someone else may know the key in force: the policy is told, and the next record is sealed under a new one. No
+    /// interval, no slot of the disguise and no acknowledgement is waited for.
+    #[arg(long)]
+    suspect: bool,
+}
+
+/// What is shown.
+#[derive(Debug, Args)]
+pub(super) struct Shown {
+    /// The pair.
+    pair: String,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn key(place: &Place, command: KeyCommand) -> Result<(), Failure> {
+    match command {
+        KeyCommand::Rotate(RotateArgs { pair, how, reason, force, suspect }) => {
+            let rotate = Rotate { how: how.map(Into::into), reason, force, suspect };
+            let client = place.client()?;
+            operate::print(&wait_for(async { Ok(client.command(&pair, &PairCommand::Rotate(rotate)).await?) })?)
+        }
+        KeyCommand::Status(shown) => show::<KeyReport>(place, &shown, Asked::Status, status),
+        KeyCommand::History(shown) => show::<KeyHistory>(place, &shown, Asked::History, history),
+        KeyCommand::Policy(shown) => show::<PolicyReport>(place, &shown, Asked::Policy, policy),
+    }
+}
+
+fn show<T: DeserializeOwned>(
+    place: &Place,
+    shown: &Shown,
+    asked: Asked,
+    text: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
+    let client = place.client()?;
+    let reply = wait_for(async { Ok(client.command(&shown.pair, &PairCommand::Key(asked)).await?) })?;
+    let found = reply.report.unwrap_or(Value::Null);
+    if shown.json {
+        return say(&format!("{found:#}\n"));
+    }
+    let other = "use the same version of farseal for node and command";
+    let found = serde_json::from_value(found)
+        .map_err(|error| Failure::new(Exit::Failed, format!("the node's answer is not understood: {error}"), other))?;
+    say(&text(&found))
+}
+
+fn status(report: &KeyReport) -> String {
+    let mut out = String::new();
+    match &report.epoch {
+        Some(epoch) => self::epoch(&mut out, epoch, report),
+        None => field(&mut out, "epoch", "none yet: the first key is being made"),
+    }
+    if let Some(bound) = &report.bound {
+        let (exponent, goal) = (bound.exponent, bound.goal);
+        let text = format!(
+            "all that was sealed ({}) gives an observer at most 2^-{exponent} over guessing; at 2^-{goal} one key may seal {}",
+            size(bound.life),
+            size(bound.key_bytes_max)
+        );
+        field(&mut out, "bound", &text);
+    }
+    if let Some(next) = &report.next_cipher {
+        let text = format!("{} ({}) seals from the next epoch on", line(&next.name), next.digest.short());
+        field(&mut out, "cipher", &text);
+    }
+    match &report.under_way {
+        Some(coming) => {
+            let text = format!("epoch {} is {}, waits for {}", coming.epoch, coming.stage, line(&coming.waits_for));
+            field(&mut out, "rotation", &text);
+        }
+        None if report.seals => field(&mut out, "rotation", "none is under way"),
+        None => {}
+    }
+    field(&mut out, "keys here", &format!("{} epochs", report.keys_here));
+    out
+}
+
+fn epoch(out: &mut String, epoch: &EpochReport, report: &KeyReport) {
+    let suspect = if epoch.suspect { ", SUSPECT" } else { "" };
+    let what = if report.seals { epoch.stage.name() } else { "the newest that is kept here" };
+    let (key, start) = (epoch.key, epoch.start);
+    field(
+        out,
+        "epoch",
+        &format!("{}, {what}{suspect}: key in record {key}, seals from record {start} on", epoch.epoch),
+    );
+    if let (Some(age), Some(limits)) = (epoch.age, &report.limits) {
+        field(out, "age", &format!("{} of {} at most", span(age), span(limits.age_max)));
+        field(out, "sealed", &format!("{} of {} at most", size(epoch.sealed), size(limits.bytes_max)));
+        field(out, "interval", &format!("{} at least between two rotations", span(limits.interval_min)));
+    }
+    field(out, "sealed by", epoch.cipher.short().as_str());
+    for (at, recipient) in epoch.recipients.iter().enumerate() {
+        let text = format!("{}, {}, card {}", line(&recipient.role), line(&recipient.kem), line(&recipient.card));
+        field(out, if at == 0 { "opened by" } else { "" }, &text);
+    }
+}
+
+fn history(history: &KeyHistory) -> String {
+    let mut out = format!(
+        "{:<7}{:<10}{:<9}{:<10}{:<12}{:<12}{:<12}by\n",
+        "epoch", "stage", "how", "start", "made", "in force", "sealed"
+    );
+    let ago =
+        |at: Option<WallTime>| at.map_or_else(|| "-".to_owned(), |at| format!("{} ago", span(history.now.since(at))));
+    for each in &history.epochs {
+        let start = each.start.map_or_else(|| "-".to_owned(), |start| start.to_string());
+        let how = match each.how {
+            farseal_core::rotation::How::InBand => "in-band",
+            farseal_core::rotation::How::Pause => "pause",
+            farseal_core::rotation::How::AtOnce => "at once",
+        };
+        let _ = writeln!(
+            out,
+            "{:<7}{:<10}{how:<9}{start:<10}{:<12}{:<12}{:<12}{}",
+            each.epoch.to_string(),
+            each.stage.name(),
+            ago(Some(each.made)),
+            ago(each.in_force),
+            size(each.sealed),
+            by(each)
+        );
+    }
+    out
+}
+
+fn by(epoch: &PastEpoch) -> String {
+    let word = match epoch.by {
+        None => "-",
+        Some(RotationWord::Policy) => "the policy",
+        Some(RotationWord::HostLimit) => "the host's limit",
+        Some(RotationWord::Operator) => "an operator",
+        Some(RotationWord::FirstKey) => "nobody: a start needs a new key",
+        Some(RotationWord::CatchUp) => "nobody: a catch-up needs a new key",
+    };
+    epoch.reason.as_ref().map_or_else(|| word.to_owned(), |reason| format!("{word}: {}", line(reason)))
+}
+
+fn policy(report: &PolicyReport) -> String {
+    let mut out = String::new();
+    field(&mut out, "policy", &format!("{} {}", line(&report.name), line(&report.version)));
+    field(&mut out, "sha256", &report.digest.to_string());
+    field(&mut out, "settings", &line(&report.settings));
+    let standing = match report.standing {
+        PluginStanding::InForce => "answers",
+        PluginStanding::Quarantined => "QUARANTINED: the host's limits alone change the key; `farseal plugin release`",
+    };
+    field(&mut out, "standing", standing);
+    field(&mut out, "journal", &format!("{} calls", report.calls));
+    for each in &report.decisions {
+        let host = each.instead.as_ref().map(|why| format!(" [the host's own: {}]", line(why))).unwrap_or_default();
+        let why = if each.why.is_empty() { String::new() } else { format!(" ({})", line(&each.why)) };
+        let _ = writeln!(
+            out,
+            "  {}  {}: {}{why}: {}{host}",
+            each.at.0,
+            line(&each.event),
+            line(&each.decision),
+            line(&each.answer)
+        );
+    }
+    out
+}
+
+fn field(out: &mut String, name: &str, text: &str) {
+    let _ = writeln!(out, "{name:<10}{text}");
+}

@@ -1,0 +1,249 @@
+//! Putting another plugin in a place while the pair goes on: checked, tried, compared, and only then in force; and back.
+
+use std::sync::Arc;
+
+use farseal_core::primary::Command;
+use farseal_plugin::conform::{self, Effort};
+use farseal_plugin::{Cipher, Disguise, Plugin as _, PluginHost, Recovery, RotationPolicy, replay_diff};
+use tokio::sync::oneshot;
+
+use super::pair::PairNode;
+use crate::config::PluginChoice;
+use crate::control::api::{CommandReply, PluginCommand, PluginSlot, Swap, SwapReport};
+use crate::control::operator::CommandError;
+use crate::lane::Event as LaneEvent;
+use crate::lane::keywork::{Carried, PolicySwap};
+use crate::plugins::chosen::{Place, Put};
+use crate::plugins::{self, PluginsError};
+
+/// Stories for each rule of the contract before a component is put in: a second or two; `farseal plugin conform` tries
+/// more.
+const TRIAL: Effort = Effort { stories: 4, seed: 1 };
+
+/// A component that may be put in.
+enum Loaded {
+    Cipher(Arc<Cipher>),
+    Policy(Arc<RotationPolicy>),
+    Disguise(Arc<Disguise>),
+    Recovery(Arc<Recovery>),
+}
+
+impl PairNode {
+    pub(super) async fn plugin(&self, command: PluginCommand) -> Result<CommandReply, CommandError> {
+        match command {
+            PluginCommand::RollBack { slot } => self.roll_back(slot).await,
+            PluginCommand::Release { slot } => self.release(slot),
+        }
+    }
+
+    /// Puts the component of a file in a place, or says what would follow.
+    pub(super) async fn swap(&self, swap: Swap) -> Result<CommandReply, CommandError> {
+        let _one = self.plugins.swapping.lock().await;
+        let now = self.put_now(swap.slot)?;
+        let config = swap.config.clone().unwrap_or_else(|| now.config.clone());
+        let choice = PluginChoice {
+            component: swap.component.display().to_string(),
+            path: swap.component.clone(),
+            sha256: Some(swap.sha256),
+            grants: swap.grants.clone(),
+            config: config.clone(),
+        };
+        let new = Put { digest: swap.sha256, grants: swap.grants, config };
+        let name = format!("{}.{}", self.config.name, swap.slot);
+        let bytes = blocking(move || plugins::read(&name, &choice)).await?.map_err(|error| refused(&error))?;
+        self.put(swap.slot, now, new, bytes, swap.dry_run, swap.accept).await
+    }
+
+    async fn roll_back(&self, slot: PluginSlot) -> Result<CommandReply, CommandError> {
+        let _one = self.plugins.swapping.lock().await;
+        let Some(place) = self.plugins.put_by_operator(slot, self.config.plugin(slot)) else {
+            let reason =
+                format!("nothing was put in the place of the {slot} since the configuration said what it says");
+            return Err(CommandError::Refused { reason, next: None });
+        };
+        let bytes = self.plugins.components.load(place.before.digest);
+        let bytes = bytes.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
+        self.put(slot, place.now, place.before, bytes, false, true).await
+    }
+
+    fn release(&self, slot: PluginSlot) -> Result<CommandReply, CommandError> {
+        let now = self.put_now(slot)?;
+        if self.plugins.breaker.release(&now.digest) {
+            return Ok(CommandReply::new(format!("the {slot} is called again; what it did wrong is forgotten")));
+        }
+        Err(self.wrong_state("plugin release", "calling it", None))
+    }
+
+    /// What is in a place: an operator's, or the configuration's.
+    fn put_now(&self, slot: PluginSlot) -> Result<Put, CommandError> {
+        let configured = self.config.plugin(slot);
+        let put = self.plugins.put_by_operator(slot, configured).map(|place| place.now);
+        put.or_else(|| Put::configured(configured)).ok_or_else(|| CommandError::Failed {
+            reason: format!("the configuration pins no digest for the {slot}"),
+            next: Some("add sha256 = \"..\", as `farseal plugin inspect` prints it".into()),
+        })
+    }
+
+    async fn put(
+        &self,
+        slot: PluginSlot,
+        now: Put,
+        new: Put,
+        bytes: Vec<u8>,
+        dry_run: bool,
+        accept: bool,
+    ) -> Result<CommandReply, CommandError> {
+        let (name, host) = (format!("{}.{slot}", self.config.name), Arc::clone(&self.shared.plugins));
+        let (plugins, put) = (Arc::clone(&self.plugins), new.clone());
+        let tried = blocking(move || -> Result<_, CommandError> {
+            let loaded = load(&host, slot, &name, &bytes, &put).map_err(|error| refused(&error))?;
+            let (rules, tries) = try_rules(&host, &name, &bytes, &put)?;
+            let (calls, differences) = match (&loaded, plugins.policy.current()) {
+                (Loaded::Policy(new), Some(old)) => {
+                    let facts = old.facts();
+                    let calls = plugins.journal.calls_of(facts.digest, &facts.config);
+                    (calls.len(), replay_diff(&calls, &old, new))
+                }
+                (Loaded::Policy(_) | Loaded::Cipher(_) | Loaded::Disguise(_) | Loaded::Recovery(_), _) => {
+                    (0, Vec::new())
+                }
+            };
+            let kept = if dry_run { Ok(put.digest) } else { plugins.components.keep(&bytes) };
+            kept.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
+            let calls = u64::try_from(calls).unwrap_or(u64::MAX);
+            let report = SwapReport { old: now.digest, new: put.digest, rules, tries, calls, differences, put: false };
+            Ok((loaded, report, now))
+        });
+        let (loaded, mut report, now) = tried.await??;
+        let differing = report.differences.len();
+        let mut details = said(slot, &report);
+        if dry_run {
+            return answer("it would be taken; nothing was changed".into(), details, None, &report);
+        }
+        if differing > 0 && !accept {
+            let reason = format!("it decides otherwise in {differing} of {} journalled calls", report.calls);
+            let next = Some("look at them with --dry-run; --yes puts it in all the same".into());
+            return Err(CommandError::Refused { reason, next });
+        }
+        let configured = self.config.plugin(slot);
+        let before = self.plugins.put_by_operator(slot, configured);
+        let instead_of = Put::configured(configured).unwrap_or_else(|| now.clone());
+        let place = Place { instead_of: instead_of.clone(), now: new, before: now.clone() };
+        let failed = |error: crate::store::StoreError| CommandError::Failed { reason: error.to_string(), next: None };
+        self.plugins.keep_choice(slot, place).map_err(failed)?;
+        if let Err(error) = self.install(loaded, &mut details).await {
+            let place = before.unwrap_or(Place { instead_of, now: now.clone(), before: now });
+            self.plugins.keep_choice(slot, place).map_err(failed)?;
+            return Err(error);
+        }
+        report.put = true;
+        let next = (slot == PluginSlot::Cipher && self.writer().is_some()).then(|| {
+            format!("`farseal key rotate {}` begins that epoch; `farseal key status` shows both", self.config.name)
+        });
+        let since = match slot {
+            PluginSlot::Cipher => "from the next epoch on: what is sealed until then is sealed by the one before",
+            PluginSlot::Policy | PluginSlot::Disguise | PluginSlot::Recovery => "from the next call on",
+        };
+        answer(
+            format!("it is in force {since}, and after a restart, until the configuration changes"),
+            details,
+            next,
+            &report,
+        )
+    }
+
+    async fn install(&self, loaded: Loaded, details: &mut Vec<String>) -> Result<(), CommandError> {
+        match loaded {
+            Loaded::Cipher(new) => drop(self.plugins.cipher.install(Some(new))),
+            Loaded::Disguise(new) => drop(self.plugins.disguise.install(Some(new))),
+            Loaded::Recovery(new) => drop(self.plugins.recovery.install(Some(new))),
+            Loaded::Policy(new) => return self.install_policy(new, details).await,
+        }
+        Ok(())
+    }
+
+    /// Between two calls, with the state of the one before where it can go on from that.
+    async fn install_policy(&self, new: Arc<RotationPolicy>, details: &mut Vec<String>) -> Result<(), CommandError> {
+        let Some(lane) = self.writer() else {
+            self.plugins.policy.install(Some(new));
+            return Ok(());
+        };
+        let gone = || CommandError::Failed {
+            reason: "the lane has stopped".into(),
+            next: Some("see the node's log, mend the cause and restart the node".into()),
+        };
+        let (sender, carried) = oneshot::channel();
+        let swap = PolicySwap { new, done: Box::new(move |carried| drop(sender.send(carried))) };
+        lane.inbox.send(LaneEvent::SwapPolicy(swap)).map_err(|_| gone())?;
+        let carried = carried.await.map_err(|_| gone())?;
+        let carried = carried.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
+        details.push(match carried {
+            Carried::State => "it goes on from the state of the one before".into(),
+            Carried::Afresh(None) => "it begins afresh: there was no state".into(),
+            Carried::Afresh(Some(why)) => format!("it begins afresh: {}", farseal_plugin::escaped(&why)),
+        });
+        self.tell(Command::PolicyChanged, "plugin swap").await
+    }
+}
+
+fn load(host: &PluginHost, slot: PluginSlot, name: &str, bytes: &[u8], put: &Put) -> Result<Loaded, PluginsError> {
+    Ok(match slot {
+        PluginSlot::Cipher => Loaded::Cipher(Arc::new(plugins::load_bytes(host, name, bytes, put)?)),
+        PluginSlot::Policy => Loaded::Policy(Arc::new(plugins::load_bytes(host, name, bytes, put)?)),
+        PluginSlot::Disguise => Loaded::Disguise(Arc::new(plugins::load_bytes(host, name, bytes, put)?)),
+        PluginSlot::Recovery => Loaded::Recovery(Arc::new(plugins::load_bytes(host, name, bytes, put)?)),
+    })
+}
+
+/// Tries the contract's rules. Says how many, and how often in all.
+fn try_rules(host: &PluginHost, name: &str, bytes: &[u8], put: &Put) -> Result<(u64, u64), CommandError> {
+    let failed = |error: farseal_plugin::LoadError| CommandError::Refused { reason: error.to_string(), next: None };
+    let found = conform::conform(host, name, bytes, &put.config, TRIAL).map_err(failed)?;
+    if let Some((rule, broken)) = found.verdicts.iter().find_map(|each| Some((each.rule, each.broken.as_ref()?))) {
+        return Err(CommandError::Refused {
+            reason: format!("it breaks a rule of the contract: {rule}: {}", farseal_plugin::escaped(&broken.said)),
+            next: Some("`farseal plugin conform FILE` shows the story; this is for the plugin's author".into()),
+        });
+    }
+    let tries = found.verdicts.iter().map(|each| u64::from(each.tried)).sum();
+    Ok((u64::try_from(found.verdicts.len()).unwrap_or(u64::MAX), tries))
+}
+
+/// What was found, a line each.
+fn said(slot: PluginSlot, report: &SwapReport) -> Vec<String> {
+    let mut lines = vec![
+        format!("{} in the place of {}", report.new.short(), report.old.short()),
+        format!("{} rules of the contract tried, {} times in all; none is broken", report.rules, report.tries),
+    ];
+    if slot != PluginSlot::Policy {
+        return lines;
+    }
+    let differing = u64::try_from(report.differences.len()).unwrap_or(u64::MAX);
+    let agreed = report.calls.saturating_sub(differing);
+    lines.push(format!("{agreed} of {} journalled calls are decided as before, {differing} otherwise", report.calls));
+    for each in &report.differences {
+        let words = |words: &[String]| if words.is_empty() { "nothing".to_owned() } else { words.join(", ") };
+        let (old, new) = (words(&each.old), words(&each.new));
+        lines.push(format!("call {} at {}, {}: {old} before, {new} now", each.call, each.at, each.event));
+    }
+    lines
+}
+
+fn answer(
+    message: String,
+    details: Vec<String>,
+    next: Option<String>,
+    report: &SwapReport,
+) -> Result<CommandReply, CommandError> {
+    let failed = |error: serde_json::Error| CommandError::Failed { reason: error.to_string(), next: None };
+    Ok(CommandReply { message, details, next, report: Some(serde_json::to_value(report).map_err(failed)?) })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })
+}
+
+fn refused(error: &PluginsError) -> CommandError {
+    CommandError::Refused { reason: error.to_string(), next: None }
+}

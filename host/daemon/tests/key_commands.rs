@@ -1,0 +1,219 @@
+//! Operating keys and plugins on two real nodes: what became of each epoch, and components swapped while writes flow.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/built.rs"]
+mod built;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../../xtask/src/nbd_client.rs"]
+mod nbd_client;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../../xtask/src/site.rs"]
+mod site;
+#[path = "support/sites.rs"]
+mod sites;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use built::plugins;
+use nbd_client::Client;
+use serde_json::Value;
+use site::{Site, wait_for};
+use sites::{BLOCK, PAIR, PATIENCE, sites};
+
+fn json(site: &Site, words: &[&str]) -> Value {
+    serde_json::from_str(&site.farseal(&[words, &["--json"]].concat()).unwrap()).unwrap()
+}
+
+fn history(site: &Site) -> Vec<Value> {
+    json(site, &["key", "history", PAIR])["epochs"].as_array().unwrap().clone()
+}
+
+fn component(name: &str) -> String {
+    plugins().join(format!("{name}.wasm")).display().to_string()
+}
+
+/// Writes one block after the other until it is stopped; says how many.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    fn start(socket: PathBuf) -> Self {
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let thread = {
+            let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
+            std::thread::spawn(move || {
+                let mut client = Client::connect(&socket, PAIR).unwrap();
+                let mut number = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    let block = [number.to_le_bytes(); 512].concat();
+                    client.write(number % 4096 * BLOCK, &block).unwrap();
+                    number = written.fetch_add(1, Ordering::Relaxed) + 1;
+                }
+                client.flush().unwrap();
+            })
+        };
+        Self { stop, written, thread }
+    }
+
+    fn more(&self, count: u64) {
+        let from = self.written.load(Ordering::Relaxed);
+        wait_for("writes", PATIENCE, || Ok((self.written.load(Ordering::Relaxed) >= from + count).then_some(())))
+            .unwrap();
+    }
+
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        self.written.load(Ordering::Relaxed)
+    }
+}
+
+/// Each block of the copy holds the last write to it.
+fn assert_whole(site: &Site, written: u64) {
+    let mut client = Client::connect(&site.socket(), PAIR).unwrap();
+    for block in 0..written.min(4096) {
+        let last = block + (written - 1 - block) / 4096 * 4096;
+        let mut bytes = [0; 4096];
+        client.read(block * BLOCK, &mut bytes).unwrap();
+        assert_eq!(bytes[..8], last.to_le_bytes(), "block {block}");
+    }
+}
+
+#[test]
+fn every_epoch_says_on_whose_word_it_came_and_what_became_of_it() {
+    let (_stage, main, remote) = sites("keys");
+    let writer = Writer::start(main.socket());
+    main.farseal(&["key", "rotate", PAIR, "--force", "--reason", "drill 7"]).unwrap();
+    main.farseal(&["key", "rotate", PAIR, "--how", "pause"]).unwrap();
+    main.farseal(&["key", "rotate", PAIR]).unwrap();
+    main.farseal(&["key", "rotate", PAIR, "--suspect"]).unwrap();
+    writer.stop();
+    main.wait_until("everything at the remote", site::Status::is_safe).unwrap();
+
+    // Under load a key may come too late for its start, and is drawn again.
+    let (void, epochs): (Vec<_>, Vec<_>) = history(&main).into_iter().partition(|epoch| epoch["stage"] == "void");
+    assert!(void.iter().all(|epoch| epoch["in-force"].is_null()), "{void:#?}");
+    let words = |name: &str| -> Vec<String> {
+        epochs.iter().map(|epoch| epoch[name].as_str().unwrap_or("-").to_owned()).collect()
+    };
+    let stages = words("stage");
+    assert_eq!(words("by")[..4], ["first-key", "operator", "operator", "policy"], "{epochs:#?}");
+    assert_eq!(words("how")[..4], ["at-once", "in-band", "pause", "in-band"], "{epochs:#?}");
+    assert_eq!(epochs[1]["reason"], "drill 7");
+    assert!(words("how")[4..].contains(&"at-once".to_owned()), "{epochs:#?}");
+    assert_eq!(stages.last().unwrap(), "active", "{stages:?}");
+    assert!(stages[..stages.len() - 1].iter().all(|stage| stage == "retired"), "{stages:?}");
+
+    let status = json(&main, &["key", "status", PAIR]);
+    assert_eq!(status["epoch"]["epoch"], epochs.last().unwrap()["epoch"]);
+    let roles: Vec<_> =
+        status["epoch"]["recipients"].as_array().unwrap().iter().map(|one| one["role"].clone()).collect();
+    assert_eq!(roles, ["own", "secondary"]);
+    assert_eq!(status["epoch"]["recipients"][1]["kem"], "mlkem768-p256");
+    assert!(status["bound"]["exponent"].as_u64().unwrap() > 40, "{status:#}");
+    let kept = json(&remote, &["key", "status", PAIR]);
+    assert_eq!((&kept["seals"], &kept["epoch"]["epoch"]), (&Value::Bool(false), &status["epoch"]["epoch"]));
+
+    let policy = json(&main, &["key", "policy", PAIR]);
+    let decisions = policy["decisions"].as_array().unwrap();
+    let rotated = decisions.iter().find(|each| each["decision"].as_str().unwrap().starts_with("rotate")).unwrap();
+    assert_eq!(rotated["answer"], "applied", "{decisions:#?}");
+    let shown = main.farseal(&["key", "history", PAIR]).unwrap();
+    assert!(shown.contains("an operator: drill 7") && shown.contains("nobody: a start needs a new key"), "{shown}");
+    let shown = main.farseal(&["key", "status", PAIR]).unwrap();
+    assert!(shown.contains("at most 2^-") && shown.contains("secondary, mlkem768-p256, card "), "{shown}");
+}
+
+#[test]
+fn plugins_are_swapped_and_rolled_back_while_writes_flow_and_a_restart_keeps_what_was_put_in() {
+    let (_stage, mut main, mut remote) = sites("swap");
+    let writer = Writer::start(main.socket());
+    main.farseal(&["key", "rotate", PAIR]).unwrap();
+    let digest = |site: &Site, slot: usize| {
+        json(site, &["status"])["pairs"][0]["plugins"][slot]["digest"].as_str().unwrap().to_owned()
+    };
+    let before = [0, 1, 2, 3].map(|slot| digest(&main, slot));
+
+    // A policy that never rotates on request decides otherwise: shown, and not put in unasked.
+    let never = component("time-to-break");
+    let shown = main.farseal(&["plugin", "swap", PAIR, "policy", &never, "--settings", "{}", "--dry-run"]).unwrap();
+    assert!(shown.contains("nothing was changed") && shown.contains("otherwise"), "{shown}");
+    assert_eq!(digest(&main, 1), before[1]);
+    let refused =
+        main.farseal(&["plugin", "swap", PAIR, "policy", &never, "--settings", "{}"]).unwrap_err().to_string();
+    assert!(refused.contains("decisions differ"), "{refused}");
+    let done = main.farseal(&["plugin", "swap", PAIR, "policy", &never, "--settings", "{}", "--yes"]).unwrap();
+    assert!(done.contains("in force from the next call on"), "{done}");
+    assert_ne!(digest(&main, 1), before[1]);
+
+    // A cipher seals whole epochs.
+    main.farseal(&["plugin", "swap", PAIR, "cipher", &component("chacha20-poly1305"), "--yes"]).unwrap();
+    let status = json(&main, &["key", "status", PAIR]);
+    assert_eq!(
+        (&status["epoch"]["cipher"], &status["next-cipher"]["name"]),
+        (&before[0].clone().into(), &"chacha20-poly1305".into())
+    );
+    writer.more(100);
+    main.farseal(&["key", "rotate", PAIR, "--force"]).unwrap();
+    let status = json(&main, &["key", "status", PAIR]);
+    assert_eq!((&status["epoch"]["cipher"], &status["next-cipher"]), (&digest(&main, 0).into(), &Value::Null));
+    main.farseal(&["plugin", "swap", PAIR, "recovery", &component("on-access"), "--yes"]).unwrap();
+    writer.more(100);
+
+    let put_in = [0, 1, 2, 3].map(|slot| digest(&main, slot));
+    let written = writer.stop();
+    main.wait_until("everything at the remote", site::Status::is_safe).unwrap();
+    main.kill().unwrap();
+    main.start().unwrap();
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    assert_eq!([0, 1, 2, 3].map(|slot| digest(&main, slot)), put_in);
+    let status = json(&main, &["key", "status", PAIR]);
+    assert_eq!(status["epoch"]["cipher"], put_in[0].as_str());
+
+    main.farseal(&["plugin", "rollback", PAIR, "policy"]).unwrap();
+    main.farseal(&["plugin", "rollback", PAIR, "cipher"]).unwrap();
+    assert_eq!([0, 1].map(|slot| digest(&main, slot)), [before[0].clone(), before[1].clone()]);
+    let refused = main.farseal(&["plugin", "rollback", PAIR, "disguise"]).unwrap_err().to_string();
+    assert!(refused.contains("nothing was put in the place of the disguise"), "{refused}");
+    main.farseal(&["key", "rotate", PAIR, "--force"]).unwrap();
+    main.wait_until("everything at the remote", site::Status::is_safe).unwrap();
+    main.kill().unwrap();
+    remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert_whole(&remote, written);
+    remote.kill().unwrap();
+}
+
+#[test]
+fn records_of_a_raw_cipher_open_after_a_takeover_although_the_configuration_there_names_another() {
+    let (_stage, mut main, remote) = sites("kept");
+    let writer = Writer::start(main.socket());
+    writer.more(50);
+    let raw = component("chacha20-guest");
+    main.farseal(&["plugin", "swap", PAIR, "cipher", &raw, "--grant", "raw", "--settings", "{}", "--yes"]).unwrap();
+    main.farseal(&["plugin", "swap", PAIR, "disguise", &component("plain"), "--settings", "{}", "--yes"]).unwrap();
+    main.farseal(&["key", "rotate", PAIR, "--force"]).unwrap();
+    writer.more(200);
+    main.farseal(&["plugin", "rollback", PAIR, "cipher"]).unwrap();
+    main.farseal(&["key", "rotate", PAIR, "--force"]).unwrap();
+    writer.more(50);
+    let written = writer.stop();
+    main.wait_until("everything at the remote", site::Status::is_safe).unwrap();
+    // A restart opens what its own journal holds of an earlier cipher, too.
+    main.kill().unwrap();
+    main.start().unwrap();
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    assert_whole(&main, written);
+    main.kill().unwrap();
+
+    let ciphers = |site: &Site| json(site, &["status"])["pairs"][0]["plugins"][0]["name"].clone();
+    assert_eq!(ciphers(&remote), "aes-256-gcm");
+    remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert_whole(&remote, written);
+}
