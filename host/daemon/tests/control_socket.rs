@@ -77,6 +77,8 @@ impl Operator for Fake {
                 | PairCommand::Verify(_)
                 | PairCommand::Seed(_)
                 | PairCommand::Escrow(_)
+                | PairCommand::Plugin(_)
+                | PairCommand::Key(_)
                 | PairCommand::Swap(_) => Ok(CommandReply::new(command.name())),
             }
         })
