@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use farseal_core::chain::Chain;
 use farseal_core::frame::{
-    Ack, Attach, Differs, Frame, FrameError, HandOver, KeyRefusal, PREFIX_BYTES, Prefix, Refusal, Shape, Welcome,
+    Ack, Attach, ComponentPart, Differs, Frame, FrameError, HandOver, KeyRefusal, PREFIX_BYTES, Prefix, Refusal, Shape,
+    Welcome,
 };
 use farseal_core::given_up::GivenUp;
 use farseal_core::inspect::{Answer, Held, Inspect, Part, Run, Terms, Unreadable};
@@ -223,7 +224,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("key-refused-misplaced", refused(KeyRefusal::Misplaced)),
         ("key-refused-other-recipient", refused(KeyRefusal::OtherRecipient)),
         ("key-refused-unopenable", refused(KeyRefusal::Unopenable)),
-        ("component", Frame::Component { digest: [5; 32], bytes: vec![6; 4] }),
+        ("component", Frame::Component(ComponentPart { digest: [5; 32], of: 8, from: 4, bytes: vec![6; 4] })),
         ("ping", Frame::Ping { token: 0x0102_0304_0506_0708 }),
         ("pong", Frame::Pong { token: 8 }),
         ("lineage", Frame::Lineage(lineage)),
