@@ -32,6 +32,7 @@ use crate::store::files::{self, DirLock};
 use crate::store::home::RawHome;
 
 pub mod branch;
+pub mod drill;
 pub mod flow;
 pub mod key;
 pub mod makings;

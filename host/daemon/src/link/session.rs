@@ -108,6 +108,9 @@ pub async fn write_component(
     Ok(())
 }
 
+/// A component and the digest that it is said to have.
+pub type Whole = ([u8; 32], Vec<u8>);
+
 /// A component as its parts come.
 #[derive(Debug, Default)]
 pub struct Parts {
@@ -116,7 +119,7 @@ pub struct Parts {
 
 impl Parts {
     /// Adds a part. Says which component is whole now. Parts of one follow each other.
-    pub fn add(&mut self, part: ComponentPart) -> Result<Option<([u8; 32], Vec<u8>)>, SessionError> {
+    pub fn add(&mut self, part: ComponentPart) -> Result<Option<Whole>, SessionError> {
         let out_of_order =
             || SessionError::Unexpected { wanted: "the next part of a component", found: "another part" };
         let whole = match self.under_way.take() {
@@ -157,7 +160,9 @@ pub fn kind(frame: &Frame) -> &'static str {
         Frame::HandOver(_) => "a hand-over",
         Frame::HandedOver { .. } => "the end of a hand-over",
         Frame::Inspect(_) => "a verification's question",
-        Frame::Held { .. } => "a verification's answer",
+        Frame::AskLive(_) => "a question about live epochs",
+        Frame::AskDrill(_) => "a drill's question",
+        Frame::Held { .. } => "an answer",
     }
 }
 
