@@ -6,7 +6,7 @@
 //!
 //! | wire version | since | what |
 //! |---|---|---|
-//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong, lineage, differs, hand over, handed over, inspect, held, shape |
+//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong, lineage, differs, hand over, handed over, inspect, held, shape, ask live, ask drill |
 //!
 //! The primary connects, both say hello with 32 random bytes, the primary attaches to one pair, the secondary
 //! welcomes it with what it holds, or refuses. After that the primary sends records and the secondary acknowledges.
@@ -17,10 +17,12 @@
 //! Before its welcome a secondary names the components that it holds; the primary sends the others that its epochs need, in
 //! parts, before the first record that needs them.
 //! A primary that verifies the copy asks what the secondary's log holds of some blocks, and gets it sealed as it is.
+//! One that drills asks which epochs live blocks need, and for a proof that a block opens: see [`crate::drill`].
 //! A peer that sends anything else is dropped and counted; nothing is guessed.
 
 use crate::bytes::Fields;
 use crate::chain::Chain;
+use crate::drill::{AskDrill, AskLive};
 use crate::inspect::Inspect;
 use crate::limits::{
     ACK_RANGES_MAX, CELL_BYTES_MAX, CELL_BYTES_MIN, CELL_EVERY_US, COMPONENT_BYTES_MAX, DIFFERS_WORDS_MAX,
@@ -71,7 +73,12 @@ pub enum Frame {
     },
     /// What does the copy hold of these blocks?
     Inspect(Inspect),
-    /// The answer to the question of this number. What it says is read by whoever asked: see [`crate::inspect`].
+    /// Which epochs do live blocks need?
+    AskLive(AskLive),
+    /// Can it open this block?
+    AskDrill(AskDrill),
+    /// The answer to the question of this number. What it says is read by whoever asked: see [`crate::inspect`] and
+    /// [`crate::drill`].
     Held {
         id: u64,
         answer: Vec<u8>,
@@ -250,6 +257,8 @@ const HANDED_OVER: u8 = 14;
 const INSPECT: u8 = 15;
 const HELD: u8 = 16;
 const SHAPE: u8 = 17;
+const ASK_LIVE: u8 = 18;
+const ASK_DRILL: u8 = 19;
 
 /// Bytes of an acknowledgement's body, whatever it says: its length tells an observer nothing.
 const ACK_BYTES: usize = 8 + 32 + 1 + 1 + ACK_RANGES_MAX * 16;
@@ -262,7 +271,7 @@ impl Prefix {
         if version != VERSION {
             return Err(FrameError::Version(version));
         }
-        if !(HELLO..=SHAPE).contains(&kind) {
+        if !(HELLO..=ASK_DRILL).contains(&kind) {
             return Err(FrameError::Kind(kind));
         }
         match len.checked_sub(4) {
@@ -319,6 +328,8 @@ impl Frame {
             }
             HANDED_OVER => Self::HandedOver { generation: Generation(fields.u64()) },
             INSPECT => Self::Inspect(Inspect::decode(&mut fields).ok_or(malformed)?),
+            ASK_LIVE => Self::AskLive(AskLive::decode(&mut fields)),
+            ASK_DRILL => Self::AskDrill(AskDrill::decode(&mut fields)),
             HELD => {
                 let (id, rest) = (fields.u64(), body.len().saturating_sub(8));
                 Self::Held { id, answer: fields.take(rest).to_vec() }
@@ -391,6 +402,8 @@ impl Frame {
                 (SHAPE, words.iter().flat_map(|word| word.to_le_bytes()).collect())
             }
             Self::Inspect(inspect) => (INSPECT, inspect.encode()),
+            Self::AskLive(ask) => (ASK_LIVE, ask.encode()),
+            Self::AskDrill(ask) => (ASK_DRILL, ask.encode()),
             Self::Held { id, answer } => (HELD, [id.to_le_bytes().as_slice(), answer].concat()),
         }
     }
@@ -593,6 +606,8 @@ mod tests {
             Frame::Shape(Shape::of(32 << 20)),
             Frame::Inspect(Inspect { id: 5, extent: Extent::new(Lba(7), BlockCount(9)).unwrap(), challenge: [6; 32] }),
             Frame::Held { id: 5, answer: vec![1, 2] },
+            Frame::AskLive(AskLive { id: 5, from: Lba(4) }),
+            Frame::AskDrill(AskDrill { id: 5, lba: Lba(4), challenge: [7; 32] }),
         ]
     }
 
@@ -633,7 +648,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic_and_what_decodes_encodes_back(kind in HELLO..=HELD, body in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn no_bytes_panic_and_what_decodes_encodes_back(kind in HELLO..=ASK_DRILL, body in proptest::collection::vec(any::<u8>(), 0..400)) {
             if let Ok(frame) = Frame::decode(Prefix { kind, body_bytes: 0 }, body) {
                 prop_assert_eq!(decode(&frame.encode()), Ok(frame));
             }

@@ -31,6 +31,8 @@ pub mod journal;
 
 pub mod inspect;
 
+pub mod drill;
+
 pub mod frame;
 
 pub mod window;

@@ -10,7 +10,7 @@
 //! branches    list, show, export, adopt, drop
 //! flow        transfer, throttle
 //! preset      add, list, remove
-//! key         rotate, status, history, policy
+//! key         rotate, status, history, policy, drill
 //! plugin      list, inspect, check, conform, swap, rollback, release
 //! failure     exit codes
 //! ```

@@ -188,6 +188,11 @@ pub enum Event {
         inspect: Inspect,
         done: Box<dyn FnOnce(bool) + std::marker::Send>,
     },
+    /// Have the copy asked something else. Says whether a path is up.
+    Ask {
+        question: Send,
+        done: Box<dyn FnOnce(bool) + std::marker::Send>,
+    },
     /// What a verification found different is to be copied again.
     OweAgain {
         map: OwedMap,
@@ -671,6 +676,10 @@ impl Runner {
                 let path = self.paths.values().next();
                 done(path.is_some_and(|jobs| jobs.send(Send::Inspect(inspect)).is_ok()));
             }
+            Event::Ask { question, done } => {
+                let path = self.paths.values().next();
+                done(path.is_some_and(|jobs| jobs.send(question).is_ok()));
+            }
             Event::OweAgain { map, done } => {
                 inputs.push(Input::OweAgain { map });
                 done();
@@ -765,6 +774,7 @@ impl Runner {
             | Event::Operator { .. }
             | Event::Compare(_)
             | Event::Inspect { .. }
+            | Event::Ask { .. }
             | Event::OweAgain { .. }
             | Event::Seed { .. }
             | Event::Owed { .. }

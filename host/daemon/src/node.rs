@@ -35,6 +35,7 @@ use crate::store::files::{self, DirLock};
 use crate::store::home::RawHome;
 
 pub mod branch;
+pub mod drill;
 pub mod escrow;
 pub mod flow;
 pub mod key;

@@ -7,6 +7,7 @@
 
 mod backlog;
 mod compact;
+pub(crate) mod drill;
 pub(crate) mod inspect;
 mod keys;
 mod recover;
@@ -317,6 +318,8 @@ impl Runner {
                 self.give(Input::HandOver { path, hand_over });
             }
             Event::Came { path, came: Came::Inspect(inspect, permit) } => self.inspect(path, inspect, permit),
+            Event::Came { path, came: Came::AskLive(ask, permit) } => self.show_live(path, ask, permit),
+            Event::Came { path, came: Came::AskDrill(ask, permit) } => self.drill(path, ask, permit),
             Event::Came { path, came: Came::Lost } => {
                 self.paths.remove(&path);
                 self.give(Input::PathLost { path });

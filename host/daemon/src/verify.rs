@@ -86,13 +86,15 @@ impl Answers {
         }
     }
 
-    fn listen(&self) -> Receiver<Came> {
+    /// Whoever waits for answers from now on.
+    pub(crate) fn listen(&self) -> Receiver<Came> {
         let (sender, answers) = channel();
         *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         answers
     }
 
-    fn expect(&self, id: u64) {
+    /// The one question that is open.
+    pub(crate) fn expect(&self, id: u64) {
         self.open.store(id, Ordering::Release);
     }
 }

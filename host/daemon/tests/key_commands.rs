@@ -13,12 +13,14 @@ mod site;
 #[path = "support/sites.rs"]
 mod sites;
 
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use built::plugins;
+use farseal_core::record::{Framed, HEADER_BYTES, Kind};
 use nbd_client::Client;
 use serde_json::Value;
 use site::{Site, wait_for};
@@ -216,4 +218,56 @@ fn records_of_a_raw_cipher_open_after_a_takeover_although_the_configuration_ther
     assert_eq!(ciphers(&remote), "aes-256-gcm");
     remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
     assert_whole(&remote, written);
+}
+
+#[test]
+fn a_drill_proves_every_epoch_that_live_blocks_need_and_names_the_one_that_does_not_open() {
+    let (_stage, main, remote) = sites("drill");
+    let write = |blocks: std::ops::Range<u64>| {
+        let mut client = Client::connect(&main.socket(), PAIR).unwrap();
+        for block in blocks {
+            client.write(block * BLOCK, &[7; 4096]).unwrap();
+        }
+        client.flush().unwrap();
+    };
+    write(0..10);
+    let first = main.status().unwrap().epoch();
+    main.farseal(&["key", "rotate", PAIR, "--force"]).unwrap();
+    write(20..25);
+    let second = main.status().unwrap().epoch();
+    main.wait_until("everything at the remote", site::Status::is_safe).unwrap();
+    let drilled = json(&main, &["key", "drill", PAIR]);
+    let rows = |drilled: &Value| -> Vec<(u64, u64, bool)> {
+        let epochs = drilled["epochs"].as_array().unwrap().iter();
+        epochs
+            .map(|row| (row["epoch"].as_u64().unwrap(), row["blocks"].as_u64().unwrap(), row["trouble"].is_null()))
+            .collect()
+    };
+    assert_eq!(rows(&drilled), [(first, 10, true), (second, 5, true)]);
+    let refused = remote.farseal(&["key", "drill", PAIR]).unwrap_err().to_string();
+    assert!(refused.contains("for the primary"), "{refused}");
+
+    // One byte of the first record of the first epoch, behind its header and its tag.
+    let log = remote.state().join("pairs").join(PAIR).join("log/00000000.fsl");
+    let (bytes, mut at) = (std::fs::read(&log).unwrap(), 64);
+    let header = loop {
+        let header = Framed::decode(&bytes[at..]).unwrap().header;
+        if header.kind == Kind::Data {
+            break header;
+        }
+        at += header.record_bytes();
+    };
+    assert_eq!(header.lba.0, 0);
+    let place = u64::try_from(at + HEADER_BYTES + 16 + 5).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&log)
+        .unwrap()
+        .write_all_at(&[bytes[at + HEADER_BYTES + 21] ^ 1], place)
+        .unwrap();
+    let failed = main.farseal(&["key", "drill", PAIR]).unwrap_err().to_string();
+    assert!(
+        failed.contains("does not open 1 of the 2 epochs") && failed.contains("does not match its checksum"),
+        "{failed}"
+    );
 }

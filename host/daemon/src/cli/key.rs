@@ -12,8 +12,8 @@ use super::operate::HowArg;
 use super::show::{line, size, span};
 use super::{Place, operate, say, wait_for};
 use crate::control::api::{
-    EpochReport, KeyCommand as Asked, KeyHistory, KeyReport, PairCommand, PastEpoch, PluginStanding, PolicyReport,
-    Rotate, RotationWord,
+    DrillReport, EpochReport, KeyCommand as Asked, KeyHistory, KeyReport, PairCommand, PastEpoch, PluginStanding,
+    PolicyReport, Rotate, RotationWord,
 };
 
 /// `farseal key ..`.
@@ -27,6 +27,9 @@ pub(super) enum KeyCommand {
     History(Shown),
     /// Who decides when the key changes, what it decided last, and what the host made of that.
     Policy(Shown),
+    /// On the primary's node: have the remote prove, for every epoch that the copy's blocks need, that it can open them.
+    #[command(after_help = "Exit codes: 0 the remote opens every epoch; 1 it does not; else as every command.")]
+    Drill(Shown),
 }
 
 /// `farseal key rotate`.
@@ -68,6 +71,7 @@ pub(super) fn key(place: &Place, command: KeyCommand) -> Result<(), Failure> {
         }
         KeyCommand::Status(shown) => show::<KeyReport>(place, &shown, Asked::Status, status),
         KeyCommand::History(shown) => show::<KeyHistory>(place, &shown, Asked::History, history),
+        KeyCommand::Drill(shown) => drill(place, &shown),
         KeyCommand::Policy(shown) => show::<PolicyReport>(place, &shown, Asked::Policy, policy),
     }
 }
@@ -78,16 +82,44 @@ fn show<T: DeserializeOwned>(
     asked: Asked,
     text: impl FnOnce(&T) -> String,
 ) -> Result<(), Failure> {
+    ask(place, shown, asked, text).map(drop)
+}
+
+fn ask<T: DeserializeOwned>(
+    place: &Place,
+    shown: &Shown,
+    asked: Asked,
+    text: impl FnOnce(&T) -> String,
+) -> Result<T, Failure> {
     let client = place.client()?;
     let reply = wait_for(async { Ok(client.command(&shown.pair, &PairCommand::Key(asked)).await?) })?;
-    let found = reply.report.unwrap_or(Value::Null);
-    if shown.json {
-        return say(&format!("{found:#}\n"));
-    }
+    let report = reply.report.unwrap_or(Value::Null);
+    let json = format!("{report:#}\n");
     let other = "use the same version of farseal for node and command";
-    let found = serde_json::from_value(found)
+    let found = serde_json::from_value(report)
         .map_err(|error| Failure::new(Exit::Failed, format!("the node's answer is not understood: {error}"), other))?;
-    say(&text(&found))
+    say(&if shown.json { json } else { text(&found) })?;
+    Ok(found)
+}
+
+fn drill(place: &Place, shown: &Shown) -> Result<(), Failure> {
+    let found = ask::<DrillReport>(place, shown, Asked::Drill, drilled)?;
+    let failed = found.epochs.iter().filter(|epoch| epoch.trouble.is_some()).count();
+    if failed == 0 {
+        return Ok(());
+    }
+    let message =
+        format!("the remote does not open {failed} of the {} epochs that its blocks need", found.epochs.len());
+    Err(Failure::new(Exit::Failed, message, format!("`farseal verify {}` names blocks that differ", shown.pair)))
+}
+
+fn drilled(found: &DrillReport) -> String {
+    let mut out = format!("the copy up to record {}\n{:<7}{:<14}remote\n", found.through, "epoch", "live blocks");
+    for each in &found.epochs {
+        let proof = each.trouble.as_deref().map_or_else(|| "opens it".to_owned(), line);
+        let _ = writeln!(out, "{:<7}{:<14}{proof}", each.epoch.to_string(), each.blocks);
+    }
+    out
 }
 
 fn status(report: &KeyReport) -> String {
@@ -144,7 +176,7 @@ fn epoch(out: &mut String, epoch: &EpochReport, report: &KeyReport) {
 
 fn history(history: &KeyHistory) -> String {
     let mut out = format!(
-        "{:<7}{:<10}{:<9}{:<10}{:<12}{:<12}{:<12}by\n",
+        "{:<7}{:<10}{:<9}{:<10}{:<15}{:<15}{:<12}by\n",
         "epoch", "stage", "how", "start", "made", "in force", "sealed"
     );
     let ago =
@@ -158,7 +190,7 @@ fn history(history: &KeyHistory) -> String {
         };
         let _ = writeln!(
             out,
-            "{:<7}{:<10}{how:<9}{start:<10}{:<12}{:<12}{:<12}{}",
+            "{:<7}{:<10}{how:<9}{start:<10}{:<15}{:<15}{:<12}{}",
             each.epoch.to_string(),
             each.stage.name(),
             ago(Some(each.made)),

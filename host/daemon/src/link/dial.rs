@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use farseal_core::drill::{AskDrill, AskLive};
 use farseal_core::frame::{Attach, ComponentPart, Differs, Frame, HandOver, Refusal, Shape};
 use farseal_core::inspect::Inspect;
 use farseal_core::lineage::Lineage;
@@ -64,6 +65,8 @@ pub enum Send {
     Records(Vec<bytes::Bytes>),
     HandOver(HandOver),
     Inspect(Inspect),
+    AskLive(AskLive),
+    AskDrill(AskDrill),
     Close,
 }
 
@@ -259,6 +262,8 @@ async fn transmit(writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceiver<
                 Some(Send::Component(digest, bytes)) => write_component(&mut writer, digest.0, &bytes).await?,
                 Some(Send::HandOver(hand_over)) => write_frame(&mut writer, &Frame::HandOver(hand_over)).await?,
                 Some(Send::Inspect(inspect)) => write_frame(&mut writer, &Frame::Inspect(inspect)).await?,
+                Some(Send::AskLive(ask)) => write_frame(&mut writer, &Frame::AskLive(ask)).await?,
+                Some(Send::AskDrill(ask)) => write_frame(&mut writer, &Frame::AskDrill(ask)).await?,
                 Some(Send::Close) | None => return Err(PathError::Closed),
             },
             _ = ping.tick() => write_frame(&mut writer, &Frame::Ping { token: 0 }).await?,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
+use farseal_core::drill::{AskDrill, AskLive};
 use farseal_core::frame::{Attach, Frame, HandOver, Refusal};
 use farseal_core::inspect::Inspect;
 use farseal_core::limits::INSPECTIONS_MAX;
@@ -37,6 +38,10 @@ pub enum Came {
     Component(Digest, Vec<u8>, tokio::sync::OwnedSemaphorePermit),
     /// What the copy holds is asked for. The permit is held until the answer is written.
     Inspect(Inspect, tokio::sync::OwnedSemaphorePermit),
+    /// As [`Came::Inspect`]: which epochs live blocks need.
+    AskLive(AskLive, tokio::sync::OwnedSemaphorePermit),
+    /// As [`Came::Inspect`]: a proof that a block opens.
+    AskDrill(AskDrill, tokio::sync::OwnedSemaphorePermit),
     Lost,
 }
 
@@ -216,6 +221,14 @@ async fn receive(
             Frame::Inspect(inspect) => {
                 let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
                 inbox(path, Came::Inspect(inspect, permit));
+            }
+            Frame::AskLive(ask) => {
+                let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
+                inbox(path, Came::AskLive(ask, permit));
+            }
+            Frame::AskDrill(ask) => {
+                let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
+                inbox(path, Came::AskDrill(ask, permit));
             }
             Frame::Ping { token } => {
                 let _ = answers.send(Answer::Frame(Frame::Pong { token }));

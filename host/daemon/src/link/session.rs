@@ -108,8 +108,8 @@ pub async fn write_component(
     Ok(())
 }
 
-/// A component that came: the digest that it was announced with, and its bytes.
-pub type WholeComponent = ([u8; 32], Vec<u8>);
+/// A component and the digest that it is said to have.
+pub type Whole = ([u8; 32], Vec<u8>);
 
 /// A component as its parts come.
 #[derive(Debug, Default)]
@@ -119,7 +119,7 @@ pub struct Parts {
 
 impl Parts {
     /// Adds a part. Says which component is whole now. Parts of one follow each other.
-    pub fn add(&mut self, part: ComponentPart) -> Result<Option<WholeComponent>, SessionError> {
+    pub fn add(&mut self, part: ComponentPart) -> Result<Option<Whole>, SessionError> {
         let out_of_order =
             || SessionError::Unexpected { wanted: "the next part of a component", found: "another part" };
         let whole = match self.under_way.take() {
@@ -160,8 +160,10 @@ pub fn kind(frame: &Frame) -> &'static str {
         Frame::HandOver(_) => "a hand-over",
         Frame::HandedOver { .. } => "the end of a hand-over",
         Frame::Inspect(_) => "a verification's question",
-        Frame::Held { .. } => "a verification's answer",
         Frame::Shape(_) => "a shape",
+        Frame::AskLive(_) => "a question about live epochs",
+        Frame::AskDrill(_) => "a drill's question",
+        Frame::Held { .. } => "an answer",
     }
 }
 

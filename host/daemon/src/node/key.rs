@@ -33,6 +33,11 @@ impl PairNode {
         match command {
             KeyCommand::Status => report("the key in force", &self.key_report().await?),
             KeyCommand::History => report("every epoch", &self.key_history().await?),
+            KeyCommand::Drill => {
+                let found = self.drill().await?;
+                let failed = found.epochs.iter().filter(|epoch| epoch.trouble.is_some()).count();
+                report(&format!("{} epochs drilled, {failed} failed", found.epochs.len()), &found)
+            }
             KeyCommand::Policy => report("the rotation policy", &self.policy_report()?),
         }
     }
@@ -202,16 +207,19 @@ fn under_way(view: &LaneView, escrow: bool) -> Option<UnderWay> {
 fn past(entry: &Entry, packages: &[Arc<VerifiedEpoch>], view: &LaneView, escrow: bool) -> PastEpoch {
     let package = packages.iter().find(|package| epoch_of(package) == entry.epoch);
     let coming = EpochFacts::under_way(&view.status.rotation, view.status.acked, escrow);
+    // A crash took what became of it: its package is kept only if it had its place.
+    let unheard = entry.in_force.is_none() && entry.void.is_none();
+    let placed = unheard && package.is_some();
     let facts = match coming {
         Some((epoch, facts)) if epoch == entry.epoch => facts,
         Some(_) | None => EpochFacts {
-            void: entry.void.is_some(),
+            void: entry.void.is_some() || (unheard && !placed),
             destroyed: entry.destroyed.is_some(),
             escrowed: None,
-            delivered: entry.in_force.is_some(),
+            delivered: entry.in_force.is_some() || placed,
             start: entry.start,
-            in_force: entry.in_force.is_some(),
-            last: entry.last,
+            in_force: entry.in_force.is_some() || placed,
+            last: entry.last.or(placed.then_some(Sequence::NONE)),
             acked: view.status.acked,
         },
     };

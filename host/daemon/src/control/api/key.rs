@@ -18,6 +18,30 @@ pub enum KeyCommand {
     History,
     /// Who decides when the key changes, and what it decided: [`PolicyReport`].
     Policy,
+    /// Have the keeper prove, for each epoch that live blocks need, that it can open them: [`DrillReport`].
+    Drill,
+}
+
+/// What a drill came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DrillReport {
+    /// The copy's index holds everything up to here.
+    pub through: Sequence,
+    /// Every epoch that live blocks need, oldest first.
+    pub epochs: Vec<DrilledEpoch>,
+}
+
+/// An epoch that live blocks need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DrilledEpoch {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Blocks that nothing but its key opens.
+    pub blocks: u64,
+    /// Why the keeper could not prove that it opens them; `None`: it did.
+    pub trouble: Option<String>,
 }
 
 /// The key in force.

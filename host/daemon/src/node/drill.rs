@@ -1,0 +1,211 @@
+//! A drill: for each epoch that the copy's live blocks need, the keeper proves that it opens one, without a byte of
+//! plaintext on the link.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use farseal_core::drill::{AskDrill, AskLive, Drilled, Live, LiveEpoch, Outcome};
+use farseal_core::inspect::{Answer, Held, Inspect, Terms};
+use farseal_core::units::{BlockCount, Epoch, Extent, Lba, Sequence};
+use zeroize::Zeroizing;
+
+use super::pair::PairNode;
+use crate::control::api::{DrillReport, DrilledEpoch, Role};
+use crate::control::operator::CommandError;
+use crate::keyring::Unsealer;
+use crate::lane::{Event as LaneEvent, Lane};
+use crate::link::dial::Send;
+use crate::plugins::PairPlugins;
+use crate::replica::drill::proof;
+use crate::verify::Answers;
+
+/// How long an answer is waited for: a page takes milliseconds, a block a read of the disk.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How often a block is looked for again that initiators write meanwhile.
+const TRIES: usize = 5;
+/// One at a time in a node: each has the one place that answers come to.
+static ONE: Mutex<()> = Mutex::new(());
+
+impl PairNode {
+    /// Blocks until every epoch was drilled.
+    pub(super) async fn drill(&self) -> Result<DrillReport, CommandError> {
+        let Some(lane) = self.writer() else { return Err(self.other_side("key drill", Role::Primary)) };
+        if self.verification.status().is_some_and(|status| status.runs()) {
+            let would = Some(format!("farseal verify {} --stop", self.config.name));
+            return Err(self.wrong_state("key drill", "being verified", would));
+        }
+        let (answers, plugins) = (Arc::clone(&self.makings.answers), Arc::clone(&self.plugins));
+        let drilled = tokio::task::spawn_blocking(move || {
+            let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            Driller { heard: answers.listen(), answers, lane, plugins }.run()
+        });
+        let failed = |error: &dyn std::error::Error| CommandError::Failed { reason: error.to_string(), next: None };
+        match drilled.await.map_err(|error| failed(&error))? {
+            Ok(report) => Ok(report),
+            Err(error @ (DrillError::NoLink | DrillError::Busy)) => {
+                let next = Some(format!("`farseal status {}` until it says copying", self.config.name));
+                Err(CommandError::Refused { reason: error.to_string(), next })
+            }
+            Err(error) => Err(failed(&error)),
+        }
+    }
+}
+
+/// What live blocks need: how many of each epoch, and some of them.
+type LiveEpochs = BTreeMap<Epoch, (BlockCount, Vec<Lba>)>;
+/// A block opened with this site's keys, and the record that holds it; or why it is not.
+type Own = Result<(Sequence, Zeroizing<Vec<u8>>), String>;
+
+/// Why a drill comes to nothing.
+#[derive(Debug, thiserror::Error)]
+enum DrillError {
+    #[error("the remote cannot be asked: there is no link to it, or it does not answer")]
+    NoLink,
+    #[error("the copy is catching up and no state of the volume: a drill would say nothing")]
+    Busy,
+    #[error("the remote's answer is refused: it is none")]
+    Nonsense,
+    #[error("the random source failed")]
+    Random,
+}
+
+struct Driller {
+    heard: Receiver<(u64, Vec<u8>)>,
+    answers: Arc<Answers>,
+    lane: Arc<Lane>,
+    plugins: Arc<PairPlugins>,
+}
+
+impl Driller {
+    fn run(self) -> Result<DrillReport, DrillError> {
+        let (through, epochs) = self.live()?;
+        let mut drilled = Vec::new();
+        for (epoch, (blocks, samples)) in epochs {
+            let trouble = self.prove(&samples)?;
+            drilled.push(DrilledEpoch { epoch, blocks: blocks.0, trouble });
+        }
+        Ok(DrillReport { through, epochs: drilled })
+    }
+
+    /// Every epoch that live blocks need, with some blocks of each.
+    fn live(&self) -> Result<(Sequence, LiveEpochs), DrillError> {
+        let mut epochs = LiveEpochs::new();
+        let (mut from, mut seen) = (Lba(0), Sequence::NONE);
+        while from.0 < self.lane.settings.blocks.0 {
+            let answer = self.ask(|id| Send::AskLive(AskLive { id, from }))?;
+            let Live { through, next, epochs: page } = Live::decode(&answer, from).ok_or(DrillError::Nonsense)?;
+            if through == Sequence::NONE {
+                return Err(DrillError::Busy);
+            }
+            for LiveEpoch { epoch, blocks, first } in page {
+                let (sum, samples) = epochs.entry(epoch).or_default();
+                sum.0 += blocks.0;
+                if samples.len() < TRIES {
+                    samples.push(first);
+                }
+            }
+            (from, seen) = (next, through);
+        }
+        Ok((seen, epochs))
+    }
+
+    /// Has one of these blocks opened at both sites. Says what is wrong, if it is.
+    fn prove(&self, samples: &[Lba]) -> Result<Option<String>, DrillError> {
+        let mut trouble =
+            "initiators write those blocks all the time: nothing of it could be looked at twice".to_owned();
+        for lba in samples.iter().cycle().take(TRIES) {
+            let (sequence, block) = match self.own(*lba)? {
+                Ok(own) => own,
+                Err(why) => {
+                    trouble = why;
+                    continue;
+                }
+            };
+            let challenge = random()?;
+            let answer = self.ask(|id| Send::AskDrill(AskDrill { id, lba: *lba, challenge }))?;
+            let drilled = Drilled::decode(&answer).ok_or(DrillError::Nonsense)?;
+            if drilled.sequence != sequence {
+                continue;
+            }
+            return Ok(match drilled.outcome {
+                Outcome::Opened if drilled.proof == proof(&challenge, &block) => None,
+                Outcome::Opened => Some("it opens to something else than here".to_owned()),
+                failed @ (Outcome::Nothing
+                | Outcome::Unreadable
+                | Outcome::NotRecipient
+                | Outcome::NoKey
+                | Outcome::NotOpened) => Some(failed.to_string()),
+            });
+        }
+        Ok(Some(trouble))
+    }
+
+    /// The block that the copy holds, opened with this site's keys.
+    fn own(&self, lba: Lba) -> Result<Own, DrillError> {
+        let extent = Extent::new(lba, BlockCount(1)).ok_or(DrillError::Nonsense)?;
+        let challenge = random()?;
+        let answer = self.ask_inspect(extent, challenge)?;
+        let settings = &self.lane.settings;
+        let terms = Terms {
+            pair: settings.pair,
+            volume: settings.volume,
+            encrypted: settings.encrypted,
+            block_bytes: settings.block_bytes,
+        };
+        let answer = Answer::decode(&answer, extent, &terms).map_err(|_| DrillError::Nonsense)?;
+        let held = answer.runs.into_iter().next().map(|run| run.held);
+        let part = match held {
+            Some(Held::Record(part)) => part,
+            Some(Held::Unreadable(why)) => return Ok(Err(why.to_string())),
+            Some(Held::Nothing | Held::Base(_)) | None => return Ok(Err("no record holds that block now".into())),
+        };
+        let (keyring, plugins) = (Arc::clone(&self.lane.keyring), Arc::clone(&self.plugins));
+        let ledger = Arc::new(keyring.ledger());
+        let (mut block, mut tags) = (Zeroizing::new(part.blocks), part.tags);
+        let opened = Unsealer::new(keyring, ledger, plugins).open(&part.header, part.first, &mut block, &mut tags);
+        if let Err(error) = opened {
+            return Ok(Err(format!("this site does not open it: {error}")));
+        }
+        if block.is_empty() {
+            block.resize(settings.block_bytes.as_usize(), 0);
+        }
+        Ok(Ok((part.header.sequence, block)))
+    }
+
+    fn ask_inspect(&self, extent: Extent, challenge: [u8; 32]) -> Result<Vec<u8>, DrillError> {
+        self.question(|id, done| LaneEvent::Inspect { inspect: Inspect { id, extent, challenge }, done })
+    }
+
+    fn ask(&self, question: impl FnOnce(u64) -> Send) -> Result<Vec<u8>, DrillError> {
+        self.question(|id, done| LaneEvent::Ask { question: question(id), done })
+    }
+
+    fn question(
+        &self,
+        event: impl FnOnce(u64, Box<dyn FnOnce(bool) + std::marker::Send>) -> LaneEvent,
+    ) -> Result<Vec<u8>, DrillError> {
+        // An answer that comes after its time is of no question that is open.
+        let id = u64::from_le_bytes(random::<8>()?) | 1;
+        self.answers.expect(id);
+        let (sender, sent) = channel();
+        let done = Box::new(move |went| _ = sender.send(went));
+        self.lane.inbox.send(event(id, done)).map_err(|_| DrillError::NoLink)?;
+        if !sent.recv().unwrap_or(false) {
+            return Err(DrillError::NoLink);
+        }
+        loop {
+            let (found, answer) = self.heard.recv_timeout(ANSWER_MAX).map_err(|_| DrillError::NoLink)?;
+            if found == id {
+                return Ok(answer);
+            }
+        }
+    }
+}
+
+fn random<const LEN: usize>() -> Result<[u8; LEN], DrillError> {
+    let mut bytes = [0; LEN];
+    getrandom::fill(&mut bytes).map_err(|_| DrillError::Random)?;
+    Ok(bytes)
+}
