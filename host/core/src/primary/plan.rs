@@ -2,6 +2,7 @@
 //!
 //! What rotation and copying demand comes first, then initiators' writes as they were accepted.
 
+use super::slots::ShamDelivery;
 use super::*;
 
 impl Primary {
@@ -73,8 +74,12 @@ impl Primary {
     pub(super) fn plan_due(&mut self, now: Now, due: Due) -> Option<Planned> {
         let epoch = self.rotation.active().map_or(Epoch::NONE, |key| key.epoch);
         match due {
-            Due::Ordinary { .. } if self.sham_holds(now) => None,
-            Due::Ordinary { epoch } => self.plan_ordinary(now, epoch),
+            Due::Ordinary { epoch } => match self.sham_delivery(now) {
+                ShamDelivery::InTime => self.plan_ordinary(now, epoch),
+                ShamDelivery::Awaited => None,
+                // As long as a key's void.
+                ShamDelivery::GivenUp => Some(self.plan_own_cut(now, epoch)),
+            },
             Due::Key { epoch, blocks, how: _ } => Some(self.plan_key(now, epoch, blocks, 0)),
             Due::LastPlace { .. } if !self.ordinary_waits(now) => None,
             // Initiators notice a wait of a round trip less than an old key that stays: they are answered meanwhile.
@@ -93,10 +98,7 @@ impl Primary {
             }
             // A cut would close the gap that is open; what stands between key and start need only be something.
             Due::PauseCut if self.copying.gap_open() => Some(self.plan_cover(now, epoch)),
-            Due::PauseCut => {
-                self.cuts += 1;
-                Some(self.plan_cut(now, epoch, CutMark::Own(self.cuts)))
-            }
+            Due::PauseCut => Some(self.plan_own_cut(now, epoch)),
             // Covers need no key: they walk the order up to the start of the one that comes.
             Due::Hold(Held::HardLimit) if self.next < self.armed_start() => Some(self.plan_cover(now, epoch)),
             Due::Hold(held) => {
@@ -211,6 +213,11 @@ impl Primary {
             | RotationState::Draining { .. } => How::AtOnce,
         };
         Planned { body_blocks: blocks, ..self.place(now, Kind::Key, epoch, Source::Capsules { start, how }) }
+    }
+
+    fn plan_own_cut(&mut self, now: Now, epoch: Epoch) -> Planned {
+        self.cuts += 1;
+        self.plan_cut(now, epoch, CutMark::Own(self.cuts))
     }
 
     /// Records that the secondary has not acknowledged; nothing is under way while the link is down.

@@ -3,6 +3,15 @@
 use super::*;
 use crate::schedule;
 
+/// Whether the cover before a sham's start has been acknowledged.
+pub(super) enum ShamDelivery {
+    /// Or there is none that is waited for.
+    InTime,
+    Awaited,
+    /// A record takes the place of the void that a key would leave.
+    GivenUp,
+}
+
 impl Primary {
     /// Keeps slots fixed ahead while the pair sends in order; otherwise none are used.
     pub(super) fn run_schedule(&mut self, now: Now) {
@@ -51,21 +60,22 @@ impl Primary {
     }
 
     /// The record before a sham's start waits as it would before a key's: for as long, and only if there is one to place.
-    pub(super) fn sham_holds(&mut self, now: Now) -> bool {
+    pub(super) fn sham_delivery(&mut self, now: Now) -> ShamDelivery {
         if !self.sham_is_late() {
-            return false;
+            return ShamDelivery::InTime;
         }
         if !self.ordinary_waits(now) {
-            return true;
+            return ShamDelivery::Awaited;
         }
         let (next, acked) = (self.next, self.transfer.acked());
         if self.link_up() && self.schedule.wait_for_delivery(now.instant, next, acked) {
             self.held = Some(Held::Delivery);
-            return true;
+            return ShamDelivery::Awaited;
         }
         self.schedule.give_up(next, acked);
         self.rotation.came_late();
-        false
+        // No cut may stand in an open gap.
+        if self.copying.gap_open() { ShamDelivery::InTime } else { ShamDelivery::GivenUp }
     }
 
     /// Shams whose start has come: what a new key leads to, the driver does for nothing.
