@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use farseal_core::chain::Chain;
+use farseal_core::drill::{AskDrill, AskLive};
 use farseal_core::frame::{
     Ack, Attach, ComponentPart, Differs, Frame, FrameError, HandOver, KeyRefusal, PREFIX_BYTES, Prefix, Refusal, Shape,
     Welcome,
@@ -224,6 +225,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("key-refused-misplaced", refused(KeyRefusal::Misplaced)),
         ("key-refused-other-recipient", refused(KeyRefusal::OtherRecipient)),
         ("key-refused-unopenable", refused(KeyRefusal::Unopenable)),
+        ("key-refused-no-receipt", refused(KeyRefusal::NoReceipt)),
+        ("key-refused-no-component", refused(KeyRefusal::NoComponent)),
         ("component", Frame::Component(ComponentPart { digest: [5; 32], of: 8, from: 4, bytes: vec![6; 4] })),
         ("ping", Frame::Ping { token: 0x0102_0304_0506_0708 }),
         ("pong", Frame::Pong { token: 8 }),
@@ -234,6 +237,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("inspect", Frame::Inspect(Inspect { id: 5, extent, challenge: [9; 32] })),
         ("held", Frame::Held { id: 5, answer: answer(extent) }),
         ("shape", Frame::Shape(Shape::of(32 << 20))),
+        ("ask-live", Frame::AskLive(AskLive { id: 5, from: Lba(4) })),
+        ("ask-drill", Frame::AskDrill(AskDrill { id: 5, lba: Lba(4), challenge: [7; 32] })),
     ]
 }
 
