@@ -239,9 +239,9 @@ mod tests {
     async fn whoever_writes_more_than_cells_carry_waits() {
         let (near, _far) = duplex(CELL);
         let mut writer = IntoCells::start(near, CELL, EVERY);
-        let mut taken = 0;
+        let (much, mut taken) = (vec![1; QUEUE_BYTES_MIN / 2], 0);
         poll_fn(|context| {
-            while let Poll::Ready(written) = Pin::new(&mut writer).poll_write(context, &[1; CELL]) {
+            while let Poll::Ready(written) = Pin::new(&mut writer).poll_write(context, &much) {
                 taken += written.unwrap();
             }
             Poll::Ready(())
