@@ -1,5 +1,6 @@
 //! `cargo xtask soak`: what takes long on real disks. A large initial copy that is interrupted, a long split with the resync
-//! after it, and changes of sides there and back, all under load, each ended by a takeover and a comparison of every byte.
+//! after it, changes of sides there and back, and a key a second with an escrow, all under load, each ended by a takeover and a
+//! comparison of every byte.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -14,6 +15,7 @@ use crate::plugins;
 use crate::site::{PairTerms, Site, Stage, Status, wait_for};
 use crate::workspace::Workspace;
 
+mod keys;
 mod load;
 mod qemu;
 mod swap;
@@ -36,6 +38,7 @@ enum Plan {
     Copy { interruptions: u64 },
     Split { length: Duration },
     Swap { swaps: u64, length: Duration },
+    Keys { length: Duration },
 }
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
@@ -59,6 +62,13 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let told = match plan {
         Plan::Copy { interruptions } => copy(&mut story, &stage.dir, &mut sites, mebibytes, interruptions),
         Plan::Split { length } => split(&mut story, &stage.dir, &mut sites, mebibytes, length),
+        Plan::Keys { length } => {
+            let (farseal, components) = (binary.as_path(), workspace.components());
+            let search_for_keys = search_for_keys(workspace)?;
+            let third =
+                keys::Third { stage: &stage, farseal, search_for_keys: &search_for_keys, components: &components };
+            keys::run(&mut story, &third, &mut sites, mebibytes, length)
+        }
         Plan::Swap { swaps, length } => swap::run(&mut story, &stage.dir, &mut sites, mebibytes, (swaps, length)),
     };
     if let Err(error) = told {
@@ -73,6 +83,12 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// The program that looks for keys in files.
+fn search_for_keys(workspace: &Workspace) -> Result<PathBuf> {
+    workspace.build(&["--bin", "farseal", "--example", "search_for_keys"])?;
+    Ok(workspace.target.join("debug/examples/search_for_keys"))
+}
+
 #[derive(Debug)]
 struct Options {
     plan: Plan,
@@ -82,7 +98,8 @@ struct Options {
 }
 
 const WORDS: &str = "copy [--mib N] [--interruptions N] | split [--mib N] [--minutes N] | \
-                     swap [--mib N] [--minutes N] [--swaps N]; each with [--farseal FILE]";
+                     swap [--mib N] [--minutes N] [--swaps N] | \
+                     keys [--mib N] [--minutes N]; each with [--farseal FILE]";
 
 fn options(words: &[String]) -> Result<Options> {
     let (kind, rest) = words.split_first().with_context(|| format!("soak takes {WORDS}"))?;
@@ -90,6 +107,7 @@ fn options(words: &[String]) -> Result<Options> {
         "copy" => (Plan::Copy { interruptions: 3 }, 16 << 10),
         "split" => (Plan::Split { length: Duration::from_secs(3600) }, 4 << 10),
         "swap" => (Plan::Swap { swaps: 6, length: Duration::from_secs(180) }, 256),
+        "keys" => (Plan::Keys { length: Duration::from_secs(3600) }, 256),
         other => bail!("soak takes {WORDS}, not {other}"),
     };
     let mut binary = None;
@@ -103,7 +121,7 @@ fn options(words: &[String]) -> Result<Options> {
         match (name.as_str(), &mut plan) {
             ("--mib", _) if number >= 64 => mebibytes = number,
             ("--interruptions", Plan::Copy { interruptions }) => *interruptions = number,
-            ("--minutes", Plan::Split { length } | Plan::Swap { length, .. }) => {
+            ("--minutes", Plan::Split { length } | Plan::Swap { length, .. } | Plan::Keys { length }) => {
                 *length = Duration::from_secs(number * 60);
             }
             ("--swaps", Plan::Swap { swaps, .. }) if number > 0 => *swaps = number,

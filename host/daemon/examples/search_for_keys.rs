@@ -12,7 +12,6 @@ use anyhow::{Context as _, Result};
 use farseal::cli::identity;
 use farseal::config::Config;
 use farseal::keyring::Keyring;
-use farseal::keys::package::{Expected, SealedEpoch};
 use farseal_plugin::vault::schedule::{EpochSchedule, Span};
 use zeroize::Zeroizing;
 
@@ -52,11 +51,10 @@ fn keys(config: &Config, name: &str) -> Result<(Vec<Key>, usize)> {
     let peer = config.peer(&pair.peer).context("the pair has no peer")?;
     let identity = Arc::new(identity::load(config)?);
     let folder = config.node.state_dir.join("pairs").join(name).join("epochs");
-    let keyring = Keyring::open(&folder, pair.id, identity, peer.card.clone())?;
+    let escrow = pair.escrow.as_ref().and_then(|name| config.peer(name)).map(|peer| peer.card.clone());
+    let keyring = Keyring::open(&folder, pair.id, identity, peer.card.clone())?.with_escrow(escrow);
     let (mut keys, mut epochs) = (Vec::new(), 0);
-    for path in files_below(&folder)? {
-        let package = SealedEpoch::decode(&std::fs::read(&path)?)?;
-        let package = package.verify(&Expected { pair: pair.id.0, signer: &peer.card, newest: None, escrow: None })?;
+    for package in keyring.kept() {
         let key = keyring.unwrap(&package)?;
         keys.push(Zeroizing::new(*key.expose()));
         let terms = &package.descriptor().terms;

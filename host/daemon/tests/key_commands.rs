@@ -10,11 +10,13 @@ mod nbd_client;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../../xtask/src/site.rs"]
 mod site;
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/sites.rs"]
 mod sites;
 
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -24,7 +26,7 @@ use farseal_core::record::{Framed, HEADER_BYTES, Kind};
 use nbd_client::Client;
 use serde_json::Value;
 use site::{Site, wait_for};
-use sites::{BLOCK, PAIR, PATIENCE, sites};
+use sites::{BLOCK, PAIR, PATIENCE, started};
 
 fn json(site: &Site, words: &[&str]) -> Value {
     serde_json::from_str(&site.farseal(&[words, &["--json"]].concat()).unwrap()).unwrap()
@@ -56,6 +58,8 @@ impl Writer {
                 while !stop.load(Ordering::Relaxed) {
                     let block = [number.to_le_bytes(); 512].concat();
                     client.write(number % 4096 * BLOCK, &block).unwrap();
+                    // As a database would; a raw cipher in a development build seals no faster.
+                    client.flush().unwrap();
                     number = written.fetch_add(1, Ordering::Relaxed) + 1;
                 }
                 client.flush().unwrap();
@@ -86,6 +90,13 @@ fn assert_whole(site: &Site, written: u64) {
         client.read(block * BLOCK, &mut bytes).unwrap();
         assert_eq!(bytes[..8], last.to_le_bytes(), "block {block}");
     }
+}
+
+/// Two nodes that copy, with a disguise that makes no key wait for a slot.
+fn sites(purpose: &str) -> (Rc<site::Stage>, Site, Site) {
+    let (stage, main, remote) = started(purpose, &["--disguise", "plain"]);
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    (stage, main, remote)
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub(super) struct Invitation {
     /// Where the main site listens, if the roles may change.
     pub(super) addresses: Vec<PeerAddress>,
     pub(super) escrow: Option<OfferedEscrow>,
+    /// The component that hides the pair's keys, which the remote needs as well: one without a path, or nothing.
+    pub(super) disguise: Option<String>,
 }
 
 /// The pair's escrow site, as the main site knows it.
@@ -78,6 +80,8 @@ struct Text {
     addresses: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     escrow: Option<EscrowText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    disguise: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -122,6 +126,7 @@ impl FromStr for Invitation {
                 }
                 None => None,
             },
+            disguise: text.disguise,
             pair: text.pair,
             group: text.group,
         })
@@ -148,6 +153,7 @@ impl fmt::Display for Invitation {
                 addresses: escrow.addresses.iter().map(ToString::to_string).collect(),
                 card: escrow.card.to_string(),
             }),
+            disguise: self.disguise.clone(),
         };
         let text = toml::to_string(&text).map_err(|_| fmt::Error)?;
         write!(f, "# An invitation to a farseal pair: `farseal pair accept THIS-FILE` at the remote site.\n{text}")

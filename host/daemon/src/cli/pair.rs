@@ -274,6 +274,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         scheduled: pair.transfer == Transfer::Scheduled,
         paths: pair.paths,
         card: own.clone(),
+        disguise: Some(create.disguise.clone()).filter(|name| is_name(name) && !name.ends_with(".wasm")),
         escrow: escrow.map(|escrow| OfferedEscrow {
             card: escrow.card.clone(),
             addresses: escrow.addresses.clone(),
@@ -364,6 +365,11 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
         }
         None => (None, Holders::Secondary),
     };
+    // A name, never a path: whoever invites does not choose a file here.
+    let disguise = invitation
+        .disguise
+        .filter(|name| is_name(name) && !name.ends_with(".wasm"))
+        .unwrap_or_else(|| DEFAULT_DISGUISE.to_owned());
     let listen = listening(&config, accept.listen)?;
     if config.link.listen.is_none() && listen.is_none() {
         let next = "give --listen, as in --listen 0.0.0.0:7440";
@@ -382,7 +388,7 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
         block_bytes: invitation.block_bytes,
         paths: invitation.paths,
         transfer: transfer(invitation.scheduled),
-        ..defaults(&config, [DEFAULT_CIPHER, DEFAULT_POLICY, DEFAULT_DISGUISE, &accept.recovery])?
+        ..defaults(&config, [DEFAULT_CIPHER, DEFAULT_POLICY, &disguise, &accept.recovery])?
     };
     sections.push_str(&pair_section(&pair));
     let config = append(&config.file, listen, &sections)?;

@@ -23,6 +23,8 @@ use crate::replica::Event as ReplicaEvent;
 
 /// How long a command waits for what it started.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A policy that was asked for a key, and whose key came too late for its start, is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How often a wait looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -136,6 +138,13 @@ impl PairNode {
         }
     }
 
+    /// How long the host's least interval since the last key still is.
+    async fn until_next_rotation(&self) -> Result<Duration, CommandError> {
+        let Some(key) = self.look().await?.status.key else { return Ok(Duration::ZERO) };
+        let (since, now) = (key.since, self.shared.clock.now().wall);
+        Ok(Duration::from_millis(self.config.key_limits.interval_min.0.saturating_sub(now.since(since).0)))
+    }
+
     async fn rotate(&self, rotate: Rotate) -> Result<CommandReply, CommandError> {
         let before = self.look().await?.status.key.map(|key| key.epoch);
         if let Some(reason) = &rotate.reason {
@@ -163,6 +172,11 @@ impl PairNode {
         };
         let deadline = Instant::now() + PATIENCE;
         wish();
+        if command == Command::RequestRotation {
+            // What the policy asks for too soon is refused, and nobody would hear of it.
+            sleep(self.until_next_rotation().await?).await;
+        }
+        let mut asked = Instant::now();
         while let Err(refused) = self.order(command, "rotate").await? {
             match refused {
                 Refused::TooSoon { wait, .. } if Instant::now() + Duration::from_millis(wait.0) < deadline => {
@@ -181,9 +195,11 @@ impl PairNode {
                 return Ok(CommandReply::new("the key has changed"));
             }
             // A key that was not delivered before its start is void; each further one has more room.
-            let over = status.rotation == RotationState::Idle && matches!(command, Command::Rotate(_));
+            let idle = status.rotation == RotationState::Idle;
+            let over = idle && (matches!(command, Command::Rotate(_)) || asked.elapsed() >= ASK_AGAIN);
             if over {
                 wish();
+                asked = Instant::now();
             }
             if over && let Err(error) = self.tell(command, "rotate").await {
                 tracing::debug!(pair = self.config.name, %error, "the rotation is not begun again yet");
