@@ -19,6 +19,8 @@ use crate::site::{PairTerms, Site, Stage, Status, free_port, wait_for};
 
 /// Between the beginnings of two rotations.
 const EVERY: Duration = Duration::from_secs(1);
+/// What is written a second: a pause for a key has to drain what is on its way, within the shape of the link.
+const RATE: u64 = 8 << 20;
 /// How long the escrow is away.
 const AWAY: Duration = Duration::from_secs(30);
 
@@ -46,7 +48,7 @@ pub(super) fn run(
     main.start()?;
     wait(main, "copying", |status| status.is_safe() && status.epoch() > 0)?;
     story.say("main, remote and escrow run; keys are with the escrow alone");
-    let load = Load::start(main.socket(), PAIR, mebibytes << 20);
+    let load = Load::paced(main.socket(), PAIR, mebibytes << 20, RATE);
     let keys = Rotations::start(main.config(), third.farseal.to_owned());
 
     std::thread::sleep(length / 3);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::nbd_client::Client;
 
@@ -49,7 +49,13 @@ struct Counts {
 }
 
 impl Load {
+    /// As fast as it is answered.
     pub(super) fn start(socket: PathBuf, export: &'static str, bytes: u64) -> Self {
+        Self::paced(socket, export, bytes, u64::MAX)
+    }
+
+    /// So many bytes a second at most.
+    pub(super) fn paced(socket: PathBuf, export: &'static str, bytes: u64, rate: u64) -> Self {
         let counts = Arc::new(Counts::default());
         let shared = Arc::clone(&counts);
         let thread = std::thread::spawn(move || {
@@ -58,7 +64,7 @@ impl Load {
                 match Client::connect(&socket, export) {
                     Ok(client) => {
                         shared.connections.fetch_add(1, Ordering::Relaxed);
-                        write(client, &shared, &mut random, bytes);
+                        write(client, &shared, &mut random, (bytes, rate));
                     }
                     Err(_) => std::thread::sleep(AGAIN),
                 }
@@ -81,8 +87,9 @@ impl Load {
 }
 
 /// Until the node goes away or the load is stopped; what was written last is flushed then.
-fn write(mut client: Client, counts: &Counts, random: &mut Random, bytes: u64) {
+fn write(mut client: Client, counts: &Counts, random: &mut Random, (bytes, rate): (u64, u64)) {
     let mut buffer = vec![0; LONGEST];
+    let (begun, mut written) = (Instant::now(), 0_u64);
     for turn in 1_u64.. {
         if counts.stop.load(Ordering::Relaxed) {
             let _ = client.flush();
@@ -97,6 +104,9 @@ fn write(mut client: Client, counts: &Counts, random: &mut Random, bytes: u64) {
             return;
         }
         counts.answered.fetch_add(1, Ordering::Relaxed);
+        written += len;
+        let due = begun + Duration::from_millis(written.saturating_mul(1000) / rate);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
         if turn.is_multiple_of(FLUSH_EVERY) && client.flush().is_err() {
             return;
         }
