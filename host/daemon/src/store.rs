@@ -25,6 +25,7 @@ pub mod opened;
 pub mod part;
 
 mod checkpoint;
+pub mod database;
 mod words;
 mod zeroes;
 

@@ -343,7 +343,7 @@ impl Desk {
             for (place, kept) in found {
                 at = Some(place);
                 let (Some(deposit), Some(secret)) = (for_whom(&kept, site, depositor), secret) else { continue };
-                match self.release(&deposit, secret, site, id, now) {
+                match self.release(deposit, depositor, secret, site, id, now) {
                     Some(release) => answers.push(FromEscrow::Release { place, bytes: release.encode() }),
                     None => self.note(site, now, format!("the key of epoch {} does not open", place.epoch))?,
                 }
@@ -357,17 +357,18 @@ impl Desk {
 
     fn release(
         &self,
-        deposit: &Deposit,
+        deposit: Deposit,
+        depositor: Fingerprint,
         secret: &KemSecret,
         site: &PeerCard,
         request: u64,
         now: WallTime,
     ) -> Option<Release> {
-        // Its depositor's signature was proved when it was taken, and the file is this node's own.
-        let depositor =
-            self.sites.iter().find_map(|card| deposit.clone().verify(card, self.identity.card().fingerprint()).ok())?;
-        let key = depositor.open(secret).ok()?;
-        Release::seal(&depositor, &key, &self.identity, site, request, now.0).ok()
+        // The file is this node's own; whose deposit it is was proved when it was taken, and is proved again.
+        let card = self.sites.iter().find(|card| card.fingerprint() == depositor)?;
+        let deposit = deposit.verify(card, self.identity.card().fingerprint()).ok()?;
+        let key = deposit.open(secret).ok()?;
+        Release::seal(&deposit, &key, &self.identity, site, request, now.0).ok()
     }
 
     fn complete(&self, asked: Asked, site: &PeerCard, now: WallTime) -> Result<(), EscrowStoreError> {

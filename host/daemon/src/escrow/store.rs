@@ -1,42 +1,28 @@
 //! What an escrow keeps: deposits as they came, what was asked for and what a person said to it, and an audit log that only
 //! grows. A redb file; each change is durable when its call returns.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use farseal_core::units::{Epoch, PairId, Sequence, WallTime};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
+use redb::{ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use super::wire::Place;
+use crate::store::database::Database;
+pub use crate::store::database::DatabaseError as EscrowStoreError;
 
 /// Pair, epoch, hash: in this order, integers big-endian, so that a pair's deposits lie together and in the order of epochs.
 type DepositKey = [u8; 56];
 
-const NUMBERS: TableDefinition<'static, &str, u64> = TableDefinition::new("numbers");
 const DEPOSITS: TableDefinition<'static, DepositKey, &[u8]> = TableDefinition::new("deposits");
 const BY_HASH: TableDefinition<'static, [u8; 32], DepositKey> = TableDefinition::new("by-hash");
 const DESTROYED: TableDefinition<'static, [u8; 32], u64> = TableDefinition::new("destroyed");
 const REQUESTS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("requests");
 const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
-const FORMAT: &str = "format";
 
 /// The file.
 #[derive(Debug)]
-pub struct EscrowStore {
-    path: PathBuf,
-    database: Database,
-}
-
-/// Why it cannot be read or kept.
-#[derive(Debug, thiserror::Error)]
-pub enum EscrowStoreError {
-    #[error("{}: {source}", path.display())]
-    Store { path: PathBuf, source: Box<redb::Error> },
-    #[error("{}: {what} cannot be read: {source}; restore the file from a copy", path.display())]
-    Unreadable { path: PathBuf, what: String, source: serde_json::Error },
-    #[error("{}: format {found}; this version reads format 1", path.display())]
-    Format { path: PathBuf, found: u64 },
-}
+pub struct EscrowStore(Database);
 
 /// Keys that a site asked for, and what became of it. Fingerprints are shown ones: they name whom, and open nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,22 +72,15 @@ impl EscrowStore {
     /// # Errors
     /// [`EscrowStoreError`].
     pub fn open(path: &Path) -> Result<Self, EscrowStoreError> {
-        let failed = |source: redb::Error| EscrowStoreError::Store { path: path.to_owned(), source: Box::new(source) };
-        let database = Database::create(path).map_err(|error| failed(error.into()))?;
-        let store = Self { path: path.to_owned(), database };
-        let format = store.change(|tables| {
-            let found = tables.open_table(NUMBERS)?.get(FORMAT)?.map(|format| format.value());
-            if found.is_none() {
-                tables.open_table(NUMBERS)?.insert(FORMAT, 1)?;
-            }
+        let database = Database::open(path, |tables| {
             tables.open_table(DEPOSITS)?;
             tables.open_table(BY_HASH)?;
             tables.open_table(DESTROYED)?;
             tables.open_table(REQUESTS)?;
             tables.open_table(LOG)?;
-            Ok(found.unwrap_or(1))
+            Ok(())
         })?;
-        if format == 1 { Ok(store) } else { Err(EscrowStoreError::Format { path: store.path, found: format }) }
+        Ok(Self(database))
     }
 
     /// Keeps deposits, all or none.
@@ -109,7 +88,7 @@ impl EscrowStore {
     /// # Errors
     /// [`EscrowStoreError`]; nothing was changed.
     pub fn deposit(&self, all: &[(PairId, Place, &[u8])]) -> Result<(), EscrowStoreError> {
-        self.change(|tables| {
+        self.0.change(|tables| {
             let (mut deposits, mut by_hash) = (tables.open_table(DEPOSITS)?, tables.open_table(BY_HASH)?);
             for (pair, place, bytes) in all {
                 let key = key(*pair, place.epoch, place.deposit);
@@ -125,7 +104,7 @@ impl EscrowStore {
     /// # Errors
     /// [`EscrowStoreError`].
     pub fn find(&self, deposit: [u8; 32]) -> Result<Option<Vec<u8>>, EscrowStoreError> {
-        self.read(|tables| {
+        self.0.read(|tables| {
             let Some(key) = tables.open_table(BY_HASH)?.get(deposit)?.map(|key| key.value()) else { return Ok(None) };
             Ok(tables.open_table(DEPOSITS)?.get(key)?.map(|bytes| bytes.value().to_vec()))
         })
@@ -136,7 +115,7 @@ impl EscrowStore {
     /// # Errors
     /// [`EscrowStoreError`].
     pub fn is_destroyed(&self, deposit: [u8; 32]) -> Result<bool, EscrowStoreError> {
-        self.read(|tables| Ok(tables.open_table(DESTROYED)?.get(deposit)?.is_some()))
+        self.0.read(|tables| Ok(tables.open_table(DESTROYED)?.get(deposit)?.is_some()))
     }
 
     /// Destroys a deposit; what remains is that it was.
@@ -144,7 +123,7 @@ impl EscrowStore {
     /// # Errors
     /// [`EscrowStoreError`]; nothing was changed.
     pub fn destroy(&self, deposit: [u8; 32], at: WallTime) -> Result<(), EscrowStoreError> {
-        self.change(|tables| {
+        self.0.change(|tables| {
             if let Some(key) = tables.open_table(BY_HASH)?.remove(deposit)?.map(|key| key.value()) {
                 tables.open_table(DEPOSITS)?.remove(key)?;
             }
@@ -169,7 +148,7 @@ impl EscrowStore {
         if from > to {
             return Ok(Vec::new());
         }
-        self.read(|tables| {
+        self.0.read(|tables| {
             let table = tables.open_table(DEPOSITS)?;
             let mut found = Vec::new();
             for entry in table.range(from..=to)? {
@@ -192,7 +171,7 @@ impl EscrowStore {
     /// # Errors
     /// [`EscrowStoreError`].
     pub fn count(&self) -> Result<u64, EscrowStoreError> {
-        self.read(|tables| Ok(tables.open_table(DEPOSITS)?.len()?))
+        self.0.read(|tables| Ok(tables.open_table(DEPOSITS)?.len()?))
     }
 
     /// Keeps a request as it stands now; a new one has number 0 and gets its own.
@@ -200,7 +179,7 @@ impl EscrowStore {
     /// # Errors
     /// [`EscrowStoreError`]; nothing was changed.
     pub fn put_request(&self, mut asked: Asked) -> Result<Asked, EscrowStoreError> {
-        self.change(|tables| {
+        self.0.change(|tables| {
             let mut table = tables.open_table(REQUESTS)?;
             if asked.id == 0 {
                 asked.id = table.last()?.map_or(0, |(id, _)| id.value()) + 1;
@@ -216,7 +195,7 @@ impl EscrowStore {
     /// # Errors
     /// [`EscrowStoreError`].
     pub fn requests(&self) -> Result<Vec<Asked>, EscrowStoreError> {
-        let found = self.read(|tables| {
+        let found = self.0.read(|tables| {
             let table = tables.open_table(REQUESTS)?;
             table
                 .iter()?
@@ -224,7 +203,7 @@ impl EscrowStore {
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(Into::into)
         })?;
-        found.iter().map(|(id, bytes)| self.parsed(&format!("request {id}"), bytes)).collect()
+        found.iter().map(|(id, bytes)| self.0.parsed(format!("request {id}"), bytes)).collect()
     }
 
     /// Adds a line to the audit log.
@@ -232,7 +211,7 @@ impl EscrowStore {
     /// # Errors
     /// [`EscrowStoreError`]; nothing was changed.
     pub fn log(&self, line: &Logged) -> Result<(), EscrowStoreError> {
-        self.change(|tables| {
+        self.0.change(|tables| {
             let mut table = tables.open_table(LOG)?;
             let next = table.last()?.map_or(0, |(at, _)| at.value()) + 1;
             table.insert(next, serde_json::to_vec(line).unwrap_or_default().as_slice())?;
@@ -245,7 +224,7 @@ impl EscrowStore {
     /// # Errors
     /// [`EscrowStoreError`].
     pub fn logged(&self, most: usize) -> Result<Vec<Logged>, EscrowStoreError> {
-        let mut found = self.read(|tables| {
+        let mut found = self.0.read(|tables| {
             let table = tables.open_table(LOG)?;
             table
                 .iter()?
@@ -256,40 +235,7 @@ impl EscrowStore {
                 .map_err(Into::into)
         })?;
         found.reverse();
-        found.iter().map(|bytes| self.parsed("a line of the log", bytes)).collect()
-    }
-
-    fn change<T>(
-        &self,
-        change: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
-    ) -> Result<T, EscrowStoreError> {
-        let done = || -> Result<T, redb::Error> {
-            let transaction = self.database.begin_write()?;
-            let value = change(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        };
-        done().map_err(|source| self.failed(source))
-    }
-
-    fn read<T>(
-        &self,
-        read: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
-    ) -> Result<T, EscrowStoreError> {
-        let done = || read(&self.database.begin_read()?);
-        done().map_err(|source| self.failed(source))
-    }
-
-    fn failed(&self, source: redb::Error) -> EscrowStoreError {
-        EscrowStoreError::Store { path: self.path.clone(), source: Box::new(source) }
-    }
-
-    fn parsed<T: serde::de::DeserializeOwned>(&self, what: &str, bytes: &[u8]) -> Result<T, EscrowStoreError> {
-        serde_json::from_slice(bytes).map_err(|source| EscrowStoreError::Unreadable {
-            path: self.path.clone(),
-            what: what.to_owned(),
-            source,
-        })
+        found.iter().map(|bytes| self.0.parsed("a line of the log".into(), bytes)).collect()
     }
 }
 

@@ -4,16 +4,18 @@
 //! file in the lead's state folder: each change is durable when its call returns.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use farseal_core::group::Phase;
 use farseal_core::limits::CUTS_NAMED_MAX;
 use farseal_core::preset::Presets;
 use farseal_core::units::{CutNumber, PairId};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use super::words::Named;
+pub use crate::store::database::DatabaseError as ControlError;
+use crate::store::database::{Database, NUMBERS};
 
 /// Everything that is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,30 +70,14 @@ pub trait ControlStore: Send {
     fn put_group(&mut self, name: &str, record: &GroupRecord) -> Result<(), ControlError>;
 }
 
-/// Why control information cannot be read or kept.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    #[error("{}: {source}", path.display())]
-    Store { path: PathBuf, source: Box<redb::Error> },
-    #[error("{}: {what} cannot be read: {source}; restore the file from a copy", path.display())]
-    Unreadable { path: PathBuf, what: String, source: serde_json::Error },
-    #[error("{}: format {found}; this version reads format 1", path.display())]
-    Format { path: PathBuf, found: u64 },
-}
-
-const NUMBERS: TableDefinition<'static, &str, u64> = TableDefinition::new("numbers");
 const PAIRS: TableDefinition<'static, [u8; 16], &[u8]> = TableDefinition::new("pairs");
 const GROUPS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("groups");
 
-const FORMAT: &str = "format";
 const RESERVED: &str = "cuts-reserved";
 
 /// The embedded store.
 #[derive(Debug)]
-pub struct FileStore {
-    path: PathBuf,
-    database: Database,
-}
+pub struct FileStore(Database);
 
 impl GroupRecord {
     pub(super) fn add_named(&mut self, named: Named) {
@@ -108,47 +94,18 @@ impl FileStore {
     /// # Errors
     /// [`ControlError`].
     pub fn open(path: &Path) -> Result<Self, ControlError> {
-        let failed = |source: redb::Error| ControlError::Store { path: path.to_owned(), source: Box::new(source) };
-        let database = Database::create(path).map_err(|error| failed(error.into()))?;
-        let store = Self { path: path.to_owned(), database };
-        let format = store.change(|tables| {
-            let found = tables.open_table(NUMBERS)?.get(FORMAT)?.map(|format| format.value());
-            if found.is_none() {
-                tables.open_table(NUMBERS)?.insert(FORMAT, 1)?;
-            }
+        let database = Database::open(path, |tables| {
             tables.open_table(PAIRS)?;
             tables.open_table(GROUPS)?;
-            Ok(found.unwrap_or(1))
+            Ok(())
         })?;
-        if format == 1 { Ok(store) } else { Err(ControlError::Format { path: store.path, found: format }) }
-    }
-
-    fn change<T>(
-        &self,
-        change: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
-    ) -> Result<T, ControlError> {
-        let done = || -> Result<T, redb::Error> {
-            let transaction = self.database.begin_write()?;
-            let value = change(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        };
-        done().map_err(|source| ControlError::Store { path: self.path.clone(), source: Box::new(source) })
-    }
-
-    fn parsed<T: serde::de::DeserializeOwned>(&self, what: String, bytes: &[u8]) -> Result<T, ControlError> {
-        serde_json::from_slice(bytes).map_err(|source| ControlError::Unreadable {
-            path: self.path.clone(),
-            what,
-            source,
-        })
+        Ok(Self(database))
     }
 }
 
 impl ControlStore for FileStore {
     fn load(&self) -> Result<Control, ControlError> {
-        let read = || -> Result<_, redb::Error> {
-            let tables = self.database.begin_read()?;
+        let (reserved, pairs, groups) = self.0.read(|tables| {
             let reserved = tables.open_table(NUMBERS)?.get(RESERVED)?.map_or(0, |number| number.value());
             let mut pairs = Vec::new();
             for entry in tables.open_table(PAIRS)?.iter()? {
@@ -161,30 +118,28 @@ impl ControlStore for FileStore {
                 groups.push((name.value().to_owned(), record.value().to_vec()));
             }
             Ok((reserved, pairs, groups))
-        };
-        let (reserved, pairs, groups) =
-            read().map_err(|source| ControlError::Store { path: self.path.clone(), source: Box::new(source) })?;
+        })?;
         let mut control = Control { reserved: CutNumber(reserved), ..Control::default() };
         for (id, known) in pairs {
             let id = PairId(id);
-            control.pairs.insert(id, self.parsed(format!("pair {id}"), &known)?);
+            control.pairs.insert(id, self.0.parsed(format!("pair {id}"), &known)?);
         }
         for (name, record) in groups {
-            let record = self.parsed(format!("group {name}"), &record)?;
+            let record = self.0.parsed(format!("group {name}"), &record)?;
             control.groups.insert(name, record);
         }
         Ok(control)
     }
 
     fn reserve(&mut self, through: CutNumber) -> Result<(), ControlError> {
-        self.change(|tables| {
+        self.0.change(|tables| {
             tables.open_table(NUMBERS)?.insert(RESERVED, through.0)?;
             Ok(())
         })
     }
 
     fn put_pair(&mut self, pair: PairId, known: Option<&KnownPair>) -> Result<(), ControlError> {
-        self.change(|tables| {
+        self.0.change(|tables| {
             let mut table = tables.open_table(PAIRS)?;
             match known {
                 Some(known) => {
@@ -199,7 +154,7 @@ impl ControlStore for FileStore {
     }
 
     fn put_group(&mut self, name: &str, record: &GroupRecord) -> Result<(), ControlError> {
-        self.change(|tables| {
+        self.0.change(|tables| {
             let bytes = serde_json::to_vec(record).unwrap_or_default();
             tables.open_table(GROUPS)?.insert(name, bytes.as_slice())?;
             Ok(())
