@@ -197,6 +197,8 @@ pub enum Refusal {
     NotSecondary,
     #[error("the peer's log failed verification and accepts nothing; run `farseal scrub` there")]
     Damaged,
+    #[error("the peer has another link for this pair: write the same link = \"tls\" or \"san\" at both sites")]
+    OtherLink,
 }
 
 /// Why a secondary cannot take a key.
@@ -284,6 +286,10 @@ impl Prefix {
     /// The prefix of a frame of records with this many bytes, to be sent before them without a copy.
     pub fn records(body_bytes: u32) -> [u8; PREFIX_BYTES] {
         prefix(RECORDS, body_bytes)
+    }
+
+    pub fn is_records(self) -> bool {
+        self.kind == RECORDS
     }
 }
 
@@ -538,6 +544,7 @@ fn encode_refusal(refusal: Refusal) -> Vec<u8> {
         Refusal::OtherVolume => (5, 0),
         Refusal::NotSecondary => (6, 0),
         Refusal::Damaged => (7, 0),
+        Refusal::OtherLink => (8, 0),
     };
     let mut out = vec![code];
     out.extend(number.to_le_bytes());
@@ -554,6 +561,7 @@ fn decode_refusal(fields: &mut Fields<'_>) -> Option<Refusal> {
         5 => Some(Refusal::OtherVolume),
         6 => Some(Refusal::NotSecondary),
         7 => Some(Refusal::Damaged),
+        8 => Some(Refusal::OtherLink),
         _ => None,
     }
 }

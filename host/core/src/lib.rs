@@ -21,6 +21,7 @@ pub mod units;
 
 pub mod limits;
 
+pub mod bare;
 pub mod record;
 
 pub mod chain;
