@@ -1,8 +1,8 @@
 //! A site's end of the line to its escrow: a cell at each beat, full or empty, and each answered with one.
 //!
-//! The beat goes on whether there is anything to say or not, so nobody who watches the line learns when a key is deposited. Two
-//! exceptions: what waits when a line comes up goes at once, because that moment shows anyway; and so do the keys that a
-//! recovery fetches.
+//! The beat goes on whether there is anything to say or not, so nobody who watches the line learns when a key is deposited.
+//! Exceptions: what waits when a line comes up goes at once, because that moment shows anyway; and so do the keys that a
+//! recovery fetches, and the one cell of a drill.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,7 +67,8 @@ pub enum NoAnswer {
 
 enum Job {
     Deposit(Box<Deposit>, DepositDone),
-    Ask(ToEscrow, Asker),
+    /// What fits one cell.
+    Ask(Vec<ToEscrow>, Asker),
 }
 
 /// Whoever waits for an answer.
@@ -89,7 +90,7 @@ impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Deposit(deposit, _) => f.debug_tuple("Deposit").field(deposit).finish(),
-            Self::Ask(message, _) => f.debug_tuple("Ask").field(message).finish(),
+            Self::Ask(messages, _) => f.debug_tuple("Ask").field(messages).finish(),
         }
     }
 }
@@ -123,8 +124,16 @@ impl EscrowLine {
     /// # Errors
     /// [`NoAnswer`].
     pub async fn ask(&self, message: ToEscrow) -> Result<Vec<FromEscrow>, NoAnswer> {
+        self.ask_in_one(vec![message]).await
+    }
+
+    /// Asks several things that fit one cell, as their answers do.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn ask_in_one(&self, messages: Vec<ToEscrow>) -> Result<Vec<FromEscrow>, NoAnswer> {
         let (sender, answer) = oneshot::channel();
-        let _ = self.jobs.send(Job::Ask(message, sender));
+        let _ = self.jobs.send(Job::Ask(messages, sender));
         answer.await.unwrap_or(Err(NoAnswer::Broke))
     }
 
@@ -141,7 +150,7 @@ struct Task {
     /// Without a receipt, by hash; and in the order in which they came.
     deposits: BTreeMap<[u8; 32], (Vec<u8>, DepositDone)>,
     order: VecDeque<[u8; 32]>,
-    asks: VecDeque<(ToEscrow, Asker)>,
+    asks: VecDeque<(Vec<ToEscrow>, Asker)>,
 }
 
 /// Why a line is not up.
@@ -208,7 +217,7 @@ impl Task {
         let mut beat = interval(self.reach.beat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let at_once = self.asks.front().is_some_and(|(ask, _)| matches!(ask, ToEscrow::Fetch { .. }))
+            let at_once = self.asks.front().is_some_and(|(asks, _)| asks.iter().all(ToEscrow::goes_at_once))
                 || (opened.elapsed() < OPENING && !(self.order.is_empty() && self.asks.is_empty()));
             if !at_once {
                 tokio::select! {
@@ -232,7 +241,7 @@ impl Task {
     async fn exchange(&mut self, stream: &mut TlsStream<TcpStream>) -> Result<(), LineError> {
         let ask = self.asks.pop_front();
         let mut queue: VecDeque<ToEscrow> = match &ask {
-            Some((message, _)) => [message.clone()].into(),
+            Some((messages, _)) => messages.clone().into(),
             None => {
                 let first = self.order.iter().take(DEPOSITS_IN_A_CELL);
                 first
@@ -297,7 +306,7 @@ impl Task {
                 self.deposits.insert(hash, (deposit.encode(), done));
                 self.order.push_back(hash);
             }
-            Some(Job::Ask(message, done)) => self.asks.push_back((message, done)),
+            Some(Job::Ask(messages, done)) => self.asks.push_back((messages, done)),
         }
         true
     }

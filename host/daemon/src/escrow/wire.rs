@@ -42,6 +42,17 @@ pub enum ToEscrow {
     Destroy { deposit: [u8; 32] },
 }
 
+impl ToEscrow {
+    /// It says nothing of when a key changes, and a person waits for it.
+    #[must_use]
+    pub fn goes_at_once(&self) -> bool {
+        match self {
+            Self::Fetch { .. } | Self::Drill { .. } => true,
+            Self::Deposit(_) | Self::Request(_) | Self::Destroy { .. } => false,
+        }
+    }
+}
+
 /// Where a deposit stands among a pair's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {

@@ -23,6 +23,7 @@ use super::session::{
 };
 use super::shape;
 use crate::components::COMPONENTS_MAX;
+use crate::keys::hedge::Hedge;
 use crate::keys::tls::LinkMode;
 
 /// What a path brings to its lane.
@@ -83,6 +84,8 @@ pub struct Dialler {
     pub attach: Attach,
     /// What this path shows, whatever it carries.
     pub shape: Option<Shape>,
+    /// Hears the peer's challenges.
+    pub hedge: Hedge,
     /// Where this site's history comes from, if there was a takeover.
     pub lineage: Option<Lineage>,
     /// Takes in what comes; never blocks.
@@ -186,7 +189,7 @@ impl Dialler {
         })?;
         write_frame(&mut stream, &Frame::Hello { challenge: challenge()? }).await?;
         match read_frame(&mut stream).await? {
-            Frame::Hello { .. } => {}
+            Frame::Hello { challenge } => self.hedge.hear(&challenge),
             other => return Err(SessionError::Unexpected { wanted: "a hello", found: kind(&other) }.into()),
         }
         *attaching = true;

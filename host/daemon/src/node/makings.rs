@@ -179,7 +179,8 @@ impl Makings {
                 holder: self.peer.fingerprint(),
             })
         });
-        let keywork = KeyWork::new(Arc::clone(&self.plugins), config.block_bytes, shared.incarnation);
+        let keywork =
+            KeyWork::new(Arc::clone(&self.plugins), config.block_bytes, shared.incarnation, self.link.hedge.clone());
         Ok(LaneParts {
             name: config.name.clone(),
             directory: folder.to_owned(),
@@ -359,6 +360,7 @@ impl Makings {
                 link: self.config.link,
                 attach: lane.settings.attach(path, self.config.paths),
                 shape: self.config.shape.map(|rate| Shape::of(rate.get())),
+                hedge: self.link.hedge.clone(),
                 lineage,
                 wanted: lane.paths.subscribe(),
                 came: self.lane_inbox(lane),

@@ -15,6 +15,7 @@ use super::preset::Schedule;
 use crate::config::Pair;
 use crate::keys::card::PeerCard;
 use crate::keys::fingerprint::Fingerprint;
+use crate::keys::hedge::Hedge;
 use crate::keys::tls::LinkMode;
 use crate::lane::{Event as LaneEvent, Lane};
 use crate::link::listen;
@@ -71,6 +72,8 @@ pub struct LinkState {
     pub lost_at: Arc<Mutex<Option<Instant>>>,
     /// The other site's history, as it told when it dialled a site that writes itself.
     pub heard: Mutex<Option<Lineage>>,
+    /// The other site's challenges.
+    pub hedge: Hedge,
     /// Ends the diallers of the lane that is up.
     dialling: Mutex<Option<watch::Sender<bool>>>,
 }
