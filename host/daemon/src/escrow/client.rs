@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use farseal_plugin::Digest;
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::shipping::Shipping;
 use super::wire::{CELL_BYTES, CellError, DepositRefusal, FromEscrow, ToEscrow, fill, messages};
 use crate::keys::card::PeerCard;
 use crate::keys::deposit::{Deposit, Receipt};
@@ -67,6 +69,7 @@ pub enum NoAnswer {
 
 enum Job {
     Deposit(Box<Deposit>, DepositDone),
+    Keep(Digest, Vec<u8>),
     /// What fits one cell.
     Ask(Vec<ToEscrow>, Asker),
 }
@@ -90,6 +93,7 @@ impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Deposit(deposit, _) => f.debug_tuple("Deposit").field(deposit).finish(),
+            Self::Keep(digest, _) => f.debug_tuple("Keep").field(digest).finish(),
             Self::Ask(messages, _) => f.debug_tuple("Ask").field(messages).finish(),
         }
     }
@@ -109,6 +113,7 @@ impl EscrowLine {
             deposits: BTreeMap::new(),
             order: VecDeque::new(),
             asks: VecDeque::new(),
+            shipping: Shipping::default(),
         };
         runtime.spawn(task.run());
         Self { name, card, jobs, state }
@@ -117,6 +122,11 @@ impl EscrowLine {
     /// Deposits a key; `done` hears of the receipt, which is checked, however long that takes.
     pub fn deposit(&self, deposit: Deposit, done: DepositDone) {
         let _ = self.jobs.send(Job::Deposit(Box::new(deposit), done));
+    }
+
+    /// Has the escrow keep a component: part by part, in cells that would be empty.
+    pub fn keep(&self, digest: Digest, component: Vec<u8>) {
+        let _ = self.jobs.send(Job::Keep(digest, component));
     }
 
     /// Asks something else than to take a deposit.
@@ -151,6 +161,7 @@ struct Task {
     deposits: BTreeMap<[u8; 32], (Vec<u8>, DepositDone)>,
     order: VecDeque<[u8; 32]>,
     asks: VecDeque<(Vec<ToEscrow>, Asker)>,
+    shipping: Shipping,
 }
 
 /// Why a line is not up.
@@ -198,6 +209,7 @@ impl Task {
             }
             self.note(false, Some(text));
             self.fail_asks();
+            self.shipping.begin_anew();
             let until = Instant::now() + wait;
             wait = (wait * 2).min(RETRY_LONGEST);
             // Whoever asks does not wait for the next attempt: it is made for him.
@@ -250,6 +262,9 @@ impl Task {
                     .collect()
             }
         };
+        if queue.is_empty() {
+            queue.extend(self.shipping.next().map(ToEscrow::Component));
+        }
         let talked = timeout(ANSWER_WAIT, async {
             stream.write_all(&fill(&mut queue)).await?;
             stream.flush().await?;
@@ -264,6 +279,11 @@ impl Task {
                 return Err(error);
             }
         };
+        for message in &came {
+            if let FromEscrow::Kept { digest, whole } = message {
+                self.shipping.answered(Digest(*digest), *whole);
+            }
+        }
         let (deposits, answers): (Vec<_>, Vec<_>) = came
             .into_iter()
             .partition(|message| matches!(message, FromEscrow::Receipt(_) | FromEscrow::Refused { .. }));
@@ -306,6 +326,7 @@ impl Task {
                 self.deposits.insert(hash, (deposit.encode(), done));
                 self.order.push_back(hash);
             }
+            Some(Job::Keep(digest, bytes)) => self.shipping.add(digest, bytes),
             Some(Job::Ask(messages, done)) => self.asks.push_back((messages, done)),
         }
         true

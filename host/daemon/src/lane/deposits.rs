@@ -15,6 +15,7 @@ use crate::escrow::wire::DepositRefusal;
 use crate::keys::deposit::{Deposit, DepositTerms, Receipt};
 use crate::keys::fingerprint::Fingerprint;
 use crate::keys::identity::Identity;
+use crate::plugins::PairPlugins;
 
 /// Keys that are deposited ahead: at a rotation a second and a beat a second, none is waited for; after a restart they are
 /// worth nothing.
@@ -85,6 +86,16 @@ impl Deposits {
             Err(error) => {
                 tracing::error!(%error, escrow = terms.line.name, "a key cannot be wrapped for the escrow");
                 let _ = inbox.send(Event::EpochFailed { epoch });
+            }
+        }
+    }
+
+    /// What opens the epochs that are made now goes to the escrow, too, and is kept there by its digest.
+    pub fn keep(&self, plugins: &PairPlugins) {
+        for digest in plugins.for_the_other_site().into_iter().flatten() {
+            match plugins.components.load(digest) {
+                Ok(bytes) => self.terms.line.keep(digest, bytes),
+                Err(error) => tracing::error!(%error, "a component cannot be sent to the escrow"),
             }
         }
     }

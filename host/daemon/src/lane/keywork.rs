@@ -84,6 +84,7 @@ impl KeyWork {
             };
             let _ = inbox.send(event);
             let Some(deposits) = &work.deposits else { return };
+            deposits.keep(&work.plugins);
             if let Some(receipt) = deposits.receipt(epoch) {
                 let _ = inbox.send(Event::EpochEscrowed { epoch, receipt });
             }
