@@ -126,6 +126,20 @@ pub struct ComponentPart {
     pub bytes: Vec<u8>,
 }
 
+impl ComponentPart {
+    /// No bytes: whether the component is there, as a question or as an answer.
+    pub fn none(digest: [u8; 32]) -> Self {
+        Self { digest, of: 0, from: 0, bytes: Vec::new() }
+    }
+
+    /// What lies from here on, at most so many bytes; none behind the end.
+    pub fn at(digest: [u8; 32], whole: &[u8], from: usize, most: usize) -> Self {
+        let rest = whole.get(from..).unwrap_or_default();
+        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        Self { digest, of: number(whole.len()), from: number(from), bytes: rest[..rest.len().min(most)].to_vec() }
+    }
+}
+
 /// Granules in which the secondary's base may differ from the history that the primary goes on with: bits of the dirty
 /// map, in words from `first` on.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -44,11 +44,8 @@ impl Library {
     /// What is kept of a component from here on, as much as fits a cell; `of` 0 if nobody sent it.
     #[must_use]
     pub fn part(&self, digest: Digest, from: u32) -> ComponentPart {
-        let nothing = ComponentPart { digest: digest.0, of: 0, from: 0, bytes: Vec::new() };
-        let Some(whole) = self.find(digest) else { return nothing };
-        let (Ok(of), Ok(at)) = (u32::try_from(whole.len()), usize::try_from(from)) else { return nothing };
-        let rest = whole.get(at..).unwrap_or_default();
-        ComponentPart { of, from, bytes: rest[..rest.len().min(COMPONENT_PART_BYTES)].to_vec(), ..nothing }
+        let Some(whole) = self.find(digest) else { return ComponentPart::none(digest.0) };
+        ComponentPart::at(digest.0, &whole, usize::try_from(from).unwrap_or(usize::MAX), COMPONENT_PART_BYTES)
     }
 
     fn holds(&self, site: Fingerprint, digest: Digest) -> Result<bool, ComponentError> {
@@ -93,17 +90,12 @@ mod tests {
     const SITE: Fingerprint = Fingerprint([7; 32]);
 
     fn parts(component: &[u8]) -> Vec<ComponentPart> {
-        let (of, digest) = (u32::try_from(component.len()).unwrap(), Digest::of(component).0);
-        let chunks = component.chunks(COMPONENT_PART_BYTES).enumerate();
-        let part = |(at, bytes): (usize, &[u8])| {
-            let from = u32::try_from(at * COMPONENT_PART_BYTES).unwrap();
-            ComponentPart { digest, of, from, bytes: bytes.to_vec() }
-        };
-        chunks.map(part).collect()
+        let starts = (0..component.len()).step_by(COMPONENT_PART_BYTES);
+        starts.map(|from| ComponentPart::at(Digest::of(component).0, component, from, COMPONENT_PART_BYTES)).collect()
     }
 
     fn question(digest: Digest) -> ComponentPart {
-        ComponentPart { digest: digest.0, of: 0, from: 0, bytes: Vec::new() }
+        ComponentPart::none(digest.0)
     }
 
     #[test]

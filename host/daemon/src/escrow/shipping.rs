@@ -38,13 +38,10 @@ impl Shipping {
     /// What goes into the next cell.
     pub(super) fn next(&mut self) -> Option<ComponentPart> {
         let first = self.waiting.front_mut()?;
-        let question = ComponentPart { digest: first.digest.0, of: 0, from: 0, bytes: Vec::new() };
-        let Some(at) = first.sent else { return Some(question) };
-        let rest = first.bytes.get(at..).unwrap_or_default();
-        let bytes = rest[..rest.len().min(COMPONENT_PART_BYTES)].to_vec();
-        first.sent = Some(at + bytes.len());
-        let (of, from) = (u32::try_from(first.bytes.len()).ok()?, u32::try_from(at).ok()?);
-        Some(ComponentPart { of, from, bytes, ..question })
+        let Some(from) = first.sent else { return Some(ComponentPart::none(first.digest.0)) };
+        let part = ComponentPart::at(first.digest.0, &first.bytes, from, COMPONENT_PART_BYTES);
+        first.sent = Some(from + part.bytes.len());
+        Some(part)
     }
 
     /// The escrow's word on what went last.

@@ -1,11 +1,12 @@
 //! Keys that are drawn and deposited at the escrow site before anybody asks for them, so that when they are deposited says
 //! nothing of when they are used; and the receipts that let them be used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farseal_core::units::{Epoch, Generation, Incarnation, PairId};
+use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::schedule::KeyScope;
 
@@ -45,6 +46,8 @@ struct Pool {
     /// Drawn and not asked for.
     keys: BTreeMap<Epoch, EpochKey>,
     receipts: BTreeMap<Epoch, Receipt>,
+    /// Components that the line was given: none is read again for each key.
+    given: BTreeSet<Digest>,
 }
 
 impl std::fmt::Debug for Deposits {
@@ -93,8 +96,14 @@ impl Deposits {
     /// What opens the epochs that are made now goes to the escrow, too, and is kept there by its digest.
     pub fn keep(&self, plugins: &PairPlugins) {
         for digest in plugins.for_the_other_site().into_iter().flatten() {
+            if self.pool().given.contains(&digest) {
+                continue;
+            }
             match plugins.components.load(digest) {
-                Ok(bytes) => self.terms.line.keep(digest, bytes),
+                Ok(bytes) => {
+                    self.terms.line.keep(digest, bytes);
+                    self.pool().given.insert(digest);
+                }
                 Err(error) => tracing::error!(%error, "a component cannot be sent to the escrow"),
             }
         }

@@ -20,6 +20,8 @@ use sha2::Sha256;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::Zeroizing;
 
+use super::session::read_bytes;
+
 /// Bytes of a frame's head on the wire.
 const HEAD_BYTES: usize = HEAD_PLAIN + TAG_BYTES;
 const HEAD_PLAIN: usize = PREFIX_BYTES + 4;
@@ -30,8 +32,6 @@ const USES_MAX: u64 = 1 << 17;
 /// What TLS exports the keys for.
 const LABEL: &[u8] = b"EXPORTER-farseal-san-1";
 const NEXT: &[u8] = b"farseal san next key";
-/// Bytes that a body grows by as it comes: a peer that announces much and sends nothing costs nothing.
-const GROWTH_BYTES: usize = 256 << 10;
 
 /// Why a frame cannot be sealed or is none.
 #[derive(Debug, thiserror::Error)]
@@ -165,23 +165,15 @@ impl Opener {
         let lengths = SanError::Lengths { whole, bare };
         let hidden_len = whole.checked_sub(bare).filter(|_| bare == 0 || prefix.is_records());
         let hidden_len = hidden_len.and_then(|len| usize::try_from(len).ok()).ok_or(lengths)?;
-        let wire = u64::from(whole) + TAG_BYTES as u64;
-        let mut bytes = Vec::with_capacity(usize::try_from(wire).unwrap_or(usize::MAX).min(GROWTH_BYTES));
-        from.take(wire).read_to_end(&mut bytes).await?;
-        let (sealed, rest) = bytes.split_at_checked(hidden_len).ok_or_else(cut_short)?;
-        let (tag, bare) = rest.split_at_checked(TAG_BYTES).ok_or_else(cut_short)?;
-        if (bytes.len() as u64) < wire {
-            return Err(cut_short().into());
-        }
+        let bytes = read_bytes(from, hidden_len + TAG_BYTES + usize::try_from(bare).unwrap_or(usize::MAX)).await?;
+        // All of these were read.
+        let (sealed, rest) = bytes.split_at(hidden_len);
+        let (tag, bare) = rest.split_at(TAG_BYTES);
         let mut hidden = vec![0; hidden_len];
         self.key.open(bare, sealed, tag, &mut hidden)?;
         let body = if prefix.is_records() { join(&hidden, bare)? } else { hidden };
         Ok(Frame::decode(prefix, body)?)
     }
-}
-
-fn cut_short() -> std::io::Error {
-    std::io::ErrorKind::UnexpectedEof.into()
 }
 
 /// A direction's key and how often it was used.

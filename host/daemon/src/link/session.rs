@@ -169,10 +169,8 @@ impl FrameWriter {
 
     /// Writes a component in parts. The caller flushes.
     pub async fn component(&mut self, digest: [u8; 32], component: &[u8]) -> Result<(), SessionError> {
-        let of = u32::try_from(component.len()).unwrap_or(u32::MAX);
-        for (index, bytes) in component.chunks(COMPONENT_PART_BYTES).enumerate() {
-            let from = u32::try_from(index * COMPONENT_PART_BYTES).unwrap_or(u32::MAX);
-            self.queue(&Frame::Component(ComponentPart { digest, of, from, bytes: bytes.to_vec() })).await?;
+        for from in (0..component.len()).step_by(COMPONENT_PART_BYTES) {
+            self.queue(&Frame::Component(ComponentPart::at(digest, component, from, COMPONENT_PART_BYTES))).await?;
         }
         Ok(())
     }
@@ -196,17 +194,18 @@ pub async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Result<Frame, Se
     };
     let prefix = Prefix::decode(prefix)?;
     let len = usize::try_from(prefix.body_bytes).unwrap_or(usize::MAX);
-    // Grows as bytes come: a peer that announces much and sends nothing costs nothing.
-    let mut body = Vec::with_capacity(len.min(GATHER_BYTES));
-    let mut part = from.take(u64::from(prefix.body_bytes));
-    match timeout(SILENCE_MAX, part.read_to_end(&mut body)).await {
-        Ok(read) => read?,
-        Err(_) => return Err(SessionError::Silent),
-    };
-    if body.len() < len {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    match timeout(SILENCE_MAX, read_bytes(from, len)).await {
+        Ok(body) => Ok(Frame::decode(prefix, body?)?),
+        Err(_) => Err(SessionError::Silent),
     }
-    Ok(Frame::decode(prefix, body)?)
+}
+
+/// Reads so many bytes, no more and no fewer.
+pub(super) async fn read_bytes(from: &mut (impl AsyncRead + Unpin), len: usize) -> io::Result<Vec<u8>> {
+    // Grows as bytes come: a peer that announces much and sends nothing costs nothing.
+    let mut bytes = Vec::with_capacity(len.min(GATHER_BYTES));
+    from.take(u64::try_from(len).unwrap_or(u64::MAX)).read_to_end(&mut bytes).await?;
+    if bytes.len() < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
 }
 
 pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> Result<(), SessionError> {
