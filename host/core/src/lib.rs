@@ -44,6 +44,8 @@ pub mod given_up;
 
 pub mod owed;
 
+pub mod retire;
+
 pub mod rotation;
 
 pub mod schedule;
