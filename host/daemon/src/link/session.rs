@@ -294,6 +294,8 @@ pub fn kind(frame: &Frame) -> &'static str {
         Frame::Shape(_) => "a shape",
         Frame::AskLive(_) => "a question about live epochs",
         Frame::AskDrill(_) => "a drill's question",
+        Frame::AskOld(_) => "a question about blocks of old epochs",
+        Frame::AskRetire(_) => "an order to retire keys",
         Frame::Held { .. } => "an answer",
     }
 }

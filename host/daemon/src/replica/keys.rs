@@ -105,6 +105,11 @@ fn check(
     if misplaced || cover != (terms.how == How::Cover) {
         return Err(KeyRefusal::Misplaced);
     }
+    let destroyed = keyring.destroyed();
+    if !cover && destroyed.floor.takes(facts.epoch).is_err() {
+        // What a restart reads again of the log was checked before its key was destroyed: its place in the order is all it has.
+        return if header.sequence <= destroyed.at { Ok(facts) } else { Err(KeyRefusal::Destroyed) };
+    }
     if terms.needs_layer() && plugins.components.load(farseal_plugin::Digest(terms.component)).is_err() {
         return Err(KeyRefusal::NoComponent);
     }

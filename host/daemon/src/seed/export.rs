@@ -315,7 +315,13 @@ impl Carrier {
                 let records = match job {
                     Send::Records(records) => records,
                     Send::Component(..) => continue,
-                    Send::HandOver(_) | Send::Inspect(_) | Send::AskLive(_) | Send::AskDrill(_) | Send::Close => break,
+                    Send::HandOver(_)
+                    | Send::Inspect(_)
+                    | Send::AskLive(_)
+                    | Send::AskDrill(_)
+                    | Send::AskOld(_)
+                    | Send::AskRetire(_)
+                    | Send::Close => break,
                 };
                 let bytes = records.concat();
                 let size = u32::try_from(bytes.len()).unwrap_or(WAITING_BYTES_MAX).min(WAITING_BYTES_MAX);
