@@ -46,6 +46,8 @@ pub mod owed;
 pub mod rotation;
 
 pub mod schedule;
+
+pub mod carriage;
 pub mod stage;
 
 pub mod aead_bound;
