@@ -5,8 +5,8 @@
 //! stand = the same with index 0xffff: length of the record (u32), 19 bytes of its BLAKE3
 //! ```
 //!
-//! The mask follows from what both ends of one connection know and from the number of the record that the slot goes
-//! with. Two slots of one mask may carry different things only on different connections, whose masks differ.
+//! The mask follows from what both ends of one connection know and from how many slots went over it before: no two slots
+//! have the same one, also where a record is sent again.
 //! An idle slot is taken for a piece once in 2^48; what comes of it is a record that does not fit its digest, and a key
 //! that goes as it is after the connection was made anew.
 //!
@@ -16,7 +16,6 @@
 use std::collections::BTreeMap;
 
 use crate::limits::CARRIAGE_BYTES_MAX;
-use crate::units::Sequence;
 
 /// Bytes of a slot.
 pub const SLOT_BYTES: usize = 32;
@@ -35,6 +34,10 @@ pub type Slot = [u8; SLOT_BYTES];
 /// What makes slots of one connection look like chance.
 #[derive(Clone)]
 pub struct Mask([u8; 32]);
+
+/// Slots that went over a connection before this one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Nth(pub u64);
 
 /// Tells the carriages of one primary's life apart: a key that came too late is carried again under another number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,8 +87,8 @@ impl Mask {
     }
 
     /// Puts the mask on, or takes it off.
-    fn apply(&self, sequence: Sequence, slot: Slot) -> Slot {
-        let stream = blake3::keyed_hash(&self.0, &sequence.0.to_le_bytes());
+    fn apply(&self, nth: Nth, slot: Slot) -> Slot {
+        let stream = blake3::keyed_hash(&self.0, &nth.0.to_le_bytes());
         let mut out = slot;
         out.iter_mut().zip(stream.as_bytes()).for_each(|(byte, mask)| *byte ^= mask);
         out
@@ -109,15 +112,15 @@ impl Carriage {
         u16::try_from(pieces_of(self.record.len())).unwrap_or(STANDS)
     }
 
-    /// The slot that goes with the record at `sequence` and carries this piece; `None` beyond the last.
-    pub fn piece(&self, mask: &Mask, sequence: Sequence, index: u16) -> Option<Slot> {
+    /// The slot that carries this piece; `None` beyond the last.
+    pub fn piece(&self, mask: &Mask, nth: Nth, index: u16) -> Option<Slot> {
         let piece = self.record.chunks(PIECE_BYTES).nth(usize::from(index))?;
-        Some(mask.apply(sequence, self.slot(index, piece)))
+        Some(mask.apply(nth, self.slot(index, piece)))
     }
 
-    /// The slot that goes with the record at `sequence` and says that the carried one stands before it.
-    pub fn stands(&self, mask: &Mask, sequence: Sequence) -> Slot {
-        mask.apply(sequence, self.slot(STANDS, &standing(&self.record)))
+    /// The slot that says that the carried record stands before the one that it goes with.
+    pub fn stands(&self, mask: &Mask, nth: Nth) -> Slot {
+        mask.apply(nth, self.slot(STANDS, &standing(&self.record)))
     }
 
     fn slot(&self, index: u16, content: &[u8]) -> Slot {
@@ -130,9 +133,9 @@ impl Carriage {
 }
 
 impl Pieces {
-    /// Takes in the slot that came with the record at `sequence`.
-    pub fn take(&mut self, mask: &Mask, sequence: Sequence, slot: Slot) -> Said {
-        let slot = mask.apply(sequence, slot);
+    /// Takes in a slot as it came.
+    pub fn take(&mut self, mask: &Mask, nth: Nth, slot: Slot) -> Said {
+        let slot = mask.apply(nth, slot);
         let (check, rest) = slot.split_at(CHECK_BYTES);
         let [number, low, high, content @ ..] = rest else { return Said::Nothing };
         if check.iter().any(|byte| *byte != 0) {

@@ -1,8 +1,7 @@
 //! Key records in the slots of other records: whatever order pieces come in, the record that stands is the one that was carried, bit for bit, or none.
 
-use farseal_core::carriage::{Carriage, CarriageNumber, Mask, Pieces, SLOT_BYTES, Said, Slot};
+use farseal_core::carriage::{Carriage, CarriageNumber, Mask, Nth, Pieces, SLOT_BYTES, Said, Slot};
 use farseal_core::limits::CARRIAGE_BYTES_MAX;
-use farseal_core::units::Sequence;
 use proptest::prelude::*;
 
 const ONE: CarriageNumber = CarriageNumber(1);
@@ -16,13 +15,13 @@ fn carriage(number: CarriageNumber, record: &[u8]) -> Carriage {
     carried.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Every piece with the record that it goes with, from `first` on.
-fn slots(carriage: &Carriage, first: u64) -> Vec<(Sequence, Slot)> {
+/// Every piece with the place of its slot, from `first` on.
+fn slots(carriage: &Carriage, first: u64) -> Vec<(Nth, Slot)> {
     let all = (first..).zip(0..carriage.pieces());
-    all.filter_map(|(at, index)| Some((Sequence(at), carriage.piece(&mask(), Sequence(at), index)?))).collect()
+    all.filter_map(|(at, index)| Some((Nth(at), carriage.piece(&mask(), Nth(at), index)?))).collect()
 }
 
-fn take_all(pieces: &mut Pieces, slots: &[(Sequence, Slot)]) {
+fn take_all(pieces: &mut Pieces, slots: &[(Nth, Slot)]) {
     for (at, slot) in slots {
         assert_eq!(pieces.take(&mask(), *at, *slot), Said::Nothing);
     }
@@ -43,7 +42,7 @@ proptest! {
         if twice {
             take_all(&mut pieces, &all);
         }
-        let at = Sequence(9_999);
+        let at = Nth(9_999);
         prop_assert_eq!(pieces.take(&mask(), at, carried.stands(&mask(), at)), Said::Stands(record));
     }
 
@@ -51,7 +50,7 @@ proptest! {
     fn no_slot_that_a_peer_makes_up_is_more_than_a_piece(slots in prop::collection::vec(any::<[u8; SLOT_BYTES]>(), 0..200)) {
         let mut pieces = Pieces::default();
         for (at, slot) in (1..).zip(slots) {
-            prop_assert_eq!(pieces.take(&mask(), Sequence(at), slot), Said::Nothing);
+            prop_assert_eq!(pieces.take(&mask(), Nth(at), slot), Said::Nothing);
         }
     }
 }
@@ -64,7 +63,7 @@ fn a_record_without_one_of_its_pieces_does_not_stand() {
         let mut pieces = Pieces::default();
         let some: Vec<_> = all.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, slot)| *slot).collect();
         take_all(&mut pieces, &some);
-        let at = Sequence(900);
+        let at = Nth(900);
         assert_eq!(pieces.take(&mask(), at, carried.stands(&mask(), at)), Said::Missing, "without piece {left_out}");
     }
 }
@@ -78,22 +77,22 @@ fn a_late_piece_of_the_carriage_before_does_not_disturb_the_one_that_took_its_pl
     take_all(&mut pieces, &new_slots[..5]);
     take_all(&mut pieces, &old_slots[5..]);
     take_all(&mut pieces, &new_slots[5..]);
-    let at = Sequence(900);
+    let at = Nth(900);
     assert_eq!(pieces.take(&mask(), at, old.stands(&mask(), at)), Said::Missing);
     assert_eq!(pieces.take(&mask(), at, new.stands(&mask(), at)), Said::Stands(vec![2; 300]));
     assert_eq!(pieces.take(&mask(), at, new.stands(&mask(), at)), Said::Missing, "it stands once");
 }
 
 #[test]
-fn slots_of_another_connection_or_with_another_record_say_nothing() {
+fn slots_of_another_connection_or_out_of_their_turn_say_nothing() {
     let carried = carriage(ONE, &[3; 100]);
     let other = Mask::new(&[2; 32], &[1; 32]);
     let mut pieces = Pieces::default();
     for (at, slot) in slots(&carried, 1) {
         assert_eq!(pieces.take(&other, at, slot), Said::Nothing);
-        assert_eq!(pieces.take(&mask(), at.next(), slot), Said::Nothing);
+        assert_eq!(pieces.take(&mask(), Nth(at.0 + 1), slot), Said::Nothing);
     }
-    let at = Sequence(50);
+    let at = Nth(50);
     assert_eq!(pieces.take(&mask(), at, carried.stands(&mask(), at)), Said::Missing);
 }
 
