@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! slot = mask XOR (six zero bytes, carriage (u8), index (u16), 23 bytes of a piece)       an idle slot: 32 random bytes
-//! stand = the same with index 0xffff: length of the record (u32), 19 bytes of its BLAKE3
+//! piece 0, and the slot of index 0xffff that says that the record stands: its length (u32), 19 bytes of its BLAKE3
 //! ```
 //!
 //! The mask follows from what both ends of one connection know and from how many slots went over it before: no two slots
@@ -10,7 +10,8 @@
 //! An idle slot is taken for a piece once in 2^48; what comes of it is a record that does not fit its digest, and a key
 //! that goes as it is after the connection was made anew.
 //!
-//! The pieces come first, in any order, while the key has no place in the journal: the remote keeps them in memory alone.
+//! The pieces come first, in any order, while the key has no place in the journal: the remote keeps them in memory alone,
+//! and can try the key as soon as it has all of them, long before an acknowledgement waits for it.
 //! The record that they make stands in the order when a slot says so, right before the record that this slot goes with.
 
 use std::collections::BTreeMap;
@@ -62,6 +63,8 @@ pub struct TooLong {
 pub enum Said {
     /// Nothing, or a piece, or one that came before.
     Nothing,
+    /// All pieces of this record are here. It has no place yet.
+    Whole(Vec<u8>),
     /// This whole record stands right before the one that the slot went with.
     Stands(Vec<u8>),
     /// A record stands that was not carried here in full: the connection cannot go on.
@@ -109,12 +112,16 @@ impl Carriage {
 
     /// Slots that carry it.
     pub fn pieces(&self) -> u16 {
-        u16::try_from(pieces_of(self.record.len())).unwrap_or(STANDS)
+        u16::try_from(pieces_of(self.record.len())).unwrap_or(STANDS - 1)
     }
 
     /// The slot that carries this piece; `None` beyond the last.
     pub fn piece(&self, mask: &Mask, nth: Nth, index: u16) -> Option<Slot> {
-        let piece = self.record.chunks(PIECE_BYTES).nth(usize::from(index))?;
+        let standing = standing(&self.record);
+        let piece = match usize::from(index).checked_sub(1) {
+            None => &standing,
+            Some(place) => self.record.chunks(PIECE_BYTES).nth(place)?,
+        };
         Some(mask.apply(nth, self.slot(index, piece)))
     }
 
@@ -154,8 +161,10 @@ impl Pieces {
             self.before = self.number.replace(number);
             self.pieces.clear();
         }
-        self.pieces.insert(index, piece);
-        Said::Nothing
+        if self.pieces.insert(index, piece).is_some() {
+            return Said::Nothing;
+        }
+        self.whole().map_or(Said::Nothing, Said::Whole)
     }
 
     /// Every connection of the primary has ended: what it carries next begins anew.
@@ -167,20 +176,27 @@ impl Pieces {
         if self.number != Some(number) {
             return Said::Missing;
         }
-        let pieces = std::mem::take(&mut self.pieces);
-        let len = said.first_chunk::<LENGTH_BYTES>().map_or(u32::MAX, |len| u32::from_le_bytes(*len));
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        if len > CARRIAGE_BYTES_MAX || pieces.len() != pieces_of(len) {
-            return Said::Missing;
+        let record = self.whole().filter(|record| standing(record) == *said);
+        self.pieces.clear();
+        record.map_or(Said::Missing, Said::Stands)
+    }
+
+    /// The record, if all of its pieces are here and make what the first one says.
+    fn whole(&self) -> Option<Vec<u8>> {
+        let said = self.pieces.get(&0)?;
+        let len = usize::try_from(u32::from_le_bytes(*said.first_chunk::<LENGTH_BYTES>()?)).ok()?;
+        if len > CARRIAGE_BYTES_MAX || self.pieces.len() != pieces_of(len) {
+            return None;
         }
-        let mut record: Vec<u8> = pieces.into_values().flatten().collect();
+        let mut record: Vec<u8> = self.pieces.values().skip(1).flatten().copied().collect();
         record.truncate(len);
-        if record.len() == len && standing(&record) == *said { Said::Stands(record) } else { Said::Missing }
+        (record.len() == len && standing(&record) == *said).then_some(record)
     }
 }
 
+/// The record's own, and the one that says what they make.
 fn pieces_of(bytes: usize) -> usize {
-    bytes.div_ceil(PIECE_BYTES)
+    bytes.div_ceil(PIECE_BYTES) + 1
 }
 
 /// Length and digest of a whole record.
@@ -193,4 +209,4 @@ fn standing(record: &[u8]) -> [u8; PIECE_BYTES] {
 }
 
 const _: () =
-    assert!(CARRIAGE_BYTES_MAX.div_ceil(PIECE_BYTES) < STANDS as usize, "an index for each piece, and one more");
+    assert!(CARRIAGE_BYTES_MAX.div_ceil(PIECE_BYTES) + 1 < STANDS as usize, "an index for each piece, and one more");

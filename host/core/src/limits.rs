@@ -298,7 +298,7 @@ pub const KEY_BYTES_MAX: ByteLen = ByteLen(16 << 40);
 pub const SLOT_BLOCKS_MAX: u32 = RECORD_BLOCKS_MAX;
 
 /// Bytes of a key record that travels in the slots of other records: four blocks of 16 KiB with their tags, which the remote
-/// keeps in memory until the record stands. In pieces of 23 bytes it needs 2 850 records.
+/// keeps in memory until the record stands. In pieces of 23 bytes it needs 2 851 records.
 pub const CARRIAGE_BYTES_MAX: usize = 64 << 10;
 
 /// Slots of a disguise's schedule that are fixed ahead: two plans of the longest kind.

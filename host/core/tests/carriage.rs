@@ -21,10 +21,9 @@ fn slots(carriage: &Carriage, first: u64) -> Vec<(Nth, Slot)> {
     all.filter_map(|(at, index)| Some((Nth(at), carriage.piece(&mask(), Nth(at), index)?))).collect()
 }
 
-fn take_all(pieces: &mut Pieces, slots: &[(Nth, Slot)]) {
-    for (at, slot) in slots {
-        assert_eq!(pieces.take(&mask(), *at, *slot), Said::Nothing);
-    }
+fn take_all(pieces: &mut Pieces, slots: &[(Nth, Slot)]) -> Vec<Said> {
+    let said = slots.iter().map(|(at, slot)| pieces.take(&mask(), *at, *slot));
+    said.filter(|said| *said != Said::Nothing).collect()
 }
 
 proptest! {
@@ -38,9 +37,9 @@ proptest! {
         let mut all = slots(&carried, 40);
         all.sort_by_key(|(at, _)| at.0.wrapping_mul(order | 1));
         let mut pieces = Pieces::default();
-        take_all(&mut pieces, &all);
+        prop_assert_eq!(take_all(&mut pieces, &all), [Said::Whole(record.clone())]);
         if twice {
-            take_all(&mut pieces, &all);
+            prop_assert_eq!(take_all(&mut pieces, &all), []);
         }
         let at = Nth(9_999);
         prop_assert_eq!(pieces.take(&mask(), at, carried.stands(&mask(), at)), Said::Stands(record));
@@ -62,7 +61,7 @@ fn a_record_without_one_of_its_pieces_does_not_stand() {
     for left_out in 0..all.len() {
         let mut pieces = Pieces::default();
         let some: Vec<_> = all.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, slot)| *slot).collect();
-        take_all(&mut pieces, &some);
+        assert_eq!(take_all(&mut pieces, &some), []);
         let at = Nth(900);
         assert_eq!(pieces.take(&mask(), at, carried.stands(&mask(), at)), Said::Missing, "without piece {left_out}");
     }
@@ -73,10 +72,10 @@ fn a_late_piece_of_the_carriage_before_does_not_disturb_the_one_that_took_its_pl
     let (old, new) = (carriage(ONE, &[1; 300]), carriage(CarriageNumber(2), &[2; 300]));
     let (old_slots, new_slots) = (slots(&old, 1), slots(&new, 100));
     let mut pieces = Pieces::default();
-    take_all(&mut pieces, &old_slots[..5]);
-    take_all(&mut pieces, &new_slots[..5]);
-    take_all(&mut pieces, &old_slots[5..]);
-    take_all(&mut pieces, &new_slots[5..]);
+    for some in [&old_slots[..5], &new_slots[..5], &old_slots[5..]] {
+        assert_eq!(take_all(&mut pieces, some), []);
+    }
+    assert_eq!(take_all(&mut pieces, &new_slots[5..]), [Said::Whole(vec![2; 300])]);
     let at = Nth(900);
     assert_eq!(pieces.take(&mask(), at, old.stands(&mask(), at)), Said::Missing);
     assert_eq!(pieces.take(&mask(), at, new.stands(&mask(), at)), Said::Stands(vec![2; 300]));
