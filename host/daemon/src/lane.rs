@@ -984,7 +984,7 @@ impl Runner {
                     self.note_fault("remove the dirty map", &error);
                 }
             }
-            Output::Send { path, range } => {
+            Output::Send { path, range, slots: _ } => {
                 self.send(path, range);
             }
             Output::ClosePath { path } => {

@@ -185,6 +185,7 @@ impl PrimarySite {
             paired: true,
             key_limits: KeyLimits { interval_min: Millis(dice.between(100, 2_000)), age_max, bytes_max },
             escrowed: dice.chance(250),
+            in_slots: false,
             pause_hidden: true,
             rotate_how: if dice.chance(500) { How::InBand } else { How::Pause },
             journal_bytes_max: if small_journal { ByteLen(dice.between(300_000, 800_000)) } else { JOURNAL_BYTES_MAX },
@@ -703,7 +704,7 @@ impl World {
                 self.map_operation(MapOperation::Remove);
                 Ok(())
             }
-            Output::Send { path, range } => {
+            Output::Send { path, range, slots: _ } => {
                 let path = self.carrier(path)?;
                 self.send_records(path, range.first, range.last)
             }
@@ -730,6 +731,8 @@ impl World {
                 self.after(delay, soon(PrimaryEvent::SlotsPlanned));
                 Ok(())
             }
+            // No world has a disguise that carries keys.
+            Output::CarryKey { .. } => Ok(()),
             Output::ShamInForce => {
                 self.stats.see(Sometimes::ShamInForce);
                 Ok(())
@@ -932,7 +935,7 @@ impl World {
         let at = self.clock().instant.plus(Millis(self.dice_life.below(200)));
         let blocks = u32::try_from(self.dice_life.between(1, 4)).unwrap_or(1).min(RECORD_BLOCKS_MAX);
         self.deposit(epoch);
-        self.tell_primary(Input::EpochPrepared { epoch, slot: Slot { at, blocks } })?;
+        self.tell_primary(Input::EpochPrepared { epoch, slot: Slot { at, blocks, chance: 0 } })?;
         if self.settings.mutation == Some(Mutation::ReceiptNotAwaited) {
             self.tell_primary(Input::EpochEscrowed { epoch })?;
         }

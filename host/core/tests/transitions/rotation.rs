@@ -7,7 +7,7 @@ use super::{Step, diagram, snapshot, table};
 
 const LIMITS: KeyLimits =
     KeyLimits { interval_min: Millis(100), age_max: Millis(1_000_000), bytes_max: ByteLen(1 << 30) };
-const SLOT: Slot = Slot { at: Instant(1_500), blocks: 1 };
+const SLOT: Slot = Slot { at: Instant(1_500), blocks: 1, chance: 0 };
 /// The key record of the rotation that a state is in.
 const KEY: Sequence = Sequence(10);
 
@@ -21,7 +21,7 @@ fn at(ms: u64) -> Now {
 fn idle() -> Rotation {
     let mut rotation = Rotation::new(LIMITS, Epoch::NONE);
     let epoch = rotation.begin(at(0), How::AtOnce, false).unwrap();
-    rotation.prepared(epoch, Slot { at: Instant(0), blocks: 1 });
+    rotation.prepared(epoch, Slot { at: Instant(0), blocks: 1, chance: 0 });
     rotation.placed(at(0), Sequence(1), 0, 0);
     rotation.reached(at(0), Sequence(2));
     rotation
@@ -72,6 +72,7 @@ fn describe(rotation: &Rotation) -> String {
         State::Escrowing { how, late_at: Some(_), .. } => format!("Escrowing {how:?}"),
         State::Escrowing { how, late_at: None, .. } => format!("Escrowing {how:?} late"),
         State::Waiting { how, .. } => format!("Waiting {how:?}"),
+        State::Carrying { carried, .. } => told(*carried, "Carrying, carried"),
         State::Draining { .. } => "Draining Pause".to_owned(),
         State::Delivering { how, deadline: Some(Instant(0)), .. } => format!("Delivering {how:?} void due"),
         State::Delivering { how, .. } => format!("Delivering {how:?}"),

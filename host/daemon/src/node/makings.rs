@@ -194,6 +194,7 @@ impl Makings {
                 paired: true,
                 key_limits: config.key_limits,
                 escrowed: escrow.is_some(),
+                in_slots: false,
                 rotate_how: config.rotate,
                 pause_hidden: !config.is_disguised() || config.shape.is_some(),
                 journal_bytes_max: config.journal_max,
