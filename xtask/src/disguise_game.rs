@@ -53,6 +53,8 @@ impl How {
 #[derive(Debug, Clone)]
 struct Terms {
     disguise: String,
+    /// What the records cross: "tls" or "san".
+    link: String,
     how: How,
     /// The disguise's own settings, as a TOML table.
     settings: Option<String>,
@@ -145,6 +147,7 @@ impl Terms {
 fn options(workspace: &Workspace, words: &[String]) -> Result<Terms> {
     let mut terms = Terms {
         disguise: "cover".into(),
+        link: "tls".into(),
         how: How::InBand,
         settings: None,
         pair_line: None,
@@ -168,6 +171,7 @@ fn options(workspace: &Workspace, words: &[String]) -> Result<Terms> {
         let value = words.next().with_context(|| format!("{word} needs a value"))?;
         match word.as_str() {
             "--disguise" => terms.disguise.clone_from(value),
+            "--link" => terms.link.clone_from(value),
             "--how" => {
                 let how = [How::InBand, How::Pause].into_iter().find(|how| how.name() == value);
                 terms.how = how.context("--how is in-band or pause")?;
@@ -188,7 +192,7 @@ fn options(workspace: &Workspace, words: &[String]) -> Result<Terms> {
             "--farseal" => terms.farseal = Path::new(value).canonicalize()?,
             "--plugins" => terms.plugins = Path::new(value).canonicalize()?,
             _ => bail!(
-                "disguise-game takes --disguise NAME, --how in-band|pause, --settings TOML, --pair-line TOML, --workload \
+                "disguise-game takes --disguise NAME, --link tls|san, --how in-band|pause, --settings TOML, --pair-line TOML, --workload \
                  NAMES, --lanes N, --window MILLISECONDS, --minutes N or --events N, --short, --seed N, --out FOLDER, \
                  --farseal FILE and --plugins FOLDER, not {word}"
             ),

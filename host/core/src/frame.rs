@@ -126,6 +126,20 @@ pub struct ComponentPart {
     pub bytes: Vec<u8>,
 }
 
+impl ComponentPart {
+    /// No bytes: whether the component is there, as a question or as an answer.
+    pub fn none(digest: [u8; 32]) -> Self {
+        Self { digest, of: 0, from: 0, bytes: Vec::new() }
+    }
+
+    /// What lies from here on, at most so many bytes; none behind the end.
+    pub fn at(digest: [u8; 32], whole: &[u8], from: usize, most: usize) -> Self {
+        let rest = whole.get(from..).unwrap_or_default();
+        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        Self { digest, of: number(whole.len()), from: number(from), bytes: rest[..rest.len().min(most)].to_vec() }
+    }
+}
+
 /// Granules in which the secondary's base may differ from the history that the primary goes on with: bits of the dirty
 /// map, in words from `first` on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -197,6 +211,8 @@ pub enum Refusal {
     NotSecondary,
     #[error("the peer's log failed verification and accepts nothing; run `farseal scrub` there")]
     Damaged,
+    #[error("the peer has another link for this pair: write the same link = \"tls\" or \"san\" at both sites")]
+    OtherLink,
 }
 
 /// Why a secondary cannot take a key.
@@ -284,6 +300,10 @@ impl Prefix {
     /// The prefix of a frame of records with this many bytes, to be sent before them without a copy.
     pub fn records(body_bytes: u32) -> [u8; PREFIX_BYTES] {
         prefix(RECORDS, body_bytes)
+    }
+
+    pub fn is_records(self) -> bool {
+        self.kind == RECORDS
     }
 }
 
@@ -538,6 +558,7 @@ fn encode_refusal(refusal: Refusal) -> Vec<u8> {
         Refusal::OtherVolume => (5, 0),
         Refusal::NotSecondary => (6, 0),
         Refusal::Damaged => (7, 0),
+        Refusal::OtherLink => (8, 0),
     };
     let mut out = vec![code];
     out.extend(number.to_le_bytes());
@@ -554,6 +575,7 @@ fn decode_refusal(fields: &mut Fields<'_>) -> Option<Refusal> {
         5 => Some(Refusal::OtherVolume),
         6 => Some(Refusal::NotSecondary),
         7 => Some(Refusal::Damaged),
+        8 => Some(Refusal::OtherLink),
         _ => None,
     }
 }

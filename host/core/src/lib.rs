@@ -21,6 +21,7 @@ pub mod units;
 
 pub mod limits;
 
+pub mod bare;
 pub mod record;
 
 pub mod chain;
@@ -42,6 +43,8 @@ pub mod ledger;
 pub mod given_up;
 
 pub mod owed;
+
+pub mod retire;
 
 pub mod rotation;
 

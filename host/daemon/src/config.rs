@@ -21,6 +21,7 @@ use farseal_plugin::{Digest, Grant};
 
 use crate::control::api::PluginSlot;
 use crate::keys::card::{NodeName, PeerCard};
+use crate::keys::tls::LinkMode;
 use crate::range::ByteRange;
 
 pub mod example;
@@ -313,6 +314,8 @@ pub struct Pair {
     pub limits: Limits,
     /// What each path of the link shows, whatever goes over it; without one it shows when and how much is sent.
     pub shape: Option<Rate>,
+    /// What the pair's records cross; the same at both sites.
+    pub link: LinkMode,
     /// How initiators are slowed down before the journal is full.
     pub pacing: Pacing,
     /// What seals the blocks.

@@ -11,7 +11,9 @@
 
 pub mod client;
 pub mod desk;
+pub mod library;
 pub mod serve;
 pub mod shares;
+mod shipping;
 pub mod store;
 pub mod wire;

@@ -16,6 +16,7 @@ pub mod card;
 pub mod deposit;
 pub mod descriptor;
 pub mod fingerprint;
+pub mod hedge;
 pub mod identity;
 pub mod memory;
 pub mod package;

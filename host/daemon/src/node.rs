@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use farseal_core::frame::Refusal;
 use farseal_core::units::{Incarnation, Instant};
 use farseal_plugin::PluginHost;
 use tokio::net::TcpListener;
@@ -224,12 +225,14 @@ impl Node {
         if cards.is_empty() {
             return Ok(());
         }
-        let tls = crate::keys::tls::server_config(&self.shared.identity, &cards)?;
+        let tls = crate::keys::tls::link_server_config(&self.shared.identity, &cards)?;
         let listener =
             TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("[link] listen {address}: {error}"))?;
         tracing::info!(address = %listener.local_addr()?, "the link listens");
         let pairs = self.pairs.clone();
-        let route: listen::Route = Arc::new(move |attach, peer| pairs.iter().find_map(|pair| pair.route(attach, peer)));
+        let route: listen::Route = Arc::new(move |attach, peer, link| {
+            pairs.iter().find_map(|pair| pair.route(attach, peer, link)).unwrap_or(Err(Refusal::UnknownPair))
+        });
         tokio::spawn(listen::run(listener, tls, route, Arc::clone(&self.link), self.shared.stop.subscribe()));
         Ok(())
     }

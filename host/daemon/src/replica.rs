@@ -350,7 +350,7 @@ impl Runner {
     /// So that the primary need not send them again.
     fn name_components(&mut self, path: Path) {
         for digest in self.plugins.components.kept().unwrap_or_default() {
-            let part = ComponentPart { digest: digest.0, of: 0, from: 0, bytes: Vec::new() };
+            let part = ComponentPart::none(digest.0);
             self.answer(path, Answer::Frame(Frame::Component(part)));
         }
     }

@@ -47,6 +47,7 @@ fn each_mistake_is_named_with_its_place_and_its_fix() {
         ("no order in a synchronous mode", pair_and("mode = \"sync\"\nordered-writes = false")),
         ("a pause that shows in spite of a disguise", pair_and("rotate = \"pause\"")),
         ("more than a path is shaped to", pair_and("shape = \"1GiB/s\"")),
+        ("a shape on a fabric", pair_and("shape = \"1MiB/s\"\nlink = \"san\"")),
         ("a range without an end", pair_and("range = \"10GiB\"")),
         ("a range that is no whole blocks", pair_and("range = [\"0..1MiB\", \"2MiB..2049KiB\"]")),
         ("ranges that overlap", pair_and("range = [\"0..2MiB\", \"1MiB..3MiB\"]")),

@@ -10,6 +10,7 @@ mod support;
 use std::sync::Arc;
 
 use farseal::escrow::desk::{AnswerError, Desk, FETCH_WITHIN};
+use farseal::escrow::library::Library;
 use farseal::escrow::shares::{combine, split};
 use farseal::escrow::store::EscrowStore;
 use farseal::escrow::wire::{DepositRefusal, FromEscrow, Place, Request, RequestRefusal, RequestState, ToEscrow};
@@ -167,7 +168,8 @@ fn office(identity: Identity) -> Office {
     let directory = tempfile::tempdir().unwrap();
     let store = EscrowStore::open(&directory.path().join("escrow.redb")).unwrap();
     let sites = [primary(), secondary(), stranger()].map(|site| site.card().clone()).to_vec();
-    Office { desk: Desk::new(Arc::new(identity), sites, store), _directory: directory }
+    let library = Library::at(directory.path().join("components"));
+    Office { desk: Desk::new(Arc::new(identity), sites, store, library), _directory: directory }
 }
 
 fn escrows_own() -> Identity {

@@ -27,6 +27,8 @@ mod rig;
 #[expect(dead_code, reason = "the demo uses the rest")]
 #[path = "../../../xtask/src/site.rs"]
 mod site;
+#[path = "two_sites/tap.rs"]
+mod tap;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +40,8 @@ use built::{farseal, plugins};
 use components::{hostile, text};
 use nbd_client::Client;
 use rig::{Hit, MayFail, PAIR, Rig};
-use site::{PairTerms, Site, Stage, Status, wait_for};
+use site::{PairTerms, Site, Stage, Status, free_port, wait_for};
+use tap::Tap;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -120,6 +123,73 @@ fn a_shaped_pair_copies_and_may_pause_for_a_key() {
     client.write(4 << 20, &[6; 4096]).unwrap();
     remote.start().unwrap();
     main.wait_until("the copy again", Status::is_safe).unwrap();
+}
+
+/// 32 bytes out of the middle of each data record that the remote's log holds.
+fn sealed_at(remote: &Site) -> Vec<Vec<u8>> {
+    let log = remote.state().join("pairs").join(PAIR).join("log");
+    let segments = fs::read_dir(log).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
+    let middle = |segment: &[u8], at: usize| segment.get(at + 2_000..at + 2_032).map(<[u8]>::to_vec);
+    let of = |segment: Vec<u8>| {
+        let starts = segment.windows(6).enumerate().filter(|(_, bytes)| bytes.starts_with(b"FSR1") && bytes[5] == 1);
+        starts.filter_map(|(at, _)| middle(&segment, at)).collect::<Vec<_>>()
+    };
+    segments.flat_map(of).collect()
+}
+
+#[test]
+fn what_a_data_key_sealed_is_sealed_again_inside_tls_alone_and_a_fabric_shows_nothing_else() {
+    for (link, sealed_twice) in [("tls", true), ("san", false)] {
+        let stage = Stage::new(link).unwrap();
+        let mut main = Site::init(&stage, farseal(), plugins(), "main").unwrap();
+        let mut remote = Site::init(&stage, farseal(), plugins(), "remote").unwrap();
+        let listens = free_port().unwrap();
+        let tap = Tap::start(listens);
+        let volume = main.dir.join("volume.img");
+        let options = ["--link", link, "--disguise", "plain"];
+        let terms = PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options };
+        main.pair_over(&remote, &terms, tap.port, listens).unwrap();
+        remote.start().unwrap();
+        main.start().unwrap();
+        main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() == 1).unwrap();
+        let mut client = Client::connect(&main.socket(), PAIR).unwrap();
+        let written: Vec<u8> = b"in the clear at main".iter().copied().cycle().take(1 << 20).collect();
+        for at in 0..4 {
+            client.write(at << 20, &written).unwrap();
+        }
+        client.flush().unwrap();
+        main.farseal(&["key", "rotate", PAIR, "--force"]).unwrap();
+        client.write(4 << 20, &written).unwrap();
+        client.flush().unwrap();
+        main.wait_until("the copy under the new key", |status| status.is_safe() && status.epoch() == 2).unwrap();
+
+        let sealed = sealed_at(&remote);
+        assert!(sealed.len() >= 5, "{} data records in the log", sealed.len());
+        let seen = sealed.iter().filter(|bytes| tap.saw(bytes)).count();
+        assert_eq!(seen, if sealed_twice { 0 } else { sealed.len() }, "{link}");
+        // Headers of records, and of the descriptors of keys.
+        for structure in [&b"FSR1"[..], b"fsed", b"in the clear"] {
+            assert!(!tap.saw(structure), "{link}: {:?} crossed", String::from_utf8_lossy(structure));
+        }
+        main.kill().unwrap();
+        remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+        let mut client = Client::connect(&remote.socket(), PAIR).unwrap();
+        let mut read = vec![0; 1 << 20];
+        client.read(4 << 20, &mut read).unwrap();
+        assert_eq!(read, written);
+    }
+}
+
+#[test]
+fn a_fabric_is_refused_where_tls_is_expected_and_the_other_way_round() {
+    for (main_has, remote_has) in [("san", "tls"), ("tls", "san")] {
+        let (_stage, mut main, mut remote) = pair_of("links", &["--link", main_has]);
+        remote.edit(&format!("\nlink = \"{main_has}\"\n"), &format!("\nlink = \"{remote_has}\"\n")).unwrap();
+        remote.start().unwrap();
+        main.start().unwrap();
+        wait_for_error(&main, "the peer has another link for this pair");
+        assert_eq!(remote.status().unwrap().mark("durable"), 0);
+    }
 }
 
 #[test]

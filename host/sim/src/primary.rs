@@ -1257,7 +1257,8 @@ impl World {
                     | Refusal::OtherSize(_)
                     | Refusal::OtherVolume
                     | Refusal::NotSecondary
-                    | Refusal::Damaged => Ok(()),
+                    | Refusal::Damaged
+                    | Refusal::OtherLink => Ok(()),
                 }
             }
             Message::Ack(ack) => self.tell_primary(Input::Acked { path, ack }),

@@ -145,8 +145,12 @@ impl Rig {
         let remote = Site::init(stage, binary, plugins, "remote")?;
         let volume = main.dir.join("volume.img");
         let shaped = seed.is_multiple_of(3);
-        let shape: &[&str] = if shaped { &["--shape", "32MiB/s"] } else { &[] };
-        let options = [options, shape].concat();
+        let line: &[&str] = match seed % 3 {
+            0 => &["--shape", "32MiB/s"],
+            1 => &["--link", "san"],
+            _ => &[],
+        };
+        let options = [options, line].concat();
         let terms = PairTerms { name: PAIR, volume: &volume, mebibytes: MEBIBYTES, options: &options };
         main.pair_over(&remote, &terms, connects, listens)?;
         let blocks = usize::try_from(MEBIBYTES << 20)? / super::history::BLOCK;

@@ -105,7 +105,8 @@ impl Lane {
         let port = notes.as_deref().map_or(Ok(listens), |notes| capture::relay(listens, notes))?;
         let pair = format!("game{number}");
         let volume = main.dir.join("volume.img");
-        let options = ["--policy", "on-command", "--disguise", phase.disguise, "--rotate", phase.how.name()];
+        let (disguise, how, link) = (phase.disguise, phase.how.name(), terms.link.as_str());
+        let options = ["--policy", "on-command", "--disguise", disguise, "--rotate", how, "--link", link];
         let pair_terms = PairTerms { name: &pair, volume: &volume, mebibytes: MEBIBYTES, options: &options };
         main.pair_over(&remote, &pair_terms, port, listens)?;
         let own = phase.disguise == terms.disguise;

@@ -27,6 +27,8 @@ pub(super) struct Invitation {
     pub(super) encrypted: bool,
     pub(super) scheduled: bool,
     pub(super) paths: u16,
+    /// The records cross a trusted fabric.
+    pub(super) san: bool,
     pub(super) card: PeerCard,
     /// Where the main site listens, if the roles may change.
     pub(super) addresses: Vec<PeerAddress>,
@@ -75,6 +77,8 @@ struct Text {
     encrypted: bool,
     scheduled: bool,
     paths: u16,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    san: bool,
     card: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<String>,
@@ -118,6 +122,7 @@ impl FromStr for Invitation {
             encrypted: text.encrypted,
             scheduled: text.scheduled,
             paths: text.paths,
+            san: text.san,
             card: text.card.parse()?,
             addresses: parse_addresses(&text.addresses)?,
             escrow: match text.escrow {
@@ -146,6 +151,7 @@ impl fmt::Display for Invitation {
             encrypted: self.encrypted,
             scheduled: self.scheduled,
             paths: self.paths,
+            san: self.san,
             card: self.card.to_string(),
             addresses: self.addresses.iter().map(ToString::to_string).collect(),
             escrow: self.escrow.as_ref().map(|escrow| EscrowText {

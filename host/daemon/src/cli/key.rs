@@ -12,8 +12,8 @@ use super::operate::HowArg;
 use super::show::{line, size, span};
 use super::{Place, operate, say, wait_for};
 use crate::control::api::{
-    DrillReport, EpochReport, KeyCommand as Asked, KeyHistory, KeyReport, PairCommand, PastEpoch, PluginStanding,
-    PolicyReport, Rotate, RotationWord,
+    DrillReport, DrilledEpoch, EpochReport, KeyCommand as Asked, KeyHistory, KeyReport, PairCommand, PastEpoch,
+    PluginStanding, PolicyReport, Rotate, RotationWord,
 };
 
 /// `farseal key ..`.
@@ -104,20 +104,33 @@ fn ask<T: DeserializeOwned>(
 
 fn drill(place: &Place, shown: &Shown) -> Result<(), Failure> {
     let found = ask::<DrillReport>(place, shown, Asked::Drill, drilled)?;
-    let failed = found.epochs.iter().filter(|epoch| epoch.trouble.is_some()).count();
-    if failed == 0 {
-        return Ok(());
+    let count = |failed: fn(&DrilledEpoch) -> bool| found.epochs.iter().filter(|epoch| failed(epoch)).count();
+    let remote = count(|epoch| epoch.trouble.is_some());
+    let escrow = count(|epoch| epoch.escrow.as_ref().is_some_and(|proof| proof.trouble.is_some()));
+    let who = match (remote, escrow) {
+        (0, 0) => return Ok(()),
+        (_, 0) => format!("the remote does not open {remote}"),
+        (0, _) => format!("the escrow site does not open {escrow}"),
+        (_, _) => format!("the remote does not open {remote}, the escrow site {escrow}"),
+    };
+    let message = format!("{who} of the {} epochs that live blocks need", found.epochs.len());
+    if remote == 0 {
+        let next = "`farseal escrow log` at the escrow site; write the blocks again under a key that it holds";
+        return Err(Failure::new(Exit::Failed, message, next));
     }
-    let message =
-        format!("the remote does not open {failed} of the {} epochs that its blocks need", found.epochs.len());
     Err(Failure::new(Exit::Failed, message, format!("`farseal verify {}` names blocks that differ", shown.pair)))
 }
 
 fn drilled(found: &DrillReport) -> String {
     let mut out = format!("the copy up to record {}\n{:<7}{:<14}remote\n", found.through, "epoch", "live blocks");
     for each in &found.epochs {
-        let proof = each.trouble.as_deref().map_or_else(|| "opens it".to_owned(), line);
-        let _ = writeln!(out, "{:<7}{:<14}{proof}", each.epoch.to_string(), each.blocks);
+        let opens = |trouble: &Option<String>| trouble.as_deref().map_or_else(|| "opens it".to_owned(), line);
+        let remote = match &each.escrow {
+            Some(escrow) if escrow.alone => "holds no key".to_owned(),
+            Some(_) | None => opens(&each.trouble),
+        };
+        let escrow = each.escrow.as_ref().map(|escrow| format!("; the escrow {}", opens(&escrow.trouble)));
+        let _ = writeln!(out, "{:<7}{:<14}{remote}{}", each.epoch.to_string(), each.blocks, escrow.unwrap_or_default());
     }
     out
 }

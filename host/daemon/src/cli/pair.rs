@@ -27,6 +27,7 @@ use crate::config::write::{append, pair_section, peer_section, volume_section};
 use crate::config::{Config, Holders, Pair, PairSide, Peer, PeerAddress, Pick, PluginChoice, Transfer, Volume};
 use crate::keys::card::PeerCard;
 use crate::keys::fingerprint::ShownFingerprint;
+use crate::keys::tls::LinkMode;
 use crate::range::{self, ByteRange, RANGE_FORM, RangeError};
 
 /// `farseal pair ..`.
@@ -99,6 +100,9 @@ pub(super) struct Create {
     /// What each path of the link shows all the time, as in "32MiB/s"; needed to pause for a key with a disguise.
     #[arg(long, default_value = "none", value_parser = parse_shape)]
     shape: Shape,
+    /// What the records cross: "tls", anything; "san", a trusted fabric, where what is sealed is not sealed twice.
+    #[arg(long, value_enum, default_value = "tls")]
+    link: LinkArg,
     /// Bytes of a seal unit: 512 to 65536, a power of two.
     #[arg(long, default_value = "4096", value_parser = block_bytes)]
     block_bytes: BlockBytes,
@@ -123,6 +127,21 @@ pub(super) struct Create {
     /// Where the invitation is written; NAME.invitation unless given. With --all-volumes, the folder for all of them.
     #[arg(long, value_name = "FILE")]
     invitation: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LinkArg {
+    Tls,
+    San,
+}
+
+impl From<LinkArg> for LinkMode {
+    fn from(link: LinkArg) -> Self {
+        match link {
+            LinkArg::Tls => Self::Tls,
+            LinkArg::San => Self::San,
+        }
+    }
 }
 
 /// A rate, or none.
@@ -259,6 +278,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
             Rotate::Pause => How::Pause,
         },
         shape: create.shape.0,
+        link: create.link.into(),
         ..defaults(&config, [&create.cipher, &create.policy, &create.disguise, &create.recovery])?
     };
     let listen = listening(&config, create.listen)?;
@@ -273,6 +293,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         encrypted: pair.encrypted,
         scheduled: pair.transfer == Transfer::Scheduled,
         paths: pair.paths,
+        san: pair.link == LinkMode::San,
         card: own.clone(),
         disguise: Some(create.disguise.clone()).filter(|name| is_name(name) && !name.ends_with(".wasm")),
         escrow: escrow.map(|escrow| OfferedEscrow {
@@ -322,11 +343,12 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
     }
     let fingerprint = invitation.card.fingerprint();
     say(&format!(
-        "pair {} from {}: {}, {}\nfingerprint of {}: {fingerprint}\n",
+        "pair {} from {}: {}, {}{}\nfingerprint of {}: {fingerprint}\n",
         invitation.pair,
         invitation.card.node,
         show::size(invitation.size),
         if invitation.encrypted { "encrypted" } else { "NOT encrypted" },
+        if invitation.san { ", over a trusted fabric (link = \"san\")" } else { "" },
         invitation.card.node,
     ))?;
     let same = match &accept.fingerprint {
@@ -387,6 +409,7 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
         encrypted: invitation.encrypted,
         block_bytes: invitation.block_bytes,
         paths: invitation.paths,
+        link: if invitation.san { LinkMode::San } else { LinkMode::Tls },
         transfer: transfer(invitation.scheduled),
         ..defaults(&config, [DEFAULT_CIPHER, DEFAULT_POLICY, &disguise, &accept.recovery])?
     };
@@ -468,6 +491,7 @@ fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) ->
         pick: Pick::default(),
         limits: Limits::default(),
         shape: None,
+        link: LinkMode::default(),
         pacing: Pacing::default(),
         cipher: choose(cipher)?,
         policy: choose(policy)?,

@@ -160,6 +160,9 @@ listen = ["unix:nbd.sock"]
 # What each path shows to whoever watches it, as in "32MiB/s": so much all the time, and a sixteenth of it back, whatever is
 # sent. With a disguise only such a pair may pause for a key. "none": a path shows when and how much is sent.
 #shape = "none"
+# What the records cross, the same at both sites: "tls", anything; or "san", a fabric that you trust with how long and how
+# often: every byte is authenticated and keys and places are sealed, but what the data key sealed is not sealed twice.
+#link = "tls"
 # The plugins. component: a name in [plugins] dir, or a path. sha256: what its bytes must be; `farseal plugin inspect`
 # shows it. grants: ["raw"] lets a cipher see blocks and derived keys. config: the plugin's own settings.
 #cipher = { component = "aes-256-gcm", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }

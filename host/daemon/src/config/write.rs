@@ -167,6 +167,7 @@ pub fn pair_section(pair: &Pair) -> String {
     );
     line(&mut text, "limits", &limits);
     line(&mut text, "shape", &quoted(&rate_text(pair.shape)));
+    line(&mut text, "link", &quoted(&pair.link.to_string()));
     line(&mut text, "journal-high-water", &pair.pacing.high_water_percent.to_string());
     line(&mut text, "pace-max", &quoted(&span_text(pair.pacing.pace_max)));
     line(&mut text, "cipher", &plugin(&pair.cipher));

@@ -1,13 +1,14 @@
 //! A site's end of the line to its escrow: a cell at each beat, full or empty, and each answered with one.
 //!
-//! The beat goes on whether there is anything to say or not, so nobody who watches the line learns when a key is deposited. Two
-//! exceptions: what waits when a line comes up goes at once, because that moment shows anyway; and so do the keys that a
-//! recovery fetches.
+//! The beat goes on whether there is anything to say or not, so nobody who watches the line learns when a key is deposited.
+//! Exceptions: what waits when a line comes up goes at once, because that moment shows anyway; and so do the keys that a
+//! recovery fetches, and the one cell of a drill.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use farseal_plugin::Digest;
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::shipping::Shipping;
 use super::wire::{CELL_BYTES, CellError, DepositRefusal, FromEscrow, ToEscrow, fill, messages};
 use crate::keys::card::PeerCard;
 use crate::keys::deposit::{Deposit, Receipt};
@@ -67,7 +69,9 @@ pub enum NoAnswer {
 
 enum Job {
     Deposit(Box<Deposit>, DepositDone),
-    Ask(ToEscrow, Asker),
+    Keep(Digest, Vec<u8>),
+    /// What fits one cell.
+    Ask(Vec<ToEscrow>, Asker),
 }
 
 /// Whoever waits for an answer.
@@ -89,7 +93,8 @@ impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Deposit(deposit, _) => f.debug_tuple("Deposit").field(deposit).finish(),
-            Self::Ask(message, _) => f.debug_tuple("Ask").field(message).finish(),
+            Self::Keep(digest, _) => f.debug_tuple("Keep").field(digest).finish(),
+            Self::Ask(messages, _) => f.debug_tuple("Ask").field(messages).finish(),
         }
     }
 }
@@ -108,6 +113,7 @@ impl EscrowLine {
             deposits: BTreeMap::new(),
             order: VecDeque::new(),
             asks: VecDeque::new(),
+            shipping: Shipping::default(),
         };
         runtime.spawn(task.run());
         Self { name, card, jobs, state }
@@ -118,13 +124,26 @@ impl EscrowLine {
         let _ = self.jobs.send(Job::Deposit(Box::new(deposit), done));
     }
 
+    /// Has the escrow keep a component: part by part, in cells that would be empty.
+    pub fn keep(&self, digest: Digest, component: Vec<u8>) {
+        let _ = self.jobs.send(Job::Keep(digest, component));
+    }
+
     /// Asks something else than to take a deposit.
     ///
     /// # Errors
     /// [`NoAnswer`].
     pub async fn ask(&self, message: ToEscrow) -> Result<Vec<FromEscrow>, NoAnswer> {
+        self.ask_in_one(vec![message]).await
+    }
+
+    /// Asks several things that fit one cell, as their answers do.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn ask_in_one(&self, messages: Vec<ToEscrow>) -> Result<Vec<FromEscrow>, NoAnswer> {
         let (sender, answer) = oneshot::channel();
-        let _ = self.jobs.send(Job::Ask(message, sender));
+        let _ = self.jobs.send(Job::Ask(messages, sender));
         answer.await.unwrap_or(Err(NoAnswer::Broke))
     }
 
@@ -141,7 +160,8 @@ struct Task {
     /// Without a receipt, by hash; and in the order in which they came.
     deposits: BTreeMap<[u8; 32], (Vec<u8>, DepositDone)>,
     order: VecDeque<[u8; 32]>,
-    asks: VecDeque<(ToEscrow, Asker)>,
+    asks: VecDeque<(Vec<ToEscrow>, Asker)>,
+    shipping: Shipping,
 }
 
 /// Why a line is not up.
@@ -189,6 +209,7 @@ impl Task {
             }
             self.note(false, Some(text));
             self.fail_asks();
+            self.shipping.begin_anew();
             let until = Instant::now() + wait;
             wait = (wait * 2).min(RETRY_LONGEST);
             // Whoever asks does not wait for the next attempt: it is made for him.
@@ -208,7 +229,7 @@ impl Task {
         let mut beat = interval(self.reach.beat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let at_once = self.asks.front().is_some_and(|(ask, _)| matches!(ask, ToEscrow::Fetch { .. }))
+            let at_once = self.asks.front().is_some_and(|(asks, _)| asks.iter().all(ToEscrow::goes_at_once))
                 || (opened.elapsed() < OPENING && !(self.order.is_empty() && self.asks.is_empty()));
             if !at_once {
                 tokio::select! {
@@ -232,7 +253,7 @@ impl Task {
     async fn exchange(&mut self, stream: &mut TlsStream<TcpStream>) -> Result<(), LineError> {
         let ask = self.asks.pop_front();
         let mut queue: VecDeque<ToEscrow> = match &ask {
-            Some((message, _)) => [message.clone()].into(),
+            Some((messages, _)) => messages.clone().into(),
             None => {
                 let first = self.order.iter().take(DEPOSITS_IN_A_CELL);
                 first
@@ -241,6 +262,9 @@ impl Task {
                     .collect()
             }
         };
+        if queue.is_empty() {
+            queue.extend(self.shipping.next().map(ToEscrow::Component));
+        }
         let talked = timeout(ANSWER_WAIT, async {
             stream.write_all(&fill(&mut queue)).await?;
             stream.flush().await?;
@@ -255,6 +279,11 @@ impl Task {
                 return Err(error);
             }
         };
+        for message in &came {
+            if let FromEscrow::Kept { digest, whole } = message {
+                self.shipping.answered(Digest(*digest), *whole);
+            }
+        }
         let (deposits, answers): (Vec<_>, Vec<_>) = came
             .into_iter()
             .partition(|message| matches!(message, FromEscrow::Receipt(_) | FromEscrow::Refused { .. }));
@@ -297,7 +326,8 @@ impl Task {
                 self.deposits.insert(hash, (deposit.encode(), done));
                 self.order.push_back(hash);
             }
-            Some(Job::Ask(message, done)) => self.asks.push_back((message, done)),
+            Some(Job::Keep(digest, bytes)) => self.shipping.add(digest, bytes),
+            Some(Job::Ask(messages, done)) => self.asks.push_back((messages, done)),
         }
         true
     }

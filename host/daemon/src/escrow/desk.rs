@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farseal_core::units::{Epoch, Millis, PairId, WallTime};
+use farseal_plugin::Digest;
 use farseal_plugin::vault::schedule::EpochSchedule;
 
+use super::library::Library;
 use super::store::{Answer, Asked, EscrowStore, EscrowStoreError, Logged};
 use super::wire::{CELL_BYTES, DepositRefusal, FromEscrow, Place, Request, RequestRefusal, RequestState, ToEscrow};
 use crate::keys::capsule::KemSecret;
@@ -34,6 +36,7 @@ pub struct Desk {
     identity: Arc<Identity>,
     sites: Vec<PeerCard>,
     store: EscrowStore,
+    library: Library,
     /// Requests that were approved since the start, with what opens their deposits.
     open: Mutex<BTreeMap<u64, Opened>>,
 }
@@ -62,8 +65,8 @@ pub enum AnswerError {
 
 impl Desk {
     #[must_use]
-    pub fn new(identity: Arc<Identity>, sites: Vec<PeerCard>, store: EscrowStore) -> Self {
-        Self { identity, sites, store, open: Mutex::default() }
+    pub fn new(identity: Arc<Identity>, sites: Vec<PeerCard>, store: EscrowStore, library: Library) -> Self {
+        Self { identity, sites, store, library, open: Mutex::default() }
     }
 
     /// The site that holds this signing key.
@@ -94,6 +97,14 @@ impl Desk {
                     answers.push(FromEscrow::Drilled { deposit, proof });
                 }
                 ToEscrow::Destroy { deposit } => answers.extend(self.destroy(site, deposit, now)?),
+                ToEscrow::Component(part) => {
+                    let digest = part.digest;
+                    let whole = self.library.take(site.fingerprint(), part);
+                    answers.push(FromEscrow::Kept { digest, whole });
+                }
+                ToEscrow::AskComponent { digest, from } => {
+                    answers.push(FromEscrow::Component(self.library.part(Digest(digest), from)));
+                }
             }
         }
         self.take_deposits(site, &deposits, now, &mut answers)?;

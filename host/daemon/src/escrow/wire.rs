@@ -10,8 +10,10 @@
 //!
 //! | version | since | messages |
 //! |---|---|---|
-//! | 1 | 0.1.0 | deposit, request, fetch, drill, destroy; receipt, refused, state, release, drilled, destroyed |
+//! | 1 | 0.1.0 | deposit, request, fetch, drill, destroy, component, ask component; receipt, refused, state, release, drilled, destroyed, kept, component |
 
+use farseal_core::frame::ComponentPart;
+use farseal_core::limits::COMPONENT_BYTES_MAX;
 use farseal_core::units::{Epoch, PairId, Sequence};
 
 use crate::keys::deposit::{DEPOSIT_LEN_MAX, RECEIPT_LEN};
@@ -21,6 +23,8 @@ use crate::keys::wire::{Reader, Short};
 
 /// Bytes of every cell: eleven deposits of hybrid keys, or as many releases.
 pub const CELL_BYTES: usize = 16 << 10;
+/// Bytes of a component in one cell.
+pub const COMPONENT_PART_BYTES: usize = 15 << 10;
 /// Bytes of a reason that a person gives.
 pub const REASON_BYTES_MAX: usize = 256;
 const MAGIC: &[u8; 4] = b"fsec";
@@ -40,6 +44,21 @@ pub enum ToEscrow {
     Drill { deposit: [u8; 32], challenge: [u8; 32] },
     /// No block is sealed under this deposit's key any more: destroy it.
     Destroy { deposit: [u8; 32] },
+    /// A part of a component that the site's epochs need, in order; `of` 0 and no bytes: is it kept?
+    Component(ComponentPart),
+    /// A component from here on.
+    AskComponent { digest: [u8; 32], from: u32 },
+}
+
+impl ToEscrow {
+    /// It says nothing of when a key changes, and a person waits for it.
+    #[must_use]
+    pub fn goes_at_once(&self) -> bool {
+        match self {
+            Self::Fetch { .. } | Self::Drill { .. } | Self::AskComponent { .. } => true,
+            Self::Deposit(_) | Self::Request(_) | Self::Destroy { .. } | Self::Component(_) => false,
+        }
+    }
 }
 
 /// Where a deposit stands among a pair's.
@@ -83,6 +102,10 @@ pub enum FromEscrow {
     Drilled { deposit: [u8; 32], proof: Option<[u8; 32]> },
     /// The deposit is gone, durably.
     Destroyed { deposit: [u8; 32] },
+    /// Whether a component is kept whole, durably.
+    Kept { digest: [u8; 32], whole: bool },
+    /// A part of a component; `of` 0: nobody sent it.
+    Component(ComponentPart),
 }
 
 /// Why a deposit is not taken.
@@ -226,6 +249,12 @@ impl Message for ToEscrow {
                 bytes.push(5);
                 bytes.extend_from_slice(deposit);
             }
+            Self::Component(part) => write_part(6, part, bytes),
+            Self::AskComponent { digest, from } => {
+                bytes.push(7);
+                bytes.extend_from_slice(digest);
+                bytes.extend_from_slice(&from.to_be_bytes());
+            }
         }
     }
 
@@ -252,10 +281,15 @@ impl Message for ToEscrow {
                 }
                 4 => Self::Drill { deposit: reader.array()?, challenge: reader.array()? },
                 5 => Self::Destroy { deposit: reader.array()? },
+                6 => match read_part(&mut reader)? {
+                    Some(part) => Self::Component(part),
+                    None => return Ok(None),
+                },
+                7 => Self::AskComponent { digest: reader.array()?, from: reader.u32()? },
                 _ => return Ok(None),
             }))
         };
-        finish(kind, (1..=5).contains(&kind), whole(), reader.rest().is_empty())
+        finish(kind, (1..=7).contains(&kind), whole(), reader.rest().is_empty())
     }
 }
 
@@ -293,6 +327,11 @@ impl Message for FromEscrow {
                 bytes.push(8);
                 bytes.extend_from_slice(deposit);
             }
+            Self::Kept { digest, whole } => {
+                bytes.extend_from_slice(&[9, u8::from(*whole)]);
+                bytes.extend_from_slice(digest);
+            }
+            Self::Component(part) => write_part(10, part, bytes),
         }
     }
 
@@ -328,11 +367,36 @@ impl Message for FromEscrow {
                     Self::Drilled { deposit, proof }
                 }
                 8 => Self::Destroyed { deposit: reader.array()? },
+                9 => match reader.u8()? {
+                    whole @ 0..=1 => Self::Kept { digest: reader.array()?, whole: whole == 1 },
+                    _ => return Ok(None),
+                },
+                10 => match read_part(&mut reader)? {
+                    Some(part) => Self::Component(part),
+                    None => return Ok(None),
+                },
                 _ => return Ok(None),
             }))
         };
-        finish(kind, (1..=8).contains(&kind), whole(), reader.rest().is_empty())
+        finish(kind, (1..=10).contains(&kind), whole(), reader.rest().is_empty())
     }
+}
+
+fn write_part(kind: u8, part: &ComponentPart, bytes: &mut Vec<u8>) {
+    bytes.push(kind);
+    bytes.extend_from_slice(&part.digest);
+    bytes.extend_from_slice(&part.of.to_be_bytes());
+    bytes.extend_from_slice(&part.from.to_be_bytes());
+    bytes.extend_from_slice(&part.bytes);
+}
+
+/// `None`: it is longer than a part or a component is, or lies outside of it.
+fn read_part(reader: &mut Reader<'_>) -> Result<Option<ComponentPart>, Short> {
+    let (digest, of, from) = (reader.array()?, reader.u32()?, reader.u32()?);
+    let bytes = reader.bytes(reader.rest().len())?;
+    let end = u64::from(from) + u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let sound = bytes.len() <= COMPONENT_PART_BYTES && u64::from(of) <= COMPONENT_BYTES_MAX && end <= u64::from(of);
+    Ok(sound.then(|| ComponentPart { digest, of, from, bytes: bytes.to_vec() }))
 }
 
 /// All of the body was read, and all of it made sense.
@@ -396,6 +460,14 @@ mod tests {
         any::<(u64, [u8; 32])>().prop_map(|(epoch, deposit)| Place { epoch: Epoch(epoch), deposit })
     }
 
+    fn part() -> impl Strategy<Value = ComponentPart> {
+        let bytes = proptest::collection::vec(any::<u8>(), 0..COMPONENT_PART_BYTES);
+        (any::<[u8; 32]>(), 0..1_000_000u32, bytes).prop_map(|(digest, from, bytes)| {
+            let of = from + u32::try_from(bytes.len()).unwrap();
+            ComponentPart { digest, of, from, bytes }
+        })
+    }
+
     fn to_escrow() -> impl Strategy<Value = ToEscrow> {
         let request = (any::<([u8; 16], [u8; 32], [u64; 3])>(), "[a-z ]{0,256}").prop_map(
             |((pair, depositor, [first, last, through]), reason)| {
@@ -416,6 +488,8 @@ mod tests {
                 .prop_map(|(request, after)| ToEscrow::Fetch { request, after }),
             any::<([u8; 32], [u8; 32])>().prop_map(|(deposit, challenge)| ToEscrow::Drill { deposit, challenge }),
             any::<[u8; 32]>().prop_map(|deposit| ToEscrow::Destroy { deposit }),
+            part().prop_map(ToEscrow::Component),
+            any::<([u8; 32], u32)>().prop_map(|(digest, from)| ToEscrow::AskComponent { digest, from }),
         ]
     }
 
@@ -432,6 +506,8 @@ mod tests {
             proptest::sample::select(RequestRefusal::ALL).prop_map(FromEscrow::NotTaken),
             any::<([u8; 32], Option<[u8; 32]>)>().prop_map(|(deposit, proof)| FromEscrow::Drilled { deposit, proof }),
             any::<[u8; 32]>().prop_map(|deposit| FromEscrow::Destroyed { deposit }),
+            any::<([u8; 32], bool)>().prop_map(|(digest, whole)| FromEscrow::Kept { digest, whole }),
+            part().prop_map(FromEscrow::Component),
         ]
     }
 

@@ -26,6 +26,36 @@ use super::identity::{CertificateError, Identity};
 
 /// The protocol that both ends name in the handshake.
 pub const ALPN: &[u8] = b"farseal/1";
+/// The same, and TLS is left after the hellos: see [`crate::link::san`].
+pub const ALPN_SAN: &[u8] = b"farseal-san/1";
+
+/// What a pair's records cross.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LinkMode {
+    /// Anything: all of it inside TLS.
+    #[default]
+    Tls,
+    /// A trusted fabric: the handshake is TLS's, and afterwards what a data key sealed goes as it is.
+    San,
+}
+
+impl LinkMode {
+    fn protocol(self) -> &'static [u8] {
+        match self {
+            Self::Tls => ALPN,
+            Self::San => ALPN_SAN,
+        }
+    }
+}
+
+impl fmt::Display for LinkMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tls => "tls",
+            Self::San => "san",
+        })
+    }
+}
 
 /// Why no configuration was made.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +129,14 @@ pub enum NotALink {
 /// # Errors
 /// [`TlsError`].
 pub fn client_config(identity: &Identity, peer: &PeerCard) -> Result<Arc<ClientConfig>, TlsError> {
+    link_client_config(identity, peer, LinkMode::Tls)
+}
+
+/// The configuration for a path of a pair to `peer`, and to no one else.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn link_client_config(identity: &Identity, peer: &PeerCard, mode: LinkMode) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(provider());
     let pinned =
         Arc::new(PinnedKeys { pins: vec![Pin::of(peer)], algorithms: provider.signature_verification_algorithms });
@@ -108,7 +146,7 @@ pub fn client_config(identity: &Identity, peer: &PeerCard) -> Result<Arc<ClientC
         .dangerous()
         .with_custom_certificate_verifier(pinned)
         .with_client_auth_cert(vec![own.certificate], own.key)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![mode.protocol().to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
@@ -120,6 +158,18 @@ pub fn client_config(identity: &Identity, peer: &PeerCard) -> Result<Arc<ClientC
 /// # Errors
 /// [`TlsError`].
 pub fn server_config(identity: &Identity, peers: &[&PeerCard]) -> Result<Arc<ServerConfig>, TlsError> {
+    accepting(identity, peers, &[LinkMode::Tls])
+}
+
+/// The same for paths of pairs: which link it is is the pair's to refuse, once it is known which one.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn link_server_config(identity: &Identity, peers: &[&PeerCard]) -> Result<Arc<ServerConfig>, TlsError> {
+    accepting(identity, peers, &[LinkMode::Tls, LinkMode::San])
+}
+
+fn accepting(identity: &Identity, peers: &[&PeerCard], modes: &[LinkMode]) -> Result<Arc<ServerConfig>, TlsError> {
     if peers.is_empty() {
         return Err(TlsError::NoPeer);
     }
@@ -131,7 +181,7 @@ pub fn server_config(identity: &Identity, peers: &[&PeerCard]) -> Result<Arc<Ser
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(pinned)
         .with_single_cert(vec![own.certificate], own.key)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = modes.iter().map(|mode| mode.protocol().to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -151,12 +201,23 @@ pub fn server_name(peer: &PeerCard) -> ServerName<'static> {
 /// # Errors
 /// [`NotALink`].
 pub fn peer_key(connection: &CommonState) -> Result<Fingerprint, NotALink> {
-    if connection.alpn_protocol() != Some(ALPN) {
-        return Err(NotALink::Protocol);
+    match link_peer(connection)? {
+        (key, LinkMode::Tls) => Ok(key),
+        (_, LinkMode::San) => Err(NotALink::Protocol),
     }
+}
+
+/// The same of a path, and what link it is to be.
+///
+/// # Errors
+/// [`NotALink`].
+pub fn link_peer(connection: &CommonState) -> Result<(Fingerprint, LinkMode), NotALink> {
+    let modes = [LinkMode::Tls, LinkMode::San];
+    let mode = modes.into_iter().find(|mode| connection.alpn_protocol() == Some(mode.protocol()));
+    let mode = mode.ok_or(NotALink::Protocol)?;
     let first = connection.peer_certificates().and_then(<[_]>::first).ok_or(NotALink::NoCertificate)?;
     let spki = presented_spki(first).map_err(|_| NotALink::NoCertificate)?;
-    Ok(spki_fingerprint(&spki))
+    Ok((spki_fingerprint(&spki), mode))
 }
 
 /// The reason of a failed handshake, if it is that the peer holds another key than the pinned one. Takes what rustls

@@ -1,11 +1,12 @@
 //! Keys that are drawn and deposited at the escrow site before anybody asks for them, so that when they are deposited says
 //! nothing of when they are used; and the receipts that let them be used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farseal_core::units::{Epoch, Generation, Incarnation, PairId};
+use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::schedule::KeyScope;
 
@@ -15,6 +16,7 @@ use crate::escrow::wire::DepositRefusal;
 use crate::keys::deposit::{Deposit, DepositTerms, Receipt};
 use crate::keys::fingerprint::Fingerprint;
 use crate::keys::identity::Identity;
+use crate::plugins::PairPlugins;
 
 /// Keys that are deposited ahead: at a rotation a second and a beat a second, none is waited for; after a restart they are
 /// worth nothing.
@@ -44,6 +46,8 @@ struct Pool {
     /// Drawn and not asked for.
     keys: BTreeMap<Epoch, EpochKey>,
     receipts: BTreeMap<Epoch, Receipt>,
+    /// Components that the line was given: none is read again for each key.
+    given: BTreeSet<Digest>,
 }
 
 impl std::fmt::Debug for Deposits {
@@ -85,6 +89,22 @@ impl Deposits {
             Err(error) => {
                 tracing::error!(%error, escrow = terms.line.name, "a key cannot be wrapped for the escrow");
                 let _ = inbox.send(Event::EpochFailed { epoch });
+            }
+        }
+    }
+
+    /// What opens the epochs that are made now goes to the escrow, too, and is kept there by its digest.
+    pub fn keep(&self, plugins: &PairPlugins) {
+        for digest in plugins.for_the_other_site().into_iter().flatten() {
+            if self.pool().given.contains(&digest) {
+                continue;
+            }
+            match plugins.components.load(digest) {
+                Ok(bytes) => {
+                    self.terms.line.keep(digest, bytes);
+                    self.pool().given.insert(digest);
+                }
+                Err(error) => tracing::error!(%error, "a component cannot be sent to the escrow"),
             }
         }
     }

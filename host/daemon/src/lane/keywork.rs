@@ -19,6 +19,7 @@ use super::deposits::Deposits;
 use super::policy_journal::Entry;
 use super::{Event, Parts};
 use crate::keys::deposit::Receipt;
+use crate::keys::hedge::Hedge;
 use crate::keys::package::CARRIER_LEN;
 use crate::plugins::PairPlugins;
 use crate::store::{StoreError, files};
@@ -44,6 +45,7 @@ pub struct KeyWork {
     plugins: Arc<PairPlugins>,
     block_bytes: BlockBytes,
     incarnation: Incarnation,
+    hedge: Hedge,
     deposits: Option<Deposits>,
     inbox: Option<Sender<Event>>,
 }
@@ -53,8 +55,8 @@ const SLOT_WAIT_MAX: Millis = Millis(60_000);
 
 impl KeyWork {
     #[must_use]
-    pub fn new(plugins: Arc<PairPlugins>, block_bytes: BlockBytes, incarnation: Incarnation) -> Self {
-        Self { plugins, block_bytes, incarnation, deposits: None, inbox: None }
+    pub fn new(plugins: Arc<PairPlugins>, block_bytes: BlockBytes, incarnation: Incarnation, hedge: Hedge) -> Self {
+        Self { plugins, block_bytes, incarnation, hedge, deposits: None, inbox: None }
     }
 
     /// Every key is deposited at the escrow site before it may be used.
@@ -82,6 +84,7 @@ impl KeyWork {
             };
             let _ = inbox.send(event);
             let Some(deposits) = &work.deposits else { return };
+            deposits.keep(&work.plugins);
             if let Some(receipt) = deposits.receipt(epoch) {
                 let _ = inbox.send(Event::EpochEscrowed { epoch, receipt });
             }
@@ -122,7 +125,7 @@ impl KeyWork {
     fn draw(&self, epoch: Epoch) -> Result<EpochKey, getrandom::Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed)?;
-        let transcript = [self.incarnation.0.as_slice(), &epoch.0.to_le_bytes(), &seed].concat();
+        let transcript = [self.incarnation.0.as_slice(), &epoch.0.to_le_bytes(), &self.hedge.value(), &seed].concat();
         EpochKey::generate(&transcript).map_err(|_| getrandom::Error::UNEXPECTED)
     }
 

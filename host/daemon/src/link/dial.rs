@@ -11,7 +11,6 @@ use farseal_core::units::Path;
 use farseal_plugin::Digest;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, split};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -19,10 +18,13 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::session::{
-    HANDSHAKE_MAX, PING_EVERY, SessionError, challenge, kind, read_frame, write_component, write_frame, write_records,
+    FrameReader, FrameWriter, HANDSHAKE_MAX, PING_EVERY, SessionError, challenge, inside_tls, kind, on_fabric,
+    read_frame, shaped, write_frame,
 };
-use super::shape::{self, Reader, Writer};
+use super::shape;
 use crate::components::COMPONENTS_MAX;
+use crate::keys::hedge::Hedge;
+use crate::keys::tls::LinkMode;
 
 /// What a path brings to its lane.
 #[derive(Debug)]
@@ -77,9 +79,13 @@ pub struct Dialler {
     pub address: String,
     pub peer: ServerName<'static>,
     pub tls: Arc<ClientConfig>,
+    /// What `tls` is for.
+    pub link: LinkMode,
     pub attach: Attach,
     /// What this path shows, whatever it carries.
     pub shape: Option<Shape>,
+    /// Hears the peer's challenges.
+    pub hedge: Hedge,
     /// Where this site's history comes from, if there was a takeover.
     pub lineage: Option<Lineage>,
     /// Takes in what comes; never blocks.
@@ -173,7 +179,7 @@ impl Dialler {
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "any other frame is out of place here, also one that is new")]
-    async fn handshake(&self, attaching: &mut bool) -> Result<(Reader, Writer, Welcomed), PathError> {
+    async fn handshake(&self, attaching: &mut bool) -> Result<(FrameReader, FrameWriter, Welcomed), PathError> {
         let unreachable = |source| PathError::Unreachable { address: self.address.clone(), source };
         let socket = TcpStream::connect(&self.address).await.map_err(unreachable)?;
         socket.set_nodelay(true).map_err(unreachable)?;
@@ -183,24 +189,25 @@ impl Dialler {
         })?;
         write_frame(&mut stream, &Frame::Hello { challenge: challenge()? }).await?;
         match read_frame(&mut stream).await? {
-            Frame::Hello { .. } => {}
+            Frame::Hello { challenge } => self.hedge.hear(&challenge),
             other => return Err(SessionError::Unexpected { wanted: "a hello", found: kind(&other) }.into()),
         }
         *attaching = true;
         (self.came)(self.path, Came::Attaching);
-        if let Some(lineage) = self.lineage {
-            write_frame(&mut stream, &Frame::Lineage(lineage)).await?;
-        }
-        if let Some(shape) = self.shape {
-            write_frame(&mut stream, &Frame::Shape(shape)).await?;
-        }
         let attach = Attach { paths: *self.wanted.borrow(), ..self.attach };
-        write_frame(&mut stream, &Frame::Attach(attach)).await?;
-        let (reader, writer) = split(stream);
-        let (mut reader, writer) = shape::primary(self.shape, reader, writer);
+        let shape = self.shape.map(Frame::Shape);
+        let words = [self.lineage.map(Frame::Lineage), shape, Some(Frame::Attach(attach))];
+        let (reader, mut writer) = match self.link {
+            LinkMode::Tls => inside_tls(stream),
+            LinkMode::San => on_fabric(stream.into())?,
+        };
+        for word in words.iter().flatten() {
+            writer.frame(word).await?;
+        }
+        let (mut reader, writer) = shaped(reader, writer, |reader, writer| shape::primary(self.shape, reader, writer));
         let mut components = Vec::new();
         loop {
-            match read_frame(&mut reader).await? {
+            match reader.frame().await? {
                 Frame::Component(ComponentPart { digest, of: 0, .. }) if components.len() < COMPONENTS_MAX => {
                     components.push(Digest(digest));
                 }
@@ -213,9 +220,9 @@ impl Dialler {
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "any other frame is out of place here, also one that is new")]
-    async fn receive(&self, mut reader: impl AsyncRead + Unpin) -> Result<(), PathError> {
+    async fn receive(&self, mut reader: FrameReader) -> Result<(), PathError> {
         loop {
-            match read_frame(&mut reader).await? {
+            match reader.frame().await? {
                 Frame::Ack(ack) => (self.came)(self.path, Came::Acked(ack)),
                 Frame::KeyRefused { key, why } => (self.came)(self.path, Came::KeyRefused { key, why }),
                 Frame::HandedOver { generation } => (self.came)(self.path, Came::HandedOver(generation)),
@@ -246,27 +253,26 @@ impl Dialler {
 }
 
 /// Sends what the lane hands over; pings when it hands over nothing.
-async fn transmit(writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceiver<Send>) -> Result<(), PathError> {
-    let mut writer = BufWriter::with_capacity(64 << 10, writer);
+async fn transmit(mut writer: FrameWriter, mut queue: UnboundedReceiver<Send>) -> Result<(), PathError> {
     let mut ping = interval(PING_EVERY);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             job = queue.recv() => match job {
                 Some(Send::Records(records)) => {
-                    write_records(&mut writer, &records).await?;
+                    writer.records(&records).await?;
                     if queue.is_empty() {
-                        writer.flush().await.map_err(SessionError::from)?;
+                        writer.flush().await?;
                     }
                 }
-                Some(Send::Component(digest, bytes)) => write_component(&mut writer, digest.0, &bytes).await?,
-                Some(Send::HandOver(hand_over)) => write_frame(&mut writer, &Frame::HandOver(hand_over)).await?,
-                Some(Send::Inspect(inspect)) => write_frame(&mut writer, &Frame::Inspect(inspect)).await?,
-                Some(Send::AskLive(ask)) => write_frame(&mut writer, &Frame::AskLive(ask)).await?,
-                Some(Send::AskDrill(ask)) => write_frame(&mut writer, &Frame::AskDrill(ask)).await?,
+                Some(Send::Component(digest, bytes)) => writer.component(digest.0, &bytes).await?,
+                Some(Send::HandOver(hand_over)) => writer.frame(&Frame::HandOver(hand_over)).await?,
+                Some(Send::Inspect(inspect)) => writer.frame(&Frame::Inspect(inspect)).await?,
+                Some(Send::AskLive(ask)) => writer.frame(&Frame::AskLive(ask)).await?,
+                Some(Send::AskDrill(ask)) => writer.frame(&Frame::AskDrill(ask)).await?,
                 Some(Send::Close) | None => return Err(PathError::Closed),
             },
-            _ = ping.tick() => write_frame(&mut writer, &Frame::Ping { token: 0 }).await?,
+            _ = ping.tick() => writer.frame(&Frame::Ping { token: 0 }).await?,
         }
     }
 }

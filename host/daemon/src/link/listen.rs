@@ -13,7 +13,6 @@ use farseal_core::lineage::Lineage;
 use farseal_core::units::Path;
 use farseal_plugin::Digest;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -21,9 +20,13 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::session::{HANDSHAKE_MAX, Parts, SessionError, challenge, kind, read_frame, write_frame};
+use super::session::{
+    FrameReader, FrameWriter, HANDSHAKE_MAX, Parts, SessionError, challenge, inside_tls, kind, on_fabric, read_frame,
+    shaped, write_frame,
+};
 use super::shape;
 use crate::keys::fingerprint::Fingerprint;
+use crate::keys::tls::LinkMode;
 
 /// What a path brings to its pair.
 #[derive(Debug)]
@@ -60,8 +63,8 @@ pub enum Answer {
     Close,
 }
 
-/// Where a path's attach goes: the pair's inbox, if the peer is the pair's.
-pub type Route = Arc<dyn Fn(&Attach, Fingerprint) -> Option<Inbox> + Send + Sync>;
+/// Where a path's attach goes: the pair's inbox, if peer and link are the pair's.
+pub type Route = Arc<dyn Fn(&Attach, Fingerprint, LinkMode) -> Result<Inbox, Refusal> + Send + Sync>;
 /// Takes in what comes; never blocks.
 pub type Inbox = Arc<dyn Fn(Path, Came) + Send + Sync>;
 
@@ -152,18 +155,23 @@ async fn serve(
         let mut stream = acceptor.accept(socket).await.map_err(|error| {
             Dropped::Tls(crate::keys::tls::wrong_peer(&error).map_or_else(|| error.to_string(), ToString::to_string))
         })?;
-        let peer = crate::keys::tls::peer_key(stream.get_ref().1).map_err(|error| Dropped::Tls(error.to_string()))?;
+        let peer = crate::keys::tls::link_peer(stream.get_ref().1).map_err(|error| Dropped::Tls(error.to_string()))?;
         match read_frame(&mut stream).await? {
             Frame::Hello { .. } => {}
             other => return Err(SessionError::Unexpected { wanted: "a hello", found: kind(&other) }.into()),
         }
         write_frame(&mut stream, &Frame::Hello { challenge: challenge()? }).await?;
+        let (mut reader, writer) = match peer.1 {
+            LinkMode::Tls => inside_tls(stream),
+            LinkMode::San => on_fabric(stream.into())?,
+        };
         let (mut lineage, mut shape) = (None, None);
         loop {
-            match read_frame(&mut stream).await? {
+            match reader.frame().await? {
                 Frame::Lineage(tells) if lineage.is_none() => lineage = Some(tells),
-                Frame::Shape(wants) if shape.is_none() => shape = Some(wants),
-                Frame::Attach(attach) => return Ok::<_, Dropped>((stream, peer, attach, (lineage, shape))),
+                // A shaped path is sealed whole, which a fabric's is not.
+                Frame::Shape(wants) if shape.is_none() && peer.1 == LinkMode::Tls => shape = Some(wants),
+                Frame::Attach(attach) => return Ok::<_, Dropped>(((reader, writer), peer, attach, (lineage, shape))),
                 other => {
                     return Err(SessionError::Unexpected { wanted: "an attach", found: kind(&other) }.into());
                 }
@@ -171,13 +179,18 @@ async fn serve(
         }
     };
     let handshake = timeout(HANDSHAKE_MAX, handshake).await.map_err(|_| Dropped::Slow)??;
-    let (stream, peer, attach, (lineage, shape)) = handshake;
-    let (reader, writer) = split(stream);
-    let (reader, mut writer) = shape::secondary(shape, reader, writer);
-    let Some(inbox) = route(&attach, peer) else {
-        write_frame(&mut writer, &Frame::Refuse(Refusal::UnknownPair)).await?;
-        say_the_last(&mut writer).await;
-        return Err(Dropped::NoPair(attach.pair));
+    let ((reader, writer), (peer, mode), attach, (lineage, shape)) = handshake;
+    let (reader, mut writer) = shaped(reader, writer, |reader, writer| shape::secondary(shape, reader, writer));
+    let inbox = match route(&attach, peer, mode) {
+        Ok(inbox) => inbox,
+        Err(refusal) => {
+            writer.frame(&Frame::Refuse(refusal)).await?;
+            say_the_last(&mut writer).await;
+            return Err(match refusal {
+                Refusal::UnknownPair => Dropped::NoPair(attach.pair),
+                refusal => Dropped::Refused(refusal),
+            });
+        }
     };
     tracing::info!(%from, pair = %attach.pair, path = path.0, "a primary attaches");
     let (answers, queue) = unbounded_channel();
@@ -192,7 +205,7 @@ async fn serve(
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "any other frame is out of place here, also one that is new")]
 async fn receive(
-    mut reader: impl AsyncRead + Unpin,
+    mut reader: FrameReader,
     path: Path,
     inbox: &Inbox,
     answers: &UnboundedSender<Answer>,
@@ -201,7 +214,7 @@ async fn receive(
     let inspections = Arc::new(Semaphore::new(INSPECTIONS_MAX));
     let mut parts = Parts::default();
     loop {
-        match read_frame(&mut reader).await? {
+        match reader.frame().await? {
             Frame::Records(bytes) => {
                 let size = u32::try_from(bytes.len()).unwrap_or(WAITING_BYTES_MAX).min(WAITING_BYTES_MAX);
                 let Ok(permit) = Arc::clone(&waiting).acquire_many_owned(size).await else {
@@ -238,20 +251,20 @@ async fn receive(
     }
 }
 
-async fn answer(mut writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceiver<Answer>) -> Result<(), Dropped> {
+async fn answer(mut writer: FrameWriter, mut queue: UnboundedReceiver<Answer>) -> Result<(), Dropped> {
     let mut next = queue.recv().await;
     while let Some(answer) = next.take() {
         let after = queue.try_recv().ok();
         match answer {
             // The one behind it says all that this one does.
             Answer::Frame(Frame::Ack(_)) if matches!(after, Some(Answer::Frame(Frame::Ack(_)))) => {}
-            Answer::Frame(frame) => write_frame(&mut writer, &frame).await?,
+            Answer::Frame(frame) => writer.frame(&frame).await?,
             Answer::Held { id, answer, permit } => {
-                write_frame(&mut writer, &Frame::Held { id, answer }).await?;
+                writer.frame(&Frame::Held { id, answer }).await?;
                 drop(permit);
             }
             Answer::Refuse(refusal) => {
-                write_frame(&mut writer, &Frame::Refuse(refusal)).await?;
+                writer.frame(&Frame::Refuse(refusal)).await?;
                 say_the_last(&mut writer).await;
                 return Err(Dropped::Refused(refusal));
             }
@@ -269,7 +282,7 @@ async fn answer(mut writer: impl AsyncWrite + Unpin, mut queue: UnboundedReceive
 }
 
 /// What was written last leaves before the path ends, also where it waits for its cell.
-async fn say_the_last(writer: &mut (impl AsyncWrite + Unpin)) {
+async fn say_the_last(writer: &mut FrameWriter) {
     if !matches!(timeout(LAST_WORD_MAX, writer.shutdown()).await, Ok(Ok(()))) {
         tracing::debug!("a path ended before its last word had left");
     }

@@ -1,4 +1,4 @@
-//! One connection: whole frames in, whole frames out, within limits.
+//! One connection: whole frames in, whole frames out, within limits, inside TLS or sealed on a fabric.
 
 use std::io;
 use std::time::Duration;
@@ -6,8 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use farseal_core::frame::{ComponentPart, Frame, FrameError, PREFIX_BYTES, Prefix};
 use farseal_core::limits::COMPONENT_PART_BYTES;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, split};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsStream;
+
+use super::san::{Keys, Opener, SanError, Sealer};
+use super::shape::{Reader, Writer};
 
 /// How long a peer may take for its part of the handshake.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -30,6 +35,8 @@ pub enum SessionError {
     Frame(#[from] FrameError),
     #[error("the peer said nothing for {} s", SILENCE_MAX.as_secs())]
     Silent,
+    #[error("on the fabric: {0}")]
+    San(SanError),
     #[error("the peer sent {found} where {wanted} belongs")]
     Unexpected { wanted: &'static str, found: &'static str },
 }
@@ -38,6 +45,143 @@ impl From<io::Error> for SessionError {
     fn from(error: io::Error) -> Self {
         let gone = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
         if gone.contains(&error.kind()) { Self::Gone } else { Self::Io(error) }
+    }
+}
+
+impl From<SanError> for SessionError {
+    fn from(error: SanError) -> Self {
+        match error {
+            SanError::Io(error) => error.into(),
+            SanError::Frame(error) => Self::Frame(error),
+            error @ (SanError::NoKeys | SanError::Forged | SanError::Lengths { .. } | SanError::Records(_)) => {
+                Self::San(error)
+            }
+        }
+    }
+}
+
+/// The end of a path that takes frames.
+pub struct FrameReader {
+    from: Reader,
+    opener: Option<Opener>,
+}
+
+/// The end of a path that sends frames.
+pub struct FrameWriter {
+    to: BufWriter<Writer>,
+    sealer: Option<Sealer>,
+}
+
+impl std::fmt::Debug for FrameReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameReader").field("opener", &self.opener).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for FrameWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameWriter").field("sealer", &self.sealer).finish_non_exhaustive()
+    }
+}
+
+/// The ends of a path that stays inside TLS.
+pub fn inside_tls(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> (FrameReader, FrameWriter) {
+    let (reader, writer) = split(stream);
+    let reader = FrameReader { from: Box::new(reader), opener: None };
+    (reader, FrameWriter { to: gathering(Box::new(writer)), sealer: None })
+}
+
+/// From here on `shape` has the last word on what the line shows. Everything written before was flushed.
+pub fn shaped(
+    reader: FrameReader,
+    writer: FrameWriter,
+    shape: impl FnOnce(Reader, Writer) -> (Reader, Writer),
+) -> (FrameReader, FrameWriter) {
+    let (from, to) = shape(reader.from, writer.to.into_inner());
+    (FrameReader { from, ..reader }, FrameWriter { to: gathering(to), ..writer })
+}
+
+/// The ends of a path of which both sides have said their hello inside TLS, and leave it now. The connecting side
+/// speaks first, so TLS has read nothing that is not its own.
+///
+/// # Errors
+/// TLS gives no keys.
+pub fn on_fabric(stream: TlsStream<TcpStream>) -> Result<(FrameReader, FrameWriter), SessionError> {
+    let (socket, (sealer, opener)) = match stream {
+        TlsStream::Client(stream) => {
+            let (socket, connection) = stream.into_inner();
+            (socket, Keys::export(&connection)?.connecting()?)
+        }
+        TlsStream::Server(stream) => {
+            let (socket, connection) = stream.into_inner();
+            (socket, Keys::export(&connection)?.accepting()?)
+        }
+    };
+    let (reader, writer) = socket.into_split();
+    let reader = FrameReader { from: Box::new(BufReader::with_capacity(GATHER_BYTES, reader)), opener: Some(opener) };
+    Ok((reader, FrameWriter { to: gathering(Box::new(writer)), sealer: Some(sealer) }))
+}
+
+/// Small batches that follow each other leave together.
+fn gathering(to: Writer) -> BufWriter<Writer> {
+    BufWriter::with_capacity(64 << 10, to)
+}
+
+impl FrameReader {
+    pub async fn frame(&mut self) -> Result<Frame, SessionError> {
+        match &mut self.opener {
+            None => read_frame(&mut self.from).await,
+            Some(opener) => match timeout(SILENCE_MAX, opener.frame(&mut self.from)).await {
+                Ok(frame) => Ok(frame?),
+                Err(_) => Err(SessionError::Silent),
+            },
+        }
+    }
+}
+
+impl FrameWriter {
+    /// Sends a frame, and what was written before it.
+    pub async fn frame(&mut self, frame: &Frame) -> Result<(), SessionError> {
+        self.queue(frame).await?;
+        self.flush().await
+    }
+
+    /// Writes a frame. The caller flushes.
+    async fn queue(&mut self, frame: &Frame) -> Result<(), SessionError> {
+        match &mut self.sealer {
+            None => self.to.write_all(&frame.encode()).await?,
+            Some(sealer) => self.to.write_all(sealer.frame(frame)?).await?,
+        }
+        Ok(())
+    }
+
+    /// Writes records in as few frames as their sizes allow. The caller flushes.
+    pub async fn records(&mut self, records: &[Bytes]) -> Result<(), SessionError> {
+        let Some(sealer) = &mut self.sealer else { return write_records(&mut self.to, records).await };
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(in_one_frame(rest));
+            self.to.write_all(sealer.records(now)?).await?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Writes a component in parts. The caller flushes.
+    pub async fn component(&mut self, digest: [u8; 32], component: &[u8]) -> Result<(), SessionError> {
+        for from in (0..component.len()).step_by(COMPONENT_PART_BYTES) {
+            self.queue(&Frame::Component(ComponentPart::at(digest, component, from, COMPONENT_PART_BYTES))).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn flush(&mut self) -> Result<(), SessionError> {
+        Ok(self.to.flush().await?)
+    }
+
+    /// Says that nothing comes any more, when the last of it has left.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.to.shutdown().await
     }
 }
 
@@ -50,17 +194,18 @@ pub async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Result<Frame, Se
     };
     let prefix = Prefix::decode(prefix)?;
     let len = usize::try_from(prefix.body_bytes).unwrap_or(usize::MAX);
-    // Grows as bytes come: a peer that announces much and sends nothing costs nothing.
-    let mut body = Vec::with_capacity(len.min(GATHER_BYTES));
-    let mut part = from.take(u64::from(prefix.body_bytes));
-    match timeout(SILENCE_MAX, part.read_to_end(&mut body)).await {
-        Ok(read) => read?,
-        Err(_) => return Err(SessionError::Silent),
-    };
-    if body.len() < len {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    match timeout(SILENCE_MAX, read_bytes(from, len)).await {
+        Ok(body) => Ok(Frame::decode(prefix, body?)?),
+        Err(_) => Err(SessionError::Silent),
     }
-    Ok(Frame::decode(prefix, body)?)
+}
+
+/// Reads so many bytes, no more and no fewer.
+pub(super) async fn read_bytes(from: &mut (impl AsyncRead + Unpin), len: usize) -> io::Result<Vec<u8>> {
+    // Grows as bytes come: a peer that announces much and sends nothing costs nothing.
+    let mut bytes = Vec::with_capacity(len.min(GATHER_BYTES));
+    from.take(u64::try_from(len).unwrap_or(u64::MAX)).read_to_end(&mut bytes).await?;
+    if bytes.len() < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
 }
 
 pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> Result<(), SessionError> {
@@ -69,41 +214,27 @@ pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> R
     Ok(())
 }
 
-/// Sends records in as few frames as their sizes allow. The caller flushes.
-pub async fn write_records(to: &mut (impl AsyncWrite + Unpin), records: &[Bytes]) -> Result<(), SessionError> {
+/// How many of these records go in one frame.
+fn in_one_frame(records: &[Bytes]) -> usize {
+    let mut body = 0;
+    let fit = records.iter().take_while(|record| {
+        body += record.len();
+        body <= GATHER_BYTES || body == record.len()
+    });
+    fit.count().max(1)
+}
+
+async fn write_records(to: &mut (impl AsyncWrite + Unpin), records: &[Bytes]) -> Result<(), SessionError> {
     let mut gathered: Vec<u8> = Vec::with_capacity(GATHER_BYTES);
     let mut rest = records;
     while !rest.is_empty() {
-        let mut body = 0;
-        let count = rest
-            .iter()
-            .take_while(|record| {
-                body += record.len();
-                body <= GATHER_BYTES || body == record.len()
-            })
-            .count();
-        let (now, later) = rest.split_at(count.max(1));
+        let (now, later) = rest.split_at(in_one_frame(rest));
         let body: usize = now.iter().map(Bytes::len).sum();
         gathered.clear();
         gathered.extend(Prefix::records(u32::try_from(body).unwrap_or(u32::MAX)));
         now.iter().for_each(|record| gathered.extend_from_slice(record));
         to.write_all(&gathered).await?;
         rest = later;
-    }
-    Ok(())
-}
-
-/// Sends a component in parts. The caller flushes.
-pub async fn write_component(
-    to: &mut (impl AsyncWrite + Unpin),
-    digest: [u8; 32],
-    component: &[u8],
-) -> Result<(), SessionError> {
-    let of = u32::try_from(component.len()).unwrap_or(u32::MAX);
-    for (index, bytes) in component.chunks(COMPONENT_PART_BYTES).enumerate() {
-        let from = u32::try_from(index * COMPONENT_PART_BYTES).unwrap_or(u32::MAX);
-        let part = ComponentPart { digest, of, from, bytes: bytes.to_vec() };
-        to.write_all(&Frame::Component(part).encode()).await?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! A drill: for each epoch that the copy's live blocks need, the keeper proves that it opens one, without a byte of
-//! plaintext on the link.
+//! plaintext on the link; and an escrow site that it opens the key, without showing it.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, channel};
@@ -9,12 +9,17 @@ use std::time::Duration;
 use farseal_core::drill::{AskDrill, AskLive, Drilled, Live, LiveEpoch, Outcome};
 use farseal_core::inspect::{Answer, Held, Inspect, Terms};
 use farseal_core::units::{BlockCount, Epoch, Extent, Lba, Sequence};
+use farseal_plugin::vault::schedule::EpochSchedule;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::pair::PairNode;
-use crate::control::api::{DrillReport, DrilledEpoch, Role};
+use crate::control::api::{DrillReport, DrilledEpoch, EscrowProof, Role};
 use crate::control::operator::CommandError;
+use crate::escrow::client::EscrowLine;
+use crate::escrow::wire::{FromEscrow, ToEscrow};
 use crate::keyring::Unsealer;
+use crate::keys::fingerprint::Fingerprint;
 use crate::lane::{Event as LaneEvent, Lane};
 use crate::link::dial::Send;
 use crate::plugins::PairPlugins;
@@ -25,6 +30,8 @@ use crate::verify::Answers;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How often a block is looked for again that initiators write meanwhile.
 const TRIES: usize = 5;
+/// Questions that fit a cell of an escrow's line, as their answers do.
+const DRILLS_IN_A_CELL: usize = 128;
 /// One at a time in a node: each has the one place that answers come to.
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -37,9 +44,10 @@ impl PairNode {
             return Err(self.wrong_state("key drill", "being verified", would));
         }
         let (answers, plugins) = (Arc::clone(&self.makings.answers), Arc::clone(&self.plugins));
+        let (escrow, keeper) = (self.makings.escrow_line(), self.peer.fingerprint());
         let drilled = tokio::task::spawn_blocking(move || {
             let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            Driller { heard: answers.listen(), answers, lane, plugins }.run()
+            Driller { heard: answers.listen(), answers, lane, plugins, escrow, keeper }.run()
         });
         let failed = |error: &dyn std::error::Error| CommandError::Failed { reason: error.to_string(), next: None };
         match drilled.await.map_err(|error| failed(&error))? {
@@ -76,17 +84,52 @@ struct Driller {
     answers: Arc<Answers>,
     lane: Arc<Lane>,
     plugins: Arc<PairPlugins>,
+    escrow: Option<Arc<EscrowLine>>,
+    /// The card of the copy's keeper.
+    keeper: Fingerprint,
 }
 
 impl Driller {
     fn run(self) -> Result<DrillReport, DrillError> {
         let (through, epochs) = self.live()?;
+        let proofs = self.escrow_proofs(epochs.keys().copied())?;
         let mut drilled = Vec::new();
         for (epoch, (blocks, samples)) in epochs {
-            let trouble = self.prove(&samples)?;
-            drilled.push(DrilledEpoch { epoch, blocks: blocks.0, trouble });
+            let escrow = proofs.get(&epoch).cloned();
+            let asked = !escrow.as_ref().is_some_and(|proof| proof.alone);
+            let trouble = if asked { self.prove(&samples)? } else { None };
+            drilled.push(DrilledEpoch { epoch, blocks: blocks.0, trouble, escrow });
         }
         Ok(DrillReport { through, epochs: drilled })
+    }
+
+    /// What the escrow site proves of the epochs that it holds a deposit of.
+    fn escrow_proofs(&self, epochs: impl Iterator<Item = Epoch>) -> Result<BTreeMap<Epoch, EscrowProof>, DrillError> {
+        let Some(line) = &self.escrow else { return Ok(BTreeMap::new()) };
+        let challenge = random()?;
+        let mut awaited = Vec::new();
+        for package in epochs.filter_map(|epoch| self.lane.keyring.package(epoch)) {
+            let Some(receipt) = package.receipt() else { continue };
+            let alone = package.capsule_for(self.keeper).is_none();
+            let terms = &package.descriptor().terms;
+            let own = self.lane.keyring.unwrap(&package);
+            let own = own.map(|key| EpochSchedule::new(&key, &terms.scope()).drill(&challenge));
+            awaited.push((Epoch(terms.epoch), receipt.deposit, alone, own));
+        }
+        let mut proofs = BTreeMap::new();
+        for part in awaited.chunks(DRILLS_IN_A_CELL) {
+            let drills = part.iter().map(|(_, deposit, ..)| ToEscrow::Drill { deposit: *deposit, challenge });
+            let answers = tokio::runtime::Handle::current().block_on(line.ask_in_one(drills.collect()));
+            for (epoch, deposit, alone, own) in part {
+                let trouble = match (&answers, own) {
+                    (Err(error), _) => Some(error.to_string()),
+                    (_, Err(error)) => Some(format!("this site does not open it: {error}")),
+                    (Ok(answers), Ok(own)) => escrow_trouble(answers, *deposit, own),
+                };
+                proofs.insert(*epoch, EscrowProof { alone: *alone, trouble });
+            }
+        }
+        Ok(proofs)
     }
 
     /// Every epoch that live blocks need, with some blocks of each.
@@ -201,6 +244,20 @@ impl Driller {
                 return Ok(answer);
             }
         }
+    }
+}
+
+/// Why these answers are no proof that the escrow opens this deposit; `None`: they are one.
+fn escrow_trouble(answers: &[FromEscrow], deposit: [u8; 32], own: &[u8; 32]) -> Option<String> {
+    let said = answers.iter().find_map(|answer| {
+        let FromEscrow::Drilled { deposit: of, proof } = answer else { return None };
+        (*of == deposit).then_some(*proof)
+    });
+    match said {
+        Some(Some(proof)) if proof.ct_eq(own).into() => None,
+        Some(Some(_)) => Some("opens it to another key than here".into()),
+        Some(None) => Some("opens nothing: it has no such deposit, or its key is shared out among people".into()),
+        None => Some("gave no answer".into()),
     }
 }
 

@@ -1,12 +1,13 @@
 //! What an operator can have this node do with an escrow site: ask it for keys and fetch them, or be one and answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farseal_core::secondary::Status as CopyStatus;
 use farseal_core::units::{Epoch, Sequence};
+use farseal_plugin::Digest;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ use crate::control::api::{
 use crate::control::operator::CommandError;
 use crate::escrow::client::{EscrowLine, Reach};
 use crate::escrow::desk::Desk;
+use crate::escrow::library::Library;
 use crate::escrow::serve;
 use crate::escrow::shares;
 use crate::escrow::store::{Asked, EscrowStore};
@@ -27,6 +29,7 @@ use crate::escrow::wire::{FromEscrow, Place, Request, RequestState, ToEscrow};
 use crate::keyring::Keyring;
 use crate::keys::identity::Identity;
 use crate::keys::release::Release;
+use crate::link::session::Parts;
 use crate::replica::Event as ReplicaEvent;
 use crate::store::files;
 
@@ -44,7 +47,8 @@ pub(super) fn desk(config: &Config, identity: &Arc<Identity>) -> anyhow::Result<
     }
     let store = EscrowStore::open(&config.node.state_dir.join("escrow.redb"))?;
     let sites = config.peers.iter().map(|peer| peer.card.clone()).collect();
-    Ok(Some(Arc::new(Desk::new(Arc::clone(identity), sites, store))))
+    let library = Library::at(config.node.state_dir.join("escrow-components"));
+    Ok(Some(Arc::new(Desk::new(Arc::clone(identity), sites, store, library))))
 }
 
 /// The lines to the escrow sites of this node's pairs.
@@ -241,7 +245,9 @@ impl PairNode {
                 | FromEscrow::Release { .. }
                 | FromEscrow::Complete { .. }
                 | FromEscrow::Drilled { .. }
-                | FromEscrow::Destroyed { .. } => {}
+                | FromEscrow::Destroyed { .. }
+                | FromEscrow::Kept { .. }
+                | FromEscrow::Component(_) => {}
             }
         }
         Err(failed("the escrow answered something else".into()))
@@ -268,7 +274,10 @@ impl PairNode {
                         after = Some(place);
                         kept += u64::from(self.keep_release(&keyring, &bytes)?);
                     }
-                    FromEscrow::Complete { .. } => return Ok(self.fetched(&keyring, kept)),
+                    FromEscrow::Complete { .. } => {
+                        let components = self.fetch_components(&line, &keyring).await?;
+                        return Ok(self.fetched(&keyring, kept, components));
+                    }
                     FromEscrow::State { state: RequestState::Waiting, .. } if wait => {
                         tokio::time::sleep(LOOK_EVERY).await;
                         continue 'ask;
@@ -290,7 +299,9 @@ impl PairNode {
                     | FromEscrow::Refused { .. }
                     | FromEscrow::NotTaken(_)
                     | FromEscrow::Drilled { .. }
-                    | FromEscrow::Destroyed { .. } => {}
+                    | FromEscrow::Destroyed { .. }
+                    | FromEscrow::Kept { .. }
+                    | FromEscrow::Component(_) => {}
                 }
             }
             if after == before {
@@ -299,10 +310,25 @@ impl PairNode {
         }
     }
 
-    fn fetched(&self, keyring: &Keyring, kept: u64) -> CommandReply {
+    /// The ciphers that the copy's epochs name and that are not here. How many came.
+    async fn fetch_components(&self, line: &EscrowLine, keyring: &Keyring) -> Result<u64, CommandError> {
+        let needs_layer = keyring.kept().into_iter().filter(|package| package.descriptor().terms.needs_layer());
+        let wanted: BTreeSet<[u8; 32]> = needs_layer.map(|package| package.descriptor().terms.component).collect();
+        let mut came = 0;
+        for digest in wanted.into_iter().map(Digest).filter(|digest| self.plugins.components.load(*digest).is_err()) {
+            if let Some(bytes) = fetch_component(line, digest).await? {
+                let kept = self.plugins.components.keep(&bytes).map_err(|error| failed(error.to_string()))?;
+                came += u64::from(kept == digest);
+            }
+        }
+        Ok(came)
+    }
+
+    fn fetched(&self, keyring: &Keyring, kept: u64, components: u64) -> CommandReply {
         let missing = keyring.missing();
         tracing::warn!(pair = self.config.name, kept, missing = missing.len(), "keys came from the escrow");
-        let mut reply = CommandReply::new(format!("{kept} keys came from the escrow"));
+        let ciphers = if components == 0 { String::new() } else { format!(", and {components} ciphers") };
+        let mut reply = CommandReply::new(format!("{kept} keys came from the escrow{ciphers}"));
         reply.next = Some(match missing.first() {
             None => format!("every key of this copy is here: `farseal takeover {}`", self.config.name),
             Some(Epoch(first)) => format!(
@@ -354,6 +380,25 @@ impl PairNode {
     fn made(&self) -> Option<Made> {
         let bytes = files::read_if_there(&self.request_file(), REQUEST_BYTES_MAX).ok().flatten()?;
         serde_json::from_slice(&bytes).ok().filter(|made: &Made| made.format == 1)
+    }
+}
+
+/// A component as the escrow has it, whose digest the caller checks; `None`: it has none.
+async fn fetch_component(line: &EscrowLine, digest: Digest) -> Result<Option<Vec<u8>>, CommandError> {
+    let mut parts = Parts::default();
+    let mut from = 0;
+    loop {
+        let ask = ToEscrow::AskComponent { digest: digest.0, from };
+        let answers = line.ask(ask).await.map_err(|error| failed(error.to_string()))?;
+        let part = answers.into_iter().find_map(|answer| {
+            let FromEscrow::Component(part) = answer else { return None };
+            Some(part).filter(|part| part.digest == digest.0 && part.from == from && !part.bytes.is_empty())
+        });
+        let Some(part) = part else { return Ok(None) };
+        from += u32::try_from(part.bytes.len()).unwrap_or(u32::MAX);
+        if let Some((_, bytes)) = parts.add(part).map_err(|error| failed(error.to_string()))? {
+            return Ok(Some(bytes));
+        }
     }
 }
 

@@ -179,7 +179,8 @@ impl Makings {
                 holder: self.peer.fingerprint(),
             })
         });
-        let keywork = KeyWork::new(Arc::clone(&self.plugins), config.block_bytes, shared.incarnation);
+        let keywork =
+            KeyWork::new(Arc::clone(&self.plugins), config.block_bytes, shared.incarnation, self.link.hedge.clone());
         Ok(LaneParts {
             name: config.name.clone(),
             directory: folder.to_owned(),
@@ -341,7 +342,7 @@ impl Makings {
     pub(super) fn dial(&self, lane: &Arc<Lane>, lineage: Option<Lineage>) {
         let stop = self.link.dial_anew();
         let addresses = self.shared.config.peer(&self.config.peer).map_or(&[][..], |peer| &peer.addresses);
-        let tls = match crate::keys::tls::client_config(&self.shared.identity, &self.peer) {
+        let tls = match crate::keys::tls::link_client_config(&self.shared.identity, &self.peer, self.config.link) {
             Ok(tls) => tls,
             Err(error) => return tracing::error!(pair = self.config.name, %error, "the link cannot be used"),
         };
@@ -357,8 +358,10 @@ impl Makings {
                 address: address.to_string(),
                 peer: crate::keys::tls::server_name(&self.peer),
                 tls: Arc::clone(&tls),
+                link: self.config.link,
                 attach: lane.settings.attach(path, self.config.paths),
                 shape: self.config.shape.map(|rate| Shape::of(rate.get())),
+                hedge: self.link.hedge.clone(),
                 lineage,
                 wanted: lane.paths.subscribe(),
                 came: self.lane_inbox(lane),

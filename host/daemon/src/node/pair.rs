@@ -15,6 +15,8 @@ use super::preset::Schedule;
 use crate::config::Pair;
 use crate::keys::card::PeerCard;
 use crate::keys::fingerprint::Fingerprint;
+use crate::keys::hedge::Hedge;
+use crate::keys::tls::LinkMode;
 use crate::lane::{Event as LaneEvent, Lane};
 use crate::link::listen;
 use crate::plugins::PairPlugins;
@@ -70,6 +72,8 @@ pub struct LinkState {
     pub lost_at: Arc<Mutex<Option<Instant>>>,
     /// The other site's history, as it told when it dialled a site that writes itself.
     pub heard: Mutex<Option<Lineage>>,
+    /// The other site's challenges.
+    pub hedge: Hedge,
     /// Ends the diallers of the lane that is up.
     dialling: Mutex<Option<watch::Sender<bool>>>,
 }
@@ -188,20 +192,23 @@ impl PairNode {
     }
 
     /// Where a primary's path goes, if it is this pair's peer that attaches.
-    pub fn route(&self, attach: &Attach, peer: Fingerprint) -> Option<listen::Inbox> {
+    pub fn route(&self, attach: &Attach, peer: Fingerprint, link: LinkMode) -> Option<Result<listen::Inbox, Refusal>> {
         if attach.pair != self.config.id || peer != self.peer.signing.fingerprint() {
             return None;
         }
+        if link != self.config.link {
+            return Some(Err(Refusal::OtherLink));
+        }
         if let Some(lane) = self.writer() {
-            return Some(self.refusing(lane));
+            return Some(Ok(self.refusing(lane)));
         }
         let Side::Secondary { replica, .. } = self.side() else { return None };
         let (inbox, lost_at, clock) = (replica.inbox.clone(), Arc::clone(&self.link.lost_at), self.shared.clock);
-        Some(Arc::new(move |path, came| {
+        Some(Ok(Arc::new(move |path, came| {
             let lost = matches!(came, listen::Came::Lost);
             set(&lost_at, lost.then(|| clock.now().instant));
             let _ = inbox.send(ReplicaEvent::Came { path, came });
-        }))
+        })))
     }
 
     /// This site writes itself: the other one is refused, and if its generation is newer, this site learns of it.

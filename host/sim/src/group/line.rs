@@ -116,7 +116,8 @@ impl World {
                     | Refusal::OtherSize(_)
                     | Refusal::OtherVolume
                     | Refusal::NotSecondary
-                    | Refusal::Damaged => Ok(()),
+                    | Refusal::Damaged
+                    | Refusal::OtherLink => Ok(()),
                 }
             }
         }

@@ -94,6 +94,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
     };
     let pick = flow::pick(table, matches!(side, PairSide::Primary { .. }))?;
     let (limits, shape, pacing) = (flow::limits(table)?, flow::shape(table)?, flow::pacing(table)?);
+    let link = flow::link(table, shape)?;
     let mut choice = |slot, default, grants| plugin(table, context, slot, default, grants);
     let cipher = choice("cipher", DEFAULT_CIPHER, &[("raw", Grant::Raw)])?;
     let policy = choice("policy", DEFAULT_POLICY, &[])?;
@@ -122,6 +123,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         pick,
         limits,
         shape,
+        link,
         pacing,
         cipher,
         policy,

@@ -40,7 +40,20 @@ pub struct DrilledEpoch {
     pub epoch: Epoch,
     /// Blocks that nothing but its key opens.
     pub blocks: u64,
-    /// Why the keeper could not prove that it opens them; `None`: it did.
+    /// Why the keeper could not prove that it opens them; `None`: it did, or is not to.
+    pub trouble: Option<String>,
+    /// The pair has an escrow site: what it proved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escrow: Option<EscrowProof>,
+}
+
+/// What an escrow site proved of an epoch's key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EscrowProof {
+    /// It alone holds the key: the keeper was not asked.
+    pub alone: bool,
+    /// Why it could not prove that it opens its deposit; `None`: it did.
     pub trouble: Option<String>,
 }
 

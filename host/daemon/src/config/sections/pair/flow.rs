@@ -9,6 +9,7 @@ use super::super::super::read::Table;
 use super::super::super::units::{RATE_FORM, parse_rate};
 use super::span;
 use crate::config::Pick;
+use crate::keys::tls::LinkMode;
 
 pub(super) fn pick(table: &mut Table<'_, '_>, primary: bool) -> Result<Pick, ConfigError> {
     let Some(field) = table.take("pick") else { return Ok(Pick::default()) };
@@ -38,6 +39,20 @@ pub(super) fn shape(table: &mut Table<'_, '_>) -> Result<Option<Rate>, ConfigErr
         return Err(field.wrong("no path is shaped to so much", "64KiB/s to 200MiB/s a path, or \"none\"", fix));
     }
     Ok(rate)
+}
+
+pub(super) fn link(table: &mut Table<'_, '_>, shape: Option<Rate>) -> Result<LinkMode, ConfigError> {
+    let Some(field) = table.take("link") else { return Ok(LinkMode::Tls) };
+    let mode = field.one_of(&[("tls", LinkMode::Tls), ("san", LinkMode::San)])?;
+    if mode == LinkMode::San && shape.is_some() {
+        let fix = "write link = \"tls\", or remove the shape";
+        return Err(field.wrong(
+            "the cells of a shaped path are sealed whole, which TLS does",
+            "\"tls\" with a shape",
+            fix,
+        ));
+    }
+    Ok(mode)
 }
 
 pub(super) fn pacing(table: &mut Table<'_, '_>) -> Result<Pacing, ConfigError> {
