@@ -110,6 +110,10 @@ impl Carriage {
         if len > CARRIAGE_BYTES_MAX { Err(TooLong { len }) } else { Ok(Self { number, record }) }
     }
 
+    pub fn number(&self) -> CarriageNumber {
+        self.number
+    }
+
     /// Slots that carry it.
     pub fn pieces(&self) -> u16 {
         u16::try_from(pieces_of(self.record.len())).unwrap_or(STANDS - 1)

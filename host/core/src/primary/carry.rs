@@ -65,6 +65,8 @@ impl Primary {
             self.rotation.carried();
         }
         let sends = self.deliverable() && !self.copying.gap_open() && !self.copying.gap_due();
+        // One carriage at a time: the secondary still has the pieces of a key of which it was not told.
+        let sends = sends && self.transfer.veil.is_none_or(|veil| veil.told);
         if sends && let Some((epoch, slot)) = self.rotation.waits_to_be_carried(now) {
             self.carry(now, epoch, slot);
         }

@@ -431,7 +431,7 @@ pub enum Output {
         slots: Slots,
     },
     /// Build this key record, exactly as it will be committed, and keep it: it goes in the slots of other records before
-    /// it is committed, if it ever is. The one before is forgotten.
+    /// it is committed, if it ever is. Its bytes do not change any more. No word of the one before follows.
     CarryKey {
         number: CarriageNumber,
         planned: Planned,

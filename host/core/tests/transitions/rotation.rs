@@ -46,6 +46,19 @@ fn waiting(how: How) -> Rotation {
     rotation
 }
 
+/// In the slots of other records.
+fn carrying() -> Rotation {
+    let mut rotation = waiting(How::InBand).with_slots(true);
+    rotation.carry(KEY, Sequence(20));
+    rotation
+}
+
+fn carried() -> Rotation {
+    let mut rotation = carrying();
+    rotation.carried();
+    rotation
+}
+
 fn draining() -> Rotation {
     let mut rotation = waiting(How::Pause);
     rotation.due(at(2_000), KEY, Sequence(5));
@@ -72,7 +85,8 @@ fn describe(rotation: &Rotation) -> String {
         State::Escrowing { how, late_at: Some(_), .. } => format!("Escrowing {how:?}"),
         State::Escrowing { how, late_at: None, .. } => format!("Escrowing {how:?} late"),
         State::Waiting { how, .. } => format!("Waiting {how:?}"),
-        State::Carrying { carried, .. } => told(*carried, "Carrying, carried"),
+        State::Carrying { carried: false, .. } => "Carrying InBand".to_owned(),
+        State::Carrying { carried: true, .. } => "Carrying InBand all there".to_owned(),
         State::Draining { .. } => "Draining Pause".to_owned(),
         State::Delivering { how, deadline: Some(Instant(0)), .. } => format!("Delivering {how:?} void due"),
         State::Delivering { how, .. } => format!("Delivering {how:?}"),
@@ -101,8 +115,21 @@ fn events() -> Vec<Event> {
             rotation.take_slot(at(2_000), Sequence(11)).map_or(due, |epoch| format!("takes key {epoch}"))
         }),
         ("record due at the last place", |rotation| due(rotation, 2_000, 19, 5)),
+        ("record due at the carried key's place", |rotation| due(rotation, 2_000, KEY.0, 5)),
         ("record due, too late", |rotation| due(rotation, 9_000, 11, 5)),
         ("record due at the hard limit", |rotation| due(rotation, 1_000_000, 11, 5)),
+        ("all pieces acknowledged", |rotation| {
+            rotation.carried();
+            String::new()
+        }),
+        ("pieces lost", |rotation| {
+            rotation.uncarry();
+            String::new()
+        }),
+        ("carried key placed", |rotation| match rotation.state() {
+            State::Carrying { .. } => format!("starts at {}", rotation.placed(at(2_000), KEY, 8, 8)),
+            _ => String::new(),
+        }),
         ("key acknowledged", |rotation| {
             rotation.acknowledged(KEY).map_or_else(String::new, |epoch| format!("delivers {epoch}"))
         }),
@@ -127,7 +154,7 @@ fn told(yes: bool, what: &str) -> String {
 }
 
 fn steps() -> Vec<Step> {
-    let states: [fn() -> Rotation; 14] = [
+    let states: [fn() -> Rotation; 16] = [
         idle,
         || preparing(How::InBand),
         || preparing(How::Pause),
@@ -137,6 +164,8 @@ fn steps() -> Vec<Step> {
         || waiting(How::InBand),
         || waiting(How::Pause),
         || waiting(How::AtOnce),
+        carrying,
+        carried,
         draining,
         || delivering(How::InBand),
         || delivering(How::Pause),
