@@ -937,6 +937,7 @@ impl World {
         self.primary.keys.insert(epoch, key);
         let at = self.clock().instant.plus(Millis(self.dice_life.below(200)));
         let blocks = u32::try_from(self.dice_life.between(1, 4)).unwrap_or(1).min(RECORD_BLOCKS_MAX);
+        let blocks = if self.disguise.in_slots { 1 } else { blocks };
         self.deposit(epoch);
         let chance = self.disguise.dice.draw();
         self.tell_primary(Input::EpochPrepared { epoch, slot: Slot { at, blocks, chance } })?;

@@ -239,6 +239,8 @@ impl World {
         let disguise = Disguise::draw(seed);
         primary.settings.pause_hidden = disguise.pause_hidden;
         primary.settings.in_slots = disguise.in_slots;
+        // A key needs a hundred records that somebody writes.
+        let operations = if disguise.in_slots && settings.operations.is_none() { operations * 2 } else { operations };
         let secondary_settings = secondary::Settings {
             pair: PAIR,
             volume: VOLUME,
