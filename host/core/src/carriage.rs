@@ -49,6 +49,8 @@ pub struct CarriageNumber(pub u8);
 pub struct Carriage {
     number: CarriageNumber,
     record: Vec<u8>,
+    /// Length and digest.
+    standing: [u8; PIECE_BYTES],
 }
 
 /// Why a record is not carried.
@@ -107,11 +109,19 @@ impl std::fmt::Debug for Mask {
 impl Carriage {
     pub fn new(number: CarriageNumber, record: Vec<u8>) -> Result<Self, TooLong> {
         let len = record.len();
-        if len > CARRIAGE_BYTES_MAX { Err(TooLong { len }) } else { Ok(Self { number, record }) }
+        if len > CARRIAGE_BYTES_MAX {
+            return Err(TooLong { len });
+        }
+        let standing = standing(&record);
+        Ok(Self { number, record, standing })
     }
 
     pub fn number(&self) -> CarriageNumber {
         self.number
+    }
+
+    pub fn record(&self) -> &[u8] {
+        &self.record
     }
 
     /// Slots that carry it.
@@ -121,9 +131,8 @@ impl Carriage {
 
     /// The slot that carries this piece; `None` beyond the last.
     pub fn piece(&self, mask: &Mask, nth: Nth, index: u16) -> Option<Slot> {
-        let standing = standing(&self.record);
         let piece = match usize::from(index).checked_sub(1) {
-            None => &standing,
+            None => &self.standing[..],
             Some(place) => self.record.chunks(PIECE_BYTES).nth(place)?,
         };
         Some(mask.apply(nth, self.slot(index, piece)))
@@ -131,7 +140,7 @@ impl Carriage {
 
     /// The slot that says that the carried record stands before the one that it goes with.
     pub fn stands(&self, mask: &Mask, nth: Nth) -> Slot {
-        mask.apply(nth, self.slot(STANDS, &standing(&self.record)))
+        mask.apply(nth, self.slot(STANDS, &self.standing))
     }
 
     fn slot(&self, index: u16, content: &[u8]) -> Slot {

@@ -333,7 +333,7 @@ pub const UNORDERED_INTERVAL: Millis = Millis(60_000);
 pub const VOLUME_BLOCKS_MAX: BlockCount = BlockCount(1 << 40);
 
 const _: () = assert!(VERIFY_ANSWER_BYTES_MAX < FRAME_BYTES_MAX as usize / 2, "an answer fits a frame");
-const _: () = assert!(RECORD_BYTES_MAX < FRAME_BYTES_MAX, "a frame holds at least one record");
+const _: () = assert!(RECORD_BYTES_MAX + 32 < FRAME_BYTES_MAX, "a frame holds at least one record and its slot");
 const _: () = assert!(COMMIT_BYTES_MAX < JOURNAL_SEGMENT_BYTES.0, "a commit fits one segment");
 const _: () = assert!(JOURNAL_SEGMENT_BYTES.0 * 2 <= JOURNAL_BYTES_MIN.0, "one segment fills while one is trimmed");
 const _: () = assert!(COPY_BYTES_IN_FLIGHT_MAX.0 * 4 <= WINDOW_BYTES_MAX.0, "initiators keep most of the window");

@@ -239,6 +239,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("shape", Frame::Shape(Shape::of(32 << 20))),
         ("ask-live", Frame::AskLive(AskLive { id: 5, from: Lba(4) })),
         ("ask-drill", Frame::AskDrill(AskDrill { id: 5, lba: Lba(4), challenge: [7; 32] })),
+        ("slotted", Frame::Slotted([vec![9; 32], vec![1, 2, 3]].concat())),
+        ("in-slots", Frame::InSlots),
     ]
 }
 

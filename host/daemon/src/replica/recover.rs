@@ -195,6 +195,7 @@ impl Runner {
             kept: from,
             compaction,
             paths: BTreeMap::new(),
+            slots: super::slots::Slots::default(),
             stores: 0,
             syncer,
             checker,
