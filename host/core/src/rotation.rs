@@ -444,12 +444,8 @@ impl Rotation {
 
     /// The key that waits to be carried in the slots of other records.
     pub fn waits_to_be_carried(&self, now: Now) -> Option<(Epoch, Slot)> {
-        match self.state {
-            State::Waiting { epoch, how: How::InBand, slot } if self.in_slots && now.instant >= slot.at => {
-                Some((epoch, slot))
-            }
-            _ => None,
-        }
+        let State::Waiting { epoch, how: How::InBand, slot } = self.state else { return None };
+        (self.in_slots && now.instant >= slot.at).then_some((epoch, slot))
     }
 
     /// The key that waits to be carried will stand at `key` and start at `start`.

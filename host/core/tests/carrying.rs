@@ -1,5 +1,7 @@
 //! A key in the slots of other records, step by step: on a link that answers when the test says so.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use farseal_core::carriage::CarriageNumber;
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Ack, Welcome};

@@ -126,9 +126,9 @@ fn events() -> Vec<Event> {
             rotation.uncarry();
             String::new()
         }),
-        ("carried key placed", |rotation| match rotation.state() {
-            State::Carrying { .. } => format!("starts at {}", rotation.placed(at(2_000), KEY, 8, 8)),
-            _ => String::new(),
+        ("carried key placed", |rotation| {
+            let start = rotation.is_carrying().then(|| rotation.placed(at(2_000), KEY, 8, 8));
+            start.map_or_else(String::new, |start| format!("starts at {start}"))
         }),
         ("key acknowledged", |rotation| {
             rotation.acknowledged(KEY).map_or_else(String::new, |epoch| format!("delivers {epoch}"))
