@@ -6,7 +6,7 @@
 //!
 //! | wire version | since | what |
 //! |---|---|---|
-//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong, lineage, differs, hand over, handed over, inspect, held, shape, ask live, ask drill |
+//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong, lineage, differs, hand over, handed over, inspect, held, shape, ask live, ask drill, slotted records, in slots, ask old, ask retire |
 //!
 //! The primary connects, both say hello with 32 random bytes, the primary attaches to one pair, the secondary
 //! welcomes it with what it holds, or refuses. After that the primary sends records and the secondary acknowledges.
@@ -14,6 +14,8 @@
 //! which granules its own history left different, until a resync has made them the same.
 //! A primary that shapes its path says so right before its attach: from the attach's end on both directions are cells
 //! ([`Shape`]), whose content is the frames.
+//! One whose records have a slot each says so right before its attach, too: from then on they come as slotted records,
+//! (slot, record)*, and in no other frame: see [`crate::carriage`].
 //! Before its welcome a secondary names the components that it holds; the primary sends the others that its epochs need, in
 //! parts, before the first record that needs them.
 //! A primary that verifies the copy asks what the secondary's log holds of some blocks, and gets it sealed as it is.
@@ -21,6 +23,7 @@
 //! A peer that sends anything else is dropped and counted; nothing is guessed.
 
 use crate::bytes::Fields;
+use crate::carriage::SLOT_BYTES;
 use crate::chain::Chain;
 use crate::drill::{AskDrill, AskLive};
 use crate::inspect::Inspect;
@@ -91,6 +94,10 @@ pub enum Frame {
     },
     /// From the end of the next frame on, an attach, both sides send cells.
     Shape(Shape),
+    /// One or more whole records, each behind its slot.
+    Slotted(Vec<u8>),
+    /// Records on this connection are slotted.
+    InSlots,
 }
 
 /// A path of cells: of one length, at fixed times, whether there is something to say or not. A cell is the number of its
@@ -283,6 +290,8 @@ const HELD: u8 = 16;
 const SHAPE: u8 = 17;
 const ASK_LIVE: u8 = 18;
 const ASK_DRILL: u8 = 19;
+const SLOTTED: u8 = 20;
+const IN_SLOTS: u8 = 21;
 const ASK_OLD: u8 = 22;
 const ASK_RETIRE: u8 = 23;
 
@@ -310,6 +319,11 @@ impl Prefix {
     /// The prefix of a frame of records with this many bytes, to be sent before them without a copy.
     pub fn records(body_bytes: u32) -> [u8; PREFIX_BYTES] {
         prefix(RECORDS, body_bytes)
+    }
+
+    /// The same for records behind their slots, the slots' bytes included.
+    pub fn slotted(body_bytes: u32) -> [u8; PREFIX_BYTES] {
+        prefix(SLOTTED, body_bytes)
     }
 
     pub fn is_records(self) -> bool {
@@ -341,6 +355,10 @@ impl Frame {
             RECORDS => {
                 return if body.is_empty() { Err(malformed) } else { Ok(Self::Records(body)) };
             }
+            SLOTTED => {
+                return if body.len() <= SLOT_BYTES { Err(malformed) } else { Ok(Self::Slotted(body)) };
+            }
+            IN_SLOTS => Self::InSlots,
             ACK => Self::Ack(decode_ack(&mut fields).ok_or(malformed)?),
             KEY_REFUSED => {
                 let (key, why) = (Sequence(fields.u64()), fields.u8());
@@ -395,6 +413,8 @@ impl Frame {
             }
             Self::Refuse(refusal) => (REFUSE, encode_refusal(*refusal)),
             Self::Records(bytes) => (RECORDS, bytes.clone()),
+            Self::Slotted(bytes) => (SLOTTED, bytes.clone()),
+            Self::InSlots => (IN_SLOTS, Vec::new()),
             Self::Ack(ack) => {
                 let mut out = Vec::with_capacity(ACK_BYTES);
                 encode_ack(ack, &mut out);

@@ -50,6 +50,8 @@ pub mod retire;
 pub mod rotation;
 
 pub mod schedule;
+
+pub mod carriage;
 pub mod stage;
 
 pub mod aead_bound;

@@ -297,6 +297,10 @@ pub const KEY_BYTES_MAX: ByteLen = ByteLen(16 << 40);
 /// Blocks of a key or cover record at most: the longest slot that a disguise may plan.
 pub const SLOT_BLOCKS_MAX: u32 = RECORD_BLOCKS_MAX;
 
+/// Bytes of a key record that travels in the slots of other records: four blocks of 16 KiB with their tags, which the remote
+/// keeps in memory until the record stands. In pieces of 23 bytes it needs 2 851 records.
+pub const CARRIAGE_BYTES_MAX: usize = 64 << 10;
+
 /// Slots of a disguise's schedule that are fixed ahead: two plans of the longest kind.
 pub const SLOTS_PLANNED_MAX: usize = 128;
 
@@ -329,7 +333,7 @@ pub const UNORDERED_INTERVAL: Millis = Millis(60_000);
 pub const VOLUME_BLOCKS_MAX: BlockCount = BlockCount(1 << 40);
 
 const _: () = assert!(VERIFY_ANSWER_BYTES_MAX < FRAME_BYTES_MAX as usize / 2, "an answer fits a frame");
-const _: () = assert!(RECORD_BYTES_MAX < FRAME_BYTES_MAX, "a frame holds at least one record");
+const _: () = assert!(RECORD_BYTES_MAX + 32 < FRAME_BYTES_MAX, "a frame holds at least one record and its slot");
 const _: () = assert!(COMMIT_BYTES_MAX < JOURNAL_SEGMENT_BYTES.0, "a commit fits one segment");
 const _: () = assert!(JOURNAL_SEGMENT_BYTES.0 * 2 <= JOURNAL_BYTES_MIN.0, "one segment fills while one is trimmed");
 const _: () = assert!(COPY_BYTES_IN_FLIGHT_MAX.0 * 4 <= WINDOW_BYTES_MAX.0, "initiators keep most of the window");

@@ -32,6 +32,7 @@ use crate::units::{
 };
 use crate::window::Range;
 
+mod carry;
 mod compare;
 mod copy;
 mod cut;
@@ -138,6 +139,8 @@ pub struct Primary {
     settings: Settings,
     rotation: Rotation,
     schedule: Schedule,
+    /// Keys that were carried in slots, whether they arrived or not.
+    carriages: u8,
     outputs: VecDeque<Output>,
     /// When time was last told.
     told: Instant,
@@ -211,6 +214,7 @@ impl Primary {
     /// that the data buffer is empty.
     pub fn new(now: Now, settings: Settings, recovered: Recovered) -> Self {
         let rotation = Rotation::new(settings.key_limits, recovered.newest_epoch).with_escrow(settings.escrowed);
+        let rotation = rotation.with_slots(settings.paired && settings.in_slots);
         let last = recovered.last;
         let copying = copy::Copying::new(&settings, recovered.owed, &recovered.unacked);
         let unacked = if copying.sends() { recovered.unacked } else { Vec::new() };
@@ -218,7 +222,8 @@ impl Primary {
         let mut primary = Self {
             settings,
             rotation,
-            schedule: Schedule::new(settings.paired),
+            schedule: Schedule::new(settings.paired && !settings.in_slots),
+            carriages: 0,
             outputs: VecDeque::new(),
             told: now.instant,
             next: last.next(),
@@ -474,7 +479,11 @@ impl Primary {
             Input::HandedOver { generation } => self.on_newer_generation(now, generation),
             Input::Fenced { generation } => self.on_newer_generation(now, generation),
             Input::EpochPrepared { epoch, slot } => {
-                if !self.rotation.prepared(epoch, slot) {
+                if self.is_too_long(slot) && self.rotation.failed(now, epoch) {
+                    self.outputs.push_back(Output::DiscardEpoch { epoch });
+                    self.alarm(now, Alarm::EpochNotPrepared(epoch));
+                    self.answer_decision(Outcome::NotPrepared);
+                } else if !self.rotation.prepared(epoch, slot) {
                     self.outputs.push_back(Output::DiscardEpoch { epoch });
                 }
             }
@@ -508,6 +517,7 @@ impl Primary {
         self.run_copy(now);
         self.run_shrink();
         self.run_schedule(now);
+        self.run_carriage(now);
         self.plan_commits(now);
         // After the sealing that may have used a key up: no other event need follow that would ask.
         if let Some(epoch) = self.rotation.escrow_late(now) {

@@ -75,6 +75,15 @@ pub enum State {
         how: How,
         slot: Slot,
     },
+    /// The key record's place is fixed, and the record goes there in the slots of those before it.
+    Carrying {
+        epoch: Epoch,
+        slot: Slot,
+        key: Sequence,
+        start: Sequence,
+        /// The secondary has all of its pieces.
+        carried: bool,
+    },
     /// A pause rotation holds sealing back until everything up to `through` is acknowledged.
     Draining {
         epoch: Epoch,
@@ -104,6 +113,9 @@ pub enum State {
 pub struct Slot {
     pub at: Instant,
     pub blocks: u32,
+    /// Uniform, by the driver: how far off the places of a key are that goes in other records' slots.
+    #[serde(skip)]
+    pub chance: u64,
 }
 
 /// A key as the policy knows it.
@@ -133,6 +145,9 @@ pub enum Due {
     Ordinary { epoch: Epoch },
     /// The key record of `epoch`, this many blocks long; [`Rotation::placed`] follows.
     Key { epoch: Epoch, blocks: u32, how: How },
+    /// The place of the key record that was carried, if some record stands behind it; where not `carried`, that record
+    /// takes the place, and [`Rotation::uncarry`] follows.
+    CarriedKey { carried: bool },
     /// The void of `epoch`, under the key that goes on; [`Rotation::voided`] follows.
     Void { epoch: Epoch },
     /// As `Void`, but only if some record must be placed: this is the last place before the start.
@@ -200,6 +215,8 @@ pub struct Rotation {
     in_time: u32,
     /// A disguise keeps a standing schedule: a key waits for one of its slots.
     scheduled: bool,
+    /// A disguise carries in-band keys in the slots of other records.
+    in_slots: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -234,7 +251,14 @@ impl Rotation {
             escrowed: false,
             in_time: 0,
             scheduled: false,
+            in_slots: false,
         }
+    }
+
+    /// In-band keys are carried in the slots of other records, or are not.
+    #[must_use]
+    pub fn with_slots(self, in_slots: bool) -> Self {
+        Self { in_slots, ..self }
     }
 
     /// With an escrow site, whose receipt every key needs before it is placed, or without.
@@ -322,7 +346,7 @@ impl Rotation {
                 *how = How::AtOnce;
                 None
             }
-            State::Draining { epoch, slot, .. } => {
+            State::Carrying { epoch, slot, .. } | State::Draining { epoch, slot, .. } => {
                 self.state = State::Waiting { epoch: *epoch, how: How::AtOnce, slot: *slot };
                 None
             }
@@ -355,11 +379,16 @@ impl Rotation {
             State::Waiting { epoch, how: How::AtOnce, slot } => {
                 Due::Key { epoch, blocks: slot.blocks, how: How::AtOnce }
             }
-            State::Waiting { epoch, how: How::InBand, slot } if now.instant >= slot.at && !self.scheduled => {
+            State::Waiting { epoch, how: How::InBand, slot } if now.instant >= slot.at && !self.keeps_back() => {
                 Due::Key { epoch, blocks: slot.blocks, how: How::InBand }
             }
             State::Waiting { epoch, how: How::Pause, slot } if now.instant >= slot.at && !self.scheduled => {
                 self.drain(now, epoch, slot, next);
+                self.due(now, next, acked)
+            }
+            State::Carrying { key, carried, .. } if next == key => Due::CarriedKey { carried },
+            State::Carrying { key, .. } if next > key => {
+                self.uncarry();
                 self.due(now, next, acked)
             }
             State::Draining { epoch, slot, through, .. } if acked >= through => {
@@ -382,6 +411,7 @@ impl Rotation {
             | State::Preparing { .. }
             | State::Escrowing { .. }
             | State::Waiting { .. }
+            | State::Carrying { .. }
             | State::Delivering { .. }
             | State::Armed { .. } => self.ordinary(now),
         }
@@ -405,10 +435,47 @@ impl Rotation {
             | State::Preparing { .. }
             | State::Escrowing { .. }
             | State::Waiting { .. }
+            | State::Carrying { .. }
             | State::Draining { .. }
             | State::Delivering { .. }
             | State::Armed { .. } => None,
         }
+    }
+
+    /// The key that waits to be carried in the slots of other records.
+    pub fn waits_to_be_carried(&self, now: Now) -> Option<(Epoch, Slot)> {
+        let State::Waiting { epoch, how: How::InBand, slot } = self.state else { return None };
+        (self.in_slots && now.instant >= slot.at).then_some((epoch, slot))
+    }
+
+    /// The key that waits to be carried will stand at `key` and start at `start`.
+    pub fn carry(&mut self, key: Sequence, start: Sequence) {
+        if let State::Waiting { epoch, how: How::InBand, slot } = self.state {
+            self.state = State::Carrying { epoch, slot, key, start, carried: false };
+        }
+    }
+
+    /// The secondary has all pieces of the key record.
+    pub fn carried(&mut self) {
+        if let State::Carrying { carried, .. } = &mut self.state {
+            *carried = true;
+        }
+    }
+
+    /// The key is not carried to its place: it waits again, and is carried anew.
+    pub fn uncarry(&mut self) {
+        if let State::Carrying { epoch, slot, .. } = self.state {
+            self.state = State::Waiting { epoch, how: How::InBand, slot };
+        }
+    }
+
+    pub fn is_carrying(&self) -> bool {
+        matches!(self.state, State::Carrying { .. })
+    }
+
+    /// In-band keys do not go by themselves.
+    fn keeps_back(&self) -> bool {
+        self.scheduled || self.in_slots
     }
 
     /// Sealing is held until what was sealed has drained: covers may be placed.
@@ -442,6 +509,10 @@ impl Rotation {
     /// start lies `gap` records beyond what they need. Returns the start.
     pub fn placed(&mut self, now: Now, key: Sequence, in_flight: u64, gap: u64) -> Sequence {
         let (epoch, how) = match self.state {
+            State::Carrying { epoch, key, start, .. } => {
+                self.state = State::Delivering { epoch, how: How::InBand, key, start, deadline: None };
+                return start;
+            }
             State::Waiting { epoch, how, .. } => (epoch, how),
             State::Draining { epoch, .. } => (epoch, How::Pause),
             State::Idle
@@ -564,7 +635,11 @@ impl Rotation {
             State::Waiting { slot, .. } if !self.scheduled => Some((slot.at, "the key's slot")),
             State::Draining { deadline, .. } => Some((*deadline, "pause rotation takes too long")),
             State::Delivering { deadline, .. } => deadline.map(|at| (at, "the key's delivery takes too long")),
-            State::Idle | State::Preparing { .. } | State::Waiting { .. } | State::Armed { .. } => None,
+            State::Idle
+            | State::Preparing { .. }
+            | State::Waiting { .. }
+            | State::Carrying { .. }
+            | State::Armed { .. } => None,
         };
         let ages = self.active.into_iter().flat_map(|active| {
             let old = Millis(self.limits.age_max.0 - self.limits.age_max.0 / 16);
@@ -614,6 +689,7 @@ impl Rotation {
             State::Preparing { epoch, .. }
             | State::Escrowing { epoch, .. }
             | State::Waiting { epoch, .. }
+            | State::Carrying { epoch, .. }
             | State::Draining { epoch, .. }
             | State::Delivering { epoch, .. }
             | State::Armed { epoch, .. } => Some(epoch),
@@ -641,7 +717,7 @@ impl Rotation {
             State::Preparing { how, .. } | State::Escrowing { how, .. } | State::Waiting { how, .. } => {
                 *how = How::AtOnce;
             }
-            State::Draining { epoch, slot, .. } => {
+            State::Carrying { epoch, slot, .. } | State::Draining { epoch, slot, .. } => {
                 self.state = State::Waiting { epoch: *epoch, how: How::AtOnce, slot: *slot };
             }
             State::Delivering { deadline, .. } => *deadline = Some(now.instant),

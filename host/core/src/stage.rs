@@ -101,6 +101,7 @@ impl EpochFacts {
             RotationState::Preparing { epoch, .. }
             | RotationState::Escrowing { epoch, .. }
             | RotationState::Waiting { epoch, .. }
+            | RotationState::Carrying { epoch, .. }
             | RotationState::Draining { epoch, .. } => (epoch, false, None),
             RotationState::Delivering { epoch, start, .. } => (epoch, false, Some(start)),
             RotationState::Armed { epoch, start, .. } => (epoch, true, Some(start)),
@@ -170,13 +171,14 @@ mod tests {
 
     #[test]
     fn every_state_of_a_rotation_is_a_stage_of_its_epoch() {
-        let (epoch, how, slot) = (Epoch(7), How::InBand, Slot { at: Instant(1), blocks: 1 });
+        let (epoch, how, slot) = (Epoch(7), How::InBand, Slot { at: Instant(1), blocks: 1, chance: 0 });
         let (key, start) = (Sequence(10), Sequence(20));
         let table = [
             (RotationState::Idle, None),
             (RotationState::Preparing { epoch, how }, Some(Stage::Prepared)),
             (RotationState::Escrowing { epoch, how, slot, late_at: None }, Some(Stage::Prepared)),
             (RotationState::Waiting { epoch, how, slot }, Some(Stage::Prepared)),
+            (RotationState::Carrying { epoch, slot, key, start, carried: true }, Some(Stage::Prepared)),
             (
                 RotationState::Draining { epoch, slot, through: Sequence(9), deadline: Instant(2) },
                 Some(Stage::Prepared),

@@ -4,11 +4,13 @@
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Ack, Welcome};
 use farseal_core::limits::{KEY_GAP_MAX, KEY_LEAD_MIN};
-use farseal_core::primary::{Command, Input, Output, Planned, Primary, Recovered, Settings, Source};
+use farseal_core::primary::{Command, Input, Output, Planned, Primary, Recovered, Settings, Source, What};
 use farseal_core::record::Kind;
 use farseal_core::rotation::{How, KeyLimits, Refused, Slot};
 use farseal_core::schedule;
-use farseal_core::units::{BlockCount, ByteLen, Epoch, Generation, Instant, Millis, Path, Sequence};
+use farseal_core::units::{
+    BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Millis, Path, Sequence, Ticket,
+};
 
 #[path = "support/pair.rs"]
 mod pair;
@@ -68,14 +70,14 @@ impl Site {
             Output::SyncJournal => Some(Input::JournalSynced { through: self.primary.status().last }),
             Output::Destage { through } => Some(Input::Destaged { through }),
             Output::PrepareEpoch { epoch, .. } => {
-                let slot = Slot { at: Instant(0), blocks: 1 };
+                let slot = Slot { at: Instant(0), blocks: 1, chance: 0 };
                 Some(Input::EpochPrepared { epoch, slot })
             }
             Output::PlanSlots => {
                 let slot = |chance| schedule::Planned { gap: Millis(GAP), blocks: 3, chance };
                 Some(Input::SlotsPlanned { slots: (0..16).filter(|_| self.slots).map(slot).collect() })
             }
-            Output::Send { path, range } => {
+            Output::Send { path, range, slots: _ } => {
                 let chain = (0..range.last.0).fold(Chain::START, |chain, _| chain.after(Digest([7; 32])));
                 let ack = Ack { durable: range.last, chain, ranges: Vec::new(), full: false };
                 Some(Input::Acked { path, ack })
@@ -231,4 +233,21 @@ fn without_a_schedule_a_key_goes_at_once_and_is_in_force_at_once() {
     assert_eq!(site.epoch(), Epoch(2));
     assert_eq!(site.in_slots().len(), usize::try_from(KEY_LEAD_MIN).unwrap());
     assert!(site.in_slots().iter().skip(1).all(|record| matches!(record.source, Source::Random)));
+}
+
+#[test]
+fn a_key_in_slots_takes_its_place_among_ordinary_records_and_waits_for_them_on_an_idle_link() {
+    let mut site = Site::new(Settings { in_slots: true, ..ours() }, false);
+    site.pass(2);
+    site.tell(Input::Operator(Command::Rotate(How::InBand)));
+    site.pass(5);
+    assert!(site.in_slots().is_empty(), "nothing goes that nobody wrote");
+    let extent = Extent::new(Lba(0), BlockCount(1)).unwrap();
+    for ticket in 0..2_000 {
+        site.tell(Input::Write { ticket: Ticket(ticket), what: What::Data, extent, fua: false });
+    }
+    let keys: Vec<usize> = (0..).zip(site.in_slots()).filter(|(_, r)| r.kind == Kind::Key).map(|(at, _)| at).collect();
+    assert!(keys.len() == 1 && keys[0] > 180, "its pieces went before it: {keys:?}");
+    assert!(site.in_slots().iter().all(|record| matches!(record.kind, Kind::Key | Kind::Data)));
+    assert_eq!(site.epoch(), Epoch(2));
 }

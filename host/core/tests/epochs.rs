@@ -152,7 +152,7 @@ impl Pair {
             Step::Prepared => {
                 if let Some(epoch) = self.preparing.take() {
                     self.newest = self.newest.max(epoch);
-                    let slot = Slot { at: Instant(self.now), blocks: 1 };
+                    let slot = Slot { at: Instant(self.now), blocks: 1, chance: 0 };
                     self.tell(primary::Input::EpochPrepared { epoch, slot });
                 }
             }
@@ -328,7 +328,7 @@ impl Pair {
                 self.primary.handle(now, primary::Input::OwedPersisted { stamp });
             }
             Output::DropOwed => self.owed = None,
-            Output::Send { path, range } => {
+            Output::Send { path, range, slots: _ } => {
                 let sent = self.journal.iter().filter(|rec| (range.first..=range.last).contains(&rec.header.sequence));
                 self.way.extend(sent.map(|rec| (path, *rec)));
             }

@@ -63,7 +63,7 @@ impl Site {
     fn drain(&mut self) {
         while let Some(output) = self.primary.poll_output() {
             match output {
-                Output::Send { path, range } => {
+                Output::Send { path, range, slots: _ } => {
                     self.sent.push(format!("{}-{} on {}", range.first, range.last, path.0));
                 }
                 Output::Commit { records, .. } => {
@@ -78,7 +78,7 @@ impl Site {
                     self.primary.handle(at(self.now), Input::JournalSynced { through });
                 }
                 Output::PrepareEpoch { epoch, .. } => {
-                    let slot = Slot { at: Instant(0), blocks: 1 };
+                    let slot = Slot { at: Instant(0), blocks: 1, chance: 0 };
                     self.primary.handle(at(self.now), Input::EpochPrepared { epoch, slot });
                 }
                 Output::Destage { through } => self.primary.handle(at(self.now), Input::Destaged { through }),

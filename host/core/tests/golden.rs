@@ -244,6 +244,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("ask-drill", Frame::AskDrill(AskDrill { id: 5, lba: Lba(4), challenge: [7; 32] })),
         ("ask-old", Frame::AskOld(AskOld { id: 5, from: Lba(4), through: Epoch(3) })),
         ("ask-retire", Frame::AskRetire(Box::new(retire()))),
+        ("slotted", Frame::Slotted([vec![9; 32], vec![1, 2, 3]].concat())),
+        ("in-slots", Frame::InSlots),
     ]
 }
 

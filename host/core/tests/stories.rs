@@ -41,7 +41,7 @@ fn started(paired: bool, recovered: Recovered) -> Primary {
 }
 
 fn prepared(epoch: u64) -> Input {
-    Input::EpochPrepared { epoch: Epoch(epoch), slot: Slot { at: Instant(0), blocks: 1 } }
+    Input::EpochPrepared { epoch: Epoch(epoch), slot: Slot { at: Instant(0), blocks: 1, chance: 0 } }
 }
 
 fn committed(primary: &mut Primary, records: usize) -> Vec<Output> {

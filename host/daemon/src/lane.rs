@@ -18,14 +18,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use farseal_core::carriage::{Carriage, CarriageNumber};
 use farseal_core::frame::{Ack, Differs, HandOver, KeyRefusal, Welcome};
 use farseal_core::group::CutName;
 use farseal_core::inspect::Inspect;
 use farseal_core::limits::COMMIT_BYTES_MAX;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
-    Begun, Command, FlowStatus, Input, Output, Primary, ReplyError, Room, Settings, Source, Status, StoreFault, What,
-    Wish,
+    Begun, Command, FlowStatus, Input, Output, Planned, Primary, ReplyError, Room, Settings, Slots, Source, Status,
+    StoreFault, What, Wish,
 };
 use farseal_core::record::Kind;
 use farseal_core::rotation::{KeyLimits, KeyUse, Refused};
@@ -43,6 +44,7 @@ use crate::keys::deposit::Receipt;
 use crate::keys::descriptor::Role;
 use crate::keys::identity::Identity;
 use crate::link::dial::Send;
+use crate::link::slots::Told;
 use crate::nbd::completion::{Batch, Reply};
 use crate::nbd::export::{Answer, Errno};
 use crate::plugins::PairPlugins;
@@ -381,6 +383,8 @@ struct Runner {
     destager: Sender<destage::Job>,
     destage_queue: VecDeque<destage::Write>,
     outbox: Outbox,
+    /// The key record whose pieces go in slots, or went.
+    carriage: Option<Arc<Carriage>>,
     paths: BTreeMap<Path, PathJobs>,
     /// The components that need not be sent over a path.
     shipped: BTreeMap<Path, BTreeSet<Digest>>,
@@ -452,6 +456,7 @@ impl Runner {
             destager,
             destage_queue: VecDeque::new(),
             outbox: Outbox::default(),
+            carriage: None,
             paths: BTreeMap::new(),
             shipped: BTreeMap::new(),
             wanted_paths,
@@ -992,9 +997,8 @@ impl Runner {
                     self.note_fault("remove the dirty map", &error);
                 }
             }
-            Output::Send { path, range } => {
-                self.send(path, range);
-            }
+            Output::Send { path, range, slots } => self.send(path, range, slots),
+            Output::CarryKey { number, planned } => self.carry(number, &planned),
             Output::ClosePath { path } => {
                 if let Some(jobs) = self.paths.remove(&path) {
                     let _ = jobs.send(Send::Close);
@@ -1159,8 +1163,39 @@ impl Runner {
         }
     }
 
+    /// Builds a key record that goes in the slots of others. Without it, it goes as it is when it stands.
+    fn carry(&mut self, number: CarriageNumber, planned: &Planned) {
+        self.carriage = None;
+        match self.committer.carry(&self.clock, planned) {
+            Ok(record) => match Carriage::new(number, record) {
+                Ok(carriage) => self.carriage = Some(Arc::new(carriage)),
+                Err(error) => tracing::error!(pair = self.name, %error, "a key cannot be carried"),
+            },
+            Err(error) => tracing::error!(pair = self.name, %error, "a key cannot be carried"),
+        }
+    }
+
+    /// Sends a run with what its slots say.
+    fn send(&mut self, path: Path, range: Range, slots: Slots) {
+        let carriage = |number| self.carriage.as_ref().filter(|carriage| carriage.number() == number).map(Arc::clone);
+        let told = match slots {
+            Slots::Idle => Told::Nothing,
+            Slots::Pieces { number, first } => {
+                carriage(number).map_or(Told::Nothing, |carriage| Told::Pieces(carriage, first))
+            }
+            Slots::Stands { number, key } => match carriage(number) {
+                Some(carriage) => Told::Stands(carriage),
+                None => {
+                    self.send_run(path, Range { first: key, last: key }, Told::Nothing);
+                    Told::Nothing
+                }
+            },
+        };
+        self.send_run(path, range, told);
+    }
+
     /// From memory where the records are there still, else from the journal.
-    fn send(&mut self, path: Path, range: Range) {
+    fn send_run(&mut self, path: Path, range: Range, told: Told) {
         for digest in self.plugins.for_the_other_site().into_iter().flatten() {
             self.ship(path, digest);
         }
@@ -1170,7 +1205,7 @@ impl Runner {
             None => self.journal_reader.read(range),
         };
         match records {
-            Ok(records) => drop(jobs.send(Send::Records(records))),
+            Ok(records) => drop(jobs.send(Send::Records(records, told))),
             Err(error) => {
                 self.note_fault("read the journal for the link", &error);
                 let _ = jobs.send(Send::Close);

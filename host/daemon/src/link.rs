@@ -9,3 +9,4 @@ pub mod listen;
 pub mod san;
 pub mod session;
 pub mod shape;
+pub mod slots;

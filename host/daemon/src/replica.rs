@@ -12,6 +12,7 @@ pub(crate) mod inspect;
 mod keys;
 mod recover;
 pub(crate) mod retire;
+mod slots;
 mod takeover;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use farseal_core::carriage::Said;
 use farseal_core::chain::Digest;
 use farseal_core::compaction::Room;
 use farseal_core::frame::{ComponentPart, Frame, KeyRefusal};
@@ -230,6 +232,7 @@ struct Runner {
     compaction: compact::Compaction,
     retire: retire::Retire,
     paths: BTreeMap<Path, UnboundedSender<Answer>>,
+    slots: slots::Slots,
     /// Every [`Output::Store`] so far, failed ones included.
     stores: u64,
     syncer: Sender<u64>,
@@ -313,12 +316,17 @@ impl Runner {
 
     fn take_in(&mut self, event: Event) {
         match event {
-            Event::Came { path, came: Came::Attach(attach, _, answers) } => {
+            Event::Came { path, came: Came::Attach(attach, _, mask, answers) } => {
+                self.slots.attached(path, mask, self.paths.is_empty());
                 self.paths.insert(path, answers);
                 self.give(Input::Attach { path, attach });
             }
             Event::Came { path, came: Came::Records(bytes, permit) } => {
-                self.take_records(path, &bytes);
+                if self.slots.are_on(path) {
+                    self.take_slotted(path, &bytes);
+                } else {
+                    self.take_records(path, &bytes);
+                }
                 drop(permit);
             }
             Event::Came { path, came: Came::Component(digest, bytes, permit) } => {
@@ -335,6 +343,7 @@ impl Runner {
             Event::Came { path, came: Came::AskRetire(ask, permit) } => self.retire(path, &ask, permit),
             Event::Came { path, came: Came::Lost } => {
                 self.paths.remove(&path);
+                self.slots.lost(path, self.paths.is_empty());
                 self.give(Input::PathLost { path });
             }
             Event::Synced(Ok(stored)) => self.give(Input::LogSynced { stored }),
@@ -409,6 +418,28 @@ impl Runner {
             let digest = Digest::of(&header.encode(framed.body_crc), &body[..header.tag_bytes()]);
             self.secondary.handle(self.clock.now(), Input::Record { path, header, digest });
             self.carry_out(&[(&header, record)]);
+            bytes = rest;
+        }
+    }
+
+    /// The same where each record stands behind its slot.
+    fn take_slotted(&mut self, path: Path, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let Some((slot, record, rest)) = slots::next(bytes) else { return self.give(Input::Nonsense { path }) };
+            match self.slots.take(path, slot) {
+                Said::Nothing => {}
+                // Long before an acknowledgement waits for it.
+                Said::Whole(key) => {
+                    tracing::debug!(pair = self.name, "all pieces of a key are here");
+                    let _ = self.checker.send(keys::Question::Ahead(key));
+                }
+                Said::Stands(key) => {
+                    tracing::debug!(pair = self.name, "a key that came in slots has its place");
+                    self.take_records(path, &key);
+                }
+                Said::Missing => return self.give(Input::Nonsense { path }),
+            }
+            self.take_records(path, record);
             bytes = rest;
         }
     }

@@ -82,6 +82,7 @@ impl Site {
             paired: true,
             key_limits: KeyLimits { interval_min: Millis(100), age_max: KEY_AGE_MAX, bytes_max: KEY_BYTES_MAX },
             escrowed: script.below(2) == 0,
+            in_slots: false,
             rotate_how: if script.below(2) == 0 { How::InBand } else { How::Pause },
             pause_hidden: script.below(4) != 0,
             journal_bytes_max: ByteLen(if script.below(2) == 0 { 100_000 } else { 1 << 30 }),
@@ -217,7 +218,7 @@ impl Site {
             }
             Asked::PrepareEpoch(epoch) if fails => Input::EpochFailed { epoch },
             Asked::PrepareEpoch(epoch) => {
-                let slot = Slot { at: Instant(self.now + u64::from(script.byte())), blocks: 1 };
+                let slot = Slot { at: Instant(self.now + u64::from(script.byte())), blocks: 1, chance: 0 };
                 self.asked.push(Asked::Receipt(epoch));
                 Input::EpochPrepared { epoch, slot }
             }

@@ -34,7 +34,16 @@ impl Assemble for Disguise {
     }
 }
 
+/// The extension by which a disguise says that its keys go in the slots of other records.
+const IN_RECORDS: &str = "in-records";
+
 impl Disguise {
+    /// In-band keys go in the slots of other records, each of which has one then.
+    #[must_use]
+    pub fn is_in_records(&self) -> bool {
+        self.facts.about.understands.iter().any(|name| name == IN_RECORDS)
+    }
+
     /// The coming slots. `smallest` is the least number of blocks that can carry a key, 1 to 256.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The world's disguise: plans slots in a share of the worlds, or none at all.
+//! The world's disguise: plans slots in a share of the worlds, has slots in the records of others, or does nothing at all.
 
 use farseal_core::limits::SLOTS_PLANNED_MAX;
 use farseal_core::primary::Input;
@@ -12,6 +12,8 @@ use crate::dice::Dice;
 pub struct Disguise {
     /// It keeps a standing schedule.
     pub stands: bool,
+    /// It carries keys in the slots of other records.
+    pub in_slots: bool,
     /// Operators and policies may pause for a key all the same.
     pub pause_hidden: bool,
     mean_gap: u64,
@@ -23,7 +25,9 @@ impl Disguise {
         let mut dice = Dice::new(seed, 14);
         let stands = dice.chance(500);
         let pause_hidden = !stands || dice.chance(500);
-        Self { stands, pause_hidden, mean_gap: dice.between(20, 2_000), dice }
+        // A stream of its own: what the other worlds do stays as it was.
+        let in_slots = !stands && Dice::new(seed, 15).chance(500);
+        Self { stands, in_slots, pause_hidden, mean_gap: dice.between(20, 2_000), dice }
     }
 
     /// The answer to a question for slots: now and then it cannot be asked.

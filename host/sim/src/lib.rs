@@ -50,6 +50,7 @@ pub mod group;
 
 pub mod check;
 
+pub mod slots;
 pub mod stats;
 
 pub mod trace;

@@ -1,5 +1,6 @@
 //! The link: paths that delay, stall, break and are made anew. Inside one connection nothing is lost or reordered, as in TCP.
 
+use farseal_core::carriage::Slot;
 use farseal_core::frame::{Ack, Attach, Differs, HandOver, KeyRefusal, Refusal, Welcome};
 use farseal_core::units::{Generation, Path, Sequence};
 
@@ -18,6 +19,11 @@ pub enum Message {
     Refuse(Refusal),
     /// Whole records, verbatim.
     Records(Vec<u8>),
+    /// As well, and what goes with each of them.
+    Slotted {
+        records: Vec<u8>,
+        slots: Vec<Slot>,
+    },
     Ack(Ack),
     KeyRefused {
         key: Sequence,

@@ -17,6 +17,8 @@ pub enum Mutation {
     IncarnationReused,
     /// What waits for room in the journal is sealed anew when it is tried again.
     SealedAgain,
+    /// A key that was carried in slots is sealed anew when it takes its place.
+    CarriedKeySealedAgain,
     /// After its disk was set back a site draws the keys that it drew before.
     KeyOfTheSnapshot,
     /// A site that takes over seals on under the last key of the generation before.

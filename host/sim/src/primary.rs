@@ -11,8 +11,8 @@ use farseal_core::ledger::{Entry as LedgerEntry, Ledger};
 use farseal_core::limits::{JOURNAL_BYTES_MAX, KEY_AGE_MAX, KEY_BYTES_MAX, RECORD_BLOCKS_MAX};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
-    Alarm, Divergence, Found, Input, Kept, KeptMap, Mode, Output, Planned, Primary, Recovered, Room, Settings, Source,
-    StoreFault, What,
+    Alarm, Divergence, Found, Input, Kept, KeptMap, Mode, Output, Planned, Primary, Recovered, Room, Settings, Slots,
+    Source, StoreFault, What,
 };
 use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind};
 use farseal_core::rotation::{How, KeyLimits, Slot, State as RotationState};
@@ -185,6 +185,7 @@ impl PrimarySite {
             paired: true,
             key_limits: KeyLimits { interval_min: Millis(dice.between(100, 2_000)), age_max, bytes_max },
             escrowed: dice.chance(250),
+            in_slots: false,
             pause_hidden: true,
             rotate_how: if dice.chance(500) { How::InBand } else { How::Pause },
             journal_bytes_max: if small_journal { ByteLen(dice.between(300_000, 800_000)) } else { JOURNAL_BYTES_MAX },
@@ -304,6 +305,7 @@ impl World {
         self.primary_forgets();
         self.primary.machine = None;
         self.primary.life += 1;
+        self.slots.primary_crashed();
         self.in_flight_bytes = 0;
         // The file operation that was under way may have been done or not.
         if self.dice_disk.chance(500) {
@@ -703,9 +705,9 @@ impl World {
                 self.map_operation(MapOperation::Remove);
                 Ok(())
             }
-            Output::Send { path, range } => {
+            Output::Send { path, range, slots } => {
                 let path = self.carrier(path)?;
-                self.send_records(path, range.first, range.last)
+                self.send_records(path, range.first, range.last, slots)
             }
             Output::ClosePath { path } => {
                 self.close_path(path, Side::Primary);
@@ -729,6 +731,10 @@ impl World {
                 let delay = self.disguise.dice.between(10, most);
                 self.after(delay, soon(PrimaryEvent::SlotsPlanned));
                 Ok(())
+            }
+            Output::CarryKey { number, planned } => {
+                let rec = self.seal(&planned)?;
+                self.slots.carry(number, planned, rec)
             }
             Output::ShamInForce => {
                 self.stats.see(Sometimes::ShamInForce);
@@ -931,8 +937,10 @@ impl World {
         self.primary.keys.insert(epoch, key);
         let at = self.clock().instant.plus(Millis(self.dice_life.below(200)));
         let blocks = u32::try_from(self.dice_life.between(1, 4)).unwrap_or(1).min(RECORD_BLOCKS_MAX);
+        let blocks = if self.disguise.in_slots { 1 } else { blocks };
         self.deposit(epoch);
-        self.tell_primary(Input::EpochPrepared { epoch, slot: Slot { at, blocks } })?;
+        let chance = self.disguise.dice.draw();
+        self.tell_primary(Input::EpochPrepared { epoch, slot: Slot { at, blocks, chance } })?;
         if self.settings.mutation == Some(Mutation::ReceiptNotAwaited) {
             self.tell_primary(Input::EpochEscrowed { epoch })?;
         }
@@ -957,7 +965,12 @@ impl World {
     fn commit(&mut self, planned: &[Planned], durable: Sequence, restart: Option<Chain>) -> Outcome {
         let mut records = Vec::new();
         for planned in planned {
-            let rec = self.seal(planned)?;
+            let again = self.settings.mutation == Some(Mutation::CarriedKeySealedAgain);
+            let rec = match self.slots.carried(planned) {
+                Some(_) if again => self.seal(&Planned { wall: self.clock().wall, ..*planned })?,
+                Some(rec) => rec,
+                None => self.seal(planned)?,
+            };
             self.note_sealed(&rec)?;
             records.push(rec);
         }
@@ -1119,7 +1132,7 @@ impl World {
         let bytes = ByteLen(self.primary.tape.bytes());
         self.tell_primary(Input::Committed { digests })?;
         if self.settings.mutation == Some(Mutation::UnsyncedSent) {
-            self.send_records(Path(0), first, last)?;
+            self.send_records(Path(0), first, last, Slots::Idle)?;
         }
         self.tell_primary(Input::JournalBytes { bytes })
     }
@@ -1207,7 +1220,7 @@ impl World {
         self.tell_primary(Input::Attaching { path })
     }
 
-    fn send_records(&mut self, path: Path, first: Sequence, last: Sequence) -> Outcome {
+    fn send_records(&mut self, path: Path, first: Sequence, last: Sequence, slots: Slots) -> Outcome {
         check::owed::sendable(self, first)?;
         let mut bytes = Vec::new();
         for sequence in first.0..=last.0 {
@@ -1225,10 +1238,12 @@ impl World {
             self.stats.see(Sometimes::FlagStripped);
             strip_flag(&mut bytes);
         }
-        if self.faults.strikes(Fault::Duplicate) {
-            self.send(path, Side::Secondary, Message::Records(bytes.clone()));
+        let records = last.0 - first.0 + 1;
+        let twice = self.faults.strikes(Fault::Duplicate);
+        self.send_beside_slots(path, bytes.clone(), records, slots);
+        if twice {
+            self.send_beside_slots(path, bytes, records, Slots::Idle);
         }
-        self.send(path, Side::Secondary, Message::Records(bytes));
         Ok(())
     }
 
@@ -1262,7 +1277,11 @@ impl World {
             Message::KeyRefused { key, why } => self.tell_primary(Input::KeyRefused { key, why }),
             Message::Differs(differs) => self.tell_primary(Input::Differs { differs }),
             Message::HandedOver(generation) => self.tell_primary(Input::HandedOver { generation }),
-            Message::Attach(_) | Message::Records(_) | Message::HandOver(_) | Message::Nonsense => Ok(()),
+            Message::Attach(_)
+            | Message::Records(_)
+            | Message::Slotted { .. }
+            | Message::HandOver(_)
+            | Message::Nonsense => Ok(()),
         }
     }
 }

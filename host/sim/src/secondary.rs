@@ -171,6 +171,7 @@ impl World {
     pub fn crash_secondary(&mut self) {
         self.secondary.machine = None;
         self.secondary.life += 1;
+        self.slots.forget();
     }
 
     pub fn restart_secondary(&mut self) -> Outcome {
@@ -466,29 +467,16 @@ impl World {
             return Ok(());
         }
         match message {
-            Message::Attach(attach) => self.tell_secondary(Input::Attach { path, attach }),
-            Message::Nonsense => self.tell_secondary(Input::Nonsense { path }),
-            Message::Records(bytes) => {
-                let mut at = 0;
-                while let Ok(framed) = Framed::decode(&bytes[at..]) {
-                    let end = at + framed.header.record_bytes();
-                    let Ok((entry, _)) = scan_record(&bytes[at..], framed.header.sequence) else { break };
-                    if self
-                        .secondary
-                        .machine
-                        .as_ref()
-                        .is_some_and(|machine| machine.durable().0.next() < entry.header.sequence)
-                    {
-                        self.stats.see(Sometimes::OutOfOrderArrival);
-                    }
-                    self.secondary.incoming = Some(bytes[at..end].to_vec());
-                    let mut header = entry.header;
-                    header.encrypted |= self.settings.mutation == Some(Mutation::FlagNotShown);
-                    self.tell_secondary(Input::Record { path, header, digest: entry.digest })?;
-                    at = end;
+            Message::Attach(attach) => {
+                let lines = self.link.paths().zip(&self.link.lines);
+                if lines.filter(|(other, _)| *other != path).all(|(_, line)| !line.secondary_up) {
+                    self.slots.forget();
                 }
-                Ok(())
+                self.tell_secondary(Input::Attach { path, attach })
             }
+            Message::Nonsense => self.tell_secondary(Input::Nonsense { path }),
+            Message::Records(bytes) => self.records_received(path, &bytes),
+            Message::Slotted { records, slots } => self.slotted_received(path, &records, &slots),
             Message::HandOver(hand_over) => self.tell_secondary(Input::HandOver { path, hand_over }),
             Message::Welcome(_)
             | Message::Refuse(_)
@@ -497,5 +485,24 @@ impl World {
             | Message::Differs(_)
             | Message::HandedOver(_) => Ok(()),
         }
+    }
+
+    /// Takes in whole records, one after the other.
+    pub fn records_received(&mut self, path: Path, bytes: &[u8]) -> Outcome {
+        let mut at = 0;
+        while let Ok(framed) = Framed::decode(&bytes[at..]) {
+            let end = at + framed.header.record_bytes();
+            let Ok((entry, _)) = scan_record(&bytes[at..], framed.header.sequence) else { break };
+            let machine = self.secondary.machine.as_ref();
+            if machine.is_some_and(|machine| machine.durable().0.next() < entry.header.sequence) {
+                self.stats.see(Sometimes::OutOfOrderArrival);
+            }
+            self.secondary.incoming = Some(bytes[at..end].to_vec());
+            let mut header = entry.header;
+            header.encrypted |= self.settings.mutation == Some(Mutation::FlagNotShown);
+            self.tell_secondary(Input::Record { path, header, digest: entry.digest })?;
+            at = end;
+        }
+        Ok(())
     }
 }

@@ -84,6 +84,9 @@ pub enum Sometimes {
     SlotCovered,
     KeyInSlot,
     ShamInForce,
+    KeyCarried,
+    CarriedKeyStands,
+    CarriedKeyMissing,
 }
 
 /// Sums over runs.
@@ -99,7 +102,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 76] = [
+    pub const ALL: [Self; 79] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -176,6 +179,9 @@ impl Sometimes {
         Self::SlotCovered,
         Self::KeyInSlot,
         Self::ShamInForce,
+        Self::KeyCarried,
+        Self::CarriedKeyStands,
+        Self::CarriedKeyMissing,
     ];
 }
 

@@ -368,6 +368,7 @@ fn writer(genuine: &Genuine, base: Sequence, acked: Sequence) -> Primary {
         paired: true,
         key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 30), bytes_max: ByteLen(1 << 40) },
         escrowed: false,
+        in_slots: false,
         pause_hidden: true,
         rotate_how: How::InBand,
         journal_bytes_max: ByteLen(1 << 30),

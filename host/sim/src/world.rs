@@ -27,6 +27,7 @@ use crate::primary::{PrimaryEvent, PrimarySite};
 use crate::rollback::Rollback;
 use crate::seal::KeyId;
 use crate::secondary::{SecondaryEvent, SecondarySite};
+use crate::slots::Slots;
 use crate::stats::{Sometimes, Stats};
 use crate::trace::Trace;
 use crate::turn::Sides;
@@ -144,6 +145,7 @@ pub struct World {
     pub rollback: Rollback,
     pub operator: Operator,
     pub disguise: Disguise,
+    pub slots: Slots,
     /// Microseconds since the world began.
     pub now: u64,
     queue: BTreeMap<(u64, u64), Event>,
@@ -236,6 +238,9 @@ impl World {
         }
         let disguise = Disguise::draw(seed);
         primary.settings.pause_hidden = disguise.pause_hidden;
+        primary.settings.in_slots = disguise.in_slots;
+        // A key needs a hundred records that somebody writes.
+        let operations = if disguise.in_slots && settings.operations.is_none() { operations * 2 } else { operations };
         let secondary_settings = secondary::Settings {
             pair: PAIR,
             volume: VOLUME,
@@ -272,6 +277,7 @@ impl World {
             rollback: Rollback::draw(seed, settings.mutation == Some(Mutation::GivenUpForgotten)),
             operator,
             disguise,
+            slots: Slots::default(),
             now: 0,
             queue: BTreeMap::new(),
             tie: 0,

@@ -119,6 +119,11 @@ fn nonce_checker_fires_when_what_waits_for_room_is_sealed_anew() {
 }
 
 #[test]
+fn liveness_checker_fires_when_a_carried_key_is_sealed_anew_in_its_place() {
+    fires_saying(Mutation::CarriedKeySealedAgain, Checker::Liveness, "one site holds other records");
+}
+
+#[test]
 fn nonce_checker_fires_when_a_restored_snapshot_brings_keys_back() {
     fires_saying(Mutation::KeyOfTheSnapshot, Checker::Nonce, "and sealed as");
 }

@@ -12,10 +12,14 @@ pub use wit::{Seen, Slot};
 /// 32 bytes from the host's random source, journalled.
 pub type Seed = [u8; 32];
 
+/// What a disguise [understands](Plugin::UNDERSTANDS) whose keys go in slots beside the records of data: the host gives each
+/// record one, cuts the carrier of a key into their pieces, and fills the others with chance.
+pub const IN_RECORDS: &str = "in-records";
+
 /// A disguise.
 pub trait Disguise: Plugin {
     /// The coming slots: at most 64, each of `smallest` to 256 blocks, gaps of at most an hour. `recent` is oldest
-    /// first. None at all: no schedule is kept, and a key goes at once in a record of its own.
+    /// first. None at all: no schedule is kept, and a key goes at once in a record of its own, or by [`IN_RECORDS`].
     fn plan(recent: &[Seen], smallest: u32, seed: &Seed, settings: &Self::Settings) -> Vec<Slot>;
 
     /// The most payload bytes that a cover of this length carries; exact.

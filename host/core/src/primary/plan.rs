@@ -81,6 +81,13 @@ impl Primary {
                 ShamDelivery::GivenUp => Some(self.plan_own_cut(now, epoch)),
             },
             Due::Key { epoch, blocks, how: _ } => Some(self.plan_key(now, epoch, blocks, 0)),
+            Due::CarriedKey { .. } if !self.ordinary_waits(now) => None,
+            Due::CarriedKey { carried: true } => self.plan_carried(now),
+            Due::CarriedKey { carried: false } => {
+                self.rotation.came_late();
+                self.rotation.uncarry();
+                self.plan_ordinary(now, epoch)
+            }
             Due::LastPlace { .. } if !self.ordinary_waits(now) => None,
             // Initiators notice a wait of a round trip less than an old key that stays: they are answered meanwhile.
             Due::LastPlace { .. } if self.link_up() && self.rotation.wait_for_delivery(now) => {
@@ -210,6 +217,7 @@ impl Primary {
             | RotationState::Preparing { .. }
             | RotationState::Escrowing { .. }
             | RotationState::Waiting { .. }
+            | RotationState::Carrying { .. }
             | RotationState::Draining { .. } => How::AtOnce,
         };
         Planned { body_blocks: blocks, ..self.place(now, Kind::Key, epoch, Source::Capsules { start, how }) }
@@ -226,9 +234,9 @@ impl Primary {
     }
 
     /// With nothing else to seal, cover records walk the order up to a delivered key's start: at once, unless the slots
-    /// of a standing schedule do.
+    /// of a standing schedule do. A key that came in other records' slots waits for ordinary ones.
     pub(super) fn plan_filler(&mut self, now: Now, epoch: Epoch) -> Option<Planned> {
-        let walks = !self.schedule.is_standing() && self.next < self.armed_start();
+        let walks = !self.schedule.is_standing() && !self.settings.in_slots && self.next < self.armed_start();
         walks.then(|| self.plan_cover(now, epoch))
     }
 
@@ -244,6 +252,7 @@ impl Primary {
             | RotationState::Preparing { .. }
             | RotationState::Escrowing { .. }
             | RotationState::Waiting { .. }
+            | RotationState::Carrying { .. }
             | RotationState::Draining { .. }
             | RotationState::Delivering { .. }
             | RotationState::Armed { .. } => Sequence::NONE,

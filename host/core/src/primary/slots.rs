@@ -35,6 +35,7 @@ impl Primary {
             Due::Hold(Held::PauseRotation) => self.rotation.is_draining(),
             Due::Hold(Held::NoKey | Held::Delivery)
             | Due::Key { .. }
+            | Due::CarriedKey { .. }
             | Due::Void { .. }
             | Due::LastPlace { .. }
             | Due::Drop { .. }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
+use super::carry::{Carried, Veil};
 use super::*;
 use crate::flow::Transfer as Kinds;
 use crate::given_up::GivenUp;
@@ -52,6 +53,10 @@ pub(super) struct Transfer {
     /// The secondary has no room: nothing is sent until it says that it tries again.
     full: bool,
     diverged: Option<Divergence>,
+    /// A key record on its way in the slots of others, before it has its place.
+    pub(super) carriage: Option<Carried>,
+    /// One that has it, and is not sent as such.
+    pub(super) veil: Option<Veil>,
 }
 
 impl Transfer {
@@ -76,6 +81,8 @@ impl Transfer {
             in_flight_bytes: 0,
             full: false,
             diverged: None,
+            carriage: None,
+            veil: None,
         }
     }
 
@@ -129,6 +136,7 @@ impl Transfer {
         self.in_flight_bytes = 0;
         self.held.clear();
         self.sent = self.acked;
+        (self.carriage, self.veil) = (None, None);
     }
 
     /// Nothing more of the order is sent until a gap opens it again.
@@ -210,6 +218,8 @@ impl Transfer {
         self.sent = self.acked;
         self.in_flight_bytes = 0;
         self.carrying.clear();
+        // What was carried may be lost. A key that has its place goes as it is: that the connection broke shows anyway.
+        (self.carriage, self.veil) = (None, None);
     }
 
     /// Takes in how far the secondary is, or says how the sites disagree.
@@ -251,34 +261,40 @@ impl Transfer {
     }
 
     /// The next run of records to send and its bytes, at most a quarter of a frame and one record.
-    fn next_run(&mut self, through: Sequence) -> Option<(Range, ByteLen)> {
+    fn next_run(&mut self, through: Sequence) -> Option<(Range, ByteLen, Slots)> {
         let mut run: Option<Range> = None;
-        let mut bytes = 0;
+        let (mut bytes, mut records) = (0, 0);
         let from = self.unacked.partition_point(|record| record.sequence <= self.sent);
         // Not from the mark: after a gap the numbers between were given up.
         let base = self.unacked.front().map_or(self.acked, |record| record.sequence.previous());
         for record in self.unacked.iter().skip(from) {
+            let veiled = self.veil.is_some_and(|veil| veil.key == record.sequence);
+            // A veiled key is told of with what stands behind it.
             let fits = record.sequence <= through
+                && !(veiled && record.sequence == through)
                 && bytes < u64::from(crate::limits::FRAME_BYTES_MAX) / 4
                 && self.in_flight_bytes < WINDOW_BYTES_MAX.0
                 && record.sequence.since(base) < WINDOW_RECORDS_MAX;
-            if !fits || (run.is_some() && self.holds(record.sequence)) {
+            if !fits || (run.is_some() && (veiled || self.holds(record.sequence))) {
                 break;
             }
             self.sent = record.sequence;
             // What the secondary holds above its mark fills the window too, so that an acknowledgement takes out what was put in.
             self.in_flight_bytes += record.bytes.0;
-            if self.holds(record.sequence) {
+            if veiled || self.holds(record.sequence) {
                 continue;
             }
             bytes += record.bytes.0;
+            records += 1;
             match &mut run {
                 Some(range) => range.last = record.sequence,
                 None => run = Some(Range { first: record.sequence, last: record.sequence }),
             }
         }
         self.reached = self.reached.max(self.sent);
-        run.map(|run| (run, ByteLen(bytes)))
+        let run = run?;
+        let slots = self.fill_slots(run, records);
+        Some((run, ByteLen(bytes), slots))
     }
 
     /// One that is up.
@@ -405,15 +421,18 @@ impl Primary {
             return;
         }
         let through = self.pause.and_then(|pause| pause.cut).map_or(self.synced, |cut| cut.min(self.synced));
+        if let Some(cut) = self.pause.and_then(|pause| pause.cut) {
+            self.transfer.unveil(cut);
+        }
         while !self.transfer.paths.is_empty() && self.flow.may_send(now) {
-            let Some((range, bytes)) = self.transfer.next_run(through) else {
+            let Some((range, bytes, slots)) = self.transfer.next_run(through) else {
                 return;
             };
             let Some(path) = self.transfer.pick_path(self.flow.way().transfer) else {
                 return;
             };
             self.flow.sends(bytes);
-            self.outputs.push_back(Output::Send { path, range });
+            self.outputs.push_back(Output::Send { path, range, slots });
         }
     }
 }

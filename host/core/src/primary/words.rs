@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::*;
+use crate::carriage::CarriageNumber;
 use crate::frame::Attach;
 use crate::given_up::GivenUp;
 use crate::schedule;
@@ -23,6 +24,8 @@ pub struct Settings {
     pub key_limits: KeyLimits,
     /// Keys are deposited at an escrow site: none is placed in the order before that site's receipt is here.
     pub escrowed: bool,
+    /// The pair's disguise carries in-band keys in the slots of other records.
+    pub in_slots: bool,
     /// The way a policy's `as-configured` rotations go.
     pub rotate_how: How,
     /// A pause rotation does not show on the link, or nobody minds: it is refused otherwise.
@@ -364,6 +367,17 @@ pub enum Outcome {
     Unknown,
 }
 
+/// What the slots of sent records say, where the pair's disguise has any. The driver fills the others at random.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Slots {
+    #[default]
+    Idle,
+    /// The pieces of this carriage from `first` on, one with each record, as far as there are any.
+    Pieces { number: CarriageNumber, first: u16 },
+    /// With the first record: the carried key record stands at `key`, right before it.
+    Stands { number: CarriageNumber, key: Sequence },
+}
+
 /// What the driver must do, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
@@ -414,6 +428,13 @@ pub enum Output {
     Send {
         path: Path,
         range: Range,
+        slots: Slots,
+    },
+    /// Build this key record, exactly as it will be committed, and keep it: it goes in the slots of other records before
+    /// it is committed, if it ever is. Its bytes do not change any more. No word of the one before follows.
+    CarryKey {
+        number: CarriageNumber,
+        planned: Planned,
     },
     /// Close this path: the peer broke the rules, or the pair is stopped.
     ClosePath {

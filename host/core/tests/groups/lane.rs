@@ -34,7 +34,7 @@ impl Lane {
         let primary = Primary::new(at(1_000), settings(BLOCKS), recovered);
         let (order, maps) = (Vec::new(), Vec::new());
         let mut lane = Self { primary, now: 1_000, committing: Vec::new(), chain: Chain::START, order, maps };
-        let slot = Slot { at: Instant(0), blocks: 1 };
+        let slot = Slot { at: Instant(0), blocks: 1, chance: 0 };
         lane.tell(Input::EpochPrepared { epoch: Epoch(1), slot });
         lane.settle();
         lane.order.clear();
@@ -237,7 +237,7 @@ fn a_boundary_that_a_gap_gave_up_is_not_held_by_the_copy_whatever_it_acknowledge
     for bytes in [ByteLen(1 << 60), ByteLen(0)] {
         lane.tell(Input::JournalBytes { bytes });
     }
-    lane.tell(Input::EpochPrepared { epoch: Epoch(2), slot: Slot { at: Instant(0), blocks: 1 } });
+    lane.tell(Input::EpochPrepared { epoch: Epoch(2), slot: Slot { at: Instant(0), blocks: 1, chance: 0 } });
     for stamp in std::mem::take(&mut lane.maps) {
         lane.tell(Input::OwedPersisted { stamp });
     }

@@ -58,7 +58,7 @@ impl Site {
     }
 
     fn prepare(&mut self, epoch: u64) {
-        self.tell(Input::EpochPrepared { epoch: Epoch(epoch), slot: Slot { at: Instant(0), blocks: 1 } });
+        self.tell(Input::EpochPrepared { epoch: Epoch(epoch), slot: Slot { at: Instant(0), blocks: 1, chance: 0 } });
     }
 
     fn tell(&mut self, input: Input) {
@@ -85,6 +85,7 @@ impl Site {
                 Output::Send { range, .. } => self.does.push(format!("send {}-{}", range.first, range.last)),
                 Output::PrepareEpoch { epoch, .. } => self.does.push(format!("prepare epoch {epoch}")),
                 Output::TrimJournal { through } => self.does.push(format!("trim {through}")),
+                Output::CarryKey { .. } => self.does.push("carry key".into()),
                 Output::Alarm(alarm) => self.does.push(format!("alarm: {alarm}")),
                 Output::ClosePath { .. } => self.does.push("close path".into()),
                 Output::Reply { .. }

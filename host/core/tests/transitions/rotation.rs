@@ -7,7 +7,7 @@ use super::{Step, diagram, snapshot, table};
 
 const LIMITS: KeyLimits =
     KeyLimits { interval_min: Millis(100), age_max: Millis(1_000_000), bytes_max: ByteLen(1 << 30) };
-const SLOT: Slot = Slot { at: Instant(1_500), blocks: 1 };
+const SLOT: Slot = Slot { at: Instant(1_500), blocks: 1, chance: 0 };
 /// The key record of the rotation that a state is in.
 const KEY: Sequence = Sequence(10);
 
@@ -21,7 +21,7 @@ fn at(ms: u64) -> Now {
 fn idle() -> Rotation {
     let mut rotation = Rotation::new(LIMITS, Epoch::NONE);
     let epoch = rotation.begin(at(0), How::AtOnce, false).unwrap();
-    rotation.prepared(epoch, Slot { at: Instant(0), blocks: 1 });
+    rotation.prepared(epoch, Slot { at: Instant(0), blocks: 1, chance: 0 });
     rotation.placed(at(0), Sequence(1), 0, 0);
     rotation.reached(at(0), Sequence(2));
     rotation
@@ -43,6 +43,19 @@ fn escrowing(how: How) -> Rotation {
 fn waiting(how: How) -> Rotation {
     let mut rotation = preparing(how);
     rotation.prepared(Epoch(2), SLOT);
+    rotation
+}
+
+/// In the slots of other records.
+fn carrying() -> Rotation {
+    let mut rotation = waiting(How::InBand).with_slots(true);
+    rotation.carry(KEY, Sequence(20));
+    rotation
+}
+
+fn carried() -> Rotation {
+    let mut rotation = carrying();
+    rotation.carried();
     rotation
 }
 
@@ -72,6 +85,8 @@ fn describe(rotation: &Rotation) -> String {
         State::Escrowing { how, late_at: Some(_), .. } => format!("Escrowing {how:?}"),
         State::Escrowing { how, late_at: None, .. } => format!("Escrowing {how:?} late"),
         State::Waiting { how, .. } => format!("Waiting {how:?}"),
+        State::Carrying { carried: false, .. } => "Carrying InBand".to_owned(),
+        State::Carrying { carried: true, .. } => "Carrying InBand all there".to_owned(),
         State::Draining { .. } => "Draining Pause".to_owned(),
         State::Delivering { how, deadline: Some(Instant(0)), .. } => format!("Delivering {how:?} void due"),
         State::Delivering { how, .. } => format!("Delivering {how:?}"),
@@ -100,8 +115,21 @@ fn events() -> Vec<Event> {
             rotation.take_slot(at(2_000), Sequence(11)).map_or(due, |epoch| format!("takes key {epoch}"))
         }),
         ("record due at the last place", |rotation| due(rotation, 2_000, 19, 5)),
+        ("record due at the carried key's place", |rotation| due(rotation, 2_000, KEY.0, 5)),
         ("record due, too late", |rotation| due(rotation, 9_000, 11, 5)),
         ("record due at the hard limit", |rotation| due(rotation, 1_000_000, 11, 5)),
+        ("all pieces acknowledged", |rotation| {
+            rotation.carried();
+            String::new()
+        }),
+        ("pieces lost", |rotation| {
+            rotation.uncarry();
+            String::new()
+        }),
+        ("carried key placed", |rotation| {
+            let start = rotation.is_carrying().then(|| rotation.placed(at(2_000), KEY, 8, 8));
+            start.map_or_else(String::new, |start| format!("starts at {start}"))
+        }),
         ("key acknowledged", |rotation| {
             rotation.acknowledged(KEY).map_or_else(String::new, |epoch| format!("delivers {epoch}"))
         }),
@@ -126,7 +154,7 @@ fn told(yes: bool, what: &str) -> String {
 }
 
 fn steps() -> Vec<Step> {
-    let states: [fn() -> Rotation; 14] = [
+    let states: [fn() -> Rotation; 16] = [
         idle,
         || preparing(How::InBand),
         || preparing(How::Pause),
@@ -136,6 +164,8 @@ fn steps() -> Vec<Step> {
         || waiting(How::InBand),
         || waiting(How::Pause),
         || waiting(How::AtOnce),
+        carrying,
+        carried,
         draining,
         || delivering(How::InBand),
         || delivering(How::Pause),

@@ -47,6 +47,7 @@ impl Site {
                 | Output::DropOwed
                 | Output::SeedArrived
                 | Output::Send { .. }
+                | Output::CarryKey { .. }
                 | Output::PrepareEpoch { .. }
                 | Output::DiscardEpoch { .. }
                 | Output::EpochInForce { .. }
@@ -112,7 +113,7 @@ impl Site {
 fn site(recovered: Recovered) -> Site {
     let primary = Primary::new(at(0), settings(BlockCount(16)), recovered);
     let mut site = Site { primary, committing: Vec::new(), digests: 0, does: Vec::new() };
-    site.tell(0, Input::EpochPrepared { epoch: Epoch(1), slot: Slot { at: Instant(0), blocks: 1 } });
+    site.tell(0, Input::EpochPrepared { epoch: Epoch(1), slot: Slot { at: Instant(0), blocks: 1, chance: 0 } });
     site.settle();
     site
 }
@@ -185,7 +186,7 @@ fn restarted() -> Site {
     };
     let primary = Primary::new(at(0), settings(BlockCount(16)), recovered);
     let mut site = Site { primary, committing: Vec::new(), digests: before.digests, does: Vec::new() };
-    site.tell(0, Input::EpochPrepared { epoch: Epoch(2), slot: Slot { at: Instant(0), blocks: 1 } });
+    site.tell(0, Input::EpochPrepared { epoch: Epoch(2), slot: Slot { at: Instant(0), blocks: 1, chance: 0 } });
     site
 }
 

@@ -76,6 +76,16 @@ pub enum SealFault {
     TooLong(usize),
 }
 
+/// A key record as it will stand, if it ever does.
+struct Carried {
+    planned: Planned,
+    stack: StackIndex,
+    cipher: Arc<Cipher>,
+    terms: Terms,
+    package: VerifiedEpoch,
+    carrier: Vec<u8>,
+}
+
 /// Seals for one lane.
 pub struct Committer {
     settings: Settings,
@@ -92,6 +102,8 @@ pub struct Committer {
     keyring: Arc<Keyring>,
     identity: Arc<Identity>,
     recipients: Vec<(Role, PeerCard)>,
+    /// The key record that was built ahead of its place.
+    carried: Option<Carried>,
     /// The escrow site's last receipt: what a cover of a pair with an escrow shows.
     receipt: Option<Receipt>,
     incarnation: Incarnation,
@@ -113,6 +125,7 @@ impl Committer {
             keyring: Arc::clone(&parts.keyring),
             identity: Arc::clone(&parts.identity),
             recipients: parts.recipients.clone(),
+            carried: None,
             receipt: None,
             incarnation: parts.incarnation,
         }
@@ -196,7 +209,29 @@ impl Committer {
         self.frame(plan, &headers, buffer.freeze(), finished)
     }
 
+    /// A key record of a place to come, whole: the same bytes when it is planned there. Nothing is kept of it before that.
+    ///
+    /// # Errors
+    /// [`SealFault`]: it cannot be carried, and is tried again where it stands.
+    pub fn carry(&mut self, clock: &Clock, planned: &Planned) -> Result<Vec<u8>, SealFault> {
+        self.carried = None;
+        let Source::Capsules { start, how } = planned.source else { return Err(SealFault::NoKey(planned.epoch)) };
+        let stack = self.standing.map_or(StackIndex(0), |(_, stack, _)| stack);
+        let header = self.header(planned, stack);
+        let prepared = self.prepared.get(&planned.epoch).ok_or(SealFault::NoKey(planned.epoch))?;
+        let cipher = self.plugins.cipher.current().ok_or(SealFault::NoCipher)?;
+        let terms = self.terms(clock, planned, start, how, &cipher);
+        let (package, payload) = self.wrapped(&terms, &prepared.key, prepared.receipt.as_ref())?;
+        let bytes = header.body_bytes();
+        let carrier = self.embedded(clock, &payload, bytes)?;
+        let carrier = carrier.ok_or(SealFault::NoCarrier { epoch: planned.epoch, bytes })?;
+        let record = [header.encode(crc32c::crc32c(&carrier)).as_slice(), &carrier].concat();
+        self.carried = Some(Carried { planned: *planned, stack, cipher, terms, package, carrier });
+        Ok(record)
+    }
+
     fn header(&self, planned: &Planned, stack: StackIndex) -> Header {
+        let stack = self.carried_as(planned).map_or(stack, |carried| carried.stack);
         let blocks = planned.extent.map_or(0, |extent| u32::try_from(extent.blocks().0).unwrap_or(u32::MAX));
         Header {
             kind: planned.kind,
@@ -355,6 +390,15 @@ impl Committer {
     ) -> Result<Vec<u8>, SealFault> {
         let epoch = planned.epoch;
         let prepared = self.prepared.get(&epoch).ok_or(SealFault::NoKey(epoch))?;
+        if let Some(carried) = self.carried_as(planned) {
+            self.keyring.keep(carried.package.clone())?;
+            let (sealer, cipher) = (sealer(&prepared.key, &carried.terms), Arc::clone(&carried.cipher));
+            let carrier = carried.carrier.clone();
+            self.sealers.insert(epoch, sealer);
+            self.ciphers.insert(epoch, cipher);
+            self.prepared.remove(&epoch);
+            return Ok(carrier);
+        }
         let cipher = self.plugins.cipher.current().ok_or(SealFault::NoCipher)?;
         let terms = self.terms(clock, planned, start, how, &cipher);
         let (package, payload) = self.wrapped(&terms, &prepared.key, prepared.receipt.as_ref())?;
@@ -365,6 +409,10 @@ impl Committer {
         let carrier = carrier.ok_or(SealFault::NoCarrier { epoch, bytes })?;
         self.prepared.remove(&epoch);
         Ok(carrier)
+    }
+
+    fn carried_as(&self, planned: &Planned) -> Option<&Carried> {
+        self.carried.as_ref().filter(|carried| carried.planned == *planned)
     }
 
     /// The body of a slot's cover: a key that is drawn, wrapped, kept and hidden as one that comes into force, and thrown

@@ -153,7 +153,10 @@ impl KeyWork {
         let wait = first.map_or(Millis(0), |slot| Millis(slot.gap.min(SLOT_WAIT_MAX.0)));
         let blocks = first.map_or(smallest, |slot| slot.blocks).clamp(smallest, SLOT_BLOCKS_MAX.max(smallest));
         let at = if how == How::AtOnce { now } else { now.plus(wait) };
-        Ok(Prepared { epoch, slot: Slot { at, blocks }, key, receipt: None })
+        let mut chance = [0; 8];
+        getrandom::fill(&mut chance)?;
+        let slot = Slot { at, blocks, chance: u64::from_le_bytes(chance) };
+        Ok(Prepared { epoch, slot, key, receipt: None })
     }
 
     /// The least blocks whose body holds a package and a disguise's own bytes.

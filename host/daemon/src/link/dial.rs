@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use farseal_core::carriage::Mask;
 use farseal_core::drill::{AskDrill, AskLive};
 use farseal_core::frame::{Attach, ComponentPart, Differs, Frame, HandOver, Refusal, Shape};
 use farseal_core::inspect::Inspect;
@@ -24,6 +25,7 @@ use super::session::{
     read_frame, shaped, write_frame,
 };
 use super::shape;
+use super::slots::{Filler, Told};
 use crate::components::COMPONENTS_MAX;
 use crate::keys::hedge::Hedge;
 use crate::keys::tls::LinkMode;
@@ -66,7 +68,7 @@ pub struct Welcomed {
 pub enum Send {
     /// A component that the secondary is to keep, with its digest.
     Component(Digest, Vec<u8>),
-    Records(Vec<bytes::Bytes>),
+    Records(Vec<bytes::Bytes>, Told),
     HandOver(HandOver),
     Inspect(Inspect),
     AskLive(AskLive),
@@ -88,6 +90,8 @@ pub struct Dialler {
     pub attach: Attach,
     /// What this path shows, whatever it carries.
     pub shape: Option<Shape>,
+    /// Records have slots, in which keys travel.
+    pub in_slots: bool,
     /// Hears the peer's challenges.
     pub hedge: Hedge,
     /// Where this site's history comes from, if there was a takeover.
@@ -191,16 +195,19 @@ impl Dialler {
         let mut stream = connector.connect(self.peer.clone(), socket).await.map_err(|error| {
             PathError::Tls(crate::keys::tls::wrong_peer(&error).map_or_else(|| error.to_string(), ToString::to_string))
         })?;
-        write_frame(&mut stream, &Frame::Hello { challenge: challenge()? }).await?;
-        match read_frame(&mut stream).await? {
-            Frame::Hello { challenge } => self.hedge.hear(&challenge),
+        let own = challenge()?;
+        write_frame(&mut stream, &Frame::Hello { challenge: own }).await?;
+        let peers = match read_frame(&mut stream).await? {
+            Frame::Hello { challenge } => challenge,
             other => return Err(SessionError::Unexpected { wanted: "a hello", found: kind(&other) }.into()),
-        }
+        };
+        self.hedge.hear(&peers);
         *attaching = true;
         (self.came)(self.path, Came::Attaching);
         let attach = Attach { paths: *self.wanted.borrow(), ..self.attach };
         let shape = self.shape.map(Frame::Shape);
-        let words = [self.lineage.map(Frame::Lineage), shape, Some(Frame::Attach(attach))];
+        let slots = self.in_slots.then_some(Frame::InSlots);
+        let words = [self.lineage.map(Frame::Lineage), shape, slots, Some(Frame::Attach(attach))];
         let (reader, mut writer) = match self.link {
             LinkMode::Tls => inside_tls(stream),
             LinkMode::San => on_fabric(stream.into())?,
@@ -209,6 +216,7 @@ impl Dialler {
             writer.frame(word).await?;
         }
         let (mut reader, writer) = shaped(reader, writer, |reader, writer| shape::primary(self.shape, reader, writer));
+        let writer = writer.with_slots(self.in_slots.then(|| Filler::new(Mask::new(&own, &peers))));
         let mut components = Vec::new();
         loop {
             match reader.frame().await? {
@@ -263,8 +271,8 @@ async fn transmit(mut writer: FrameWriter, mut queue: UnboundedReceiver<Send>) -
     loop {
         tokio::select! {
             job = queue.recv() => match job {
-                Some(Send::Records(records)) => {
-                    writer.records(&records).await?;
+                Some(Send::Records(records, told)) => {
+                    writer.records(&records, &told).await?;
                     if queue.is_empty() {
                         writer.flush().await?;
                     }

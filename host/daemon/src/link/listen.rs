@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
+use farseal_core::carriage::Mask;
 use farseal_core::drill::{AskDrill, AskLive};
 use farseal_core::frame::{Attach, Frame, HandOver, Refusal};
 use farseal_core::inspect::Inspect;
@@ -33,11 +34,12 @@ use crate::keys::tls::LinkMode;
 /// What a path brings to its pair.
 #[derive(Debug)]
 pub enum Came {
-    /// With where the primary's history comes from, if there was a takeover.
-    Attach(Attach, Option<Lineage>, UnboundedSender<Answer>),
+    /// With where the primary's history comes from, if there was a takeover, and with what masks its records' slots, if
+    /// they have any.
+    Attach(Attach, Option<Lineage>, Option<Mask>, UnboundedSender<Answer>),
     /// The primary stops and wants this site to go on.
     HandOver(HandOver),
-    /// One frame of records. The permit bounds what waits to be stored.
+    /// One frame of records, behind their slots where the attach said so. The permit bounds what waits to be stored.
     Records(Vec<u8>, tokio::sync::OwnedSemaphorePermit),
     /// A component that the primary's epochs need, whole. The permit bounds what waits to be kept.
     Component(Digest, Vec<u8>, tokio::sync::OwnedSemaphorePermit),
@@ -162,22 +164,26 @@ async fn serve(
             Dropped::Tls(crate::keys::tls::wrong_peer(&error).map_or_else(|| error.to_string(), ToString::to_string))
         })?;
         let peer = crate::keys::tls::link_peer(stream.get_ref().1).map_err(|error| Dropped::Tls(error.to_string()))?;
-        match read_frame(&mut stream).await? {
-            Frame::Hello { .. } => {}
+        let peers = match read_frame(&mut stream).await? {
+            Frame::Hello { challenge } => challenge,
             other => return Err(SessionError::Unexpected { wanted: "a hello", found: kind(&other) }.into()),
-        }
-        write_frame(&mut stream, &Frame::Hello { challenge: challenge()? }).await?;
+        };
+        let own = challenge()?;
+        write_frame(&mut stream, &Frame::Hello { challenge: own }).await?;
         let (mut reader, writer) = match peer.1 {
             LinkMode::Tls => inside_tls(stream),
             LinkMode::San => on_fabric(stream.into())?,
         };
-        let (mut lineage, mut shape) = (None, None);
+        let (mut lineage, mut shape, mut mask) = (None, None, None);
         loop {
             match reader.frame().await? {
                 Frame::Lineage(tells) if lineage.is_none() => lineage = Some(tells),
                 // A shaped path is sealed whole, which a fabric's is not.
                 Frame::Shape(wants) if shape.is_none() && peer.1 == LinkMode::Tls => shape = Some(wants),
-                Frame::Attach(attach) => return Ok::<_, Dropped>(((reader, writer), peer, attach, (lineage, shape))),
+                Frame::InSlots if mask.is_none() => mask = Some(Mask::new(&peers, &own)),
+                Frame::Attach(attach) => {
+                    return Ok::<_, Dropped>(((reader, writer), peer, attach, (lineage, shape, mask)));
+                }
                 other => {
                     return Err(SessionError::Unexpected { wanted: "an attach", found: kind(&other) }.into());
                 }
@@ -185,7 +191,7 @@ async fn serve(
         }
     };
     let handshake = timeout(HANDSHAKE_MAX, handshake).await.map_err(|_| Dropped::Slow)??;
-    let ((reader, writer), (peer, mode), attach, (lineage, shape)) = handshake;
+    let ((reader, writer), (peer, mode), attach, (lineage, shape, mask)) = handshake;
     let (reader, mut writer) = shaped(reader, writer, |reader, writer| shape::secondary(shape, reader, writer));
     let inbox = match route(&attach, peer, mode) {
         Ok(inbox) => inbox,
@@ -200,9 +206,10 @@ async fn serve(
     };
     tracing::info!(%from, pair = %attach.pair, path = path.0, "a primary attaches");
     let (answers, queue) = unbounded_channel();
-    inbox(path, Came::Attach(attach, lineage, answers.clone()));
+    let slotted = mask.is_some();
+    inbox(path, Came::Attach(attach, lineage, mask, answers.clone()));
     let ended = tokio::select! {
-        ended = receive(reader, path, &inbox, &answers) => ended,
+        ended = receive(reader, slotted, path, &inbox, &answers) => ended,
         ended = answer(writer, queue) => ended,
     };
     inbox(path, Came::Lost);
@@ -212,6 +219,7 @@ async fn serve(
 #[expect(clippy::wildcard_enum_match_arm, reason = "any other frame is out of place here, also one that is new")]
 async fn receive(
     mut reader: FrameReader,
+    slotted: bool,
     path: Path,
     inbox: &Inbox,
     answers: &UnboundedSender<Answer>,
@@ -220,8 +228,13 @@ async fn receive(
     let inspections = Arc::new(Semaphore::new(INSPECTIONS_MAX));
     let mut parts = Parts::default();
     loop {
-        match reader.frame().await? {
-            Frame::Records(bytes) => {
+        let frame = reader.frame().await?;
+        if slotted == matches!(frame, Frame::Records(_)) && matches!(frame, Frame::Records(_) | Frame::Slotted(_)) {
+            let wanted = if slotted { "records with slots" } else { "records" };
+            return Err(SessionError::Unexpected { wanted, found: kind(&frame) }.into());
+        }
+        match frame {
+            Frame::Records(bytes) | Frame::Slotted(bytes) => {
                 let size = u32::try_from(bytes.len()).unwrap_or(WAITING_BYTES_MAX).min(WAITING_BYTES_MAX);
                 let Ok(permit) = Arc::clone(&waiting).acquire_many_owned(size).await else {
                     return Err(Dropped::Closed);

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use farseal_core::carriage::Slot;
 use farseal_core::frame::{ComponentPart, Frame, FrameError, PREFIX_BYTES, Prefix};
 use farseal_core::limits::COMPONENT_PART_BYTES;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, split};
@@ -13,6 +14,7 @@ use tokio_rustls::TlsStream;
 
 use super::san::{Keys, Opener, SanError, Sealer};
 use super::shape::{Reader, Writer};
+use super::slots::{Filler, Told};
 
 /// How long a peer may take for its part of the handshake.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -70,6 +72,8 @@ pub struct FrameReader {
 pub struct FrameWriter {
     to: BufWriter<Writer>,
     sealer: Option<Sealer>,
+    /// Where records have slots.
+    slots: Option<Filler>,
 }
 
 impl std::fmt::Debug for FrameReader {
@@ -88,7 +92,7 @@ impl std::fmt::Debug for FrameWriter {
 pub fn inside_tls(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> (FrameReader, FrameWriter) {
     let (reader, writer) = split(stream);
     let reader = FrameReader { from: Box::new(reader), opener: None };
-    (reader, FrameWriter { to: gathering(Box::new(writer)), sealer: None })
+    (reader, FrameWriter { to: gathering(Box::new(writer)), sealer: None, slots: None })
 }
 
 /// From here on `shape` has the last word on what the line shows. Everything written before was flushed.
@@ -119,7 +123,7 @@ pub fn on_fabric(stream: TlsStream<TcpStream>) -> Result<(FrameReader, FrameWrit
     };
     let (reader, writer) = socket.into_split();
     let reader = FrameReader { from: Box::new(BufReader::with_capacity(GATHER_BYTES, reader)), opener: Some(opener) };
-    Ok((reader, FrameWriter { to: gathering(Box::new(writer)), sealer: Some(sealer) }))
+    Ok((reader, FrameWriter { to: gathering(Box::new(writer)), sealer: Some(sealer), slots: None }))
 }
 
 /// Small batches that follow each other leave together.
@@ -155,14 +159,49 @@ impl FrameWriter {
         Ok(())
     }
 
-    /// Writes records in as few frames as their sizes allow. The caller flushes.
-    pub async fn records(&mut self, records: &[Bytes]) -> Result<(), SessionError> {
+    /// From here on records have slots.
+    #[must_use]
+    pub fn with_slots(self, slots: Option<Filler>) -> Self {
+        Self { slots, ..self }
+    }
+
+    /// Writes records in as few frames as their sizes allow, and what their slots say, if they have any. The caller
+    /// flushes.
+    pub async fn records(&mut self, records: &[Bytes], told: &Told) -> Result<(), SessionError> {
+        if let Some(filler) = &mut self.slots {
+            let slots = filler.fill(records.len(), told).map_err(no_chance)?;
+            return self.slotted(records, &slots).await;
+        }
         let Some(sealer) = &mut self.sealer else { return write_records(&mut self.to, records).await };
         let mut rest = records;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(in_one_frame(rest));
             self.to.write_all(sealer.records(now)?).await?;
             rest = later;
+        }
+        Ok(())
+    }
+
+    async fn slotted(&mut self, records: &[Bytes], slots: &[Slot]) -> Result<(), SessionError> {
+        let (mut rest, mut slots) = (records, slots);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(in_one_frame(rest));
+            let (beside, after) = slots.split_at(now.len().min(slots.len()));
+            let body = now.iter().zip(beside).map(|(record, slot)| record.len() + slot.len()).sum();
+            let mut bytes = Vec::with_capacity(body);
+            for (record, slot) in now.iter().zip(beside) {
+                bytes.extend_from_slice(slot);
+                bytes.extend_from_slice(record);
+            }
+            match &mut self.sealer {
+                None => {
+                    self.to.write_all(&Prefix::slotted(u32::try_from(body).unwrap_or(u32::MAX))).await?;
+                    self.to.write_all(&bytes).await?;
+                }
+                // On a fabric slots and records are hidden alike.
+                Some(sealer) => self.to.write_all(sealer.frame(&Frame::Slotted(bytes))?).await?,
+            }
+            (rest, slots) = (later, after);
         }
         Ok(())
     }
@@ -297,14 +336,20 @@ pub fn kind(frame: &Frame) -> &'static str {
         Frame::AskOld(_) => "a question about blocks of old epochs",
         Frame::AskRetire(_) => "an order to retire keys",
         Frame::Held { .. } => "an answer",
+        Frame::Slotted(_) => "records with slots",
+        Frame::InSlots => "that records have slots",
     }
 }
 
 /// 32 random bytes that the peer has not seen.
 pub fn challenge() -> Result<[u8; 32], SessionError> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|_| io::Error::other("the random source failed"))?;
+    getrandom::fill(&mut bytes).map_err(no_chance)?;
     Ok(bytes)
+}
+
+fn no_chance(_: getrandom::Error) -> SessionError {
+    SessionError::Io(io::Error::other("the random source failed"))
 }
 
 #[cfg(test)]

@@ -200,6 +200,9 @@ fn under_way(view: &LaneView, escrow: bool) -> Option<UnderWay> {
         RotationState::Preparing { how, .. } => (*how, "its key is being drawn".to_owned()),
         RotationState::Escrowing { how, .. } => (*how, "the receipt of the escrow site".to_owned()),
         RotationState::Waiting { how, .. } => (*how, "the slot that the disguise fixed".to_owned()),
+        RotationState::Carrying { key, .. } => {
+            (How::InBand, format!("the records before {key}, in whose slots it goes to the remote"))
+        }
         RotationState::Draining { through, .. } => {
             (How::Pause, format!("the remote to hold everything up to record {through}; nothing is sealed meanwhile"))
         }

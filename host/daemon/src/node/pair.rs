@@ -215,7 +215,7 @@ impl PairNode {
     fn refusing(&self, lane: Arc<Lane>) -> listen::Inbox {
         let link = Arc::clone(&self.link);
         Arc::new(move |_, came| {
-            let listen::Came::Attach(attach, lineage, answers) = came else { return };
+            let listen::Came::Attach(attach, lineage, _, answers) = came else { return };
             let own = lane.settings.generation;
             let refusal = if attach.generation > own {
                 *link.heard.lock().unwrap_or_else(PoisonError::into_inner) = lineage;

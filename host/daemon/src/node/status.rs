@@ -139,6 +139,7 @@ impl PairNode {
             RotationState::Preparing { .. } => Some("the key is being drawn"),
             RotationState::Escrowing { .. } => Some("the escrow has not taken the key yet"),
             RotationState::Waiting { .. } => Some("the key waits for its slot"),
+            RotationState::Carrying { .. } => Some("the key goes to the remote in the slots of records"),
             RotationState::Draining { .. } => Some("sealing is held until the remote has everything"),
             RotationState::Delivering { .. } => Some("the remote has not acknowledged the key yet"),
             RotationState::Armed { .. } => Some("the key is delivered and comes into force"),

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use farseal_core::frame::KeyRefusal;
-use farseal_core::record::{Header, Kind};
+use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind};
 use farseal_core::secondary::KeyFacts;
 use farseal_core::units::{Epoch, Sequence};
 
 use super::Event;
 use crate::keyring::Keyring;
 use crate::keys::descriptor::How;
-use crate::keys::package::{OpenEpochError, RefusedEpoch, SealedEpoch};
+use crate::keys::package::{OpenEpochError, RefusedEpoch, SealedEpoch, VerifiedEpoch};
 use crate::plugins::PairPlugins;
 use crate::store::log::{Location, LogReader};
 
@@ -25,10 +25,11 @@ pub(super) struct Unchecked(BTreeMap<Sequence, (Header, Location)>);
 
 /// A key record that is to be checked.
 #[derive(Debug)]
-pub(super) struct Question {
-    key: Sequence,
-    header: Header,
-    location: Location,
+pub(super) enum Question {
+    /// It is durable, and what comes of it is waited for.
+    Stored { key: Sequence, header: Header, location: Location },
+    /// It was carried here whole and has no place yet. Nobody waits; what is found need not be found again when it stands.
+    Ahead(Vec<u8>),
 }
 
 impl Unchecked {
@@ -49,7 +50,7 @@ impl Unchecked {
 
     /// It is asked for once.
     pub(super) fn take(&mut self, key: Sequence) -> Option<Question> {
-        self.0.remove(&key).map(|(header, location)| Question { key, header, location })
+        self.0.remove(&key).map(|(header, location)| Question::Stored { key, header, location })
     }
 
     /// The log ends at `end` again.
@@ -68,8 +69,23 @@ pub(super) fn start_checker(
 ) -> Sender<Question> {
     let (requests, queue) = channel::<Question>();
     std::thread::spawn(move || {
-        for Question { key, header, location } in queue {
-            let result = check(&reader, &keyring, &plugins, &header, location);
+        // The key that was tried last before it stood.
+        let mut ahead: Option<(blake3::Hash, KeyFacts)> = None;
+        for question in queue {
+            let (key, header, location) = match question {
+                Question::Stored { key, header, location } => (key, header, location),
+                Question::Ahead(record) => {
+                    ahead = tried(&keyring, &plugins, &record).map(|facts| (blake3::hash(&record), facts));
+                    continue;
+                }
+            };
+            let result = match reader.read(location) {
+                Ok((_, carrier)) => match &ahead {
+                    Some((hash, facts)) if is_record(hash, &header, &carrier) => Ok(*facts),
+                    Some(_) | None => check(&keyring, &plugins, &header, &carrier),
+                },
+                Err(_) => Err(KeyRefusal::NoCapsule),
+            };
             if let (Err(why), Kind::Key) = (&result, header.kind) {
                 tracing::warn!(pair = name, "the key in record {key} is refused: {why}");
             }
@@ -81,15 +97,52 @@ pub(super) fn start_checker(
     requests
 }
 
-fn check(
-    reader: &LogReader,
+/// A key record that has no place yet. One that is refused is refused again where it stands, and said so there. What an
+/// epoch's package is on disk is not changed before a record that stands does it.
+fn tried(keyring: &Keyring, plugins: &PairPlugins, record: &[u8]) -> Option<KeyFacts> {
+    let framed = Framed::decode(record).ok()?;
+    let body = record.get(HEADER_BYTES..)?;
+    if framed.header.kind != Kind::Key || !framed.body_matches(body) {
+        return None;
+    }
+    let (verified, facts) = described(keyring, plugins, &framed.header, body).ok()?;
+    openable(keyring, plugins, &verified).ok()?;
+    if keyring.package(facts.epoch).is_some() {
+        return None;
+    }
+    keyring.keep(verified).ok()?;
+    Some(facts)
+}
+
+/// Is this the record of that hash?
+fn is_record(hash: &blake3::Hash, header: &Header, body: &[u8]) -> bool {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&header.encode(crc32c::crc32c(body))).update(body);
+    hasher.finalize() == *hash
+}
+
+fn check(keyring: &Keyring, plugins: &PairPlugins, header: &Header, carrier: &[u8]) -> Result<KeyFacts, KeyRefusal> {
+    let (verified, facts) = described(keyring, plugins, header, carrier)?;
+    let destroyed = keyring.destroyed();
+    if header.kind == Kind::Key && destroyed.floor.takes(facts.epoch).is_err() {
+        // What a restart reads again of the log was checked before its key was destroyed: its place in the order is all it has.
+        return if header.sequence <= destroyed.at { Ok(facts) } else { Err(KeyRefusal::Destroyed) };
+    }
+    openable(keyring, plugins, &verified)?;
+    // Without its package on disk the key could not be had again: the record is not acknowledged then.
+    let kept = if header.kind == Kind::Cover { keyring.keep_cover(&verified) } else { keyring.keep(verified) };
+    kept.map_err(|_| KeyRefusal::Unopenable)?;
+    Ok(facts)
+}
+
+/// What a carrier holds, signed for this place.
+fn described(
     keyring: &Keyring,
     plugins: &PairPlugins,
     header: &Header,
-    location: Location,
-) -> Result<KeyFacts, KeyRefusal> {
-    let (_, carrier) = reader.read(location).map_err(|_| KeyRefusal::NoCapsule)?;
-    let package = plugins.revealed(&carrier, |payload| SealedEpoch::decode(payload).ok());
+    carrier: &[u8],
+) -> Result<(VerifiedEpoch, KeyFacts), KeyRefusal> {
+    let package = plugins.revealed(carrier, |payload| SealedEpoch::decode(payload).ok());
     let package = package.ok_or(KeyRefusal::NoCapsule)?;
     let verified = keyring.verify(package, None).map_err(|refused| match refused {
         RefusedEpoch::OtherPair { .. } => KeyRefusal::Misplaced,
@@ -105,27 +158,24 @@ fn check(
     if misplaced || cover != (terms.how == How::Cover) {
         return Err(KeyRefusal::Misplaced);
     }
-    let destroyed = keyring.destroyed();
-    if !cover && destroyed.floor.takes(facts.epoch).is_err() {
-        // What a restart reads again of the log was checked before its key was destroyed: its place in the order is all it has.
-        return if header.sequence <= destroyed.at { Ok(facts) } else { Err(KeyRefusal::Destroyed) };
-    }
+    Ok((verified, facts))
+}
+
+/// Can its records be opened, here or by what the escrow site holds?
+fn openable(keyring: &Keyring, plugins: &PairPlugins, verified: &VerifiedEpoch) -> Result<(), KeyRefusal> {
+    let terms = &verified.descriptor().terms;
     if terms.needs_layer() && plugins.components.load(farseal_plugin::Digest(terms.component)).is_err() {
         return Err(KeyRefusal::NoComponent);
     }
-    match keyring.unwrap(&verified) {
-        Ok(_) => {}
+    match keyring.unwrap(verified) {
+        Ok(_) => Ok(()),
         // With a receipt that was checked just now.
-        Err(OpenEpochError::WithEscrow { .. }) if keyring.escrow().is_some() => {}
+        Err(OpenEpochError::WithEscrow { .. }) if keyring.escrow().is_some() => Ok(()),
         Err(OpenEpochError::OtherRecipient { .. } | OpenEpochError::WithEscrow { .. }) => {
-            return Err(KeyRefusal::OtherRecipient);
+            Err(KeyRefusal::OtherRecipient)
         }
         Err(OpenEpochError::Capsule { .. } | OpenEpochError::OtherKey { .. } | OpenEpochError::Released { .. }) => {
-            return Err(KeyRefusal::Unopenable);
+            Err(KeyRefusal::Unopenable)
         }
     }
-    // Without its package on disk the key could not be had again: the record is not acknowledged then.
-    let kept = if cover { keyring.keep_cover(&verified) } else { keyring.keep(verified) };
-    kept.map_err(|_| KeyRefusal::Unopenable)?;
-    Ok(facts)
 }

@@ -199,6 +199,7 @@ impl Runner {
             compaction,
             retire,
             paths: BTreeMap::new(),
+            slots: super::slots::Slots::default(),
             stores: 0,
             syncer,
             checker,

@@ -25,6 +25,7 @@ use crate::keys::identity::Identity;
 use crate::lane::{Event as LaneEvent, Lane};
 use crate::link::dial::Send;
 use crate::link::listen::{Answer, Came};
+use crate::link::slots::Told;
 use crate::plugins::PairPlugins;
 use crate::replica::{self, Event as ReplicaEvent, Replica, StartError};
 use crate::role::{Control, ControlError};
@@ -180,7 +181,7 @@ impl Runner {
         let (lane, replica) = (&self.parts.lane, &self.replica);
         let (answers, answered) = unbounded_channel();
         let _ = lane.inbox.send(LaneEvent::Attaching { path: PATH });
-        let came = Came::Attach(lane.settings.attach(PATH.0, 1), None, answers);
+        let came = Came::Attach(lane.settings.attach(PATH.0, 1), None, None, answers);
         let _ = replica.inbox.send(ReplicaEvent::Came { path: PATH, came });
         let (ended, end) = channel();
         let carrier = Carrier { lane: Arc::clone(lane), replica: Arc::clone(replica) };
@@ -312,8 +313,10 @@ impl Carrier {
             // Outside of any runtime; the window bounds how long a wait for room takes.
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
             while let Some(job) = queue.blocking_recv() {
-                let records = match job {
-                    Send::Records(records) => records,
+                let bytes = match job {
+                    // There are no slots in a folder.
+                    Send::Records(records, Told::Stands(key)) => [key.record(), &records.concat()].concat(),
+                    Send::Records(records, Told::Nothing | Told::Pieces(..)) => records.concat(),
                     Send::Component(..) => continue,
                     Send::HandOver(_)
                     | Send::Inspect(_)
@@ -323,7 +326,6 @@ impl Carrier {
                     | Send::AskRetire(_)
                     | Send::Close => break,
                 };
-                let bytes = records.concat();
                 let size = u32::try_from(bytes.len()).unwrap_or(WAITING_BYTES_MAX).min(WAITING_BYTES_MAX);
                 let Ok(permit) = runtime.block_on(Arc::clone(&waiting).acquire_many_owned(size)) else { break };
                 let came = Came::Records(bytes, permit);

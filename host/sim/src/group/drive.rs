@@ -110,7 +110,7 @@ impl World {
                 self.give(lane, Input::OwedPersisted { stamp });
             }
             Output::DropOwed => self.lanes[lane].drop_map(),
-            Output::Send { path, range } => {
+            Output::Send { path, range, slots: _ } => {
                 let records = self.lanes[lane].records(range.first, range.last);
                 self.send_keeper(lane, path, ToKeeper::Records(records));
             }
@@ -141,6 +141,7 @@ impl World {
             | Output::PersistMode { .. }
             | Output::PersistWay { .. }
             | Output::PersistLimits { .. }
+            | Output::CarryKey { .. }
             | Output::Alarm(_) => {}
         }
         Ok(())
@@ -148,7 +149,7 @@ impl World {
 
     fn prepare(&mut self, lane: usize, epoch: Epoch) {
         self.lanes[lane].prepared(epoch);
-        let slot = Slot { at: self.clock().instant, blocks: 1 };
+        let slot = Slot { at: self.clock().instant, blocks: 1, chance: 0 };
         self.give(lane, Input::EpochPrepared { epoch, slot });
     }
 

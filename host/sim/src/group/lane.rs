@@ -106,6 +106,7 @@ impl Lane {
             paired: true,
             key_limits: KeyLimits { interval_min: Millis(100), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
             escrowed: false,
+            in_slots: false,
             rotate_how: How::InBand,
             pause_hidden: true,
             journal_bytes_max: ByteLen(1 << 20),

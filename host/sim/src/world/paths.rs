@@ -114,6 +114,9 @@ impl World {
             }
             Side::Secondary => {
                 let was_up = std::mem::take(&mut line.secondary_up);
+                if self.link.lines.iter().all(|line| !line.secondary_up) {
+                    self.slots.forget();
+                }
                 if was_up && self.secondary.machine.is_some() {
                     return self.tell_secondary(secondary::Input::PathLost { path });
                 }
