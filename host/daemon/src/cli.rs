@@ -10,7 +10,8 @@
 //! branches    list, show, export, adopt, drop
 //! flow        transfer, throttle
 //! preset      add, list, remove
-//! key         rotate, status, history, policy, drill
+//! key         rotate, status, history, policy, drill, retire
+//! recover     plan
 //! plugin      list, inspect, check, conform, swap, rollback, release
 //! failure     exit codes
 //! ```
@@ -39,6 +40,7 @@ mod operate;
 mod pair;
 mod plugin;
 mod preset;
+mod recover;
 mod seed;
 mod show;
 mod show_site;
@@ -101,6 +103,9 @@ enum Command {
     /// The site that holds keys and no data: be one, name one, get keys back from one.
     #[command(subcommand)]
     Escrow(escrow::EscrowCommands),
+    /// What opening the copy would come to.
+    #[command(subcommand)]
+    Recover(recover::RecoverCommand),
     /// List, inspect, check and swap plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -163,6 +168,7 @@ fn perform<E: Into<Box<dyn std::error::Error>>>(
         Command::Branches(command) => branches::branches(&place, command),
         Command::Escrow(command) => escrow::escrow(&place, command),
         Command::Plugin(command) => plugin::plugin(&place, command),
+        Command::Recover(command) => recover::recover(&place, &command),
     };
     match done {
         Ok(()) => Exit::Done.into(),

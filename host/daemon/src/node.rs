@@ -46,6 +46,7 @@ pub mod pair;
 pub mod plugin;
 pub mod preset;
 mod question;
+mod recover;
 mod retire;
 pub mod seed;
 pub mod sides;

@@ -25,6 +25,7 @@ use std::time::Duration;
 use farseal_core::carriage::Said;
 use farseal_core::chain::Digest;
 use farseal_core::compaction::Room;
+use farseal_core::drill::Live;
 use farseal_core::frame::{ComponentPart, Frame, KeyRefusal};
 use farseal_core::group::{KeptCuts, OfferLimit};
 use farseal_core::inspect::Inspect;
@@ -35,7 +36,7 @@ use farseal_core::owed::OwedMap;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{Framed, HEADER_BYTES, Header};
 use farseal_core::secondary::{Input, KeyFacts, Output, Secondary, Settings, Status};
-use farseal_core::units::{Epoch, Generation, Instant, Path, Sequence};
+use farseal_core::units::{Epoch, Generation, Instant, Lba, Path, Sequence};
 use farseal_plugin::Digest as ComponentDigest;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
@@ -85,6 +86,11 @@ pub enum Event {
     TakeOver,
     Look {
         done: Box<dyn FnOnce(Status) + Send>,
+    },
+    /// A page of the epochs that live blocks need; nothing after a takeover.
+    Live {
+        from: Lba,
+        done: Box<dyn FnOnce(Option<Live>) + Send>,
     },
     Stop,
 }
@@ -355,6 +361,7 @@ impl Runner {
             Event::Limit(limit) => self.give(Input::Limit(limit)),
             Event::TakeOver => self.give(Input::TakeOver),
             Event::Look { done } => done(self.secondary.status()),
+            Event::Live { from, done } => done(self.live(from)),
             Event::Stop => {}
         }
     }

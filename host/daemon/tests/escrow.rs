@@ -135,6 +135,9 @@ fn a_copy_opens_with_keys_from_the_escrow_alone_and_only_after_a_person_says_yes
     three.escrow.start().unwrap();
     three.main.kill().unwrap();
 
+    let plan = ["recover", "plan", PAIR];
+    let planned = refusal(&three.remote, &plan);
+    assert!(planned.contains("6 of 6 blocks would not open"), "{planned}");
     let takeover = ["takeover", PAIR, "--yes"];
     let refused = refusal(&three.remote, &takeover);
     assert!(refused.contains("with the escrow site alone"), "{refused}");
@@ -149,11 +152,15 @@ fn a_copy_opens_with_keys_from_the_escrow_alone_and_only_after_a_person_says_yes
     three.escrow.farseal(&["escrow", "approve", "1", "--yes", "--note", "seen the smoke"]).unwrap();
     let said = three.remote.farseal(&["escrow", "fetch", PAIR]).unwrap();
     assert!(said.contains("6 keys came from the escrow, and 1 ciphers"), "{said}");
+    let planned = three.remote.farseal(&plan).unwrap();
+    assert_eq!(planned.matches("its key opens here; its cipher").count(), 5, "{planned}");
+    assert!(planned.contains("6 hold data") && planned.contains("opens     up to record"), "{planned}");
     // What was released is kept, wrapped for this node: a restart asks nobody.
     three.remote.kill().unwrap();
     three.escrow.kill().unwrap();
     three.remote.start().unwrap();
     three.remote.farseal(&takeover).unwrap();
+    assert!(refusal(&three.remote, &plan).contains("taken over already"));
     assert_eq!(read(&three.remote, &[1, 2, 3, 4, 5, 6]), [1, 2, 3, 4, 5, 6]);
     three.escrow.start().unwrap();
     let log = three.escrow.farseal(&["escrow", "log"]).unwrap();

@@ -170,6 +170,8 @@ fn retired_keys_are_nowhere_any_more_and_the_copy_opens_without_them() {
     main.farseal(&["key", "drill", PAIR]).unwrap();
 
     main.kill().unwrap();
+    let planned = remote.farseal(&["recover", "plan", PAIR]).unwrap();
+    assert!(planned.contains("its key opens here"), "{planned}");
     remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
     for (at, byte) in written(5) {
         assert_eq!(read(&remote, at..at + 1), [byte], "block {at}");

@@ -8,6 +8,7 @@ mod flow;
 mod key;
 mod plugin;
 mod preset;
+mod recover;
 mod seed;
 mod verify;
 
@@ -20,6 +21,7 @@ pub use flow::*;
 pub use key::*;
 pub use plugin::*;
 pub use preset::*;
+pub use recover::*;
 pub use seed::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -376,6 +378,8 @@ pub enum PairCommand {
     Plugin(PluginCommand),
     /// What is to be known of the pair's keys.
     Key(KeyCommand),
+    /// What opening the copy would come to.
+    Recover(RecoverCommand),
 }
 
 /// Parameters of `rotate`.
@@ -591,6 +595,7 @@ impl PairCommand {
             Self::Swap(_) => "swap",
             Self::Plugin(_) => "plugin",
             Self::Key(_) => "key",
+            Self::Recover(_) => "recover",
         }
     }
 }

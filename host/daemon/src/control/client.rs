@@ -116,6 +116,7 @@ impl Client {
             PairCommand::Branch(parameters) => json(parameters)?,
             PairCommand::Plugin(parameters) => json(parameters)?,
             PairCommand::Key(parameters) => json(parameters)?,
+            PairCommand::Recover(parameters) => json(parameters)?,
             PairCommand::Verify(parameters) => json(parameters)?,
             PairCommand::Seed(parameters) => json(parameters)?,
             PairCommand::SwapSides(parameters) => json(parameters)?,

@@ -33,8 +33,8 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::api::{
     AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, EscrowAnswer, EscrowCommand, ForgetParameters,
-    GroupCommand, KeyCommand, PairCommand, Pause, PluginCommand, RemovePreset, Rotate, SeedCommand, SetMode,
-    SetTransfer, Suspect, Swap, SwapSides, TakeOver, Throttle, Verify,
+    GroupCommand, KeyCommand, PairCommand, Pause, PluginCommand, RecoverCommand, RemovePreset, Rotate, SeedCommand,
+    SetMode, SetTransfer, Suspect, Swap, SwapSides, TakeOver, Throttle, Verify,
 };
 use super::operator::{CommandError, Operator};
 use crate::observe;
@@ -43,7 +43,7 @@ use crate::observe;
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 
 /// Every command, for messages.
-const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, verify, seed, escrow, copy-all, swap, plugin, key";
+const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, verify, seed, escrow, copy-all, swap, plugin, key, recover";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -240,6 +240,7 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "swap" => PairCommand::Swap(parameters::<Swap>(verb, body)?),
         "plugin" => PairCommand::Plugin(parameters::<PluginCommand>(verb, body)?),
         "key" => PairCommand::Key(parameters::<KeyCommand>(verb, body)?),
+        "recover" => PairCommand::Recover(parameters::<RecoverCommand>(verb, body)?),
         _ => {
             let message = format!("there is no command {:?}", verb.chars().take(32).collect::<String>());
             return Err(ErrorReply { code: ErrorCode::NotFound, message, next: Some(format!("commands: {COMMANDS}")) });

@@ -163,7 +163,7 @@ impl PairNode {
     }
 }
 
-fn report(message: &str, report: &impl Serialize) -> Result<CommandReply, CommandError> {
+pub(super) fn report(message: &str, report: &impl Serialize) -> Result<CommandReply, CommandError> {
     let failed = |error: serde_json::Error| CommandError::Failed { reason: error.to_string(), next: None };
     Ok(CommandReply { report: Some(serde_json::to_value(report).map_err(failed)?), ..CommandReply::new(message) })
 }

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 use super::Node;
 use super::pair::{PairNode, Side};
 use crate::control::api::{
-    CommandReply, EscrowAnswer, EscrowView, GroupCommand, NodeStatus, PairCommand, Pause, PluginStatus, Role, Rotate,
-    SiteView, SwapSides, TakeOver,
+    CommandReply, EscrowAnswer, EscrowView, GroupCommand, NodeStatus, PairCommand, Pause, PluginStatus, RecoverCommand,
+    Role, Rotate, SiteView, SwapSides, TakeOver,
 };
 use crate::control::operator::{BoxFuture, CommandError, Operator};
 use crate::lane::Event as LaneEvent;
@@ -135,6 +135,9 @@ impl PairNode {
             PairCommand::Swap(swap) => self.swap(swap).await,
             PairCommand::Plugin(command) => self.plugin(command).await,
             PairCommand::Key(command) => self.key(command).await,
+            PairCommand::Recover(RecoverCommand::Plan) => {
+                super::key::report("what a takeover would open", &self.recover_plan().await?)
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use farseal_core::drill::{AskDrill, AskLive, Drilled, LIVE_EPOCHS_MAX, LIVE_SCAN_BLOCKS, Live, LiveEpoch, Outcome};
 use farseal_core::ledger::Ledger;
 use farseal_core::record::Kind;
+use farseal_core::refresh::epoch_of;
 use farseal_core::secondary::Input;
 use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Lba, Path, Sequence};
 use sha2::{Digest as _, Sha256};
@@ -35,15 +36,19 @@ struct Opening {
 impl Runner {
     /// A page of the epochs that live blocks need.
     pub(super) fn show_live(&mut self, path: Path, ask: AskLive, permit: OwnedSemaphorePermit) {
-        let (Some(answers), Some(index)) = (self.paths.get(&path), &self.index) else {
+        let (Some(answers), Some(live)) = (self.paths.get(&path), self.live(ask.from)) else {
             return self.give(Input::Nonsense { path });
         };
-        let live = if self.backlog.is_reading() {
-            Live { through: Sequence::NONE, next: ask.from, epochs: Vec::new() }
-        } else {
-            page(index, self.secondary.ledger(), ask.from, self.settings.blocks, self.backlog.indexed())
-        };
         let _ = answers.send(Answer::Held { id: ask.id, answer: live.encode(), permit });
+    }
+
+    /// A page from this block on; of nothing while the index is no state of the volume, none once there is no index here.
+    pub(super) fn live(&self, from: Lba) -> Option<Live> {
+        let index = self.index.as_ref()?;
+        if self.backlog.is_reading() {
+            return Some(Live { through: Sequence::NONE, next: from, epochs: Vec::new() });
+        }
+        Some(page(index, self.secondary.ledger(), from, self.settings.blocks, self.backlog.indexed()))
     }
 
     /// Whether a block opens, and to what.
@@ -76,7 +81,7 @@ fn page(index: &Index, ledger: &Ledger, from: Lba, volume: BlockCount, through: 
     let mut at = from;
     let places = Extent::new(from, BlockCount(blocks)).map(|extent| index.places(extent)).unwrap_or_default();
     for (run, place) in places {
-        let epoch = place.and_then(|place| ledger.epoch_of(place.sequence)).map(|entry| entry.epoch);
+        let epoch = place.map(|place| epoch_of(ledger, place.sequence));
         if let Some(epoch) = epoch {
             if found.len() == LIVE_EPOCHS_MAX && !found.contains_key(&epoch) {
                 break;
