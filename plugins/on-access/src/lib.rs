@@ -2,14 +2,8 @@
 //! its first block on, with the surroundings of recent reads first. An operator can say `pause`, `resume`,
 //! `rate N` (blocks a second) and `rate off`.
 
-mod sweep;
-
-use farseal_sdk::recovery::{Context, Decisions, Event, OnAccess, Strategy};
-use farseal_sdk::settings::wrong;
+use farseal_sdk::recovery::{Background, Context, Decisions, Event, OnAccess, Pace, Strategy};
 use farseal_sdk::{About, Diagnostic, Plugin};
-use serde::{Deserialize, Serialize};
-
-use sweep::{Next, Sweep};
 
 farseal_sdk::settings! {
     /// How the background goes on.
@@ -23,16 +17,6 @@ farseal_sdk::settings! {
     }
 }
 
-/// What is kept between calls.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct State {
-    sweep: Sweep,
-    paused: bool,
-    /// Blocks a second, in place of the settings'.
-    rate: Option<u64>,
-    finished: bool,
-}
-
 /// The strategy.
 #[derive(Debug)]
 pub struct OnAccessFirst;
@@ -43,66 +27,31 @@ impl Plugin for OnAccessFirst {
     type Settings = Settings;
 
     fn check(settings: &Settings) -> Vec<Diagnostic> {
-        let mut found = Vec::new();
-        if !(1..=65_536).contains(&settings.chunk) {
-            found.push(wrong("chunk", "outside 1 to 65536", "for example 4096"));
-        }
-        if !(1..=16).contains(&settings.at_once) {
-            found.push(wrong("at-once", "outside 1 to 16", "for example 4"));
-        }
-        found
+        pace(settings).check()
     }
 }
 
 impl Strategy for OnAccessFirst {
-    type State = State;
+    type State = Background;
 
-    fn step(state: &mut State, event: &Event, cx: &Context<'_, Settings>, decisions: &mut Decisions) {
+    fn step(state: &mut Background, event: &Event, cx: &Context<'_, Settings>, decisions: &mut Decisions) {
+        let pace = pace(cx.settings);
         match event {
             Event::Begin => {
                 decisions.access(OnAccess::Open, "whoever reads shall not wait for the background");
-                state.sweep.begin(cx.settings.chunk, cx.volume_blocks);
-                state.finished = false;
+                state.begin(&pace, cx.volume_blocks);
             }
-            Event::Swept(swept) => state.sweep.swept(swept.extent),
-            Event::Accessed(extents) => extents.iter().for_each(|extent| state.sweep.accessed(*extent)),
-            Event::Requested(text) => obey(state, text, decisions),
+            Event::Swept(swept) => state.swept(swept.extent),
+            Event::Accessed(extents) => extents.iter().for_each(|extent| state.accessed(*extent)),
+            Event::Requested(text) => state.obey(text, decisions),
             Event::Timer | Event::Ext(_) => {}
         }
-        if !state.paused && !state.finished {
-            go_on(state, cx, decisions);
-        }
+        state.go_on(&pace, cx, decisions);
     }
 }
 
-/// Opens as much as may be open at once, as fast as the rate lets it.
-fn go_on(state: &mut State, cx: &Context<'_, Settings>, decisions: &mut Decisions) {
-    let rate = state.rate.unwrap_or(cx.settings.rate);
-    loop {
-        match state.sweep.next(cx.now, rate, cx.settings.at_once) {
-            Next::Open(extent, why) => decisions.open(extent, why),
-            Next::WaitUntil(at) => return decisions.wake_at(at, "the rate"),
-            Next::WaitForSwept => return,
-            Next::Finished => {
-                state.finished = true;
-                if cx.progress.failed > 0 {
-                    decisions.alert(&format!("{} blocks failed verification and cannot be read", cx.progress.failed));
-                }
-                return decisions.finished("every block was gone through");
-            }
-        }
-    }
-}
-
-fn obey(state: &mut State, text: &str, decisions: &mut Decisions) {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    match words.as_slice() {
-        ["pause"] => state.paused = true,
-        ["resume"] => state.paused = false,
-        ["rate", "off"] => state.rate = Some(0),
-        ["rate", number] if let Ok(rate) = number.parse() => state.rate = Some(rate),
-        _ => decisions.alert("not understood; there are: pause, resume, rate N (blocks a second), rate off"),
-    }
+fn pace(settings: &Settings) -> Pace {
+    Pace { chunk: settings.chunk, at_once: settings.at_once, rate: settings.rate }
 }
 
 farseal_sdk::export_recovery!(OnAccessFirst);

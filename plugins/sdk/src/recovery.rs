@@ -1,5 +1,8 @@
 //! Recovery: how the copy is opened after a takeover. A strategy plans; the host finds, opens and verifies.
 
+mod background;
+mod chunks;
+
 use std::marker::PhantomData;
 
 use serde::Serialize;
@@ -10,6 +13,7 @@ use crate::plugin::{self, Plugin, export_meta};
 use crate::units::Instant;
 use crate::{PluginError, stated};
 
+pub use self::background::{Background, Pace};
 pub use wit::{Action, Decision, Event, Extent, OnAccess, Outcome, Progress, Swept};
 
 /// A recovery strategy.

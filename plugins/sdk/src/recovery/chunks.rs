@@ -1,23 +1,26 @@
-//! How far the background is: chunks in ascending order, with the chunks around recent reads taken first.
+//! How far the background is: chunks in ascending order, but those around recent reads first, and after them those that the strategy prefers
 //!
 //! Everything is bounded. What falls out of a bound is opened again in its turn, which costs little: the host skips
 //! blocks that are open.
 
-use farseal_sdk::recovery::Extent;
-use farseal_sdk::{Instant, Span};
 use serde::{Deserialize, Serialize};
+
+use super::Extent;
+use crate::{Instant, Span};
 
 /// Chunks around recent reads that wait; the oldest fall out.
 const MOST_NEAR: usize = 16;
 /// Chunks opened out of order that are remembered; the furthest fall out.
-const MOST_AHEAD: usize = 256;
+const MOST_AHEAD: usize = 2048;
+/// Chunks that a strategy prefers and that wait; the last fall out.
+const MOST_PREFERRED: usize = 1024;
 
 /// The host clamps wake-ups that are closer than this.
 const NEAREST_WAKE: Span = Span::from_millis(1_000);
 
 /// Numbers are chunks, counted from the volume's start.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Sweep {
+pub(super) struct Chunks {
     /// Blocks in a chunk.
     chunk: u32,
     volume_blocks: u64,
@@ -27,6 +30,9 @@ pub(crate) struct Sweep {
     opening: Vec<u64>,
     /// Around recent reads, the newest last.
     near: Vec<u64>,
+    /// Preferred by the strategy, the next one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    preferred: Vec<u64>,
     /// Opened or being opened, behind the frontier; ascending.
     ahead: Vec<u64>,
     /// With a rate: when the next chunk may be opened.
@@ -34,16 +40,16 @@ pub(crate) struct Sweep {
 }
 
 /// What to do next.
-pub(crate) enum Next {
+pub(super) enum Next {
     Open(Extent, &'static str),
     WaitUntil(Instant),
     WaitForSwept,
     Finished,
 }
 
-impl Sweep {
+impl Chunks {
     /// The beginning, or a restart: what was being opened then is opened again.
-    pub(crate) fn begin(&mut self, chunk: u32, volume_blocks: u64) {
+    pub(super) fn begin(&mut self, chunk: u32, volume_blocks: u64) {
         if (self.chunk, self.volume_blocks) != (chunk, volume_blocks) {
             *self = Self { chunk, volume_blocks, ..Self::default() };
         }
@@ -52,14 +58,14 @@ impl Sweep {
         self.frontier = interrupted.into_iter().fold(self.frontier, u64::min);
     }
 
-    pub(crate) fn swept(&mut self, extent: Extent) {
+    pub(super) fn swept(&mut self, extent: Extent) {
         if let Some(chunk) = extent.first.checked_div(u64::from(self.chunk)) {
             self.opening.retain(|opening| *opening != chunk);
         }
     }
 
     /// The chunk of a read comes next, and the one after it behind that.
-    pub(crate) fn accessed(&mut self, extent: Extent) {
+    pub(super) fn accessed(&mut self, extent: Extent) {
         let last = extent.first.saturating_add(extent.blocks.saturating_sub(1));
         let Some(chunk) = last.checked_div(u64::from(self.chunk)) else { return };
         for near in [chunk.saturating_add(1), chunk] {
@@ -72,19 +78,44 @@ impl Sweep {
         self.near.drain(..surplus);
     }
 
+    /// These come first, in this order, and only the parts of the volume that they lie in.
+    pub(super) fn prefer(&mut self, extents: impl Iterator<Item = Extent>) {
+        let mut wanted: Vec<u64> = Vec::new();
+        for extent in extents {
+            let Some(first) = extent.first.checked_div(u64::from(self.chunk)) else { continue };
+            let end = extent.first.saturating_add(extent.blocks).div_ceil(u64::from(self.chunk).max(1));
+            for chunk in first..end.min(self.chunks()) {
+                if wanted.len() == MOST_PREFERRED {
+                    break;
+                }
+                if !self.is_taken(chunk) && !wanted.contains(&chunk) {
+                    wanted.push(chunk);
+                }
+            }
+        }
+        wanted.reverse();
+        self.preferred = wanted;
+    }
+
     /// `rate` is in blocks a second, 0 for none.
-    pub(crate) fn next(&mut self, now: Instant, rate: u64, at_once: u32) -> Next {
+    pub(super) fn next(&mut self, now: Instant, rate: u64, at_once: u32) -> Next {
         while let Some(near) = self.near.last().copied()
             && self.is_taken(near)
         {
             self.near.pop();
         }
+        while let Some(preferred) = self.preferred.last().copied()
+            && self.is_taken(preferred)
+        {
+            self.preferred.pop();
+        }
         self.pass_over_ahead();
-        let (chunk, why) = match self.near.last() {
-            Some(near) => (*near, "close to a recent read"),
-            None if self.frontier < self.chunks() => (self.frontier, "next in order"),
-            None if self.opening.is_empty() => return Next::Finished,
-            None => return Next::WaitForSwept,
+        let (chunk, why) = match (self.near.last(), self.preferred.last()) {
+            (Some(near), _) => (*near, "close to a recent read"),
+            (None, Some(preferred)) => (*preferred, "written last of what is not open"),
+            (None, None) if self.frontier < self.chunks() => (self.frontier, "next in order"),
+            (None, None) if self.opening.is_empty() => return Next::Finished,
+            (None, None) => return Next::WaitForSwept,
         };
         if self.opening.len() >= usize::try_from(at_once).unwrap_or(usize::MAX) {
             return Next::WaitForSwept;
