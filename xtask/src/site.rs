@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -84,12 +84,24 @@ pub(crate) fn free_port() -> Result<u16> {
 /// `farseal rotate --force` without its process, whose start takes more from the machine than a change of key. The answer
 /// comes over the stream that is returned: a refusal at once, everything else when the key has changed.
 pub(crate) fn begin_rotation(control: &Path, pair: &str, how: &str) -> Result<UnixStream> {
-    let body = format!("{{\"how\":\"{how}\",\"force\":true}}");
+    begin_command(control, pair, "rotate", &format!("{{\"how\":\"{how}\",\"force\":true}}"))
+}
+
+/// Is a change of key under way? As [`begin_rotation`], without a process.
+pub(crate) fn changes_key(control: &Path, pair: &str) -> Result<bool> {
+    let mut reply = String::new();
+    begin_command(control, pair, "key", "{\"do\":\"status\"}")?.read_to_string(&mut reply)?;
+    let body = reply.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+    let said: Value = serde_json::from_str(body).with_context(|| format!("the node answers {reply}"))?;
+    Ok(!said["report"]["under-way"].is_null())
+}
+
+fn begin_command(control: &Path, pair: &str, command: &str, body: &str) -> Result<UnixStream> {
     let mut stream =
         UnixStream::connect(control).with_context(|| format!("nobody listens at {}", control.display()))?;
     let length = body.len();
     let request = format!(
-        "POST /v1/pairs/{pair}/rotate HTTP/1.1\r\nhost: farseal\r\nconnection: close\r\n\
+        "POST /v1/pairs/{pair}/{command} HTTP/1.1\r\nhost: farseal\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes())?;

@@ -6,7 +6,7 @@
 //!
 //! | wire version | since | what |
 //! |---|---|---|
-//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong, lineage, differs, hand over, handed over, inspect, held, shape, ask live, ask drill, slotted records, in slots |
+//! | 1 | 0.1.0 | hello, attach, welcome, refuse, records, ack, key refused, component, ping, pong, lineage, differs, hand over, handed over, inspect, held, shape, ask live, ask drill, slotted records, in slots, ask old, ask retire |
 //!
 //! The primary connects, both say hello with 32 random bytes, the primary attaches to one pair, the secondary
 //! welcomes it with what it holds, or refuses. After that the primary sends records and the secondary acknowledges.
@@ -32,6 +32,8 @@ use crate::limits::{
     FRAME_BYTES_MAX,
 };
 use crate::lineage::Lineage;
+use crate::refresh::AskOld;
+use crate::retire::AskRetire;
 use crate::units::{BlockBytes, BlockCount, Generation, PairId, Sequence, VolumeId};
 use crate::window::Range;
 
@@ -80,8 +82,12 @@ pub enum Frame {
     AskLive(AskLive),
     /// Can it open this block?
     AskDrill(AskDrill),
-    /// The answer to the question of this number. What it says is read by whoever asked: see [`crate::inspect`] and
-    /// [`crate::drill`].
+    /// Which blocks need keys that are to go?
+    AskOld(AskOld),
+    /// These keys are to go.
+    AskRetire(Box<AskRetire>),
+    /// The answer to the question of this number. What it says is read by whoever asked: see [`crate::inspect`],
+    /// [`crate::drill`], [`crate::refresh`] and [`crate::retire`].
     Held {
         id: u64,
         answer: Vec<u8>,
@@ -241,6 +247,8 @@ pub enum KeyRefusal {
         "the cipher component that its records need is not there: it comes before the key, and is kept by its digest"
     )]
     NoComponent,
+    #[error("keys of its epoch were destroyed at the remote: the main site goes on from an old copy of its own state")]
+    Destroyed,
 }
 
 /// Why bytes are not a frame.
@@ -284,6 +292,8 @@ const ASK_LIVE: u8 = 18;
 const ASK_DRILL: u8 = 19;
 const SLOTTED: u8 = 20;
 const IN_SLOTS: u8 = 21;
+const ASK_OLD: u8 = 22;
+const ASK_RETIRE: u8 = 23;
 
 /// Bytes of an acknowledgement's body, whatever it says: its length tells an observer nothing.
 const ACK_BYTES: usize = 8 + 32 + 1 + 1 + ACK_RANGES_MAX * 16;
@@ -296,7 +306,7 @@ impl Prefix {
         if version != VERSION {
             return Err(FrameError::Version(version));
         }
-        if !(HELLO..=IN_SLOTS).contains(&kind) {
+        if !(HELLO..=ASK_RETIRE).contains(&kind) {
             return Err(FrameError::Kind(kind));
         }
         match len.checked_sub(4) {
@@ -368,6 +378,8 @@ impl Frame {
             INSPECT => Self::Inspect(Inspect::decode(&mut fields).ok_or(malformed)?),
             ASK_LIVE => Self::AskLive(AskLive::decode(&mut fields)),
             ASK_DRILL => Self::AskDrill(AskDrill::decode(&mut fields)),
+            ASK_OLD => Self::AskOld(AskOld::decode(&mut fields)),
+            ASK_RETIRE => Self::AskRetire(Box::new(AskRetire::decode(&mut fields))),
             HELD => {
                 let (id, rest) = (fields.u64(), body.len().saturating_sub(8));
                 Self::Held { id, answer: fields.take(rest).to_vec() }
@@ -444,13 +456,15 @@ impl Frame {
             Self::Inspect(inspect) => (INSPECT, inspect.encode()),
             Self::AskLive(ask) => (ASK_LIVE, ask.encode()),
             Self::AskDrill(ask) => (ASK_DRILL, ask.encode()),
+            Self::AskOld(ask) => (ASK_OLD, ask.encode()),
+            Self::AskRetire(ask) => (ASK_RETIRE, ask.encode()),
             Self::Held { id, answer } => (HELD, [id.to_le_bytes().as_slice(), answer].concat()),
         }
     }
 }
 
 impl KeyRefusal {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::NoCapsule,
         Self::Forged,
         Self::Misplaced,
@@ -458,6 +472,7 @@ impl KeyRefusal {
         Self::Unopenable,
         Self::NoReceipt,
         Self::NoComponent,
+        Self::Destroyed,
     ];
 
     fn code(self) -> u8 {
@@ -469,6 +484,7 @@ impl KeyRefusal {
             Self::Unopenable => 5,
             Self::NoReceipt => 6,
             Self::NoComponent => 7,
+            Self::Destroyed => 8,
         }
     }
 }
@@ -605,7 +621,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::units::{Extent, Lba};
+    use crate::retire::Order;
+    use crate::units::{Epoch, Extent, Lba};
 
     fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
         let prefix = Prefix::decode(bytes[..PREFIX_BYTES].try_into().unwrap())?;
@@ -650,6 +667,8 @@ mod tests {
             Frame::Held { id: 5, answer: vec![1, 2] },
             Frame::AskLive(AskLive { id: 5, from: Lba(4) }),
             Frame::AskDrill(AskDrill { id: 5, lba: Lba(4), challenge: [7; 32] }),
+            Frame::AskOld(AskOld { id: 5, from: Lba(4), through: Epoch(3) }),
+            Frame::AskRetire(Box::new(AskRetire { id: 5, order: [3; Order::BYTES], signature: [4; 64] })),
         ]
     }
 

@@ -33,6 +33,7 @@ pub mod journal;
 pub mod inspect;
 
 pub mod drill;
+pub mod refresh;
 
 pub mod frame;
 

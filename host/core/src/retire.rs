@@ -12,7 +12,11 @@
 //!
 //! Both are what is signed. An order that comes again changes nothing: a floor only rises.
 
+mod answer;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::answer::{Answer, AskRetire, Refusal, SIGNATURE_BYTES};
 
 use crate::bytes::Fields;
 use crate::ledger::Ledger;
@@ -207,12 +211,15 @@ impl Holding<'_> {
 }
 
 impl Order {
+    /// Of its encoding.
+    pub const BYTES: usize = ORDER_DOMAIN.len() + 16 + 3 * 8 + 32;
+
     /// What is signed.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = ORDER_DOMAIN.to_vec();
-        out.extend(self.pair.0);
-        [self.generation.0, self.through.0, self.at.0].iter().for_each(|number| out.extend(number.to_le_bytes()));
-        out.extend(self.nonce);
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut out = [0; Self::BYTES];
+        let numbers = [self.generation.0, self.through.0, self.at.0].map(u64::to_le_bytes);
+        let fields = [ORDER_DOMAIN.as_slice(), &self.pair.0, numbers.as_flattened(), &self.nonce];
+        out.iter_mut().zip(fields.iter().copied().flatten()).for_each(|(byte, field)| *byte = *field);
         out
     }
 

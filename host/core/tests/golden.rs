@@ -16,8 +16,10 @@ use farseal_core::journal::{CommitHeader, SEGMENT_HEADER_BYTES, SegmentError, Se
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::{OwedError, OwedMap};
 use farseal_core::record::{Framed, HEADER_BYTES, Header, HeaderError, Kind};
+use farseal_core::refresh::AskOld;
+use farseal_core::retire::{AskRetire, Order, SIGNATURE_BYTES};
 use farseal_core::units::{
-    BlockBytes, BlockCount, Extent, Generation, Incarnation, Lba, PairId, Sequence, VolumeId, WallTime,
+    BlockBytes, BlockCount, Epoch, Extent, Generation, Incarnation, Lba, PairId, Sequence, VolumeId, WallTime,
 };
 use farseal_core::window::Range;
 
@@ -227,6 +229,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("key-refused-unopenable", refused(KeyRefusal::Unopenable)),
         ("key-refused-no-receipt", refused(KeyRefusal::NoReceipt)),
         ("key-refused-no-component", refused(KeyRefusal::NoComponent)),
+        ("key-refused-destroyed", refused(KeyRefusal::Destroyed)),
         ("component", Frame::Component(ComponentPart { digest: [5; 32], of: 8, from: 4, bytes: vec![6; 4] })),
         ("ping", Frame::Ping { token: 0x0102_0304_0506_0708 }),
         ("pong", Frame::Pong { token: 8 }),
@@ -239,9 +242,17 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("shape", Frame::Shape(Shape::of(32 << 20))),
         ("ask-live", Frame::AskLive(AskLive { id: 5, from: Lba(4) })),
         ("ask-drill", Frame::AskDrill(AskDrill { id: 5, lba: Lba(4), challenge: [7; 32] })),
+        ("ask-old", Frame::AskOld(AskOld { id: 5, from: Lba(4), through: Epoch(3) })),
+        ("ask-retire", Frame::AskRetire(Box::new(retire()))),
         ("slotted", Frame::Slotted([vec![9; 32], vec![1, 2, 3]].concat())),
         ("in-slots", Frame::InSlots),
     ]
+}
+
+fn retire() -> AskRetire {
+    let (generation, through, at) = (Generation(2), Epoch(3), Sequence(40));
+    let order = Order { pair: PAIR, generation, through, at, nonce: [9; 32] };
+    AskRetire { id: 5, order: order.encode(), signature: [4; SIGNATURE_BYTES] }
 }
 
 fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {

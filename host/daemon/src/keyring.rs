@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use farseal_core::ledger::{Entry, Ledger};
 use farseal_core::record::Header;
+use farseal_core::retire::{BelowFloor, Floor};
 use farseal_core::units::{Epoch, Generation, PairId, Sequence};
 use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
@@ -20,12 +21,13 @@ use farseal_plugin::vault::seal::{OpenError, Opener};
 use farseal_plugin::vault::stack::StackIndex;
 use farseal_plugin::vault::unit::Unit;
 
-use crate::keys::card::PeerCard;
+use crate::keys::card::{PeerCard, SIGNATURE_LEN};
 use crate::keys::descriptor::Terms;
 use crate::keys::identity::Identity;
 use crate::keys::package::{Expected, OpenEpochError, PackageError, RefusedEpoch, SealedEpoch, VerifiedEpoch};
 use crate::keys::release::{RefusedRelease, Release};
 use crate::plugins::{LayerError, PairPlugins};
+use crate::retired::Destroyed;
 use crate::store::StoreError;
 use crate::store::files;
 
@@ -39,6 +41,7 @@ pub struct Keyring {
     encrypted: bool,
     packages: Mutex<BTreeMap<Epoch, Arc<VerifiedEpoch>>>,
     released: Mutex<BTreeMap<Epoch, Arc<Release>>>,
+    destroyed: Mutex<Destroyed>,
 }
 
 /// Why a package cannot be had.
@@ -54,6 +57,8 @@ pub enum KeyringError {
     NoPackage(Epoch),
     #[error(transparent)]
     Release(#[from] RefusedRelease),
+    #[error(transparent)]
+    BelowFloor(#[from] BelowFloor),
 }
 
 /// Why blocks do not open.
@@ -111,8 +116,8 @@ impl Keyring {
             }
         }
         let (packages, released) = (Mutex::new(packages), Mutex::new(released));
-        let directory = directory.to_owned();
-        Ok(Self { directory, pair, identity, signer, escrow: None, encrypted: true, packages, released })
+        let (directory, destroyed) = (directory.to_owned(), Mutex::default());
+        Ok(Self { directory, pair, identity, signer, escrow: None, encrypted: true, packages, released, destroyed })
     }
 
     /// With the pair's escrow site: every new package must have its receipt.
@@ -128,6 +133,15 @@ impl Keyring {
         Self { encrypted, ..self }
     }
 
+    /// Without the keys that are destroyed: what a crash left of them goes now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn without(self, destroyed: Destroyed) -> Result<Self, StoreError> {
+        self.destroy(destroyed)?;
+        Ok(self)
+    }
+
     /// The pair's escrow site.
     pub fn escrow(&self) -> Option<&PeerCard> {
         self.escrow.as_ref()
@@ -141,6 +155,7 @@ impl Keyring {
     /// Keeps a package, durably.
     pub fn keep(&self, package: VerifiedEpoch) -> Result<(), KeyringError> {
         let epoch = Epoch(package.descriptor().terms.epoch);
+        self.destroyed().floor.takes(epoch)?;
         files::write_atomically(&self.path(epoch), &package.package().encode())?;
         self.packages().insert(epoch, Arc::new(package));
         Ok(())
@@ -149,6 +164,42 @@ impl Keyring {
     /// Keeps a cover's package as durably as an epoch's, over the one before: nobody reads it.
     pub fn keep_cover(&self, package: &VerifiedEpoch) -> Result<(), KeyringError> {
         Ok(files::write_atomically(&self.directory.join("cover.package"), &package.package().encode())?)
+    }
+
+    /// Removes every package and every released key up to the floor, durably, and takes none of them any more.
+    ///
+    /// # Errors
+    /// [`StoreError`]: some of them may be there still.
+    pub fn destroy(&self, destroyed: Destroyed) -> Result<(), StoreError> {
+        let floor = destroyed.floor;
+        *self.destroyed.lock().unwrap_or_else(PoisonError::into_inner) = destroyed;
+        if floor == Floor::NONE {
+            return Ok(());
+        }
+        self.packages().retain(|epoch, _| floor.takes(*epoch).is_ok());
+        self.released().retain(|epoch, _| floor.takes(*epoch).is_ok());
+        // By their names: also what never came into force, and what a crash left.
+        for kind in ["epoch", "release", "new"] {
+            for path in files_named(&self.directory, kind)? {
+                let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next());
+                let epoch = number.and_then(|number| u64::from_str_radix(number, 16).ok()).map(Epoch);
+                if epoch.is_some_and(|epoch| floor.takes(epoch).is_err()) {
+                    files::remove_durably(&path)?;
+                }
+            }
+        }
+        let cover = self.directory.join("cover.package");
+        if cover.exists() { files::remove_durably(&cover) } else { Ok(()) }
+    }
+
+    /// Which keys are taken no more.
+    pub fn destroyed(&self) -> Destroyed {
+        *self.destroyed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With this node's identity.
+    pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_LEN] {
+        self.identity.sign(message)
     }
 
     /// Forgets an epoch that never came into force.
@@ -209,6 +260,7 @@ impl Keyring {
     /// [`KeyringError`].
     pub fn keep_release(&self, release: Release) -> Result<(), KeyringError> {
         let epoch = Epoch(release.scope.epoch);
+        self.destroyed().floor.takes(epoch)?;
         let package = self.package(epoch).ok_or(KeyringError::NoPackage(epoch))?;
         if let Some(escrow) = &self.escrow {
             open_release(&release, &package, &self.identity, escrow)?;
@@ -248,6 +300,11 @@ impl Keyring {
 
     pub fn terms(&self, epoch: Epoch) -> Option<Terms> {
         self.packages().get(&epoch).map(|package| package.descriptor().terms.clone())
+    }
+
+    /// Of every package, oldest first.
+    pub fn epochs(&self) -> Vec<Epoch> {
+        self.packages().keys().copied().collect()
     }
 
     /// Every package, oldest epoch first.

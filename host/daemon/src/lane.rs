@@ -50,7 +50,7 @@ use crate::nbd::export::{Answer, Errno};
 use crate::plugins::PairPlugins;
 use crate::store::StoreError;
 use crate::store::home::Home;
-use crate::store::journal::{Journal, JournalReader};
+use crate::store::journal::{Begins, Journal, JournalReader};
 
 pub mod buffer;
 pub mod commit;
@@ -199,6 +199,12 @@ pub enum Event {
     OweAgain {
         map: OwedMap,
         done: Box<dyn FnOnce() + std::marker::Send>,
+    },
+    /// Have what comes begin a segment of the journal, if the newest began before this record. Answers where the oldest and the
+    /// newest begin.
+    BeginSegment {
+        first: Sequence,
+        done: Box<dyn FnOnce(Option<Begins>) + std::marker::Send>,
     },
     /// The first copy travels on a disk: kept durably. None: it is given up, and everything is owed.
     Seed {
@@ -689,6 +695,7 @@ impl Runner {
                 inputs.push(Input::OweAgain { map });
                 done();
             }
+            Event::BeginSegment { first, done } => done(self.journal.begin_segment(first)),
             Event::Seed { seed, done } => self.take_seed(seed, inputs, done),
             Event::Owed { within, done } => done(self.primary.owed_runs(within)),
             Event::Look { done } => done(self.view()),
@@ -781,6 +788,7 @@ impl Runner {
             | Event::Inspect { .. }
             | Event::Ask { .. }
             | Event::OweAgain { .. }
+            | Event::BeginSegment { .. }
             | Event::Seed { .. }
             | Event::Owed { .. }
             | Event::Look { .. }

@@ -24,6 +24,7 @@ pub mod plugins;
 pub mod range;
 pub mod recovery;
 pub mod replica;
+pub mod retired;
 pub mod role;
 pub mod seed;
 pub mod site;

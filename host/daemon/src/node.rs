@@ -45,6 +45,8 @@ pub mod operate;
 pub mod pair;
 pub mod plugin;
 pub mod preset;
+mod question;
+mod retire;
 pub mod seed;
 pub mod sides;
 pub mod site;

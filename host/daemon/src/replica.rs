@@ -11,6 +11,7 @@ pub(crate) mod drill;
 pub(crate) mod inspect;
 mod keys;
 mod recover;
+pub(crate) mod retire;
 mod slots;
 mod takeover;
 
@@ -45,6 +46,7 @@ use crate::clock::Clock;
 use crate::keyring::Keyring;
 use crate::link::listen::{Answer, Came};
 use crate::plugins::PairPlugins;
+use crate::retired::RetiredError;
 pub use crate::role::Control;
 use crate::role::ControlError;
 use crate::store::home::Home;
@@ -77,6 +79,7 @@ pub enum Event {
     /// What of these records does anybody still read?
     Judge(compact::Judge),
     Compacted(compact::Pass),
+    KeyHolders(retire::Holders),
     /// How far the pair's group lets it be offered.
     Limit(OfferLimit),
     TakeOver,
@@ -159,6 +162,8 @@ pub enum StartError {
     Index(#[from] IndexError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Retired(#[from] RetiredError),
     #[error("the log's compacted segments: {0}")]
     Compacted(#[from] CompactError),
     #[error(
@@ -225,6 +230,7 @@ struct Runner {
     /// Everything that lies before this is in the index on disk.
     kept: Location,
     compaction: compact::Compaction,
+    retire: retire::Retire,
     paths: BTreeMap<Path, UnboundedSender<Answer>>,
     slots: slots::Slots,
     /// Every [`Output::Store`] so far, failed ones included.
@@ -249,6 +255,7 @@ impl Runner {
         self.carry_out(&[]);
         self.tell_cuts();
         self.hand_over_when_recovered();
+        self.sweep();
         self.compact(Room::Enough);
         loop {
             self.in_turn = Amount::default();
@@ -274,6 +281,7 @@ impl Runner {
             }
             self.write_out();
             self.read_on();
+            self.scan_on();
             self.tell_cuts();
             self.hand_over_when_recovered();
             let Amount { records, bytes } = self.since_checkpoint;
@@ -289,6 +297,9 @@ impl Runner {
     fn patience(&self) -> Duration {
         let now = self.clock.now().instant;
         let retry = self.secondary.poll_timeout().map(|(at, _)| at);
+        if self.scans() {
+            return Duration::ZERO;
+        }
         let at = match (self.backlog.is_reading(), self.read_again_at) {
             (true, None) => return Duration::ZERO,
             (true, Some(again)) => Some(retry.map_or(again, |retry| retry.min(again))),
@@ -328,6 +339,8 @@ impl Runner {
             Event::Came { path, came: Came::Inspect(inspect, permit) } => self.inspect(path, inspect, permit),
             Event::Came { path, came: Came::AskLive(ask, permit) } => self.show_live(path, ask, permit),
             Event::Came { path, came: Came::AskDrill(ask, permit) } => self.drill(path, ask, permit),
+            Event::Came { path, came: Came::AskOld(ask, permit) } => self.show_old(path, ask, permit),
+            Event::Came { path, came: Came::AskRetire(ask, permit) } => self.retire(path, &ask, permit),
             Event::Came { path, came: Came::Lost } => {
                 self.paths.remove(&path);
                 self.slots.lost(path, self.paths.is_empty());
@@ -338,6 +351,7 @@ impl Runner {
             Event::KeyChecked { key, result } => self.give(Input::KeyChecked { key, result }),
             Event::Judge(judge) => self.judge(judge),
             Event::Compacted(pass) => self.compacted(pass),
+            Event::KeyHolders(found) => self.key_holders(found),
             Event::Limit(limit) => self.give(Input::Limit(limit)),
             Event::TakeOver => self.give(Input::TakeOver),
             Event::Look { done } => done(self.secondary.status()),
@@ -555,11 +569,12 @@ impl Runner {
         }
     }
 
-    fn checkpoint(&mut self) {
+    /// Says whether it is durable.
+    fn checkpoint(&mut self) -> bool {
         self.write_out();
         let frontier = self.frontier();
         let blob = self.state(frontier);
-        let Some(index) = &mut self.index else { return };
+        let Some(index) = &mut self.index else { return false };
         match index.checkpoint(&blob) {
             Ok(()) => {
                 self.since_checkpoint = Amount::default();
@@ -567,10 +582,11 @@ impl Runner {
             }
             Err(error) => {
                 tracing::error!(pair = self.name, %error, "the index could not be kept: a restart reads more of the log");
-                return;
+                return false;
             }
         }
         self.drop_replaced(&blob);
+        true
     }
 
     /// The state of the order, as it is kept beside the index; what lies before `scan_from` is in the index.

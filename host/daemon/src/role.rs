@@ -16,6 +16,7 @@
 //! | `copy-N/` | the copy of generation N at a site that wrote before: log, index, epochs, `differs.map` |
 //! | `plugins.json`, `breaker.json`, `components/` | what an operator put in the plugins' places, strikes, every component by its digest |
 //! | `keys.json`, `policy.json` | beside a lane: what became of each epoch, the policy's state |
+//! | `retired.json` | up to which epoch keys are destroyed, and what was signed for it |
 //! | `policy.journal`, `policy.journal.old` | what the policy was asked and answered |
 //! | `branches/G-F/` | what a lane of generation G wrote above F and no history has: its journal, epochs and dirty map |
 //!

@@ -13,7 +13,10 @@ use super::capture::{self, Tcpdump, Way};
 use super::load::{Load, TURN, Workload, exponential};
 use super::{How, Terms};
 use crate::chaos::history::Random;
-use crate::site::{PairTerms, Site, Stage, begin_rotation, free_port};
+use crate::site::{PairTerms, Site, Stage, begin_rotation, changes_key, free_port};
+
+/// How often a change of key that is under way is looked at before the next toss.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 const MEBIBYTES: u64 = 64;
 /// The mean time between two events, beyond the window that an event has for itself.
@@ -189,7 +192,13 @@ fn toss_lane(
     let mut events = Vec::with_capacity(count);
     let mut next = Instant::now();
     for _ in 0..count {
-        next += window + exponential(BETWEEN, &mut moments);
+        next += window;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        // Whatever the coin will say: it is not known yet, so nothing of it is in how long this takes.
+        while changes_key(control, pair)? {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        next = next.max(Instant::now()) + exponential(BETWEEN, &mut moments);
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         let (at, real) = (SystemTime::now(), coins.one_in(2));
         let refused = real && !ask(control, pair, how)?;

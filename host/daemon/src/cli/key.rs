@@ -1,9 +1,10 @@
 //! `farseal key`: change a pair's key, and see what became of each.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use farseal_core::units::WallTime;
+use farseal_core::units::{Epoch, Millis, WallTime};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use super::show::{line, size, span};
 use super::{Place, operate, say, wait_for};
 use crate::control::api::{
     DrillReport, DrilledEpoch, EpochReport, KeyCommand as Asked, KeyHistory, KeyReport, PairCommand, PastEpoch,
-    PluginStanding, PolicyReport, Rotate, RotationWord,
+    PluginStanding, PolicyReport, Retire, RetireReport, RetireStep, RetiringReport, Rotate, RotationWord,
 };
 
 /// `farseal key ..`.
@@ -30,6 +31,13 @@ pub(super) enum KeyCommand {
     /// On the primary's node: have the remote prove, for every epoch that the copy's blocks need, that it can open them.
     #[command(after_help = "Exit codes: 0 the remote opens every epoch; 1 it does not; else as every command.")]
     Drill(Shown),
+    /// On the primary's node: destroy the keys of epochs that are over, at every site, after the blocks that need them were sent again.
+    #[command(
+        after_help = "May be interrupted, and given again: it goes on where it was. What is destroyed opens nowhere, \
+                            also not what was written before and is overwritten, or in a copy of a site's disk whose \
+                            node's identity is kept safe."
+    )]
+    Retire(RetireArgs),
 }
 
 /// `farseal key rotate`.
@@ -52,6 +60,22 @@ pub(super) struct RotateArgs {
     suspect: bool,
 }
 
+/// `farseal key retire`.
+#[derive(Debug, Args)]
+pub(super) struct RetireArgs {
+    /// The pair.
+    pair: String,
+    /// The last epoch to go; every one before the one in force, unless this says otherwise.
+    #[arg(long, value_name = "EPOCH", conflicts_with = "older_than")]
+    through: Option<u64>,
+    /// Only epochs that have been over for so long: as 30d.
+    #[arg(long, value_name = "TIME", value_parser = operate::span)]
+    older_than: Option<Millis>,
+    /// Say how much would be sent again, and destroy nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
 /// What is shown.
 #[derive(Debug, Args)]
 pub(super) struct Shown {
@@ -72,6 +96,7 @@ pub(super) fn key(place: &Place, command: KeyCommand) -> Result<(), Failure> {
         KeyCommand::Status(shown) => show::<KeyReport>(place, &shown, Asked::Status, status),
         KeyCommand::History(shown) => show::<KeyHistory>(place, &shown, Asked::History, history),
         KeyCommand::Drill(shown) => drill(place, &shown),
+        KeyCommand::Retire(wanted) => retire(place, &wanted),
         KeyCommand::Policy(shown) => show::<PolicyReport>(place, &shown, Asked::Policy, policy),
     }
 }
@@ -133,6 +158,81 @@ fn drilled(found: &DrillReport) -> String {
         let _ = writeln!(out, "{:<7}{:<14}{remote}{}", each.epoch.to_string(), each.blocks, escrow.unwrap_or_default());
     }
     out
+}
+
+/// Step by step, until every site has destroyed them.
+fn retire(place: &Place, args: &RetireArgs) -> Result<(), Failure> {
+    let RetireArgs { through, older_than, dry_run, .. } = *args;
+    let mut wanted = Retire { through: through.map(Epoch), older_than, dry_run, from: 0, clean: false };
+    let client = place.client()?;
+    let (mut again, mut shown) = (0_u64, String::new());
+    wait_for(async {
+        loop {
+            let asked = PairCommand::Key(Asked::Retire(wanted));
+            let reply = client.command(&args.pair, &asked).await?;
+            let other = "use the same version of farseal for node and command";
+            let found: RetireReport = serde_json::from_value(reply.report.unwrap_or(Value::Null)).map_err(|error| {
+                Failure::new(Exit::Failed, format!("the node's answer is not understood: {error}"), other)
+            })?;
+            again += found.blocks;
+            let through = found.through;
+            // From here on these, whatever comes into force meanwhile.
+            (wanted.through, wanted.older_than) = (Some(through), None);
+            (wanted.from, wanted.clean) = (found.next, found.clean);
+            let passed = found.next >= found.volume;
+            let text = match &found.step {
+                RetireStep::Destroyed { deposits } => {
+                    let escrow = if *deposits == 0 {
+                        String::new()
+                    } else {
+                        format!("; {deposits} deposits at the escrow site")
+                    };
+                    return say(&format!(
+                        "the keys up to epoch {through} are destroyed at both sites{escrow}; {again} blocks were sent again\n"
+                    ));
+                }
+                RetireStep::Looked if dry_run && passed => {
+                    return say(&format!(
+                        "{again} blocks would be sent again, to destroy the keys up to epoch {through}\n"
+                    ));
+                }
+                RetireStep::Looked => {
+                    if passed && !found.clean {
+                        // What was sent again is looked for once more.
+                        (wanted.from, wanted.clean) = (0, false);
+                    }
+                    format!("looked through {} %, {again} blocks sent again", percent(found.next, found.volume))
+                }
+                RetireStep::CatchingUp => format!("{again} blocks sent again, the copy catches up"),
+                RetireStep::Journal => "waits for this site's journal".to_owned(),
+                RetireStep::Remote => {
+                    "the remote destroys them, and writes its log anew where it holds them".to_owned()
+                }
+                RetireStep::Escrow { reason } => {
+                    format!("the remote has destroyed them; the escrow site: {}", line(reason))
+                }
+            };
+            if text != shown {
+                note(&text);
+                shown = text;
+            }
+            if found.step != RetireStep::Looked {
+                tokio::time::sleep(STEP_EVERY).await;
+            }
+        }
+    })
+}
+
+/// How often a step that waits is taken again.
+const STEP_EVERY: Duration = Duration::from_millis(500);
+
+fn percent(done: u64, all: u64) -> u64 {
+    u64::try_from(u128::from(done) * 100 / u128::from(all.max(1))).unwrap_or(100).min(100)
+}
+
+/// For whoever watches; the result alone goes to standard output.
+fn note(text: &str) {
+    eprintln!("{text}");
 }
 
 fn status(report: &KeyReport) -> String {
@@ -211,6 +311,16 @@ fn history(history: &KeyHistory) -> String {
             size(each.sealed),
             by(each)
         );
+    }
+    for RetiringReport { through, when, order, proof, deposits } in &history.retirings {
+        let proof = match proof {
+            None => "the remote's proof is not here",
+            Some(true) => "the remote's proof holds",
+            Some(false) => "THE REMOTE'S PROOF IS NOT WHAT WAS SIGNED",
+        };
+        let escrow = if *deposits == 0 { String::new() } else { format!("; {deposits} deposits at the escrow site") };
+        let order = order.get(..16).unwrap_or_default();
+        let _ = writeln!(out, "destroyed up to epoch {through}, {}: order {order}, {proof}{escrow}", ago(Some(*when)));
     }
     out
 }

@@ -273,7 +273,7 @@ fn told(command: Operate) -> Result<Told, Failure> {
     Ok(Told::Pair(pair, command))
 }
 
-fn span(text: &str) -> Result<Millis, String> {
+pub(super) fn span(text: &str) -> Result<Millis, String> {
     parse_span(text).map_err(|error| format!("{error}: {SPAN_FORM}"))
 }
 

@@ -8,6 +8,8 @@ use farseal_core::drill::{AskDrill, AskLive};
 use farseal_core::frame::{Attach, ComponentPart, Differs, Frame, HandOver, Refusal, Shape};
 use farseal_core::inspect::Inspect;
 use farseal_core::lineage::Lineage;
+use farseal_core::refresh::AskOld;
+use farseal_core::retire::AskRetire;
 use farseal_core::units::Path;
 use farseal_plugin::Digest;
 use rustls::ClientConfig;
@@ -71,6 +73,8 @@ pub enum Send {
     Inspect(Inspect),
     AskLive(AskLive),
     AskDrill(AskDrill),
+    AskOld(AskOld),
+    AskRetire(Box<AskRetire>),
     Close,
 }
 
@@ -278,6 +282,8 @@ async fn transmit(mut writer: FrameWriter, mut queue: UnboundedReceiver<Send>) -
                 Some(Send::Inspect(inspect)) => writer.frame(&Frame::Inspect(inspect)).await?,
                 Some(Send::AskLive(ask)) => writer.frame(&Frame::AskLive(ask)).await?,
                 Some(Send::AskDrill(ask)) => writer.frame(&Frame::AskDrill(ask)).await?,
+                Some(Send::AskOld(ask)) => writer.frame(&Frame::AskOld(ask)).await?,
+                Some(Send::AskRetire(ask)) => writer.frame(&Frame::AskRetire(ask)).await?,
                 Some(Send::Close) | None => return Err(PathError::Closed),
             },
             _ = ping.tick() => writer.frame(&Frame::Ping { token: 0 }).await?,

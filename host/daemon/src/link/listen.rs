@@ -11,6 +11,8 @@ use farseal_core::frame::{Attach, Frame, HandOver, Refusal};
 use farseal_core::inspect::Inspect;
 use farseal_core::limits::INSPECTIONS_MAX;
 use farseal_core::lineage::Lineage;
+use farseal_core::refresh::AskOld;
+use farseal_core::retire::AskRetire;
 use farseal_core::units::Path;
 use farseal_plugin::Digest;
 use rustls::ServerConfig;
@@ -47,6 +49,10 @@ pub enum Came {
     AskLive(AskLive, tokio::sync::OwnedSemaphorePermit),
     /// As [`Came::Inspect`]: a proof that a block opens.
     AskDrill(AskDrill, tokio::sync::OwnedSemaphorePermit),
+    /// Which blocks need keys that are to go?
+    AskOld(AskOld, tokio::sync::OwnedSemaphorePermit),
+    /// These keys are to go.
+    AskRetire(Box<AskRetire>, tokio::sync::OwnedSemaphorePermit),
     Lost,
 }
 
@@ -255,6 +261,14 @@ async fn receive(
             Frame::AskDrill(ask) => {
                 let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
                 inbox(path, Came::AskDrill(ask, permit));
+            }
+            Frame::AskOld(ask) => {
+                let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
+                inbox(path, Came::AskOld(ask, permit));
+            }
+            Frame::AskRetire(ask) => {
+                let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
+                inbox(path, Came::AskRetire(ask, permit));
             }
             Frame::Ping { token } => {
                 let _ = answers.send(Answer::Frame(Frame::Pong { token }));

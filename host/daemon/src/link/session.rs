@@ -333,6 +333,8 @@ pub fn kind(frame: &Frame) -> &'static str {
         Frame::Shape(_) => "a shape",
         Frame::AskLive(_) => "a question about live epochs",
         Frame::AskDrill(_) => "a drill's question",
+        Frame::AskOld(_) => "a question about blocks of old epochs",
+        Frame::AskRetire(_) => "an order to retire keys",
         Frame::Held { .. } => "an answer",
         Frame::Slotted(_) => "records with slots",
         Frame::InSlots => "that records have slots",

@@ -2,9 +2,7 @@
 //! plaintext on the link; and an escrow site that it opens the key, without showing it.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use farseal_core::drill::{AskDrill, AskLive, Drilled, Live, LiveEpoch, Outcome};
 use farseal_core::inspect::{Answer, Held, Inspect, Terms};
@@ -14,26 +12,22 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::pair::PairNode;
+use super::question::{Asker, NoAnswer, random};
 use crate::control::api::{DrillReport, DrilledEpoch, EscrowProof, Role};
 use crate::control::operator::CommandError;
 use crate::escrow::client::EscrowLine;
 use crate::escrow::wire::{FromEscrow, ToEscrow};
 use crate::keyring::Unsealer;
 use crate::keys::fingerprint::Fingerprint;
-use crate::lane::{Event as LaneEvent, Lane};
+use crate::lane::Event as LaneEvent;
 use crate::link::dial::Send;
 use crate::plugins::PairPlugins;
 use crate::replica::drill::proof;
-use crate::verify::Answers;
 
-/// How long an answer is waited for: a page takes milliseconds, a block a read of the disk.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How often a block is looked for again that initiators write meanwhile.
 const TRIES: usize = 5;
 /// Questions that fit a cell of an escrow's line, as their answers do.
 const DRILLS_IN_A_CELL: usize = 128;
-/// One at a time in a node: each has the one place that answers come to.
-static ONE: Mutex<()> = Mutex::new(());
 
 impl PairNode {
     /// Blocks until every epoch was drilled.
@@ -46,13 +40,12 @@ impl PairNode {
         let (answers, plugins) = (Arc::clone(&self.makings.answers), Arc::clone(&self.plugins));
         let (escrow, keeper) = (self.makings.escrow_line(), self.peer.fingerprint());
         let drilled = tokio::task::spawn_blocking(move || {
-            let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            Driller { heard: answers.listen(), answers, lane, plugins, escrow, keeper }.run()
+            Driller { asker: Asker::new(lane, answers), plugins, escrow, keeper }.run()
         });
         let failed = |error: &dyn std::error::Error| CommandError::Failed { reason: error.to_string(), next: None };
         match drilled.await.map_err(|error| failed(&error))? {
             Ok(report) => Ok(report),
-            Err(error @ (DrillError::NoLink | DrillError::Busy)) => {
+            Err(error @ (DrillError::NoAnswer(NoAnswer::NoLink) | DrillError::Busy)) => {
                 let next = Some(format!("`farseal status {}` until it says copying", self.config.name));
                 Err(CommandError::Refused { reason: error.to_string(), next })
             }
@@ -69,20 +62,16 @@ type Own = Result<(Sequence, Zeroizing<Vec<u8>>), String>;
 /// Why a drill comes to nothing.
 #[derive(Debug, thiserror::Error)]
 enum DrillError {
-    #[error("the remote cannot be asked: there is no link to it, or it does not answer")]
-    NoLink,
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
     #[error("the copy is catching up and no state of the volume: a drill would say nothing")]
     Busy,
     #[error("the remote's answer is refused: it is none")]
     Nonsense,
-    #[error("the random source failed")]
-    Random,
 }
 
 struct Driller {
-    heard: Receiver<(u64, Vec<u8>)>,
-    answers: Arc<Answers>,
-    lane: Arc<Lane>,
+    asker: Asker,
     plugins: Arc<PairPlugins>,
     escrow: Option<Arc<EscrowLine>>,
     /// The card of the copy's keeper.
@@ -108,11 +97,11 @@ impl Driller {
         let Some(line) = &self.escrow else { return Ok(BTreeMap::new()) };
         let challenge = random()?;
         let mut awaited = Vec::new();
-        for package in epochs.filter_map(|epoch| self.lane.keyring.package(epoch)) {
+        for package in epochs.filter_map(|epoch| self.asker.lane.keyring.package(epoch)) {
             let Some(receipt) = package.receipt() else { continue };
             let alone = package.capsule_for(self.keeper).is_none();
             let terms = &package.descriptor().terms;
-            let own = self.lane.keyring.unwrap(&package);
+            let own = self.asker.lane.keyring.unwrap(&package);
             let own = own.map(|key| EpochSchedule::new(&key, &terms.scope()).drill(&challenge));
             awaited.push((Epoch(terms.epoch), receipt.deposit, alone, own));
         }
@@ -136,8 +125,8 @@ impl Driller {
     fn live(&self) -> Result<(Sequence, LiveEpochs), DrillError> {
         let mut epochs = LiveEpochs::new();
         let (mut from, mut seen) = (Lba(0), Sequence::NONE);
-        while from.0 < self.lane.settings.blocks.0 {
-            let answer = self.ask(|id| Send::AskLive(AskLive { id, from }))?;
+        while from.0 < self.asker.lane.settings.blocks.0 {
+            let answer = self.asker.ask(|id| Send::AskLive(AskLive { id, from }))?;
             let Live { through, next, epochs: page } = Live::decode(&answer, from).ok_or(DrillError::Nonsense)?;
             if through == Sequence::NONE {
                 return Err(DrillError::Busy);
@@ -167,7 +156,7 @@ impl Driller {
                 }
             };
             let challenge = random()?;
-            let answer = self.ask(|id| Send::AskDrill(AskDrill { id, lba: *lba, challenge }))?;
+            let answer = self.asker.ask(|id| Send::AskDrill(AskDrill { id, lba: *lba, challenge }))?;
             let drilled = Drilled::decode(&answer).ok_or(DrillError::Nonsense)?;
             if drilled.sequence != sequence {
                 continue;
@@ -189,8 +178,9 @@ impl Driller {
     fn own(&self, lba: Lba) -> Result<Own, DrillError> {
         let extent = Extent::new(lba, BlockCount(1)).ok_or(DrillError::Nonsense)?;
         let challenge = random()?;
-        let answer = self.ask_inspect(extent, challenge)?;
-        let settings = &self.lane.settings;
+        let question = |id, done| LaneEvent::Inspect { inspect: Inspect { id, extent, challenge }, done };
+        let answer = self.asker.ask_by(question)?;
+        let settings = &self.asker.lane.settings;
         let terms = Terms {
             pair: settings.pair,
             volume: settings.volume,
@@ -204,7 +194,7 @@ impl Driller {
             Some(Held::Unreadable(why)) => return Ok(Err(why.to_string())),
             Some(Held::Nothing | Held::Base(_)) | None => return Ok(Err("no record holds that block now".into())),
         };
-        let (keyring, plugins) = (Arc::clone(&self.lane.keyring), Arc::clone(&self.plugins));
+        let (keyring, plugins) = (Arc::clone(&self.asker.lane.keyring), Arc::clone(&self.plugins));
         let ledger = Arc::new(keyring.ledger());
         let (mut block, mut tags) = (Zeroizing::new(part.blocks), part.tags);
         let opened = Unsealer::new(keyring, ledger, plugins).open(&part.header, part.first, &mut block, &mut tags);
@@ -215,35 +205,6 @@ impl Driller {
             block.resize(settings.block_bytes.as_usize(), 0);
         }
         Ok(Ok((part.header.sequence, block)))
-    }
-
-    fn ask_inspect(&self, extent: Extent, challenge: [u8; 32]) -> Result<Vec<u8>, DrillError> {
-        self.question(|id, done| LaneEvent::Inspect { inspect: Inspect { id, extent, challenge }, done })
-    }
-
-    fn ask(&self, question: impl FnOnce(u64) -> Send) -> Result<Vec<u8>, DrillError> {
-        self.question(|id, done| LaneEvent::Ask { question: question(id), done })
-    }
-
-    fn question(
-        &self,
-        event: impl FnOnce(u64, Box<dyn FnOnce(bool) + std::marker::Send>) -> LaneEvent,
-    ) -> Result<Vec<u8>, DrillError> {
-        // An answer that comes after its time is of no question that is open.
-        let id = u64::from_le_bytes(random::<8>()?) | 1;
-        self.answers.expect(id);
-        let (sender, sent) = channel();
-        let done = Box::new(move |went| _ = sender.send(went));
-        self.lane.inbox.send(event(id, done)).map_err(|_| DrillError::NoLink)?;
-        if !sent.recv().unwrap_or(false) {
-            return Err(DrillError::NoLink);
-        }
-        loop {
-            let (found, answer) = self.heard.recv_timeout(ANSWER_MAX).map_err(|_| DrillError::NoLink)?;
-            if found == id {
-                return Ok(answer);
-            }
-        }
     }
 }
 
@@ -259,10 +220,4 @@ fn escrow_trouble(answers: &[FromEscrow], deposit: [u8; 32], own: &[u8; 32]) -> 
         Some(None) => Some("opens nothing: it has no such deposit, or its key is shared out among people".into()),
         None => Some("gave no answer".into()),
     }
-}
-
-fn random<const LEN: usize>() -> Result<[u8; LEN], DrillError> {
-    let mut bytes = [0; LEN];
-    getrandom::fill(&mut bytes).map_err(|_| DrillError::Random)?;
-    Ok(bytes)
 }

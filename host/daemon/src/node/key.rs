@@ -22,6 +22,7 @@ use crate::keys::package::VerifiedEpoch;
 use crate::lane::keybook::Entry;
 use crate::lane::policy_journal::{Entry as Journalled, answer_to};
 use crate::lane::{Lane, LaneView};
+use crate::retired::RetiredError;
 
 /// The advantage that the bound is reckoned for: one in 2^40, as the shipped policies do.
 const GOAL: u32 = 40;
@@ -37,6 +38,10 @@ impl PairNode {
                 let found = self.drill().await?;
                 let failed = found.epochs.iter().filter(|epoch| epoch.trouble.is_some()).count();
                 report(&format!("{} epochs drilled, {failed} failed", found.epochs.len()), &found)
+            }
+            KeyCommand::Retire(wanted) => {
+                let found = self.retire(wanted).await?;
+                report(&format!("keys up to epoch {}", found.through), &found)
             }
             KeyCommand::Policy => report("the rotation policy", &self.policy_report()?),
         }
@@ -110,9 +115,11 @@ impl PairNode {
 
     async fn key_history(&self) -> Result<KeyHistory, CommandError> {
         let now = self.shared.clock.now().wall;
+        let failed = |error: RetiredError| CommandError::Failed { reason: error.to_string(), next: None };
+        let retirings = self.retirings().map_err(failed)?;
         let Some(lane) = self.writer() else {
             let Side::Secondary { replica, .. } = self.side() else {
-                return Ok(KeyHistory { now, epochs: Vec::new() });
+                return Ok(KeyHistory { now, epochs: Vec::new(), retirings });
             };
             let packages = replica.keyring.kept();
             let newest = packages.last().map(|package| epoch_of(package));
@@ -120,7 +127,7 @@ impl PairNode {
                 let stage = if Some(epoch_of(package)) == newest { Stage::Active } else { Stage::Retired };
                 described(package, stage)
             };
-            return Ok(KeyHistory { now, epochs: packages.iter().map(of).collect() });
+            return Ok(KeyHistory { now, epochs: packages.iter().map(of).collect(), retirings });
         };
         let view = self.look().await?;
         let packages = lane.keyring.kept();
@@ -131,7 +138,7 @@ impl PairNode {
         let older = packages.iter().filter(|package| entries.iter().all(|entry| entry.epoch != epoch_of(package)));
         epochs.extend(older.map(|package| described(package, Stage::Retired)));
         epochs.sort_by_key(|epoch| epoch.epoch);
-        Ok(KeyHistory { now, epochs })
+        Ok(KeyHistory { now, epochs, retirings })
     }
 
     fn policy_report(&self) -> Result<PolicyReport, CommandError> {

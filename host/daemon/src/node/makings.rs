@@ -29,6 +29,7 @@ use crate::link::dial;
 use crate::plugins::PairPlugins;
 use crate::recovery::{CopySource, Sweeper};
 use crate::replica::{self, HandOver, Replica};
+use crate::retired::Retired;
 use crate::role::{Control, lane_folder};
 use crate::seed::export::{self, Export, ExportError};
 use crate::store::StoreError;
@@ -165,6 +166,7 @@ impl Makings {
         let keyring = Keyring::open(&folder.join("epochs"), config.id, Arc::clone(&shared.identity), own.clone())?;
         let escrow = self.escrow_line();
         let keyring = keyring.with_escrow(escrow.as_ref().map(|line| line.card.clone())).of_encrypted(config.encrypted);
+        let keyring = keyring.without(Retired::load(&self.directory())?.destroyed)?;
         let mut recipients = vec![(Role::Own, own)];
         if config.holders != Holders::Escrow {
             recipients.push((Role::Secondary, self.peer.clone()));
@@ -256,7 +258,8 @@ impl Makings {
         let epochs = folder.join("epochs");
         let keyring = Keyring::open(&epochs, config.id, Arc::clone(&shared.identity), self.peer.clone())?;
         let keyring = keyring.with_escrow(self.escrow_line().map(|line| line.card.clone()));
-        let keyring = Arc::new(keyring.of_encrypted(config.encrypted));
+        let destroyed = Retired::load(&self.directory())?.destroyed;
+        let keyring = Arc::new(keyring.of_encrypted(config.encrypted).without(destroyed)?);
         let taken: Arc<Mutex<Option<Taken>>> = Arc::default();
         let taken_over = {
             let (makings, keyring, taken) = (Arc::clone(self), Arc::clone(&keyring), Arc::clone(&taken));

@@ -47,6 +47,11 @@ impl Compaction {
         Self { inbox, thread: None, waiting: None, spoiled: Vec::new() }
     }
 
+    /// Where a thread's answer goes.
+    pub(super) fn inbox(&self) -> Sender<Event> {
+        self.inbox.clone()
+    }
+
     /// Waits for the thread, which ends when it is not answered any more.
     pub(super) fn end(self) {
         if let Some(thread) = self.thread {
@@ -67,8 +72,10 @@ impl Runner {
         let Some(index) = &self.index else { return };
         let each = self.settings.block_bytes.as_u64() + u64::try_from(TAG_BYTES).unwrap_or_default();
         let mut segments = self.log.full_segments(self.kept);
-        segments.retain(|segment| !self.compaction.spoiled.contains(&segment.number));
         segments.retain(|segment| !self.log.is_replaced(segment.number));
+        let full: Vec<u32> = segments.iter().map(|segment| segment.number).collect();
+        let must_go = self.retire.must_go(&full, &self.compaction.spoiled);
+        segments.retain(|segment| !self.compaction.spoiled.contains(&segment.number));
         let facts: Vec<Facts> = segments
             .iter()
             .map(|segment| Facts {
@@ -77,7 +84,11 @@ impl Runner {
                 written: segment.compacted.map(|blocks| ByteLen(blocks * each)),
             })
             .collect();
-        let group: Vec<u32> = compaction::choose(&facts, room).into_iter().map(|at| segments[at].number).collect();
+        let group: Vec<u32> = if must_go.is_empty() {
+            compaction::choose(&facts, room).into_iter().map(|at| segments[at].number).collect()
+        } else {
+            must_go
+        };
         if group.is_empty() {
             return;
         }
@@ -136,6 +147,7 @@ impl Runner {
         self.checkpoint();
         let (kept, log) = (compacted.bytes().0, self.log.bytes().0);
         tracing::info!(pair = self.name, kept, log, "the log is compacted");
+        self.swept_on();
         self.compact(Room::Enough);
     }
 

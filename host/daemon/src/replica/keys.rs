@@ -105,7 +105,8 @@ fn tried(keyring: &Keyring, plugins: &PairPlugins, record: &[u8]) -> Option<KeyF
     if framed.header.kind != Kind::Key || !framed.body_matches(body) {
         return None;
     }
-    let (verified, facts) = opened(keyring, plugins, &framed.header, body).ok()?;
+    let (verified, facts) = described(keyring, plugins, &framed.header, body).ok()?;
+    openable(keyring, plugins, &verified).ok()?;
     if keyring.package(facts.epoch).is_some() {
         return None;
     }
@@ -121,15 +122,21 @@ fn is_record(hash: &blake3::Hash, header: &Header, body: &[u8]) -> bool {
 }
 
 fn check(keyring: &Keyring, plugins: &PairPlugins, header: &Header, carrier: &[u8]) -> Result<KeyFacts, KeyRefusal> {
-    let (verified, facts) = opened(keyring, plugins, header, carrier)?;
+    let (verified, facts) = described(keyring, plugins, header, carrier)?;
+    let destroyed = keyring.destroyed();
+    if header.kind == Kind::Key && destroyed.floor.takes(facts.epoch).is_err() {
+        // What a restart reads again of the log was checked before its key was destroyed: its place in the order is all it has.
+        return if header.sequence <= destroyed.at { Ok(facts) } else { Err(KeyRefusal::Destroyed) };
+    }
+    openable(keyring, plugins, &verified)?;
     // Without its package on disk the key could not be had again: the record is not acknowledged then.
     let kept = if header.kind == Kind::Cover { keyring.keep_cover(&verified) } else { keyring.keep(verified) };
     kept.map_err(|_| KeyRefusal::Unopenable)?;
     Ok(facts)
 }
 
-/// What a carrier holds, verified, and unwrapped for once.
-fn opened(
+/// What a carrier holds, signed for this place.
+fn described(
     keyring: &Keyring,
     plugins: &PairPlugins,
     header: &Header,
@@ -151,19 +158,24 @@ fn opened(
     if misplaced || cover != (terms.how == How::Cover) {
         return Err(KeyRefusal::Misplaced);
     }
+    Ok((verified, facts))
+}
+
+/// Can its records be opened, here or by what the escrow site holds?
+fn openable(keyring: &Keyring, plugins: &PairPlugins, verified: &VerifiedEpoch) -> Result<(), KeyRefusal> {
+    let terms = &verified.descriptor().terms;
     if terms.needs_layer() && plugins.components.load(farseal_plugin::Digest(terms.component)).is_err() {
         return Err(KeyRefusal::NoComponent);
     }
-    match keyring.unwrap(&verified) {
-        Ok(_) => {}
+    match keyring.unwrap(verified) {
+        Ok(_) => Ok(()),
         // With a receipt that was checked just now.
-        Err(OpenEpochError::WithEscrow { .. }) if keyring.escrow().is_some() => {}
+        Err(OpenEpochError::WithEscrow { .. }) if keyring.escrow().is_some() => Ok(()),
         Err(OpenEpochError::OtherRecipient { .. } | OpenEpochError::WithEscrow { .. }) => {
-            return Err(KeyRefusal::OtherRecipient);
+            Err(KeyRefusal::OtherRecipient)
         }
         Err(OpenEpochError::Capsule { .. } | OpenEpochError::OtherKey { .. } | OpenEpochError::Released { .. }) => {
-            return Err(KeyRefusal::Unopenable);
+            Err(KeyRefusal::Unopenable)
         }
     }
-    Ok((verified, facts))
 }

@@ -17,7 +17,9 @@ use farseal_core::units::{CutNumber, Sequence};
 use serde::{Deserialize, Serialize};
 
 use super::backlog::{Backlog, Limits};
+use super::retire::Retire;
 use super::{Amount, Event, Parts, Runner, StartError, compact, inspect, keys, start_syncer};
+use crate::retired::Retired;
 use crate::store::files;
 use crate::store::index::Index;
 use crate::store::log::{Location, Log, Logged, Order};
@@ -172,6 +174,7 @@ impl Runner {
         };
         let syncer = start_syncer(&log, inbox.clone());
         let compaction = compact::Compaction::new(inbox.clone());
+        let retire = Retire::of(Retired::load(&parts.pair_directory)?);
         let inspector = inspect::start(log.reader(), parts.base, settings.block_bytes);
         let keyring = Arc::clone(&parts.keyring);
         let checker = keys::start_checker(parts.name.clone(), log.reader(), keyring, Arc::clone(&parts.plugins), inbox);
@@ -194,6 +197,7 @@ impl Runner {
             in_turn: Amount::default(),
             kept: from,
             compaction,
+            retire,
             paths: BTreeMap::new(),
             slots: super::slots::Slots::default(),
             stores: 0,

@@ -318,7 +318,13 @@ impl Carrier {
                     Send::Records(records, Told::Stands(key)) => [key.record(), &records.concat()].concat(),
                     Send::Records(records, Told::Nothing | Told::Pieces(..)) => records.concat(),
                     Send::Component(..) => continue,
-                    Send::HandOver(_) | Send::Inspect(_) | Send::AskLive(_) | Send::AskDrill(_) | Send::Close => break,
+                    Send::HandOver(_)
+                    | Send::Inspect(_)
+                    | Send::AskLive(_)
+                    | Send::AskDrill(_)
+                    | Send::AskOld(_)
+                    | Send::AskRetire(_)
+                    | Send::Close => break,
                 };
                 let size = u32::try_from(bytes.len()).unwrap_or(WAITING_BYTES_MAX).min(WAITING_BYTES_MAX);
                 let Ok(permit) = runtime.block_on(Arc::clone(&waiting).acquire_many_owned(size)) else { break };

@@ -20,6 +20,7 @@ use crate::keyring::{Keyring, KeyringError};
 use crate::keys::card::PeerCard;
 use crate::keys::identity::Identity;
 use crate::keys::package::OpenEpochError;
+use crate::retired::{Retired, RetiredError};
 use crate::role::{Control, ControlError};
 use crate::store::{StoreError, files};
 
@@ -61,6 +62,10 @@ pub enum ImportError {
     Again,
     #[error("the key of epoch {epoch} on it cannot be had by this node: {source}; export it anew")]
     Key { epoch: Epoch, source: OpenEpochError },
+    #[error("it needs the key of epoch {epoch}, which was retired and is destroyed: export it anew")]
+    Destroyed { epoch: Epoch },
+    #[error(transparent)]
+    Retired(#[from] RetiredError),
 }
 
 /// Copies a seed into the pair's folder and checks all of it.
@@ -90,6 +95,10 @@ pub fn stage(directory: &Path, terms: &Terms) -> Result<Staged, ImportError> {
     }
     let bytes = copy(&manifest, directory, &new)?;
     let keyring = Keyring::open(&new.join("epochs"), seed.pair, Arc::clone(&terms.identity), terms.main.clone())?;
+    let floor = Retired::load(&terms.directory)?.destroyed.floor;
+    if let Some(epoch) = keyring.epochs().into_iter().find(|epoch| floor.takes(*epoch).is_err()) {
+        return Err(ImportError::Destroyed { epoch });
+    }
     keyring.unwrap_all().map_err(|(epoch, source)| ImportError::Key { epoch, source })?;
     let control = Control::load(&new)?;
     fs::rename(&new, &place).map_err(|source| StoreError::io(&place, "take the seed's folder", source))?;

@@ -77,6 +77,13 @@ pub struct Journal {
     open: Option<(Arc<Segment>, Tail)>,
 }
 
+/// Where the oldest and the newest segment begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Begins {
+    pub oldest: Sequence,
+    pub newest: Sequence,
+}
+
 /// Makes appended records durable.
 #[derive(Clone, Debug)]
 pub struct Syncer {
@@ -217,6 +224,17 @@ impl Journal {
             // One by one, so that no crash leaves a hole between segments.
             files::sync_dir(&self.shared.dir)?;
         }
+    }
+
+    /// Where the records end up that are not in a segment yet: a new one, unless the newest begins at `first` or later. Says where
+    /// the oldest and the newest segment begin; nothing if there is none.
+    pub fn begin_segment(&mut self, first: Sequence) -> Option<Begins> {
+        if self.open.as_ref().is_some_and(|(segment, _)| segment.first < first) {
+            self.close();
+        }
+        let segments = shared(&self.shared.segments);
+        let (oldest, newest) = (segments.keys().next()?, segments.keys().next_back()?);
+        Some(Begins { oldest: *oldest, newest: *newest })
     }
 
     /// Bytes of headers and records. The segment that grows has up to one segment's room reserved on top.

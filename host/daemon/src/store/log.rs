@@ -378,6 +378,17 @@ impl Log {
         Ok(())
     }
 
+    /// Begins a segment, if the newest has any record: it holds all that comes from here on. What is durable ends in it once this is.
+    pub fn begin_segment(&mut self) -> Result<(), StoreError> {
+        let begun = wide(LOG_HEADER_BYTES);
+        if self.tail.as_ref().is_none_or(|(_, tail)| tail.end + wide(self.buffer.len()) <= begun) {
+            return Ok(());
+        }
+        self.roll()?;
+        locked(&self.shared.unsynced).flushed_end = self.end();
+        Ok(())
+    }
+
     /// Begins the next segment.
     fn roll(&mut self) -> Result<(), StoreError> {
         self.flush()?;

@@ -39,6 +39,10 @@ enum Step {
         blocks: u32,
     },
     Checkpoint,
+    /// Of the log, and the power may go right after.
+    BeginSegment {
+        crash: bool,
+    },
     /// How many of its steps it comes to before the power goes; 4 is all of them, and the power stays.
     Compact {
         steps: u8,
@@ -199,6 +203,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         40 => write,
         2 => Just(Step::Checkpoint),
+        2 => any::<bool>().prop_map(|crash| Step::BeginSegment { crash }),
         3 => (0_u8..=4).prop_map(|steps| Step::Compact { steps }),
         1 => Just(Step::LoseIndex),
         1 => Just(Step::LoseManifest),
@@ -217,6 +222,18 @@ proptest! {
             match step {
                 Step::Write { kind, lba, blocks } => copy.write(kind, lba, blocks),
                 Step::Checkpoint => copy.checkpoint(),
+                Step::BeginSegment { crash } => {
+                    let before = copy.log.end();
+                    copy.log.begin_segment().unwrap();
+                    copy.log.syncer().sync().unwrap();
+                    copy.checkpoint();
+                    let full = copy.log.full_segments(copy.log.durable_end());
+                    let holds = before > Location::START && before.offset > 64;
+                    assert!(!holds || full.iter().any(|segment| segment.number == before.segment), "it grows no more");
+                    if crash {
+                        copy = copy.again(dir.path());
+                    }
+                }
                 Step::Compact { steps } => {
                     copy.compact(steps);
                     copy.check();

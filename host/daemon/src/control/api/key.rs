@@ -20,6 +20,74 @@ pub enum KeyCommand {
     Policy,
     /// Have the keeper prove, for each epoch that live blocks need, that it can open them: [`DrillReport`].
     Drill,
+    /// One step of destroying the keys of epochs that are over: [`RetireReport`].
+    Retire(Retire),
+}
+
+/// Which keys are to go, and where the steps before this one have come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Retire {
+    /// The last epoch to go; every one before the one in force, unless a word says otherwise.
+    pub through: Option<Epoch>,
+    /// Those that have been over for so long.
+    pub older_than: Option<Millis>,
+    /// Only look.
+    pub dry_run: bool,
+    /// The block that this step begins with, and whether those before found nothing.
+    pub from: u64,
+    pub clean: bool,
+}
+
+/// What a step of retiring came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RetireReport {
+    /// The last epoch that goes.
+    pub through: Epoch,
+    /// What it did.
+    pub step: RetireStep,
+    /// Blocks of the copy that were found to need one of these keys, and are sent again.
+    pub blocks: u64,
+    /// Where the next step begins, and whether all since the volume's first block found nothing.
+    pub next: u64,
+    pub clean: bool,
+    /// Blocks of the volume: where a pass ends.
+    pub volume: u64,
+}
+
+/// What a step of retiring did, or waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetireStep {
+    /// It looked through a part of the copy.
+    Looked,
+    /// What was sent again is on its way.
+    CatchingUp,
+    /// This site's journal still holds records of these epochs.
+    Journal,
+    /// The remote looks through its index, or writes parts of its log anew.
+    Remote,
+    /// The remote has destroyed them; the escrow site cannot be asked.
+    Escrow { reason: String },
+    /// Every site has, and so many deposits are gone.
+    Destroyed { deposits: u64 },
+}
+
+/// Keys that were destroyed together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RetiringReport {
+    /// The last epoch that went.
+    pub through: Epoch,
+    /// By this site's clock.
+    pub when: WallTime,
+    /// SHA-256 of the order as it was signed.
+    pub order: String,
+    /// The keeper's proof: `false` if what is kept of it is not what was signed; `None` before it came.
+    pub proof: Option<bool>,
+    /// Deposits that the escrow site destroyed.
+    pub deposits: u64,
 }
 
 /// What a drill came to.
@@ -169,6 +237,9 @@ pub struct KeyHistory {
     /// When this was made.
     pub now: WallTime,
     pub epochs: Vec<PastEpoch>,
+    /// What was destroyed together, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retirings: Vec<RetiringReport>,
 }
 
 /// An epoch in the history.
