@@ -43,13 +43,13 @@ struct Written {
 }
 
 impl Written {
-    fn start(purpose: &str, mode: &str) -> Self {
+    fn start(purpose: &str, mode: &str, link: &str) -> Self {
         let stage = Stage::new(purpose).unwrap();
         let mut main = Site::init(&stage, farseal(), plugins(), "main").unwrap();
         let mut remote = Site::init(&stage, farseal(), plugins(), "remote").unwrap();
         remote.edit("#log-filter = \"info\"", "log-filter = \"info,farseal::replica=debug\"").unwrap();
         let volume = main.dir.join("volume.img");
-        let options = ["--disguise", "slot", "--mode", mode];
+        let options = ["--disguise", "slot", "--mode", mode, "--link", link];
         main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options }).unwrap();
         remote.start().unwrap();
         main.start().unwrap();
@@ -117,21 +117,21 @@ fn block(number: u64) -> Vec<u8> {
 
 #[test]
 fn keys_change_in_the_slots_of_data_and_a_takeover_reads_everything() {
-    for mode in ["async", "sync"] {
-        let mut pair = Written::start(&format!("slots-{mode}"), mode);
+    for (mode, link) in [("async", "tls"), ("sync", "tls"), ("async", "san")] {
+        let mut pair = Written::start(&format!("slots-{mode}-{link}"), mode, link);
         for epoch in 2..5 {
             pair.begin_key();
             pair.write_until(epoch);
         }
         let (whole, stood) = (pair.said(WHOLE), pair.said(STANDS));
-        assert!(whole >= 3 && stood == 3, "{mode}: {whole} keys came whole, {stood} stood");
+        assert!(whole >= 3 && stood == 3, "{mode}, {link}: {whole} keys came whole, {stood} stood");
         pair.take_over();
     }
 }
 
 #[test]
 fn a_link_that_breaks_while_a_key_is_carried_costs_no_record_and_the_key_comes_all_the_same() {
-    let mut pair = Written::start("slots-cut", "async");
+    let mut pair = Written::start("slots-cut", "async", "tls");
     pair.begin_key();
     pair.write(60);
     pair.remote.kill().unwrap();
@@ -148,7 +148,7 @@ fn a_link_that_breaks_while_a_key_is_carried_costs_no_record_and_the_key_comes_a
 
 #[test]
 fn the_writing_site_may_die_while_a_key_is_carried() {
-    let mut pair = Written::start("slots-crash", "async");
+    let mut pair = Written::start("slots-crash", "async", "tls");
     pair.begin_key();
     pair.write(60);
     pair.client.flush().unwrap();
@@ -164,7 +164,7 @@ fn the_writing_site_may_die_while_a_key_is_carried() {
 
 #[test]
 fn on_an_idle_link_a_key_waits_for_somebody_to_write() {
-    let mut pair = Written::start("slots-idle", "async");
+    let mut pair = Written::start("slots-idle", "async", "tls");
     pair.begin_key();
     wait_for("the key on its way", PATIENCE, || {
         let shown = pair.main.farseal(&["key", "status", PAIR])?;
