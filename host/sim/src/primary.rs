@@ -15,6 +15,7 @@ use farseal_core::primary::{
     StoreFault, What,
 };
 use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind};
+use farseal_core::retire::Floor;
 use farseal_core::rotation::{How, KeyLimits, Slot, State as RotationState};
 use farseal_core::units::{
     BlockCount, ByteLen, Epoch, Extent, Generation, Incarnation, Instant, Lba, Millis, Path, Sequence, Ticket,
@@ -113,6 +114,7 @@ pub struct PrimaryDisk {
     homed: Sequence,
     map: Option<(Vec<u8>, Sequence, Chain)>,
     keys: BTreeMap<Epoch, KeyId>,
+    floors: (Floor, Floor),
     paused: bool,
     fenced: Option<Generation>,
     mode: Option<Mode>,
@@ -130,13 +132,19 @@ pub struct PrimarySite {
     pub broken: bool,
     /// Keys that the escrow site has, as this life has heard.
     pub receipts: BTreeSet<Epoch>,
+    /// Since the last start.
+    pub in_force: Option<Epoch>,
     // Durable.
     pub tape: Tape,
     pub home: Home,
     pub homed: Sequence,
     pub map: Option<(Vec<u8>, Sequence, Chain)>,
-    /// Every key that was ever prepared, by epoch; written before the key is used.
+    /// Every key that was ever prepared and is not destroyed, by epoch; written before the key is used.
     pub keys: BTreeMap<Epoch, KeyId>,
+    /// What is destroyed of them.
+    pub floor: Floor,
+    /// What the keeper has proved that it has destroyed.
+    pub proved: Floor,
     pub paused: bool,
     pub fenced: Option<Generation>,
     pub mode: Option<Mode>,
@@ -206,11 +214,14 @@ impl PrimarySite {
             tick_at: None,
             broken: false,
             receipts: BTreeSet::new(),
+            in_force: None,
             tape: Tape::default(),
             home: Home::new(to_usize(settings.blocks.0)),
             homed: Sequence::NONE,
             map: None,
             keys: BTreeMap::new(),
+            floor: Floor::NONE,
+            proved: Floor::NONE,
             paused: false,
             fenced: None,
             mode: None,
@@ -251,6 +262,7 @@ impl PrimarySite {
             homed: self.homed,
             map: self.map.clone(),
             keys: self.keys.clone(),
+            floors: (self.floor, self.proved),
             paused: self.paused,
             fenced: self.fenced,
             mode: self.mode,
@@ -259,7 +271,8 @@ impl PrimarySite {
     }
 
     pub fn set_back(&mut self, disk: PrimaryDisk) {
-        let PrimaryDisk { tape, home, homed, map, keys, paused, fenced, mode, chosen } = disk;
+        let PrimaryDisk { tape, home, homed, map, keys, floors, paused, fenced, mode, chosen } = disk;
+        (self.floor, self.proved) = floors;
         (self.tape, self.home, self.homed, self.map, self.keys) = (tape, home, homed, map, keys);
         (self.paused, self.fenced, self.mode, self.chosen) = (paused, fenced, mode, chosen);
         self.map_operations.clear();
@@ -302,6 +315,7 @@ impl World {
             }
         }
         self.primary_forgets();
+        self.retirement.forget();
         self.primary.machine = None;
         self.primary.life += 1;
         self.in_flight_bytes = 0;
@@ -399,6 +413,9 @@ impl World {
             appended,
             scans.iter().any(|scan| scan.torn.is_some()),
         );
+        for (_, entry) in &found.replay {
+            check::retired::replayed(self, entry.header.sequence)?;
+        }
         self.replay_home(&found.replay);
         self.model.restarted(last);
         let site = &mut self.primary;
@@ -418,6 +435,7 @@ impl World {
         site.sent.clear();
         site.tick_at = None;
         site.receipts.clear();
+        site.in_force = None;
         site.carrier = None;
         let limits = site.chosen.limits.unwrap_or(site.settings.flow.limits);
         site.throttled = Throttled::default();
@@ -500,7 +518,10 @@ impl World {
                 _ => {}
             }
         }
-        let records = (self.model.before.0 + 1..=last.0).map(Sequence);
+        let kept = |sequence: &Sequence| {
+            ledger.epoch_of(*sequence).is_none_or(|entry| self.primary.floor.takes(entry.epoch).is_ok())
+        };
+        let records = (self.model.before.0 + 1..=last.0).map(Sequence).filter(kept);
         check::epoch::check(self, &ledger, |epoch| self.primary.keys.get(&epoch).copied(), records, "the primary")
     }
 
@@ -818,6 +839,7 @@ impl World {
                 Ok(())
             }
             Output::EpochInForce { epoch } => {
+                self.primary.in_force = Some(epoch);
                 self.ceilings.in_force(self.clock().instant, life, epoch);
                 Ok(())
             }
@@ -1262,7 +1284,17 @@ impl World {
             Message::KeyRefused { key, why } => self.tell_primary(Input::KeyRefused { key, why }),
             Message::Differs(differs) => self.tell_primary(Input::Differs { differs }),
             Message::HandedOver(generation) => self.tell_primary(Input::HandedOver { generation }),
-            Message::Attach(_) | Message::Records(_) | Message::HandOver(_) | Message::Nonsense => Ok(()),
+            Message::Live { through, at, map } => self.live_told(through, at, *map),
+            Message::Retired(proof) => {
+                self.proof_comes(&proof);
+                Ok(())
+            }
+            Message::Attach(_)
+            | Message::Records(_)
+            | Message::HandOver(_)
+            | Message::AskLive { .. }
+            | Message::Retire(_)
+            | Message::Nonsense => Ok(()),
         }
     }
 }

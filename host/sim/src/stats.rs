@@ -84,6 +84,21 @@ pub enum Sometimes {
     SlotCovered,
     KeyInSlot,
     ShamInForce,
+    OrderCameLate,
+    OwedAgainToRetire,
+    RetirementProved,
+    OwnKeysNeededStill,
+    OwnKeysDestroyed,
+    OrderCameAgain,
+    FloorRaised,
+    FloorRaisedInACrash,
+    FloorLostInACrash,
+    FloorSetBack,
+    RetirementRefusedLive,
+    RetirementRefusedNotOffered,
+    RetirementRefusedGeneration,
+    RetirementRefusedOwnHistory,
+    RetirementRefusedUnapplied,
 }
 
 /// Sums over runs.
@@ -99,7 +114,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 76] = [
+    pub const ALL: [Self; 91] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -176,6 +191,21 @@ impl Sometimes {
         Self::SlotCovered,
         Self::KeyInSlot,
         Self::ShamInForce,
+        Self::OrderCameLate,
+        Self::OwedAgainToRetire,
+        Self::RetirementProved,
+        Self::OwnKeysNeededStill,
+        Self::OwnKeysDestroyed,
+        Self::OrderCameAgain,
+        Self::FloorRaised,
+        Self::FloorRaisedInACrash,
+        Self::FloorLostInACrash,
+        Self::FloorSetBack,
+        Self::RetirementRefusedLive,
+        Self::RetirementRefusedNotOffered,
+        Self::RetirementRefusedGeneration,
+        Self::RetirementRefusedOwnHistory,
+        Self::RetirementRefusedUnapplied,
     ];
 }
 
