@@ -519,7 +519,7 @@ impl World {
             }
         }
         let kept = |sequence: &Sequence| {
-            ledger.epoch_of(*sequence).is_none_or(|entry| self.primary.floor.takes(entry.epoch).is_ok())
+            ledger.epoch_of(*sequence).is_none_or(|entry| self.retirement.destroyed.takes(entry.epoch).is_ok())
         };
         let records = (self.model.before.0 + 1..=last.0).map(Sequence).filter(kept);
         check::epoch::check(self, &ledger, |epoch| self.primary.keys.get(&epoch).copied(), records, "the primary")

@@ -37,6 +37,8 @@ pub struct Retirement {
     wanted: Option<Wanted>,
     /// Every order that was ever made: any of them may come at any time.
     orders: Vec<Order>,
+    /// A site has destroyed what it had of these epochs.
+    pub destroyed: Floor,
     /// What the checkers look at may have changed.
     pub changed: bool,
 }
@@ -96,7 +98,7 @@ impl Retirement {
             None | Some(_) => 0,
         };
         let lies = dice.chance(if mutation.is_some() { 800 } else { 300 });
-        Self { dice, rate, lies, wanted: None, orders: Vec::new(), changed: false }
+        Self { dice, rate, lies, wanted: None, orders: Vec::new(), destroyed: Floor::NONE, changed: false }
     }
 
     pub fn may_retire(&self) -> bool {
@@ -370,6 +372,7 @@ impl World {
 
     pub fn keys_gone(&mut self, path: Option<Path>, order: &Order) -> Outcome {
         self.secondary.kept.drop_keys();
+        self.retirement.destroyed = self.retirement.destroyed.raised(self.secondary.kept.floor.epoch());
         self.retirement.changed = true;
         let proof = Proof { order: order.nonce, floor: self.secondary.kept.floor };
         if let Some(path) = path {
@@ -400,6 +403,7 @@ impl World {
             (kept.floor, kept.checkpoint) = (Floor::NONE, None);
         }
         kept.drop_keys();
+        self.retirement.destroyed = self.retirement.destroyed.raised(kept.destroyed.epoch());
         self.retirement.changed = true;
     }
 }
