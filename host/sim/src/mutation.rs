@@ -89,6 +89,8 @@ pub enum Mutation {
     OwnHistoryNotAsked,
     /// A restart of the keeper forgets its floor, and reads its log from the beginning.
     FloorForgotten,
+    /// A restart of the keeper knows its floor, and reads its log from the beginning.
+    CheckpointForgotten,
     /// The writing site destroys its own keys while its journal needs them.
     OwnKeysDestroyedEarly,
 }
@@ -103,6 +105,7 @@ impl Mutation {
             Self::ScanOutOfDate,
             Self::OwnHistoryNotAsked,
             Self::FloorForgotten,
+            Self::CheckpointForgotten,
             Self::OwnKeysDestroyedEarly,
         ];
         all.contains(&self)

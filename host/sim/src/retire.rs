@@ -402,6 +402,9 @@ impl World {
         if self.settings.mutation == Some(Mutation::FloorForgotten) {
             (kept.floor, kept.checkpoint) = (Floor::NONE, None);
         }
+        if self.settings.mutation == Some(Mutation::CheckpointForgotten) {
+            kept.checkpoint = None;
+        }
         kept.drop_keys();
         self.retirement.destroyed = self.retirement.destroyed.raised(kept.destroyed.epoch());
         self.retirement.changed = true;

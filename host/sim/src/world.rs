@@ -214,7 +214,7 @@ impl World {
             Some(Mutation::KeyOfTheSnapshot) => faults.insist(Fault::SnapshotPrimary, 100),
             Some(Mutation::SealedAgain) => faults.insist(Fault::JournalFull, 100),
             Some(Mutation::FlagNotShown) => faults.insist(Fault::FlagStripped, 100),
-            Some(Mutation::FloorForgotten) => faults.insist(Fault::CrashSecondary, 50),
+            Some(Mutation::FloorForgotten | Mutation::CheckpointForgotten) => faults.insist(Fault::CrashSecondary, 50),
             _ => {}
         }
         let often = [
@@ -328,6 +328,8 @@ impl World {
                 return Err(liveness::failed(self));
             }
         }
+        self.retirement.changed = true;
+        check::retired::check(self)?;
         check::bounds::lists(self)
     }
 

@@ -254,3 +254,9 @@ fn retired_checker_fires_when_a_restart_forgets_the_floor() {
 fn retired_checker_fires_when_the_writing_sites_journal_is_not_asked_for() {
     fires(Mutation::OwnKeysDestroyedEarly, &[Checker::Retired]);
 }
+
+#[test]
+fn retired_checker_fires_when_a_restart_reads_from_the_beginning_what_lies_below_the_floor() {
+    // The first key record that is not taken again stops the order, far below what was acknowledged.
+    fires(Mutation::CheckpointForgotten, &[Checker::Retired, Checker::Durability]);
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use farseal_core::units::{Epoch, Sequence};
 
 use super::{Checker, Failure};
+use crate::group;
 use crate::seal::KeyId;
 use crate::world::World;
 
@@ -75,6 +76,22 @@ fn own_history(world: &World) -> Result<(), Failure> {
     match above.filter(|rec| rec.header.kind.is_sealed()).map(|rec| world.secondary.kept.floor.takes(rec.epoch)).next()
     {
         Some(Err(below)) => fail(format!("this site's own history needs it: {below}")),
+        Some(Ok(())) | None => Ok(()),
+    }
+}
+
+/// A keeper of a group's lane: what it offers, or was taken over at, and what it may offer later.
+pub fn kept_by_group(world: &group::World, lane: usize) -> Result<(), Failure> {
+    let keeper = &world.keepers[lane];
+    let through = keeper.taken().map_or(keeper.was_offered, |(through, _)| through);
+    for (block, (sequence, epoch)) in keeper.sources(through) {
+        if let Err(below) = keeper.floor.takes(epoch) {
+            return fail(format!("lane {lane}: block {block} is of record {sequence} at {through}: {below}"));
+        }
+    }
+    let next = world.lanes[lane].first_sealed(through).filter(|_| !keeper.is_taken());
+    match next.map(|rec| keeper.floor.takes(rec.epoch)) {
+        Some(Err(below)) => fail(format!("lane {lane}: what follows record {through} is not offered yet: {below}")),
         Some(Ok(())) | None => Ok(()),
     }
 }

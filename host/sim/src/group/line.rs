@@ -90,6 +90,7 @@ impl World {
         match message {
             ToKeeper::Attach(attach) => self.tell_keeper(lane, secondary::Input::Attach { path, attach }),
             ToKeeper::HandOver(hand_over) => self.tell_keeper(lane, secondary::Input::HandOver { path, hand_over }),
+            ToKeeper::Retire(order) => self.judge_order(lane, &order),
             ToKeeper::Records(records) => {
                 for rec in records {
                     let (header, digest) = (rec.header, rec.digest);
