@@ -238,6 +238,7 @@ impl World {
         // Each site's keys stay with it.
         keeper.kept = Kept::of(self.primary.keys.clone(), self.primary.floor);
         (writer.floor, writer.proved) = (self.secondary.kept.floor, self.primary.floor);
+        self.retirement.destroyed = self.retirement.destroyed.raised(self.secondary.kept.floor.epoch());
         writer.keys.retain(|epoch, _| self.secondary.kept.floor.takes(*epoch).is_ok());
         (self.primary, self.secondary) = (writer, keeper);
         self.primary.chain = lineage.start_chain;
