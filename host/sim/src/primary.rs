@@ -34,6 +34,9 @@ use crate::seal::{Facts, KeyId, Sealer, Stamp, read, seal};
 use crate::stats::Sometimes;
 use crate::world::{Event, Outcome, PAIR, VOLUME, World, block_bytes};
 
+/// A tick that is due later than this comes then: a year, longer than any run.
+const TICK_MS_MAX: u64 = 365 * 24 * 3_600_000;
+
 /// A completion of something that the driver began.
 #[derive(Clone, Debug)]
 pub enum PrimaryEvent {
@@ -639,7 +642,8 @@ impl World {
             && self.primary.tick_at.is_none_or(|before| at < before)
         {
             self.primary.tick_at = Some(at);
-            let delay = at.since(now.instant).0.max(1) * 1000;
+            // A policy that talks nonsense may set its timer further than microseconds can be counted.
+            let delay = at.since(now.instant).0.clamp(1, TICK_MS_MAX) * 1000;
             let life = self.primary.life;
             self.after(delay, Event::Tick { side: Side::Primary, life });
         }
