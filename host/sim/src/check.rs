@@ -13,6 +13,7 @@ pub mod nonce;
 pub mod owed;
 pub mod preset;
 pub mod recoverable;
+pub mod retired;
 pub mod tamper;
 pub mod write_order;
 
@@ -40,6 +41,7 @@ pub enum Checker {
     GroupPause,
     Preset,
     GroupTurn,
+    Retired,
     /// A machine or the driver met what it calls impossible.
     Panic,
 }
@@ -68,6 +70,7 @@ pub fn instant(world: &World) -> Result<(), Failure> {
     if !world.rollback.happened() {
         owed::check(world)?;
     }
+    retired::check(world)?;
     bounds::check(world)
 }
 

@@ -28,6 +28,7 @@ mod keeping;
 pub mod lane;
 pub mod lead;
 mod line;
+mod retire;
 pub mod turning;
 
 use event::Event;
@@ -40,6 +41,7 @@ use keeping::KeepingLead;
 use lane::Lane;
 use lead::{Group, Lead};
 use line::Line;
+use retire::Retirement;
 
 /// Blocks of each volume; a write has one of its own, so that an image says which writes it holds.
 pub const BLOCKS: u64 = 2048;
@@ -77,6 +79,8 @@ pub enum Mutation {
     TurnedOneByOne,
     /// That sides are changed is not kept over a crash of the lead.
     DecisionForgotten,
+    /// A keeper judges an order by what it holds, not by what its group lets it offer.
+    LimitNotAsked,
 }
 
 /// How a run ended.
@@ -119,6 +123,7 @@ pub struct World {
     /// Since when every group is to be taken over.
     ending: Option<u64>,
     figures: Figures,
+    retirement: Retirement,
     trace: Trace,
 }
 
@@ -196,6 +201,7 @@ impl World {
             turning_at: 0,
             ending: None,
             figures,
+            retirement: Retirement::draw(seed, mutation),
             trace,
         }
     }

@@ -9,7 +9,8 @@
 //! A run is a function of the code, the seed and the settings, nothing else. Reading order: [`world`], the two drivers
 //! ([`primary`], [`secondary`]), what they stand on ([`disk`], [`link`], [`seal`], [`faults`]), what is true ([`model`])
 //! and who judges ([`check`]). [`mutation`] breaks the driver to show that each checker fires. Who writes may change
-//! ([`turn`], [`branch`]), an operator wants anything ([`operator`], [`flow`]), a policy says anything ([`policy`]), and a disk may be set back ([`rollback`]).
+//! ([`turn`], [`branch`]), an operator wants anything ([`operator`], [`flow`]) and has old keys destroyed ([`retire`]), a policy
+//! says anything ([`policy`]), and a disk may be set back ([`rollback`]).
 //! What a link or a copy that lies can do is tried one by one ([`tamper`]).
 //! Several subsystems and their groups have a world of their own ([`group`]).
 
@@ -37,6 +38,8 @@ pub mod seal;
 pub mod faults;
 
 pub mod flow;
+
+pub mod retire;
 
 pub mod rollback;
 

@@ -2,7 +2,9 @@
 
 use farseal_core::carriage::Slot;
 use farseal_core::frame::{Ack, Attach, Differs, HandOver, KeyRefusal, Refusal, Welcome};
-use farseal_core::units::{Generation, Path, Sequence};
+use farseal_core::owed::OwedMap;
+use farseal_core::retire::{Order, Proof};
+use farseal_core::units::{Epoch, Generation, Path, Sequence};
 
 /// One of the two sites.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -32,6 +34,17 @@ pub enum Message {
     Differs(Differs),
     HandOver(HandOver),
     HandedOver(Generation),
+    /// Which live blocks need these epochs?
+    AskLive {
+        through: Epoch,
+    },
+    Live {
+        through: Epoch,
+        at: Sequence,
+        map: Box<OwedMap>,
+    },
+    Retire(Order),
+    Retired(Proof),
     Nonsense,
 }
 

@@ -81,4 +81,35 @@ pub enum Mutation {
     LogSyncRetried,
     /// The journal's disk says that a sync is done and keeps nothing of it: no node survives that, and a checker sees it.
     SyncLies,
+    /// The keeper does not look which live blocks need the epochs that are to be destroyed.
+    LiveNotScanned,
+    /// It does not ask whether what is not offered yet needs them.
+    UnofferedNotAsked,
+    /// It judges by a scan that is older than what it offers.
+    ScanOutOfDate,
+    /// It does not ask whether it keeps a history of its own.
+    OwnHistoryNotAsked,
+    /// A restart of the keeper forgets its floor, and reads its log from the beginning.
+    FloorForgotten,
+    /// A restart of the keeper knows its floor, and reads its log from the beginning.
+    CheckpointForgotten,
+    /// The writing site destroys its own keys while its journal needs them.
+    OwnKeysDestroyedEarly,
+}
+
+impl Mutation {
+    /// It breaks how epochs are retired.
+    #[must_use]
+    pub fn is_of_retiring(self) -> bool {
+        let all = [
+            Self::LiveNotScanned,
+            Self::UnofferedNotAsked,
+            Self::ScanOutOfDate,
+            Self::OwnHistoryNotAsked,
+            Self::FloorForgotten,
+            Self::CheckpointForgotten,
+            Self::OwnKeysDestroyedEarly,
+        ];
+        all.contains(&self)
+    }
 }

@@ -15,6 +15,7 @@ use farseal_core::primary::{
     Source, StoreFault, What,
 };
 use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind};
+use farseal_core::retire::Floor;
 use farseal_core::rotation::{How, KeyLimits, Slot, State as RotationState};
 use farseal_core::units::{
     BlockCount, ByteLen, Epoch, Extent, Generation, Incarnation, Instant, Lba, Millis, Path, Sequence, Ticket,
@@ -32,6 +33,9 @@ use crate::mutation::Mutation;
 use crate::seal::{Facts, KeyId, Sealer, Stamp, read, seal};
 use crate::stats::Sometimes;
 use crate::world::{Event, Outcome, PAIR, VOLUME, World, block_bytes};
+
+/// A tick that is due later than this comes then: a year, longer than any run.
+const TICK_MS_MAX: u64 = 365 * 24 * 3_600_000;
 
 /// A completion of something that the driver began.
 #[derive(Clone, Debug)]
@@ -113,6 +117,7 @@ pub struct PrimaryDisk {
     homed: Sequence,
     map: Option<(Vec<u8>, Sequence, Chain)>,
     keys: BTreeMap<Epoch, KeyId>,
+    floors: (Floor, Floor),
     paused: bool,
     fenced: Option<Generation>,
     mode: Option<Mode>,
@@ -130,13 +135,19 @@ pub struct PrimarySite {
     pub broken: bool,
     /// Keys that the escrow site has, as this life has heard.
     pub receipts: BTreeSet<Epoch>,
+    /// Since the last start.
+    pub in_force: Option<Epoch>,
     // Durable.
     pub tape: Tape,
     pub home: Home,
     pub homed: Sequence,
     pub map: Option<(Vec<u8>, Sequence, Chain)>,
-    /// Every key that was ever prepared, by epoch; written before the key is used.
+    /// Every key that was ever prepared and is not destroyed, by epoch; written before the key is used.
     pub keys: BTreeMap<Epoch, KeyId>,
+    /// What is destroyed of them.
+    pub floor: Floor,
+    /// What the keeper has proved that it has destroyed.
+    pub proved: Floor,
     pub paused: bool,
     pub fenced: Option<Generation>,
     pub mode: Option<Mode>,
@@ -207,11 +218,14 @@ impl PrimarySite {
             tick_at: None,
             broken: false,
             receipts: BTreeSet::new(),
+            in_force: None,
             tape: Tape::default(),
             home: Home::new(to_usize(settings.blocks.0)),
             homed: Sequence::NONE,
             map: None,
             keys: BTreeMap::new(),
+            floor: Floor::NONE,
+            proved: Floor::NONE,
             paused: false,
             fenced: None,
             mode: None,
@@ -252,6 +266,7 @@ impl PrimarySite {
             homed: self.homed,
             map: self.map.clone(),
             keys: self.keys.clone(),
+            floors: (self.floor, self.proved),
             paused: self.paused,
             fenced: self.fenced,
             mode: self.mode,
@@ -260,7 +275,8 @@ impl PrimarySite {
     }
 
     pub fn set_back(&mut self, disk: PrimaryDisk) {
-        let PrimaryDisk { tape, home, homed, map, keys, paused, fenced, mode, chosen } = disk;
+        let PrimaryDisk { tape, home, homed, map, keys, floors, paused, fenced, mode, chosen } = disk;
+        (self.floor, self.proved) = floors;
         (self.tape, self.home, self.homed, self.map, self.keys) = (tape, home, homed, map, keys);
         (self.paused, self.fenced, self.mode, self.chosen) = (paused, fenced, mode, chosen);
         self.map_operations.clear();
@@ -303,6 +319,7 @@ impl World {
             }
         }
         self.primary_forgets();
+        self.retirement.forget();
         self.primary.machine = None;
         self.primary.life += 1;
         self.slots.primary_crashed();
@@ -401,6 +418,9 @@ impl World {
             appended,
             scans.iter().any(|scan| scan.torn.is_some()),
         );
+        for (_, entry) in &found.replay {
+            check::retired::replayed(self, entry.header.sequence)?;
+        }
         self.replay_home(&found.replay);
         self.model.restarted(last);
         let site = &mut self.primary;
@@ -420,6 +440,7 @@ impl World {
         site.sent.clear();
         site.tick_at = None;
         site.receipts.clear();
+        site.in_force = None;
         site.carrier = None;
         let limits = site.chosen.limits.unwrap_or(site.settings.flow.limits);
         site.throttled = Throttled::default();
@@ -502,7 +523,10 @@ impl World {
                 _ => {}
             }
         }
-        let records = (self.model.before.0 + 1..=last.0).map(Sequence);
+        let kept = |sequence: &Sequence| {
+            ledger.epoch_of(*sequence).is_none_or(|entry| self.retirement.destroyed.takes(entry.epoch).is_ok())
+        };
+        let records = (self.model.before.0 + 1..=last.0).map(Sequence).filter(kept);
         check::epoch::check(self, &ledger, |epoch| self.primary.keys.get(&epoch).copied(), records, "the primary")
     }
 
@@ -620,7 +644,8 @@ impl World {
             && self.primary.tick_at.is_none_or(|before| at < before)
         {
             self.primary.tick_at = Some(at);
-            let delay = at.since(now.instant).0.max(1) * 1000;
+            // A policy that talks nonsense may set its timer further than microseconds can be counted.
+            let delay = at.since(now.instant).0.clamp(1, TICK_MS_MAX) * 1000;
             let life = self.primary.life;
             self.after(delay, Event::Tick { side: Side::Primary, life });
         }
@@ -824,6 +849,7 @@ impl World {
                 Ok(())
             }
             Output::EpochInForce { epoch } => {
+                self.primary.in_force = Some(epoch);
                 self.ceilings.in_force(self.clock().instant, life, epoch);
                 Ok(())
             }
@@ -1277,10 +1303,17 @@ impl World {
             Message::KeyRefused { key, why } => self.tell_primary(Input::KeyRefused { key, why }),
             Message::Differs(differs) => self.tell_primary(Input::Differs { differs }),
             Message::HandedOver(generation) => self.tell_primary(Input::HandedOver { generation }),
+            Message::Live { through, at, map } => self.live_told(through, at, *map),
+            Message::Retired(proof) => {
+                self.proof_comes(&proof);
+                Ok(())
+            }
             Message::Attach(_)
             | Message::Records(_)
             | Message::Slotted { .. }
             | Message::HandOver(_)
+            | Message::AskLive { .. }
+            | Message::Retire(_)
             | Message::Nonsense => Ok(()),
         }
     }

@@ -144,7 +144,11 @@ impl World {
             }
             Snapshot::Secondary(disk) => {
                 self.crash(Side::Secondary);
+                let floor = self.secondary.kept.floor;
                 self.secondary.set_back(*disk);
+                if self.secondary.kept.floor < floor {
+                    self.stats.see(Sometimes::FloorSetBack);
+                }
                 Side::Secondary
             }
         };

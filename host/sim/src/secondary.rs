@@ -10,6 +10,7 @@ use farseal_core::lineage::Lineage;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{Framed, Header, Kind};
+use farseal_core::retire::Order;
 use farseal_core::secondary::{Alarm, Input, KeyFacts, Output, Recovered, Secondary, Settings};
 use farseal_core::units::{Generation, Instant, Path, Sequence};
 
@@ -20,6 +21,7 @@ use crate::faults::Fault;
 use crate::link::{Message, Side};
 use crate::model::apply;
 use crate::mutation::Mutation;
+use crate::retire::{Kept, Scan, Source};
 use crate::seal::{self, Facts, Stamp, read};
 use crate::stats::Sometimes;
 use crate::world::{Event, Outcome, World};
@@ -27,9 +29,31 @@ use crate::world::{Event, Outcome, World};
 /// A completion of something that the driver began.
 #[derive(Clone, Debug)]
 pub enum SecondaryEvent {
-    Synced { records: usize, stored: u64 },
-    SyncFailed { records: usize, stored: u64 },
-    KeyChecked { key: Sequence },
+    Synced {
+        records: usize,
+        stored: u64,
+    },
+    SyncFailed {
+        records: usize,
+        stored: u64,
+    },
+    KeyChecked {
+        key: Sequence,
+    },
+    /// The index was looked through for an order.
+    Scanned {
+        path: Option<Path>,
+        order: Order,
+        scan: Scan,
+    },
+    FloorKept {
+        path: Option<Path>,
+        order: Order,
+    },
+    KeysGone {
+        path: Option<Path>,
+        order: Order,
+    },
 }
 
 /// What outlives a process.
@@ -38,6 +62,7 @@ pub struct SecondaryDisk {
     log: Log,
     generation: Generation,
     taken_over: bool,
+    kept: Kept,
 }
 
 #[derive(Debug)]
@@ -49,6 +74,7 @@ pub struct SecondarySite {
     pub broken: bool,
     // Durable.
     log: Log,
+    pub kept: Kept,
     pub generation: Generation,
     pub taken_over: bool,
     /// Where it took over.
@@ -75,6 +101,8 @@ pub struct SecondarySite {
     pub live_through: Sequence,
     /// The volume as it is offered.
     pub index: Vec<Stamp>,
+    /// Of each block of it; none for what the base holds.
+    pub sources: Vec<Option<Source>>,
     pub indexed: Sequence,
     /// What the checkers remember over crashes.
     pub offered: Sequence,
@@ -92,6 +120,7 @@ impl SecondarySite {
             tick_at: None,
             broken: false,
             log: Log::default(),
+            kept: Kept::default(),
             generation: Generation(0),
             taken_over: false,
             taken_at: None,
@@ -107,6 +136,7 @@ impl SecondarySite {
             live: vec![0; blocks],
             live_through: Sequence::NONE,
             index: vec![0; blocks],
+            sources: vec![None; blocks],
             indexed: Sequence::NONE,
             offered: Sequence::NONE,
             acknowledged: Sequence::NONE,
@@ -115,11 +145,13 @@ impl SecondarySite {
     }
 
     pub fn disk(&self) -> SecondaryDisk {
-        SecondaryDisk { log: self.log.clone(), generation: self.generation, taken_over: self.taken_over }
+        let (log, kept) = (self.log.clone(), self.kept.clone());
+        SecondaryDisk { log, generation: self.generation, taken_over: self.taken_over, kept }
     }
 
     pub fn set_back(&mut self, disk: SecondaryDisk) {
         (self.log, self.generation, self.taken_over) = (disk.log, disk.generation, disk.taken_over);
+        self.kept = disk.kept;
         (self.live, self.live_through) = (vec![0; self.live.len()], Sequence::NONE);
         (self.offered, self.acknowledged) = (Sequence::NONE, Sequence::NONE);
     }
@@ -169,6 +201,7 @@ impl SecondarySite {
 
 impl World {
     pub fn crash_secondary(&mut self) {
+        self.keeper_crashes();
         self.secondary.machine = None;
         self.secondary.life += 1;
         self.slots.forget();
@@ -179,6 +212,7 @@ impl World {
             return Ok(());
         }
         let loss = Loss::draw(&mut self.dice_disk);
+        self.keeper_comes_back();
         let site = &mut self.secondary;
         site.log.crash(loss, &mut self.dice_disk);
         let rotten = self.faults.strikes(Fault::LogRot) && !site.log.records.is_empty();
@@ -204,12 +238,19 @@ impl World {
                 above.push((entry.header, entry.digest));
             }
         }
-        let begin = match &site.keeps {
-            Some(lineage) => Recovered::keeper_of(lineage, site.differs.is_some()),
-            None => Recovered::fresh(),
+        let begin = match (&site.kept.checkpoint, &site.keeps) {
+            (Some(checkpoint), _) => checkpoint.recovered.clone(),
+            (None, Some(lineage)) => Recovered::keeper_of(lineage, site.differs.is_some()),
+            (None, None) => Recovered::fresh(),
         };
+        above.retain(|(header, _)| header.sequence > begin.contiguous);
         let recovered = Recovered { generation: site.generation, taken_over: site.taken_over, above, ..begin };
         (site.index, site.indexed) = (site.base.clone(), recovered.contiguous);
+        site.sources = vec![None; site.base.len()];
+        if let Some(checkpoint) = &site.kept.checkpoint {
+            (site.index, site.indexed) = (checkpoint.index.clone(), checkpoint.indexed);
+            site.sources = checkpoint.sources.clone();
+        }
         (site.stored, site.incoming, site.broken, site.tick_at) = (0, None, false, None);
         self.secondary.settings.encrypted = !self.faults.strikes(Fault::OtherBit);
         let machine = Secondary::new(self.clock(), self.secondary.settings, recovered);
@@ -415,8 +456,14 @@ impl World {
             if self.settings.mutation != Some(Mutation::AppliedOutOfOrder) {
                 apply(&mut self.secondary.index, &header, &stamps);
             }
+            let known = self.model.get(*sequence).filter(|_| !self.rollback.happened());
+            let source = Source { sequence: *sequence, key: known.map(|rec| rec.sealer.key) };
+            for lba in header.extent().into_iter().flat_map(|extent| extent.first().0..extent.end().0) {
+                self.secondary.sources[to_usize(lba)] = Some(source);
+            }
         }
         self.secondary.indexed = through;
+        self.retirement.changed = true;
         // After a restart the index is built anew; what was offered before is not offered less.
         if through >= self.secondary.offered {
             check::write_order::offered(self, through)?;
@@ -450,8 +497,13 @@ impl World {
             SecondaryEvent::KeyChecked { key } => {
                 let facts = self.secondary.records.get(&key).and_then(|place| self.secondary.key_at(*place));
                 let taken = self.settings.mutation == Some(Mutation::RefusedKeyTaken);
+                let below = facts.is_some_and(|facts| self.secondary.kept.floor.takes(facts.epoch).is_err());
                 let result = match facts {
+                    // Destroyed, and not taken again.
+                    Some(_) if below => Err(KeyRefusal::Misplaced),
                     Some(facts) if taken || !self.unopenable.contains(&facts.sealer.key) => {
+                        check::retired::taken(self, facts.epoch)?;
+                        self.secondary.kept.keyring.insert(facts.epoch, facts.sealer.key);
                         Ok(KeyFacts { epoch: facts.epoch, start: facts.start })
                     }
                     Some(_) => Err(KeyRefusal::Unopenable),
@@ -459,6 +511,9 @@ impl World {
                 };
                 self.tell_secondary(Input::KeyChecked { key, result })
             }
+            SecondaryEvent::Scanned { path, order, scan } => self.judge_order(path, &order, scan),
+            SecondaryEvent::FloorKept { path, order } => self.floor_kept(path, order),
+            SecondaryEvent::KeysGone { path, order } => self.keys_gone(path, &order),
         }
     }
 
@@ -478,12 +533,19 @@ impl World {
             Message::Records(bytes) => self.records_received(path, &bytes),
             Message::Slotted { records, slots } => self.slotted_received(path, &records, &slots),
             Message::HandOver(hand_over) => self.tell_secondary(Input::HandOver { path, hand_over }),
+            Message::AskLive { through } => {
+                self.show_live(path, through);
+                Ok(())
+            }
+            Message::Retire(order) => self.order_comes(Some(path), order),
             Message::Welcome(_)
             | Message::Refuse(_)
             | Message::Ack(_)
             | Message::KeyRefused { .. }
             | Message::Differs(_)
-            | Message::HandedOver(_) => Ok(()),
+            | Message::HandedOver(_)
+            | Message::Live { .. }
+            | Message::Retired(_) => Ok(()),
         }
     }
 

@@ -87,6 +87,21 @@ pub enum Sometimes {
     KeyCarried,
     CarriedKeyStands,
     CarriedKeyMissing,
+    OrderCameLate,
+    OwedAgainToRetire,
+    RetirementProved,
+    OwnKeysNeededStill,
+    OwnKeysDestroyed,
+    OrderCameAgain,
+    FloorRaised,
+    FloorRaisedInACrash,
+    FloorLostInACrash,
+    FloorSetBack,
+    RetirementRefusedLive,
+    RetirementRefusedNotOffered,
+    RetirementRefusedGeneration,
+    RetirementRefusedOwnHistory,
+    RetirementRefusedUnapplied,
 }
 
 /// Sums over runs.
@@ -102,7 +117,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 79] = [
+    pub const ALL: [Self; 94] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -182,6 +197,21 @@ impl Sometimes {
         Self::KeyCarried,
         Self::CarriedKeyStands,
         Self::CarriedKeyMissing,
+        Self::OrderCameLate,
+        Self::OwedAgainToRetire,
+        Self::RetirementProved,
+        Self::OwnKeysNeededStill,
+        Self::OwnKeysDestroyed,
+        Self::OrderCameAgain,
+        Self::FloorRaised,
+        Self::FloorRaisedInACrash,
+        Self::FloorLostInACrash,
+        Self::FloorSetBack,
+        Self::RetirementRefusedLive,
+        Self::RetirementRefusedNotOffered,
+        Self::RetirementRefusedGeneration,
+        Self::RetirementRefusedOwnHistory,
+        Self::RetirementRefusedUnapplied,
     ];
 }
 

@@ -15,6 +15,7 @@ use crate::faults::Fault;
 use crate::link::Side;
 use crate::mutation::Mutation;
 use crate::primary::PrimarySite;
+use crate::retire::Kept;
 use crate::secondary::SecondarySite;
 use crate::stats::Sometimes;
 use crate::world::{Event, Outcome, World};
@@ -231,8 +232,14 @@ impl World {
             }
         }
         self.model.promised = self.model.promised.min(lineage.start);
-        let keeper = SecondarySite::keeper(&self.secondary, lineage, base, (!handed).then_some(differing.map), lost);
-        let writer = PrimarySite::writer(&self.primary, &self.model.accepted, lineage, owed.filter(|_| !planned));
+        let mut keeper =
+            SecondarySite::keeper(&self.secondary, lineage, base, (!handed).then_some(differing.map), lost);
+        let mut writer = PrimarySite::writer(&self.primary, &self.model.accepted, lineage, owed.filter(|_| !planned));
+        // Each site's keys stay with it.
+        keeper.kept = Kept::of(self.primary.keys.clone(), self.primary.floor);
+        (writer.floor, writer.proved) = (self.secondary.kept.floor, self.primary.floor);
+        self.retirement.destroyed = self.retirement.destroyed.raised(self.secondary.kept.floor.epoch());
+        writer.keys.retain(|epoch, _| self.secondary.kept.floor.takes(*epoch).is_ok());
         (self.primary, self.secondary) = (writer, keeper);
         self.primary.chain = lineage.start_chain;
         self.begin_segment(lineage.start.next());
@@ -267,6 +274,7 @@ impl PrimarySite {
         site.map = owed.map(kept);
         site.epoch_floor = old.keys.last_key_value().map_or(Epoch::NONE, |(epoch, _)| *epoch).max(old.epoch_floor);
         site.keys = old.keys.clone();
+        (site.floor, site.proved) = (old.floor, old.proved);
         site.durable_on_disk = lineage.start;
         site
     }
@@ -278,6 +286,7 @@ impl SecondarySite {
         let mut site = Self::new(old.settings);
         site.life = old.life + 1;
         site.generation = lineage.generation;
+        site.kept = Kept::of(old.kept.keyring.clone(), old.kept.floor);
         site.keeps = Some(lineage);
         site.base_differs = differs.is_some();
         site.live = base.clone();

@@ -24,6 +24,7 @@ use crate::mutation::Mutation;
 use crate::operator::Operator;
 use crate::policy::Policy;
 use crate::primary::{PrimaryEvent, PrimarySite};
+use crate::retire::Retirement;
 use crate::rollback::Rollback;
 use crate::seal::KeyId;
 use crate::secondary::{SecondaryEvent, SecondarySite};
@@ -143,6 +144,7 @@ pub struct World {
     pub in_flight_bytes: u64,
     pub owed_may_have_changed: bool,
     pub rollback: Rollback,
+    pub retirement: Retirement,
     pub operator: Operator,
     pub disguise: Disguise,
     pub slots: Slots,
@@ -214,6 +216,7 @@ impl World {
             Some(Mutation::KeyOfTheSnapshot) => faults.insist(Fault::SnapshotPrimary, 100),
             Some(Mutation::SealedAgain) => faults.insist(Fault::JournalFull, 100),
             Some(Mutation::FlagNotShown) => faults.insist(Fault::FlagStripped, 100),
+            Some(Mutation::FloorForgotten | Mutation::CheckpointForgotten) => faults.insist(Fault::CrashSecondary, 50),
             _ => {}
         }
         let often = [
@@ -221,6 +224,7 @@ impl World {
             Mutation::TakenBackAsAsked,
             Mutation::OwnHistoryNotOwed,
             Mutation::StaleKeySealsOn,
+            Mutation::OwnHistoryNotAsked,
         ];
         let often = settings.mutation.is_some_and(|mutation| often.contains(&mutation));
         let operator = Operator::draw(seed, &settings, &mut faults);
@@ -275,6 +279,7 @@ impl World {
             in_flight_bytes: 0,
             owed_may_have_changed: true,
             rollback: Rollback::draw(seed, settings.mutation == Some(Mutation::GivenUpForgotten)),
+            retirement: Retirement::draw(seed, settings.mutation),
             operator,
             disguise,
             slots: Slots::default(),
@@ -322,12 +327,15 @@ impl World {
             self.happen(event)?;
             check::instant(self)?;
             self.owed_may_have_changed = false;
+            self.retirement.changed = false;
             if let Some(healed_at) = self.healed_at
                 && self.now > healed_at + liveness::BOUND_MS * 1000
             {
                 return Err(liveness::failed(self));
             }
         }
+        self.retirement.changed = true;
+        check::retired::check(self)?;
         check::bounds::lists(self)
     }
 
@@ -419,6 +427,7 @@ impl World {
         self.accidents()?;
         self.change_sides()?;
         self.follow_presets()?;
+        self.retire()?;
         if self.primary.machine.is_none() {
             return Ok(());
         }

@@ -84,3 +84,8 @@ fn group_turn_checker_fires_when_the_decision_is_not_kept_over_a_crash_of_the_le
 fn group_pause_checker_fires_when_one_lane_of_a_paused_group_is_resumed() {
     fires(Mutation::ResumedAlone, Checker::GroupPause);
 }
+
+#[test]
+fn retired_checker_fires_when_a_keeper_does_not_go_by_what_its_group_lets_it_offer() {
+    fires(Mutation::LimitNotAsked, Checker::Retired);
+}

@@ -229,3 +229,39 @@ fn owed_checker_fires_when_a_site_does_not_owe_what_its_own_history_has_and_the_
 fn preset_checker_fires_when_presets_do_not_hear_of_an_operators_pause() {
     fires(Mutation::OperatorsPauseNotTold, &[Checker::Preset]);
 }
+
+#[test]
+fn retired_checker_fires_when_the_keeper_does_not_look_which_live_blocks_need_a_key() {
+    fires(Mutation::LiveNotScanned, &[Checker::Retired]);
+}
+
+#[test]
+fn retired_checker_fires_when_what_is_not_offered_yet_is_not_asked_for() {
+    fires(Mutation::UnofferedNotAsked, &[Checker::Retired]);
+}
+
+#[test]
+fn retired_checker_fires_when_an_order_is_judged_by_a_scan_out_of_date() {
+    fires(Mutation::ScanOutOfDate, &[Checker::Retired]);
+}
+
+#[test]
+fn retired_checker_fires_when_the_keepers_own_history_is_not_asked_for() {
+    fires(Mutation::OwnHistoryNotAsked, &[Checker::Retired]);
+}
+
+#[test]
+fn retired_checker_fires_when_a_restart_forgets_the_floor() {
+    fires(Mutation::FloorForgotten, &[Checker::Retired]);
+}
+
+#[test]
+fn retired_checker_fires_when_the_writing_sites_journal_is_not_asked_for() {
+    fires(Mutation::OwnKeysDestroyedEarly, &[Checker::Retired]);
+}
+
+#[test]
+fn retired_checker_fires_when_a_restart_reads_from_the_beginning_what_lies_below_the_floor() {
+    // The first key record that is not taken again stops the order, far below what was acknowledged.
+    fires(Mutation::CheckpointForgotten, &[Checker::Retired, Checker::Durability]);
+}

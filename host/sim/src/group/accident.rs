@@ -19,6 +19,7 @@ impl World {
         self.operations -= 1;
         let pace = self.dice.between(500, 20_000);
         self.after(pace, Event::Operation);
+        self.retire()?;
         let lane = self.any_lane();
         match self.dice.below(1_000) {
             0..15 => self.crash_lane(lane)?,

@@ -193,6 +193,7 @@ impl World {
             self.keepers[lane].told = Some(revision);
             self.say_cuts(lane);
         }
+        self.look_at_floor(lane)?;
         group_turn::instant(self, self.group_of(lane))
     }
 

@@ -2,6 +2,7 @@
 
 use farseal_core::frame::{Ack, Attach, HandOver, KeyRefusal, Refusal, Welcome};
 use farseal_core::group::{Input as GroupInput, KeptCuts, OfferLimit, Output as GroupOutput};
+use farseal_core::retire::Order;
 use farseal_core::units::{Extent, Generation, Path, Sequence};
 
 use super::lane::Rec;
@@ -122,6 +123,7 @@ pub enum ToKeeper {
     Attach(Attach),
     Records(Vec<Rec>),
     HandOver(HandOver),
+    Retire(Order),
 }
 
 #[derive(Clone, Debug)]

@@ -53,6 +53,9 @@ pub enum Figure {
     LostAndBack,
     /// A lane took writes after it had stood still, before it heard of the decision.
     WroteInBetween,
+    FloorsRaised,
+    RetirementsRefusedLive,
+    RetirementsRefusedNotOffered,
 }
 
 /// Sums over runs.
@@ -60,7 +63,7 @@ pub enum Figure {
 pub struct Figures(BTreeMap<Figure, u64>);
 
 impl Figure {
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 42] = [
         Self::Runs,
         Self::Lanes,
         Self::Groups,
@@ -100,6 +103,9 @@ impl Figure {
         Self::TakenOverAlone,
         Self::LostAndBack,
         Self::WroteInBetween,
+        Self::FloorsRaised,
+        Self::RetirementsRefusedLive,
+        Self::RetirementsRefusedNotOffered,
     ];
 }
 

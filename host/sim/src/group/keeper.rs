@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use farseal_core::group::OfferLimit;
 use farseal_core::record::{CutMark, Kind};
+use farseal_core::retire::Floor;
 use farseal_core::secondary::{Recovered, Secondary, Settings};
-use farseal_core::units::{BlockCount, CutNumber, Generation, Now, Sequence};
+use farseal_core::units::{BlockCount, CutNumber, Epoch, Generation, Now, Sequence};
 
 use super::lane::{Rec, apply};
 use crate::dice::Dice;
@@ -30,6 +31,10 @@ pub struct Keeper {
     pub incoming: Option<Rec>,
     /// The revision of the cuts that its lead was told of.
     pub told: Option<u64>,
+    /// Durable.
+    pub floor: Floor,
+    /// The checker's: the most that was ever offered.
+    pub was_offered: Sequence,
 }
 
 impl Keeper {
@@ -46,6 +51,8 @@ impl Keeper {
             stored: 0,
             incoming: None,
             told: None,
+            floor: Floor::NONE,
+            was_offered: Sequence::NONE,
         }
     }
 
@@ -130,6 +137,22 @@ impl Keeper {
 
     /// The volume after everything up to `through` that counts: what a gap gave up does not.
     pub fn image(&self, through: Sequence) -> Vec<Stamp> {
+        let mut image = vec![0; to_usize(BLOCKS)];
+        self.counted(through).iter().for_each(|rec| apply(&mut image, &rec.header, &rec.stamps));
+        image
+    }
+
+    /// The record that says what a block holds then, and its epoch.
+    pub fn sources(&self, through: Sequence) -> BTreeMap<usize, (Sequence, Epoch)> {
+        let mut sources = BTreeMap::new();
+        for rec in self.counted(through).into_iter().filter(|rec| rec.header.kind == Kind::Data) {
+            let first = to_usize(rec.header.lba.0);
+            sources.extend((first..first + rec.stamps.len()).map(|block| (block, (rec.header.sequence, rec.epoch))));
+        }
+        sources
+    }
+
+    fn counted(&self, through: Sequence) -> Vec<&Rec> {
         let records: BTreeMap<Sequence, &Rec> = self.log.iter().rev().map(|rec| (rec.header.sequence, rec)).collect();
         let gaps: BTreeMap<Sequence, Sequence> = self
             .log
@@ -137,15 +160,13 @@ impl Keeper {
             .filter(|rec| rec.header.kind == Kind::Gap && rec.header.sequence <= through)
             .map(|rec| (Sequence(rec.header.aux), rec.header.sequence))
             .collect();
-        let mut image = vec![0; to_usize(BLOCKS)];
+        let mut counted = Vec::new();
         let mut at = Sequence(1);
         while at <= through {
             at = gaps.get(&at).copied().unwrap_or(at);
-            if let Some(rec) = records.get(&at) {
-                apply(&mut image, &rec.header, &rec.stamps);
-            }
+            counted.extend(records.get(&at));
             at = at.next();
         }
-        image
+        counted
     }
 }

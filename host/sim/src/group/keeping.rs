@@ -63,6 +63,10 @@ impl World {
         let at = self.group_of(lane);
         let group = &mut self.groups[at];
         if !group.common.heard(pair(lane), cuts) {
+            if self.mutation == Some(Mutation::TakeoverForgotten) && self.dice.chance(100) {
+                // What another copy says of a later cut may be on its way: a lead that forgets goes on to that one.
+                self.want_takeover(at)?;
+            }
             return Ok(());
         }
         if self.dice.chance(200) {

@@ -25,6 +25,8 @@ pub struct Rec {
     pub header: Header,
     pub digest: Digest,
     pub stamps: Vec<Stamp>,
+    /// That it is of.
+    pub epoch: Epoch,
     /// A key record's epoch and start.
     pub key: Option<(Epoch, Sequence)>,
     /// The running hash after it.
@@ -170,6 +172,15 @@ impl Lane {
         self.newest_epoch = self.newest_epoch.max(epoch);
     }
 
+    pub fn newest_epoch(&self) -> Epoch {
+        self.newest_epoch
+    }
+
+    /// The first record behind this one that is sealed.
+    pub fn first_sealed(&self, after: Sequence) -> Option<&Rec> {
+        self.journal.iter().find(|rec| rec.header.sequence > after && rec.header.kind.is_sealed())
+    }
+
     pub fn keep_map(&mut self, acked: Sequence, acked_chain: Chain) {
         let bytes = self.machine.as_ref().and_then(Primary::encode_owed);
         let kept = bytes.and_then(|bytes| OwedMap::decode_with(&bytes, BlockCount(BLOCKS), block_bytes()).ok());
@@ -227,7 +238,8 @@ impl Lane {
         let digest = Digest(digest);
         let before = self.journal.last().map_or(Chain::START, |rec| rec.chain);
         let chain_before = restart.filter(|_| header.kind == Kind::Gap).unwrap_or(before);
-        Rec { header, digest, stamps, key, chain: chain_before.after(digest), chain_before }
+        let epoch = planned.epoch;
+        Rec { header, digest, stamps, epoch, key, chain: chain_before.after(digest), chain_before }
     }
 
     /// How far a sync that begins now reaches.

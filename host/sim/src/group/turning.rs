@@ -68,7 +68,8 @@ impl World {
                 | Mutation::ReadNotHeld
                 | Mutation::TakenOverApart
                 | Mutation::TakeoverForgotten
-                | Mutation::ResumedAlone,
+                | Mutation::ResumedAlone
+                | Mutation::LimitNotAsked,
             ) => 0,
             None => 250,
         }
@@ -187,7 +188,8 @@ impl World {
                 | Mutation::ResumedAlone
                 | Mutation::TurnedTooEarly
                 | Mutation::TurnedOneByOne
-                | Mutation::DecisionForgotten,
+                | Mutation::DecisionForgotten
+                | Mutation::LimitNotAsked,
             )
             | None => standing,
         }

@@ -20,6 +20,10 @@ impl World {
             if self.now > since + liveness::BOUND_MS * 1000 {
                 return Err(liveness::failed(self));
             }
+            if !self.secondary.settings.encrypted {
+                // Nothing is offered before the operator has set the bit right.
+                self.crash(Side::Secondary);
+            }
             self.after(100_000, Event::Operation);
             return Ok(());
         }
