@@ -11,6 +11,8 @@ use farseal_core::record::Kind;
 use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Lba, Sequence};
 use farseal_plugin::Plugin as _;
 use farseal_plugin::wit::recovery as wit;
+use farseal_plugin::wit::types::Extension;
+use farseal_plugin::written_last;
 use serde::{Deserialize, Serialize};
 
 use crate::keyring::{Keyring, UnsealError, Unsealer};
@@ -268,7 +270,7 @@ impl Sweeper {
                         wit::Action::Alert(text) => {
                             tracing::warn!(pair = self.name, "the strategy says: {}", farseal_plugin::escaped(&text));
                         }
-                        wit::Action::Ext(_) => {}
+                        wit::Action::Ext(ext) => work.extend(self.answer(&ext)),
                     }
                 }
                 if self.pending_stop(events, &mut work) {
@@ -326,6 +328,13 @@ impl Sweeper {
             Ok(Sweep::Stop) | Err(RecvTimeoutError::Disconnected) => Waited::Stop,
             Err(RecvTimeoutError::Timeout) => Waited::Timer,
         }
+    }
+
+    /// What the strategy wants to know and this host does.
+    fn answer(&self, ext: &Extension) -> Option<wit::Event> {
+        let blocks = written_last::asked(ext)?;
+        let firsts = self.home.source().index.written_last(blocks, written_last::WRITTEN_LAST_PARTS);
+        Some(wit::Event::Ext(written_last::answer(blocks, firsts)))
     }
 
     /// Asks the strategy. Its plans only open what can be opened again, so its state is kept after them.

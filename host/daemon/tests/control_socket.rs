@@ -79,6 +79,7 @@ impl Operator for Fake {
                 | PairCommand::Escrow(_)
                 | PairCommand::Plugin(_)
                 | PairCommand::Key(_)
+                | PairCommand::Recover(_)
                 | PairCommand::Swap(_) => Ok(CommandReply::new(command.name())),
             }
         })

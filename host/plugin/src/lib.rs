@@ -59,6 +59,7 @@ mod slot;
 mod store;
 pub mod vault;
 mod world;
+pub mod written_last;
 
 pub use breaker::{Breaker, BreakerState, Changed, Standing, Strike};
 pub use cache::CodeCache;

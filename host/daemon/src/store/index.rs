@@ -6,6 +6,8 @@
 
 mod live;
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::path::Path;
 
 use farseal_core::record::{Header, Kind};
@@ -246,6 +248,40 @@ impl Index {
     /// base they hide what lies there.
     pub fn held(&self, within: Extent) -> Vec<(BlockCount, bool)> {
         self.runs_where(within, |slot| slot.place().is_some())
+    }
+
+    /// The first blocks of the parts, of so many blocks each, that hold data: at most `most` of them, the one with the newest record
+    /// first; of one record's, in their order.
+    pub fn written_last(&self, part_blocks: u64, most: usize) -> Vec<u64> {
+        let part_blocks = part_blocks.max(1);
+        // The oldest of those that are kept comes out first.
+        let mut kept: BinaryHeap<Reverse<(u64, Reverse<u64>)>> = BinaryHeap::new();
+        let mut keep = |newest: u64, part: u64| {
+            if newest > 0 {
+                kept.push(Reverse((newest, Reverse(part))));
+                if kept.len() > most {
+                    kept.pop();
+                }
+            }
+        };
+        let (mut part, mut newest) = (0, 0);
+        let groups = (0_u64..).zip(&self.groups).filter_map(|(at, group)| Some((at, group.as_deref()?)));
+        let chunks = groups.flat_map(|(at, group)| {
+            (at * GROUP_CHUNKS..).zip(group).filter_map(|(number, chunk)| Some((number, chunk.as_deref()?)))
+        });
+        for (number, chunk) in chunks {
+            for (lba, slot) in (number * CHUNK_BLOCKS..).zip(&chunk.slots).filter(|(_, slot)| slot.kind() == DATA) {
+                if lba / part_blocks != part {
+                    keep(newest, part);
+                    (part, newest) = (lba / part_blocks, 0);
+                }
+                newest = newest.max(slot.sequence());
+            }
+        }
+        keep(newest, part);
+        let mut newest_first = kept.into_vec();
+        newest_first.sort_unstable();
+        newest_first.into_iter().map(|Reverse((_, Reverse(part)))| part * part_blocks).collect()
     }
 
     /// Runs of blocks of which `is` says the same. Chunks without slots are asked of once, and groups that nothing was

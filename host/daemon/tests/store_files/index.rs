@@ -69,6 +69,21 @@ fn check(index: &Index, model: &Model) {
     }
 }
 
+fn check_age(index: &Index, model: &Model) {
+    for (part_blocks, most) in [(1, 5000), (7, 20), (256, 3), (300, 100)] {
+        let mut parts = BTreeMap::<u64, u64>::new();
+        for (lba, (sequence, ..)) in model.iter().filter(|(_, (_, kind, ..))| *kind == Kind::Data) {
+            let newest = parts.entry(lba / part_blocks).or_default();
+            *newest = (*newest).max(*sequence);
+        }
+        let mut expected: Vec<(u64, u64)> = parts.into_iter().collect();
+        expected.sort_by_key(|(part, newest)| (u64::MAX - newest, *part));
+        expected.truncate(most);
+        let expected: Vec<u64> = expected.into_iter().map(|(part, _)| part * part_blocks).collect();
+        assert_eq!(index.written_last(part_blocks, most), expected, "parts of {part_blocks}");
+    }
+}
+
 fn open(dir: &Path) -> (Index, Option<Vec<u8>>) {
     Index::open(dir, BlockCount(BLOCKS)).unwrap()
 }
@@ -128,6 +143,7 @@ proptest! {
             }
         }
         check(&index, &model);
+        check_age(&index, &model);
     }
 }
 

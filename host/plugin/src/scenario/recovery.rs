@@ -11,6 +11,8 @@ use crate::fault::CallError;
 use crate::host::Plugin as _;
 use crate::recovery::Recovery;
 use crate::wit::recovery::{Action, Context, Event, Extent, OnAccess, Outcome, Progress, Swept};
+use crate::wit::types::Extension;
+use crate::written_last;
 
 /// Largest volume in a story: its blocks are counted one by one.
 const VOLUME_BLOCKS: u64 = 4 << 20;
@@ -32,6 +34,9 @@ pub(super) struct Story {
     start: Instant,
     #[serde(default = "speed")]
     speed: u64,
+    /// Runs of blocks that were written last, the newest first: what a host knows that is asked. Without it, the host does not answer.
+    #[serde(default)]
+    written_last: Option<Vec<(u64, u64)>>,
     #[serde(default)]
     entropy: u64,
     timeline: Vec<Entry>,
@@ -112,6 +117,7 @@ pub(super) fn play(strategy: Recovery, story: &Story, script: &mut Script) {
         wake_at: None,
         access: OnAccess::Open,
         work: VecDeque::new(),
+        answers: Vec::new(),
         chain: 0,
         calls: 0,
         ended: false,
@@ -144,6 +150,8 @@ struct Node<'a> {
     access: OnAccess,
     /// Background opens in order, the first under way.
     work: VecDeque<Extent>,
+    /// What the strategy asked for, and gets in its next event.
+    answers: Vec<Extension>,
     chain: u32,
     calls: u32,
     ended: bool,
@@ -302,6 +310,9 @@ impl Node<'_> {
                 self.carry_out(called.value);
                 self.script.logs(&called.logs);
                 self.script.fuel(called.fuel);
+                for answer in std::mem::take(&mut self.answers) {
+                    self.call(Some(Event::Ext(answer)));
+                }
             }
             Err(error @ CallError::Refused { error: crate::wit::types::PluginError::InvalidState(_), .. }) => {
                 self.script.line(&format!("  refuses   {error}"));
@@ -362,7 +373,14 @@ impl Node<'_> {
                 self.script.count("alerts", 1);
                 format!("alert {}", quoted(text))
             }
-            Action::Ext(ext) => format!("extension {}: unknown, ignored", crate::fault::escaped(&ext.name)),
+            Action::Ext(ext) => match (written_last::asked(ext), &self.story.written_last) {
+                (Some(blocks), Some(runs)) => {
+                    let firsts = newest_parts(blocks, runs);
+                    self.answers.push(written_last::answer(blocks, firsts));
+                    format!("asks for what was written last, in parts of {blocks} blocks")
+                }
+                _ => format!("extension {}: unknown, ignored", crate::fault::escaped(&ext.name)),
+            },
         }
     }
 
@@ -383,6 +401,19 @@ impl Node<'_> {
     }
 }
 
+/// The parts in which these runs lie, each once, in their order.
+fn newest_parts(blocks: u64, runs: &[(u64, u64)]) -> Vec<u64> {
+    let mut firsts = Vec::new();
+    for (first, count) in runs {
+        for part in first / blocks..first.saturating_add(*count).div_ceil(blocks) {
+            if firsts.len() < written_last::WRITTEN_LAST_PARTS && !firsts.contains(&(part * blocks)) {
+                firsts.push(part * blocks);
+            }
+        }
+    }
+    firsts
+}
+
 fn extent_words(extent: &Extent) -> String {
     format!("{} blocks from {}", extent.blocks, extent.first)
 }
@@ -397,6 +428,6 @@ fn event_words(event: &Event) -> String {
         Event::Accessed(extents) => format!("accessed: {} extents", extents.len()),
         Event::Timer => "timer".into(),
         Event::Requested(text) => format!("requested: {}", quoted(text)),
-        Event::Ext(ext) => format!("extension {}", ext.name),
+        Event::Ext(ext) => format!("extension {}: {}", ext.name, ext.json),
     }
 }

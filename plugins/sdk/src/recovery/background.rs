@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::chunks::{Chunks, Next};
 use super::{Context, Decisions, Extent};
-use crate::settings::wrong;
 use crate::Diagnostic;
+use crate::settings::wrong;
 
 /// How fast it goes, by the settings.
 #[derive(Debug, Clone, Copy)]
