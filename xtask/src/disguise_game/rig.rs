@@ -201,7 +201,13 @@ fn toss_lane(
         next = next.max(Instant::now()) + exponential(BETWEEN, &mut moments);
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         let (at, real) = (SystemTime::now(), coins.one_in(2));
-        let refused = real && !ask(control, pair, how)?;
+        let refused = if real {
+            !ask(control, pair, how)?
+        } else {
+            // The node is asked something in either case: what an answer takes from the machine shall not tell.
+            changes_key(control, pair)?;
+            false
+        };
         events.push(Event { at, real, refused });
     }
     std::thread::sleep(MARGIN);

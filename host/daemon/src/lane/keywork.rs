@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
 use farseal_core::limits::SLOT_BLOCKS_MAX;
@@ -48,6 +49,8 @@ pub struct KeyWork {
     hedge: Hedge,
     deposits: Option<Deposits>,
     inbox: Option<Sender<Event>>,
+    /// The disguise fixed slots before any key was asked for.
+    scheduled: Arc<AtomicBool>,
 }
 
 /// The longest that a key waits for its slot: a disguise that plans further ahead is cut short.
@@ -56,7 +59,7 @@ const SLOT_WAIT_MAX: Millis = Millis(60_000);
 impl KeyWork {
     #[must_use]
     pub fn new(plugins: Arc<PairPlugins>, block_bytes: BlockBytes, incarnation: Incarnation, hedge: Hedge) -> Self {
-        Self { plugins, block_bytes, incarnation, hedge, deposits: None, inbox: None }
+        Self { plugins, block_bytes, incarnation, hedge, deposits: None, inbox: None, scheduled: Arc::default() }
     }
 
     /// Every key is deposited at the escrow site before it may be used.
@@ -100,8 +103,10 @@ impl KeyWork {
             if let Err(error) = &slots {
                 tracing::error!(%error, "no slots could be planned");
             }
+            let slots = slots.ok();
+            work.scheduled.store(slots.as_ref().is_some_and(|slots| !slots.is_empty()), Ordering::Release);
             if let Some(inbox) = &work.inbox {
-                let _ = inbox.send(Event::SlotsPlanned(slots.ok()));
+                let _ = inbox.send(Event::SlotsPlanned(slots));
             }
         });
     }
@@ -137,8 +142,6 @@ impl KeyWork {
         now: Instant,
         inbox: &Sender<Event>,
     ) -> Result<Prepared, getrandom::Error> {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed)?;
         let key = match self.deposits.as_ref().and_then(|deposits| deposits.take(epoch)) {
             Some(key) => key,
             None => {
@@ -148,8 +151,14 @@ impl KeyWork {
             }
         };
         let smallest = self.smallest_slot();
-        let planned = self.plugins.disguise.plan(crate::clock::wall_time().0, recent, smallest, &seed).value;
-        let first = planned.first().copied();
+        let first = if how != How::AtOnce && self.slot_is_fixed() {
+            // The disguise's work now would tell by what it takes from the machine that a key is wanted.
+            None
+        } else {
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed)?;
+            self.plugins.disguise.plan(crate::clock::wall_time().0, recent, smallest, &seed).value.first().copied()
+        };
         let wait = first.map_or(Millis(0), |slot| Millis(slot.gap.min(SLOT_WAIT_MAX.0)));
         let blocks = first.map_or(smallest, |slot| slot.blocks).clamp(smallest, SLOT_BLOCKS_MAX.max(smallest));
         let at = if how == How::AtOnce { now } else { now.plus(wait) };
@@ -157,6 +166,12 @@ impl KeyWork {
         getrandom::fill(&mut chance)?;
         let slot = Slot { at, blocks, chance: u64::from_le_bytes(chance) };
         Ok(Prepared { epoch, slot, key, receipt: None })
+    }
+
+    /// Does the key go where a slot was fixed before, whatever is planned for it now?
+    fn slot_is_fixed(&self) -> bool {
+        let in_records = || self.plugins.disguise.current().is_some_and(|disguise| disguise.is_in_records());
+        self.scheduled.load(Ordering::Acquire) || in_records()
     }
 
     /// The least blocks whose body holds a package and a disguise's own bytes.
