@@ -65,6 +65,11 @@ impl Ledger {
         self.by_start.range(..=sequence).next_back().map(|(_, entry)| *entry)
     }
 
+    /// The number of [`Self::epoch_of`]; [`Epoch::NONE`], older than any, where the ledger does not say.
+    pub fn epoch_at(&self, sequence: Sequence) -> Epoch {
+        self.epoch_of(sequence).map_or(Epoch::NONE, |entry| entry.epoch)
+    }
+
     /// The one that starts last.
     pub fn newest(&self) -> Option<Entry> {
         self.by_start.last_key_value().map(|(_, entry)| *entry)

@@ -68,7 +68,7 @@ impl Page {
     /// The next `blocks`, and the record that holds them; none if no record does. `false`: there is no room, the page ends before
     /// them.
     pub fn take(&mut self, blocks: BlockCount, record: Option<Sequence>, ledger: &Ledger) -> bool {
-        let old = record.is_some_and(|record| epoch_of(ledger, record) <= self.last);
+        let old = record.is_some_and(|record| ledger.epoch_at(record) <= self.last);
         let full = self.runs.len() == OLD_RUNS_MAX;
         match self.runs.last_mut() {
             _ if !old => {}
@@ -86,11 +86,6 @@ impl Page {
         let next = self.at.max(Lba(ask.from.0.saturating_add(1)));
         Old { through: indexed, next, runs: self.runs }
     }
-}
-
-/// [`Epoch::NONE`], older than any, where the ledger does not say.
-pub fn epoch_of(ledger: &Ledger, record: Sequence) -> Epoch {
-    ledger.epoch_of(record).map_or(Epoch::NONE, |entry| entry.epoch)
 }
 
 impl Old {

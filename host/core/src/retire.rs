@@ -202,7 +202,7 @@ impl Holding<'_> {
             return Err(OrderRefused::Live { epoch, blocks });
         }
         // Without an epoch there nothing says that the next record is not of one that is to go.
-        let next = self.ledger.epoch_of(offered.next()).map_or(Epoch::NONE, |entry| entry.epoch);
+        let next = self.ledger.epoch_at(offered.next());
         if next <= order.through {
             return Err(OrderRefused::NotOffered { offered, epoch: next });
         }

@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::control::client::Client;
@@ -183,6 +185,14 @@ fn perform<E: Into<Box<dyn std::error::Error>>>(
 fn wait_for<T>(ask: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::of(&error))?.block_on(ask)
+}
+
+/// A node's report as this version knows it.
+fn understood<T: DeserializeOwned>(report: Option<Value>) -> Result<T, Failure> {
+    serde_json::from_value(report.unwrap_or_default()).map_err(|error| {
+        let next = "use the same version of farseal for node and command";
+        Failure::new(Exit::Failed, format!("the node's answer is not understood: {error}"), next)
+    })
 }
 
 /// Prints to standard output. A reader that went away, as `head` does, is no failure.

@@ -337,6 +337,13 @@ impl Lane {
         Ok(Self { inbox, intake, buffer, home, journal, keyring, keybook, settings, paths, thread })
     }
 
+    /// Has the lane's thread answer, and waits for it; `None`: it has stopped. Not on that thread.
+    pub(crate) fn ask<T>(&self, event: impl FnOnce(Sender<T>) -> Event) -> Option<T> {
+        let (done, answer) = channel();
+        self.inbox.send(event(done)).ok()?;
+        answer.recv().ok()
+    }
+
     /// Stops the lane: what is accepted is committed and durable before this returns.
     pub fn stop(&self) {
         let _ = self.inbox.send(Event::Stop);

@@ -47,7 +47,7 @@ use crate::clock::Clock;
 use crate::keyring::Keyring;
 use crate::link::listen::{Answer, Came};
 use crate::plugins::PairPlugins;
-use crate::retired::RetiredError;
+use crate::retired::Retired;
 pub use crate::role::Control;
 use crate::role::ControlError;
 use crate::store::home::Home;
@@ -123,6 +123,8 @@ pub struct Parts {
     /// Where the copy lies.
     pub directory: PathBuf,
     pub control: Control,
+    /// What was retired of the pair's keys here.
+    pub retired: Retired,
     pub settings: Settings,
     pub keyring: Arc<Keyring>,
     pub plugins: Arc<PairPlugins>,
@@ -168,8 +170,6 @@ pub enum StartError {
     Index(#[from] IndexError),
     #[error(transparent)]
     Control(#[from] ControlError),
-    #[error(transparent)]
-    Retired(#[from] RetiredError),
     #[error("the log's compacted segments: {0}")]
     Compacted(#[from] CompactError),
     #[error(
@@ -201,6 +201,13 @@ impl Replica {
             })
             .map_err(|source| StoreError::io(std::path::Path::new("."), "start the replica's thread", source))?;
         Ok(Self { inbox, reader, keyring, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Has the copy's thread answer; `None`: it has stopped.
+    pub async fn ask<T: Send + 'static>(&self, event: impl FnOnce(Box<dyn FnOnce(T) + Send>) -> Event) -> Option<T> {
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        self.inbox.send(event(Box::new(move |answer| drop(sender.send(answer))))).ok()?;
+        answer.await.ok()
     }
 
     pub fn stop(&self) {

@@ -95,11 +95,6 @@ impl Retired {
         let over = self.retirings.len().saturating_sub(KEPT_MAX);
         self.retirings.drain(..over);
     }
-
-    /// The one that an epoch went with.
-    pub fn of(&self, epoch: Epoch) -> Option<&Retiring> {
-        self.retirings.iter().filter(|retiring| epoch <= retiring.through).min_by_key(|retiring| retiring.through)
-    }
 }
 
 fn path(directory: &Path) -> PathBuf {
@@ -135,7 +130,8 @@ mod tests {
         let found = Retired::load(directory.path()).unwrap();
         assert_eq!(found, retired);
         assert_eq!((found.destroyed.floor.epoch(), found.destroyed.at), (Epoch(9), Sequence(90)));
-        let of = |epoch| found.of(Epoch(epoch)).map(|retiring| retiring.through.0);
+        let kept = || found.retirings.iter().map(|retiring| retiring.through.0);
+        let of = |epoch| kept().filter(|through| epoch <= *through).min();
         assert_eq!([1, 4, 5, 9, 10].map(of), [Some(4), Some(4), Some(6), Some(9), None]);
     }
 

@@ -65,6 +65,18 @@ pub struct Control {
     pub seeded: Option<String>,
 }
 
+/// Where the branches of a pair lie, below its folder.
+#[must_use]
+pub fn branches_folder(directory: &Path) -> PathBuf {
+    directory.join("branches")
+}
+
+/// Is any branch kept there, whatever state it is in?
+#[must_use]
+pub fn keeps_branches(directory: &Path) -> bool {
+    std::fs::read_dir(branches_folder(directory)).is_ok_and(|mut found| found.next().is_some())
+}
+
 /// A copy and what lies under it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

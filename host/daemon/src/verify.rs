@@ -264,9 +264,7 @@ impl Runner {
     }
 
     fn ask_lane<T>(&self, event: impl FnOnce(Sender<T>) -> LaneEvent) -> Result<T, Early> {
-        let (done, answer) = channel();
-        self.parts.lane.inbox.send(event(done)).map_err(|_| Early::LaneGone)?;
-        answer.recv().map_err(|_| Early::LaneGone)
+        self.parts.lane.ask(event).ok_or(Early::LaneGone)
     }
 
     fn heard(&mut self, id: u64, bytes: &[u8]) -> Result<(), Early> {

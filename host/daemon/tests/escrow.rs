@@ -14,53 +14,18 @@ mod site;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/sites.rs"]
 mod sites;
+#[path = "support/three.rs"]
+mod three;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
-use built::{farseal, plugins};
-use nbd_client::Client;
-use site::{PairTerms, Site, Stage, free_port, wait_for};
+use built::plugins;
+use site::wait_for;
 use sites::{BLOCK, PAIR, PATIENCE};
-
-struct Three {
-    stage: Rc<Stage>,
-    main: Site,
-    remote: Site,
-    escrow: Site,
-}
-
-/// A pair whose keys the escrow alone holds. Nothing runs yet.
-fn three(purpose: &str) -> Three {
-    let stage = Stage::new(purpose).unwrap();
-    let [main, remote, escrow] =
-        ["main", "remote", "escrow"].map(|name| Site::init(&stage, farseal(), plugins(), name).unwrap());
-    let card = |site: &Site| {
-        let file = stage.dir.join(format!("{}.card", site.name));
-        fs::write(&file, site.farseal(&["pair", "card"]).unwrap()).unwrap();
-        file.display().to_string()
-    };
-    let address = format!("127.0.0.1:{}", free_port().unwrap());
-    escrow.farseal(&["escrow", "open", "--listen", &address]).unwrap();
-    escrow.farseal(&["escrow", "admit", &card(&main)]).unwrap();
-    escrow.farseal(&["escrow", "admit", &card(&remote)]).unwrap();
-    main.farseal(&["escrow", "add", &card(&escrow), "--address", &address]).unwrap();
-    let volume = main.dir.join("volume.img");
-    let listen = format!("127.0.0.1:{}", free_port().unwrap());
-    let options = ["--listen", &listen, "--escrow", "escrow"];
-    main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options }).unwrap();
-    Three { stage, main, remote, escrow }
-}
+use three::{Three, client, read, refusal, three, write};
 
 impl Three {
-    fn start(&mut self) {
-        self.escrow.start().unwrap();
-        self.remote.start().unwrap();
-        self.main.start().unwrap();
-        self.main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
-    }
-
     fn rotate(&self) {
         self.main.farseal(&["rotate", PAIR, "--force"]).unwrap();
     }
@@ -73,29 +38,6 @@ impl Three {
     }
 }
 
-fn write(site: &Site, blocks: &[(u64, u8)]) {
-    let mut client = client(site);
-    for (at, byte) in blocks {
-        client.write(at * BLOCK, &vec![*byte; usize::try_from(BLOCK).unwrap()]).unwrap();
-    }
-    client.flush().unwrap();
-}
-
-fn client(site: &Site) -> Client {
-    wait_for(&format!("the export of {}", site.name), PATIENCE, || Ok(Client::connect(&site.socket(), PAIR).ok()))
-        .unwrap()
-}
-
-fn read(site: &Site, blocks: &[u64]) -> Vec<u8> {
-    let mut client = client(site);
-    let read = |at: &u64| {
-        let mut bytes = vec![0; usize::try_from(BLOCK).unwrap()];
-        client.read(at * BLOCK, &mut bytes).unwrap();
-        bytes[0]
-    };
-    blocks.iter().map(read).collect()
-}
-
 /// Where components are kept by their digest.
 fn kept(directory: &Path) -> PathBuf {
     directory.join("components")
@@ -103,10 +45,6 @@ fn kept(directory: &Path) -> PathBuf {
 
 fn digest_of(component: &str) -> String {
     format!("{}.wasm", farseal_plugin::Digest::of(&fs::read(component).unwrap()))
-}
-
-fn refusal(site: &Site, words: &[&str]) -> String {
-    site.farseal(words).unwrap_err().to_string()
 }
 
 #[test]

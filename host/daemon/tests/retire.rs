@@ -14,38 +14,17 @@ mod site;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/sites.rs"]
 mod sites;
+#[path = "support/three.rs"]
+mod three;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nbd_client::Client;
-use site::{PairTerms, Site, Stage, free_port, wait_for};
-use sites::{BLOCK, PAIR, PATIENCE, started};
+use site::{Site, wait_for};
+use sites::{PAIR, PATIENCE, started};
+use three::{Three, read, refusal, three, write};
 
 const RETIRE: [&str; 3] = ["key", "retire", PAIR];
-
-fn write(site: &Site, blocks: &[(u64, u8)]) {
-    let mut client = client(site);
-    for (at, byte) in blocks {
-        client.write(at * BLOCK, &vec![*byte; usize::try_from(BLOCK).unwrap()]).unwrap();
-    }
-    client.flush().unwrap();
-}
-
-fn client(site: &Site) -> Client {
-    wait_for(&format!("the export of {}", site.name), PATIENCE, || Ok(Client::connect(&site.socket(), PAIR).ok()))
-        .unwrap()
-}
-
-fn read(site: &Site, blocks: std::ops::Range<u64>) -> Vec<u8> {
-    let mut client = client(site);
-    let read = |at: u64| {
-        let mut bytes = vec![0; usize::try_from(BLOCK).unwrap()];
-        client.read(at * BLOCK, &mut bytes).unwrap();
-        bytes[0]
-    };
-    blocks.map(read).collect()
-}
 
 /// A block of its own and one of its forerunner's for each epoch, 1 to `epochs`.
 fn write_over(site: &Site, epochs: u64) {
@@ -62,10 +41,6 @@ fn write_over(site: &Site, epochs: u64) {
 fn written(epochs: u64) -> Vec<(u64, u8)> {
     let byte = |epoch| u8::try_from(epoch).unwrap();
     (1..=epochs).flat_map(|at| [(at * 40, byte(at)), (at * 40 + 1, byte((at + 1).min(epochs)))]).collect()
-}
-
-fn refusal(site: &Site, words: &[&str]) -> String {
-    site.farseal(words).unwrap_err().to_string()
 }
 
 /// For each epoch, bytes that stand in its capsule wherever that is kept.
@@ -174,32 +149,15 @@ fn retired_keys_are_nowhere_any_more_and_the_copy_opens_without_them() {
     assert!(planned.contains("its key opens here"), "{planned}");
     remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
     for (at, byte) in written(5) {
-        assert_eq!(read(&remote, at..at + 1), [byte], "block {at}");
+        assert_eq!(read(&remote, &[at]), [byte], "block {at}");
     }
 }
 
 #[test]
 fn an_escrow_site_destroys_its_deposits_as_well() {
-    let stage = Stage::new("retire-escrow").unwrap();
-    let [mut main, mut remote, mut escrow] =
-        ["main", "remote", "escrow"].map(|name| Site::init(&stage, built::farseal(), built::plugins(), name).unwrap());
-    let card = |site: &Site| {
-        let file = stage.dir.join(format!("{}.card", site.name));
-        fs::write(&file, site.farseal(&["pair", "card"]).unwrap()).unwrap();
-        file.display().to_string()
-    };
-    let address = format!("127.0.0.1:{}", free_port().unwrap());
-    escrow.farseal(&["escrow", "open", "--listen", &address]).unwrap();
-    escrow.farseal(&["escrow", "admit", &card(&main)]).unwrap();
-    escrow.farseal(&["escrow", "admit", &card(&remote)]).unwrap();
-    main.farseal(&["escrow", "add", &card(&escrow), "--address", &address]).unwrap();
-    let (volume, listen) = (main.dir.join("volume.img"), format!("127.0.0.1:{}", free_port().unwrap()));
-    let options = ["--listen", &listen, "--escrow", "escrow"];
-    main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options }).unwrap();
-    escrow.start().unwrap();
-    remote.start().unwrap();
-    main.start().unwrap();
-    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    let mut sites = three("retire-escrow");
+    sites.start();
+    let Three { stage: _stage, mut main, remote, mut escrow } = sites;
     write_over(&main, 3);
     let in_force = main.status().unwrap().epoch();
     let before = marks(&main).iter().filter(|(epoch, _)| *epoch < in_force).count();
@@ -229,6 +187,6 @@ fn an_escrow_site_destroys_its_deposits_as_well() {
     assert!(said.contains("keys came from the escrow"), "{said}");
     remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
     for (at, byte) in written(3) {
-        assert_eq!(read(&remote, at..at + 1), [byte], "block {at}");
+        assert_eq!(read(&remote, &[at]), [byte], "block {at}");
     }
 }

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use farseal_core::ledger::Ledger;
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{Command, CopyState, Input, Primary};
 use farseal_core::retire::{Floor, Holding, Order, OrderRefused, Proof, Verdict, Wish};
@@ -271,7 +270,7 @@ impl World {
         let Some(machine) = self.secondary.machine.as_ref().filter(|machine| machine.is_recovered()) else { return };
         let mut map = OwedMap::empty(blocks, size);
         for (lba, source) in (0..).zip(&self.secondary.sources) {
-            let needs = source.is_some_and(|source| epoch_of(machine.ledger(), &source) <= through);
+            let needs = source.is_some_and(|source| machine.ledger().epoch_at(source.sequence) <= through);
             Extent::new(Lba(lba), BlockCount(1)).filter(|_| needs).into_iter().for_each(|extent| map.mark(extent));
         }
         self.send(path, Side::Primary, Message::Live { through, at: self.secondary.indexed, map: Box::new(map) });
@@ -293,7 +292,7 @@ impl World {
     /// A live block whose epoch nobody knows is of the oldest.
     fn scan(&self) -> Option<Scan> {
         let ledger = self.secondary.machine.as_ref()?.ledger();
-        let live = self.secondary.sources.iter().flatten().map(|source| epoch_of(ledger, source));
+        let live = self.secondary.sources.iter().flatten().map(|source| ledger.epoch_at(source.sequence));
         let oldest = live.clone().min().filter(|_| self.settings.mutation != Some(Mutation::LiveNotScanned));
         let count = |oldest: Epoch| BlockCount(wide(live.filter(|epoch| *epoch == oldest).count()));
         Some(Scan { indexed: self.secondary.indexed, oldest_live: oldest.map(|oldest| (oldest, count(oldest))) })
@@ -409,11 +408,6 @@ impl World {
         self.retirement.destroyed = self.retirement.destroyed.raised(kept.destroyed.epoch());
         self.retirement.changed = true;
     }
-}
-
-/// An epoch that the ledger does not know is none, and so before every other.
-fn epoch_of(ledger: &Ledger, source: &Source) -> Epoch {
-    ledger.epoch_of(source.sequence).map_or(Epoch::NONE, |entry| entry.epoch)
 }
 
 fn seen(refused: &OrderRefused) -> Option<Sometimes> {

@@ -1,6 +1,8 @@
 //! Disguise: how a key travels unseen. Slots are planned first, from what an observer of the link could see anyway;
 //! the host fills them later. No call depends on whether a key is due, and no key ever comes here.
 
+pub mod marked;
+
 use std::marker::PhantomData;
 
 use crate::PluginError;

@@ -1,17 +1,12 @@
 //! Disguise `slot`: keys go in slots beside the records that carry data, which the host cuts, masks and fills with chance
 //! when there is no key. What is made here is the record that comes of it at the other site.
 
-use farseal_sdk::disguise::{Disguise, IN_RECORDS, Seed, Seen, Slot};
+use farseal_sdk::disguise::{Disguise, IN_RECORDS, Seed, Seen, Slot, marked};
 use farseal_sdk::settings::NoSettings;
 use farseal_sdk::{About, Plugin};
 
 /// What a carrier begins with.
-const MAGIC: [u8; 8] = *b"FSSLOT01";
-const LENGTH: usize = 4;
-const CHECK: usize = 4;
-const OVERHEAD: usize = MAGIC.len() + LENGTH + CHECK;
-/// The longest payload: sixteen times what a key needs.
-const LONGEST_PAYLOAD: usize = 64 << 10;
+const MARK: marked::Mark = *b"FSSLOT01";
 
 /// The disguise.
 #[derive(Debug)]
@@ -29,37 +24,16 @@ impl Disguise for Slotted {
     }
 
     fn capacity(cover_bytes: usize, _settings: &NoSettings) -> usize {
-        cover_bytes.saturating_sub(OVERHEAD).min(LONGEST_PAYLOAD)
+        marked::capacity(cover_bytes)
     }
 
     fn embed(cover: &mut [u8], payload: &[u8], _seed: &Seed, _settings: &NoSettings) {
-        let Ok(length) = u32::try_from(payload.len()) else { return };
-        let Some((head, body)) = cover.split_first_chunk_mut::<OVERHEAD>() else { return };
-        let Some(place) = body.get_mut(..payload.len()) else { return };
-        head[..MAGIC.len()].copy_from_slice(&MAGIC);
-        head[MAGIC.len()..MAGIC.len() + LENGTH].copy_from_slice(&length.to_le_bytes());
-        head[MAGIC.len() + LENGTH..].copy_from_slice(&crc32(payload).to_le_bytes());
-        place.copy_from_slice(payload);
+        marked::embed(&MARK, cover, payload);
     }
 
     fn extract(carrier: &[u8], _settings: &NoSettings) -> Option<Vec<u8>> {
-        let (magic, rest) = carrier.split_first_chunk::<{ MAGIC.len() }>()?;
-        let (length, rest) = rest.split_first_chunk::<LENGTH>()?;
-        let (check, body) = rest.split_first_chunk::<CHECK>()?;
-        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        if *magic != MAGIC || length > LONGEST_PAYLOAD {
-            return None;
-        }
-        let payload = body.get(..length)?;
-        (crc32(payload).to_le_bytes() == *check).then(|| payload.to_vec())
+        marked::extract(&MARK, carrier)
     }
-}
-
-/// CRC-32 as in ISO 3309: a carrier that was damaged is not taken for another.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| if sum & 1 == 1 { (sum >> 1) ^ 0xedb8_8320 } else { sum >> 1 })
-    })
 }
 
 farseal_sdk::export_disguise!(Slotted);
@@ -94,9 +68,8 @@ mod tests {
 
     #[test]
     fn a_changed_carrier_holds_nothing() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926, "the check value of CRC-32");
         let carrier = embed::<Slotted>(vec![0; 64], &[1; 40], &[7; 32], "{}").unwrap();
-        for bit in 0..(OVERHEAD + 40) * 8 {
+        for bit in 0..(marked::OVERHEAD + 40) * 8 {
             let mut changed = carrier.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(extract::<Slotted>(&changed, "{}").unwrap(), None, "bit {bit}");
@@ -106,7 +79,7 @@ mod tests {
     #[test]
     fn a_length_beyond_the_carrier_is_refused() {
         let mut carrier = embed::<Slotted>(vec![0; 64], &[1; 8], &[7; 32], "{}").unwrap();
-        carrier[MAGIC.len()] = 200;
+        carrier[MARK.len()] = 200;
         assert_eq!(extract::<Slotted>(&carrier, "{}").unwrap(), None);
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::failure::{Exit, Failure};
 use super::operate::HowArg;
 use super::show::{line, size, span};
-use super::{Place, operate, say, wait_for};
+use super::{Place, operate, say, understood, wait_for};
 use crate::control::api::{
     DrillReport, DrilledEpoch, EpochReport, KeyCommand as Asked, KeyHistory, KeyReport, PairCommand, PastEpoch,
     PluginStanding, PolicyReport, Retire, RetireReport, RetireStep, RetiringReport, Rotate, RotationWord,
@@ -120,9 +120,7 @@ fn ask<T: DeserializeOwned>(
     let reply = wait_for(async { Ok(client.command(&shown.pair, &PairCommand::Key(asked)).await?) })?;
     let report = reply.report.unwrap_or(Value::Null);
     let json = format!("{report:#}\n");
-    let other = "use the same version of farseal for node and command";
-    let found = serde_json::from_value(report)
-        .map_err(|error| Failure::new(Exit::Failed, format!("the node's answer is not understood: {error}"), other))?;
+    let found = understood(Some(report))?;
     say(&if shown.json { json } else { text(&found) })?;
     Ok(found)
 }
@@ -170,10 +168,7 @@ fn retire(place: &Place, args: &RetireArgs) -> Result<(), Failure> {
         loop {
             let asked = PairCommand::Key(Asked::Retire(wanted));
             let reply = client.command(&args.pair, &asked).await?;
-            let other = "use the same version of farseal for node and command";
-            let found: RetireReport = serde_json::from_value(reply.report.unwrap_or(Value::Null)).map_err(|error| {
-                Failure::new(Exit::Failed, format!("the node's answer is not understood: {error}"), other)
-            })?;
+            let found: RetireReport = understood(reply.report)?;
             again += found.blocks;
             let through = found.through;
             // From here on these, whatever comes into force meanwhile.

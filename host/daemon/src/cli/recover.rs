@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::failure::{Exit, Failure};
 use super::show::{line, span};
-use super::{Place, say, wait_for};
+use super::{Place, say, understood, wait_for};
 use crate::control::api::{KeyAtHand, PairCommand, PlannedEpoch, RecoverCommand as Asked, RecoverPlan};
 
 /// `farseal recover ..`.
@@ -33,9 +33,7 @@ pub(super) fn recover(place: &Place, command: &RecoverCommand) -> Result<(), Fai
     let reply = wait_for(async { Ok(client.command(pair, &PairCommand::Recover(Asked::Plan)).await?) })?;
     let report = reply.report.unwrap_or_default();
     let text = format!("{report:#}\n");
-    let other = "use the same version of farseal for node and command";
-    let plan: RecoverPlan = serde_json::from_value(report)
-        .map_err(|error| Failure::new(Exit::Failed, format!("the node's answer is not understood: {error}"), other))?;
+    let plan: RecoverPlan = understood(Some(report))?;
     say(&if *json { text } else { shown(&plan) })?;
     if plan.opens_everything() {
         return Ok(());

@@ -48,6 +48,9 @@ pub struct EscrowLine {
     state: Arc<Mutex<LineState>>,
 }
 
+/// Orders about one deposit each that fit a cell, as their answers do.
+pub const ASKED_IN_A_CELL: usize = 128;
+
 /// What a console shows of a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LineState {

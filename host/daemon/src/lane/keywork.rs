@@ -118,10 +118,9 @@ impl KeyWork {
         let planned = self.plugins.disguise.plan(crate::clock::wall_time().0, recent, smallest, &seed).value;
         let mut slots = Vec::with_capacity(planned.len());
         for slot in planned {
-            let mut chance = [0; 8];
-            getrandom::fill(&mut chance)?;
+            let chance = chance()?;
             let blocks = slot.blocks.clamp(smallest, SLOT_BLOCKS_MAX.max(smallest));
-            slots.push(schedule::Planned { gap: Millis(slot.gap), blocks, chance: u64::from_le_bytes(chance) });
+            slots.push(schedule::Planned { gap: Millis(slot.gap), blocks, chance });
         }
         Ok(slots)
     }
@@ -162,9 +161,7 @@ impl KeyWork {
         let wait = first.map_or(Millis(0), |slot| Millis(slot.gap.min(SLOT_WAIT_MAX.0)));
         let blocks = first.map_or(smallest, |slot| slot.blocks).clamp(smallest, SLOT_BLOCKS_MAX.max(smallest));
         let at = if how == How::AtOnce { now } else { now.plus(wait) };
-        let mut chance = [0; 8];
-        getrandom::fill(&mut chance)?;
-        let slot = Slot { at, blocks, chance: u64::from_le_bytes(chance) };
+        let slot = Slot { at, blocks, chance: chance()? };
         Ok(Prepared { epoch, slot, key, receipt: None })
     }
 
@@ -179,6 +176,11 @@ impl KeyWork {
         let body = u64::try_from(CARRIER_LEN).unwrap_or(u64::MAX);
         u32::try_from(body.div_ceil(self.block_bytes.as_u64() + 16)).unwrap_or(u32::MAX)
     }
+}
+
+fn chance() -> Result<u64, getrandom::Error> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map(|()| u64::from_le_bytes(bytes))
 }
 
 /// Asks the policy, one call at a time, and keeps its state.

@@ -226,6 +226,7 @@ async fn receive(
 ) -> Result<(), Dropped> {
     let waiting = Arc::new(Semaphore::new(usize::try_from(WAITING_BYTES_MAX).unwrap_or(usize::MAX)));
     let inspections = Arc::new(Semaphore::new(INSPECTIONS_MAX));
+    let permit = || Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy);
     let mut parts = Parts::default();
     loop {
         let frame = reader.frame().await?;
@@ -250,26 +251,11 @@ async fn receive(
                 inbox(path, Came::Component(Digest(digest), bytes, permit));
             }
             Frame::HandOver(hand_over) => inbox(path, Came::HandOver(hand_over)),
-            Frame::Inspect(inspect) => {
-                let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
-                inbox(path, Came::Inspect(inspect, permit));
-            }
-            Frame::AskLive(ask) => {
-                let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
-                inbox(path, Came::AskLive(ask, permit));
-            }
-            Frame::AskDrill(ask) => {
-                let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
-                inbox(path, Came::AskDrill(ask, permit));
-            }
-            Frame::AskOld(ask) => {
-                let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
-                inbox(path, Came::AskOld(ask, permit));
-            }
-            Frame::AskRetire(ask) => {
-                let permit = Arc::clone(&inspections).try_acquire_owned().map_err(|_| Dropped::Greedy)?;
-                inbox(path, Came::AskRetire(ask, permit));
-            }
+            Frame::Inspect(inspect) => inbox(path, Came::Inspect(inspect, permit()?)),
+            Frame::AskLive(ask) => inbox(path, Came::AskLive(ask, permit()?)),
+            Frame::AskDrill(ask) => inbox(path, Came::AskDrill(ask, permit()?)),
+            Frame::AskOld(ask) => inbox(path, Came::AskOld(ask, permit()?)),
+            Frame::AskRetire(ask) => inbox(path, Came::AskRetire(ask, permit()?)),
             Frame::Ping { token } => {
                 let _ = answers.send(Answer::Frame(Frame::Pong { token }));
             }

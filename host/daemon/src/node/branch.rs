@@ -9,6 +9,7 @@ use farseal_core::units::{BlockCount, Generation, Sequence, WallTime};
 use serde::{Deserialize, Serialize};
 
 use crate::lane::recover::Found;
+use crate::role::branches_folder;
 use crate::store::{StoreError, files};
 
 /// The description of a branch holds a few numbers.
@@ -81,23 +82,17 @@ impl Branch {
     }
 }
 
-/// The folder of the branches, below the pair's.
-#[must_use]
-pub fn folder(directory: &Path) -> PathBuf {
-    directory.join("branches")
-}
-
 /// Makes a branch's folder, with its description.
 pub fn describe(directory: &Path, branch: &Branch) -> Result<(), StoreError> {
-    let place = folder(directory).join(branch.name());
-    files::create_private_dir(&folder(directory))?;
+    let place = branches_folder(directory).join(branch.name());
+    files::create_private_dir(&branches_folder(directory))?;
     files::create_private_dir(&place)?;
     files::write_atomically(&place.join("branch.json"), &serde_json::to_vec_pretty(branch).unwrap_or_default())
 }
 
 /// Every branch, by name.
 pub fn list(directory: &Path) -> Result<Vec<Branch>, BranchError> {
-    let place = folder(directory);
+    let place = branches_folder(directory);
     let entries = match std::fs::read_dir(&place) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

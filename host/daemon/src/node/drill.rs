@@ -15,7 +15,7 @@ use super::pair::PairNode;
 use super::question::{Asker, NoAnswer, random};
 use crate::control::api::{DrillReport, DrilledEpoch, EscrowProof, Role};
 use crate::control::operator::CommandError;
-use crate::escrow::client::EscrowLine;
+use crate::escrow::client::{ASKED_IN_A_CELL, EscrowLine};
 use crate::escrow::wire::{FromEscrow, ToEscrow};
 use crate::keyring::Unsealer;
 use crate::keys::fingerprint::Fingerprint;
@@ -26,17 +26,12 @@ use crate::replica::drill::proof;
 
 /// How often a block is looked for again that initiators write meanwhile.
 const TRIES: usize = 5;
-/// Questions that fit a cell of an escrow's line, as their answers do.
-const DRILLS_IN_A_CELL: usize = 128;
 
 impl PairNode {
     /// Blocks until every epoch was drilled.
     pub(super) async fn drill(&self) -> Result<DrillReport, CommandError> {
         let Some(lane) = self.writer() else { return Err(self.other_side("key drill", Role::Primary)) };
-        if self.verification.status().is_some_and(|status| status.runs()) {
-            let would = Some(format!("farseal verify {} --stop", self.config.name));
-            return Err(self.wrong_state("key drill", "being verified", would));
-        }
+        self.must_not_be_verified("key drill")?;
         let (answers, plugins) = (Arc::clone(&self.makings.answers), Arc::clone(&self.plugins));
         let (escrow, keeper) = (self.makings.escrow_line(), self.peer.fingerprint());
         let drilled = tokio::task::spawn_blocking(move || {
@@ -45,10 +40,7 @@ impl PairNode {
         let failed = |error: &dyn std::error::Error| CommandError::Failed { reason: error.to_string(), next: None };
         match drilled.await.map_err(|error| failed(&error))? {
             Ok(report) => Ok(report),
-            Err(error @ (DrillError::NoAnswer(NoAnswer::NoLink) | DrillError::Busy)) => {
-                let next = Some(format!("`farseal status {}` until it says copying", self.config.name));
-                Err(CommandError::Refused { reason: error.to_string(), next })
-            }
+            Err(error @ (DrillError::NoAnswer(NoAnswer::NoLink) | DrillError::Busy)) => Err(self.unanswered(&error)),
             Err(error) => Err(failed(&error)),
         }
     }
@@ -106,7 +98,7 @@ impl Driller {
             awaited.push((Epoch(terms.epoch), receipt.deposit, alone, own));
         }
         let mut proofs = BTreeMap::new();
-        for part in awaited.chunks(DRILLS_IN_A_CELL) {
+        for part in awaited.chunks(ASKED_IN_A_CELL) {
             let drills = part.iter().map(|(_, deposit, ..)| ToEscrow::Drill { deposit: *deposit, challenge });
             let answers = tokio::runtime::Handle::current().block_on(line.ask_in_one(drills.collect()));
             for (epoch, deposit, alone, own) in part {

@@ -363,9 +363,7 @@ impl PairNode {
 
     async fn copy_status(&self) -> Result<Option<CopyStatus>, CommandError> {
         let Side::Secondary { replica, .. } = self.side() else { return Ok(None) };
-        let (sender, answer) = tokio::sync::oneshot::channel();
-        let _ = replica.inbox.send(ReplicaEvent::Look { done: Box::new(move |status| _ = sender.send(status)) });
-        Ok(answer.await.ok())
+        Ok(replica.ask(|done| ReplicaEvent::Look { done }).await)
     }
 
     fn request_file(&self) -> PathBuf {

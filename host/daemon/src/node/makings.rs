@@ -258,8 +258,8 @@ impl Makings {
         let epochs = folder.join("epochs");
         let keyring = Keyring::open(&epochs, config.id, Arc::clone(&shared.identity), self.peer.clone())?;
         let keyring = keyring.with_escrow(self.escrow_line().map(|line| line.card.clone()));
-        let destroyed = Retired::load(&self.directory())?.destroyed;
-        let keyring = Arc::new(keyring.of_encrypted(config.encrypted).without(destroyed)?);
+        let retired = Retired::load(&self.directory())?;
+        let keyring = Arc::new(keyring.of_encrypted(config.encrypted).without(retired.destroyed)?);
         let taken: Arc<Mutex<Option<Taken>>> = Arc::default();
         let taken_over = {
             let (makings, keyring, taken) = (Arc::clone(self), Arc::clone(&keyring), Arc::clone(&taken));
@@ -274,6 +274,7 @@ impl Makings {
             pair_directory: self.directory(),
             directory: folder.to_owned(),
             control,
+            retired,
             settings: self.replica_settings()?,
             keyring,
             plugins: Arc::clone(&self.plugins),

@@ -1,9 +1,11 @@
 //! A question of this site's to the copy's keeper, over whichever path is up, and the wait for its answer.
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::pair::PairNode;
+use crate::control::operator::CommandError;
 use crate::lane::{Event as LaneEvent, Lane};
 use crate::link::dial::Send;
 use crate::verify::Answers;
@@ -30,6 +32,23 @@ pub(super) enum NoAnswer {
     Random,
 }
 
+impl PairNode {
+    /// A verification asks over the same place.
+    pub(super) fn must_not_be_verified(&self, command: &'static str) -> Result<(), CommandError> {
+        if self.verification.status().is_some_and(|status| status.runs()) {
+            let would = Some(format!("farseal verify {} --stop", self.config.name));
+            return Err(self.wrong_state(command, "being verified", would));
+        }
+        Ok(())
+    }
+
+    /// The keeper cannot be asked just now, for this reason.
+    pub(super) fn unanswered(&self, why: &dyn std::error::Error) -> CommandError {
+        let next = Some(format!("`farseal status {}` until it says copying", self.config.name));
+        CommandError::Refused { reason: why.to_string(), next }
+    }
+}
+
 impl Asker {
     /// Blocks while another asks.
     pub(super) fn new(lane: Arc<Lane>, answers: Arc<Answers>) -> Self {
@@ -53,10 +72,8 @@ impl Asker {
         // An answer that comes after its time is of no question that is open.
         let id = u64::from_le_bytes(random::<8>()?) | 1;
         self.answers.expect(id);
-        let (sender, sent) = channel();
-        let done = Box::new(move |went| _ = sender.send(went));
-        self.lane.inbox.send(event(id, done)).map_err(|_| NoAnswer::NoLink)?;
-        if !sent.recv().unwrap_or(false) {
+        let went = self.lane.ask(|sent| event(id, Box::new(move |went| _ = sent.send(went))));
+        if went != Some(true) {
             return Err(NoAnswer::NoLink);
         }
         loop {

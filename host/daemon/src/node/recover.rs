@@ -6,7 +6,6 @@ use std::sync::Arc;
 use farseal_core::drill::Live;
 use farseal_core::secondary::Status;
 use farseal_core::units::{BlockCount, Epoch, Lba, Sequence};
-use tokio::sync::oneshot;
 
 use super::pair::{PairNode, Side};
 use crate::control::api::{KeyAtHand, PlannedEpoch, PluginSlot, RecoverPlan, Role};
@@ -25,7 +24,7 @@ impl PairNode {
             let would = Some(format!("farseal status {}", self.config.name));
             return Err(self.wrong_state("recover plan", "taken over already", would));
         }
-        let status = ask(&replica, |done| ReplicaEvent::Look { done }).await?;
+        let status = replica.ask(|done| ReplicaEvent::Look { done }).await.ok_or_else(stopped)?;
         let live = self.live_epochs(&replica).await?;
         let (keyring, plugins) = (Arc::clone(&replica.keyring), Arc::clone(&self.plugins));
         let encrypted = self.config.encrypted;
@@ -48,7 +47,7 @@ impl PairNode {
     async fn live_epochs(&self, replica: &Replica) -> Result<BTreeMap<Epoch, BlockCount>, CommandError> {
         let (mut epochs, mut from) = (BTreeMap::<Epoch, BlockCount>::new(), Lba(0));
         while from.0 < self.blocks.0 {
-            let page: Option<Live> = ask(replica, |done| ReplicaEvent::Live { from, done }).await?;
+            let page: Option<Live> = replica.ask(|done| ReplicaEvent::Live { from, done }).await.ok_or_else(stopped)?;
             let Some(page) = page.filter(|page| page.through != Sequence::NONE) else {
                 let next = Some(format!("`farseal recover plan {}` again", self.config.name));
                 return Err(CommandError::Refused { reason: "the index is being brought up to date".into(), next });
@@ -105,14 +104,7 @@ fn planned(keyring: &Keyring, plugins: &PairPlugins, epoch: Epoch, blocks: Block
     PlannedEpoch { epoch, blocks: blocks.0, key, component, component_here }
 }
 
-async fn ask<T: Send + 'static>(
-    replica: &Replica,
-    event: impl FnOnce(Box<dyn FnOnce(T) + Send>) -> ReplicaEvent,
-) -> Result<T, CommandError> {
-    let (sender, answer) = oneshot::channel();
-    let _ = replica.inbox.send(event(Box::new(move |answer| drop(sender.send(answer)))));
-    answer.await.map_err(|_| CommandError::Failed {
-        reason: "the copy's thread has stopped".into(),
-        next: Some("see the node's log, mend the cause and restart the node".into()),
-    })
+fn stopped() -> CommandError {
+    let next = Some("see the node's log, mend the cause and restart the node".into());
+    CommandError::Failed { reason: "the copy's thread has stopped".into(), next }
 }

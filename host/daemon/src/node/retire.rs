@@ -17,20 +17,19 @@ use super::pair::{PairNode, Side};
 use super::question::{Asker, NoAnswer, random};
 use crate::control::api::{Retire, RetireReport, RetireStep, RetiringReport, Role};
 use crate::control::operator::CommandError;
-use crate::escrow::client::EscrowLine;
+use crate::escrow::client::{ASKED_IN_A_CELL, EscrowLine};
 use crate::escrow::wire::{FromEscrow, ToEscrow};
 use crate::keys::card::PeerCard;
 use crate::keys::wire::{from_hex, to_hex};
 use crate::lane::{Event as LaneEvent, Lane};
 use crate::link::dial::Send;
 use crate::retired::{Destroyed, Retired, RetiredError, Retiring, Signed};
+use crate::role::keeps_branches;
 use crate::store::StoreError;
 use crate::store::journal::Begins;
 
 /// What is sent again at once: the copy offers nothing newer until all of it is there, and each time begins with a new key.
 const AGAIN_BYTES: ByteLen = ByteLen(1 << 30);
-/// Orders that fit a cell of an escrow's line, as their answers do.
-const DEPOSITS_IN_A_CELL: usize = 128;
 /// Pages that one step looks at: 64 GiB of blocks of 4 KiB.
 const PAGES_MAX: usize = 64;
 
@@ -83,8 +82,7 @@ impl PairNode {
         let report = |step| RetireReport { through, step, blocks: 0, next, clean, volume };
         let status = self.look().await?.status;
         if status.link_paths == 0 || status.diverged.is_some() {
-            let next = Some(format!("`farseal status {}` until it says copying", self.config.name));
-            return Err(CommandError::Refused { reason: NoAnswer::NoLink.to_string(), next });
+            return Err(self.unanswered(&NoAnswer::NoLink));
         }
         if status.copy != CopyState::InOrder && !dry_run {
             return Ok(report(RetireStep::CatchingUp));
@@ -102,10 +100,7 @@ impl PairNode {
         });
         match stepped.await.map_err(|error| failed(&error))? {
             Ok(report) => Ok(report),
-            Err(error @ RetireError::NoAnswer(NoAnswer::NoLink)) => {
-                let next = Some(format!("`farseal status {}` until it says copying", self.config.name));
-                Err(CommandError::Refused { reason: error.to_string(), next })
-            }
+            Err(error @ RetireError::NoAnswer(NoAnswer::NoLink)) => Err(self.unanswered(&error)),
             Err(error) => Err(failed(&error)),
         }
     }
@@ -117,16 +112,12 @@ impl PairNode {
         if !self.config.encrypted {
             return refused(format!("pair {name} is not encrypted: there are no keys"), None);
         }
-        if self.verification.status().is_some_and(|status| status.runs()) {
-            let would = Some(format!("farseal verify {name} --stop"));
-            return Err(self.wrong_state("key retire", "being verified", would));
-        }
+        self.must_not_be_verified("key retire")?;
         if let Side::Secondary { .. } = self.side() {
             let reason = "this site's volume lies over the copy that it took over, which needs its keys".into();
             return refused(reason, Some("have the other site write again: `farseal swap`".into()));
         }
-        let branches = std::fs::read_dir(super::branch::folder(&self.makings.directory()));
-        if branches.is_ok_and(|mut found| found.next().is_some()) {
+        if keeps_branches(&self.makings.directory()) {
             let next = Some(format!("`farseal branches {name}`: delete what is not needed any more"));
             return refused("a branch is kept here, and needs its keys".into(), next);
         }
@@ -221,9 +212,7 @@ impl Stepper {
     }
 
     fn tell<T>(&self, event: impl FnOnce(std::sync::mpsc::Sender<T>) -> LaneEvent) -> Result<T, RetireError> {
-        let (done, answer) = std::sync::mpsc::channel();
-        self.lane().inbox.send(event(done)).map_err(|_| RetireError::LaneGone)?;
-        answer.recv().map_err(|_| RetireError::LaneGone)
+        self.lane().ask(event).ok_or(RetireError::LaneGone)
     }
 
     fn send_again(&self, map: OwedMap) -> Result<(), RetireError> {
@@ -296,7 +285,7 @@ impl Stepper {
         let gone = packages.iter().filter(|package| package.descriptor().terms.epoch <= self.through.0);
         let deposits: Vec<[u8; 32]> = gone.filter_map(|package| Some(package.receipt()?.deposit)).collect();
         let mut destroyed = 0;
-        for part in deposits.chunks(DEPOSITS_IN_A_CELL) {
+        for part in deposits.chunks(ASKED_IN_A_CELL) {
             let orders = part.iter().map(|deposit| ToEscrow::Destroy { deposit: *deposit }).collect();
             let answers = tokio::runtime::Handle::current().block_on(line.ask_in_one(orders));
             for answer in answers.map_err(|error| error.to_string())? {

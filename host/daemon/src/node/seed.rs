@@ -202,9 +202,7 @@ async fn keep(lane: &Lane, seed: Option<Seed>) -> Result<(), CommandError> {
 }
 
 async fn look(replica: &Replica) -> Result<SecondaryStatus, CommandError> {
-    let (sender, status) = oneshot::channel();
-    let _ = replica.inbox.send(ReplicaEvent::Look { done: Box::new(move |status| _ = sender.send(status)) });
-    status.await.map_err(|_| failed("the log has stopped"))
+    replica.ask(|done| ReplicaEvent::Look { done }).await.ok_or_else(|| failed("the log has stopped"))
 }
 
 fn absolute(path: &Path) -> Result<(), CommandError> {

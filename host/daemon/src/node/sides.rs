@@ -21,7 +21,7 @@ use crate::control::operator::CommandError;
 use crate::keyring::{Keyring, Unsealer};
 use crate::lane::recover;
 use crate::lane::state::{self, LaneState};
-use crate::role::{Control, lane_folder};
+use crate::role::{Control, branches_folder, lane_folder};
 use crate::store::files;
 use crate::store::home::{Home, RawHome};
 use crate::store::journal::Journal;
@@ -180,7 +180,7 @@ impl PairNode {
             BranchCommand::Drop { branch } => {
                 let _one = self.turning.lock().await;
                 let found = self.find_branch(&branch)?;
-                let place = branch::folder(&self.makings.directory()).join(found.name());
+                let place = branches_folder(&self.makings.directory()).join(found.name());
                 std::fs::remove_dir_all(&place).map_err(|error| failed(&format!("{}: {error}", place.display())))?;
                 Ok(CommandReply::new(format!("branch {} is gone", found.name())))
             }
@@ -242,7 +242,7 @@ impl PairNode {
 
     /// Opens what the branch holds: an image that has its blocks and holes elsewhere, and a list of what is where.
     fn export_branch(&self, branch: &Branch, to: &Path) -> anyhow::Result<CommandReply> {
-        let place = branch::folder(&self.makings.directory()).join(branch.name());
+        let place = branches_folder(&self.makings.directory()).join(branch.name());
         files::create_private_dir(to)?;
         let size = self.blocks.byte_len(self.config.block_bytes).0;
         let (image_path, map_path) = (to.join("branch.image"), to.join("branch.json"));
@@ -384,7 +384,7 @@ impl PairNode {
         control.save(&directory)?;
         self.set_side(Side::Primary(self.makings.write(&place, &control)?));
         // Its records are in the image, and the image is the history again.
-        std::fs::remove_dir_all(branch::folder(&directory).join(branch.name()))?;
+        std::fs::remove_dir_all(branches_folder(&directory).join(branch.name()))?;
         std::fs::remove_dir_all(&copy)?;
         tracing::warn!(pair = self.config.name, %generation, "this site writes again, from its branch's end on");
         Ok(generation)

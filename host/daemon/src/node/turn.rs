@@ -18,7 +18,7 @@ use super::pair::{PairNode, Side};
 use crate::lane::{Lane, recover};
 use crate::recovery::Sweep;
 use crate::replica::differs_path;
-use crate::role::{Control, Keeps, copy_folder, lane_folder};
+use crate::role::{Control, Keeps, branches_folder, copy_folder, lane_folder};
 use crate::store::files;
 use crate::store::home::Home as _;
 
@@ -185,7 +185,7 @@ pub(super) fn finish_turn(directory: &Path, control: &Control) -> anyhow::Result
         return control.writes.as_ref().map_or(Ok(()), |writes| clear_before(directory, &writes.folder));
     };
     let ended = directory.join(&keeps.ended);
-    let place = keeps.branch.as_ref().map(|name| branch::folder(directory).join(name));
+    let place = keeps.branch.as_ref().map(|name| branches_folder(directory).join(name));
     for name in LANE_FILES {
         let from = ended.join(name);
         if !from.exists() {

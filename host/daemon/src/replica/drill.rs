@@ -9,7 +9,6 @@ use std::sync::Arc;
 use farseal_core::drill::{AskDrill, AskLive, Drilled, LIVE_EPOCHS_MAX, LIVE_SCAN_BLOCKS, Live, LiveEpoch, Outcome};
 use farseal_core::ledger::Ledger;
 use farseal_core::record::Kind;
-use farseal_core::refresh::epoch_of;
 use farseal_core::secondary::Input;
 use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Lba, Path, Sequence};
 use sha2::{Digest as _, Sha256};
@@ -81,7 +80,7 @@ fn page(index: &Index, ledger: &Ledger, from: Lba, volume: BlockCount, through: 
     let mut at = from;
     let places = Extent::new(from, BlockCount(blocks)).map(|extent| index.places(extent)).unwrap_or_default();
     for (run, place) in places {
-        let epoch = place.map(|place| epoch_of(ledger, place.sequence));
+        let epoch = place.map(|place| ledger.epoch_at(place.sequence));
         if let Some(epoch) = epoch {
             if found.len() == LIVE_EPOCHS_MAX && !found.contains_key(&epoch) {
                 break;

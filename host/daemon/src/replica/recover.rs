@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use super::backlog::{Backlog, Limits};
 use super::retire::Retire;
 use super::{Amount, Event, Parts, Runner, StartError, compact, inspect, keys, start_syncer};
-use crate::retired::Retired;
 use crate::store::files;
 use crate::store::index::Index;
 use crate::store::log::{Location, Log, Logged, Order};
@@ -174,7 +173,7 @@ impl Runner {
         };
         let syncer = start_syncer(&log, inbox.clone());
         let compaction = compact::Compaction::new(inbox.clone());
-        let retire = Retire::of(Retired::load(&parts.pair_directory)?);
+        let retire = Retire::of(parts.retired);
         let inspector = inspect::start(log.reader(), parts.base, settings.block_bytes);
         let keyring = Arc::clone(&parts.keyring);
         let checker = keys::start_checker(parts.name.clone(), log.reader(), keyring, Arc::clone(&parts.plugins), inbox);

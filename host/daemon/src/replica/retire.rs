@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use farseal_core::compaction::Room;
 use farseal_core::drill::LIVE_SCAN_BLOCKS;
 use farseal_core::record::Kind;
-use farseal_core::refresh::{AskOld, Old, Page, epoch_of};
+use farseal_core::refresh::{AskOld, Old, Page};
 use farseal_core::retire::{Answer as Said, AskRetire, Holding, Order, Proof, Refusal, Verdict};
 use farseal_core::secondary::Input;
 use farseal_core::units::{BlockCount, Epoch, Extent, Lba, Path, Sequence};
@@ -21,6 +21,7 @@ use super::{Event, Runner};
 use crate::keys::wire::to_hex;
 use crate::link::listen::Answer;
 use crate::retired::{Destroyed, Retired, Retiring, Signed};
+use crate::role::keeps_branches;
 use crate::store::log::{Location, LogReader, ReadError};
 
 /// Segments that are written anew in one pass: 1 GiB.
@@ -113,7 +114,6 @@ impl Runner {
     }
 
     fn holding(&self, oldest_live: Option<(Epoch, BlockCount)>) -> Holding<'_> {
-        let branches = std::fs::read_dir(self.pair_directory.join("branches"));
         Holding {
             pair: self.settings.pair,
             generation: self.control.generation,
@@ -122,7 +122,7 @@ impl Runner {
             indexed: self.backlog.indexed(),
             offered: self.secondary.fork().0,
             oldest_live,
-            own_history: self.secondary.base_differs() || branches.is_ok_and(|mut found| found.next().is_some()),
+            own_history: self.secondary.base_differs() || keeps_branches(&self.pair_directory),
             taken_over: self.control.taken_over_at.is_some(),
         }
     }
@@ -192,7 +192,7 @@ impl Runner {
         let places = Extent::new(scan.next, BlockCount(left)).map(|extent| index.places(extent)).unwrap_or_default();
         for (blocks, place) in places {
             let Some(place) = place else { continue };
-            let epoch = epoch_of(self.secondary.ledger(), place.sequence);
+            let epoch = self.secondary.ledger().epoch_at(place.sequence);
             match &mut scan.oldest {
                 Some((oldest, count)) if *oldest == epoch => count.0 += blocks.0,
                 Some((oldest, _)) if *oldest < epoch => {}

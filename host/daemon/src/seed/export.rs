@@ -28,6 +28,7 @@ use crate::link::listen::{Answer, Came};
 use crate::link::slots::Told;
 use crate::plugins::PairPlugins;
 use crate::replica::{self, Event as ReplicaEvent, Replica, StartError};
+use crate::retired::Retired;
 use crate::role::{Control, ControlError};
 use crate::store::{StoreError, files};
 
@@ -134,6 +135,7 @@ fn start_replica(parts: &Parts) -> Result<Arc<Replica>, ExportError> {
         name: format!("{} (seed)", parts.name),
         pair_directory: copy.clone(),
         control: Control::load(&copy)?,
+        retired: Retired::default(),
         directory: copy,
         settings: ReplicaSettings {
             pair: settings.pair,

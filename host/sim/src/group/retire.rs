@@ -92,9 +92,11 @@ impl World {
             Some(_) | None => machine.offered(),
         };
         let ledger = machine.ledger();
-        let epoch_of = |sequence| ledger.epoch_of(sequence).map_or(Epoch::NONE, |entry| entry.epoch);
         let mut live = BTreeMap::<Epoch, u64>::new();
-        keeper.sources(offered).values().for_each(|(sequence, _)| *live.entry(epoch_of(*sequence)).or_default() += 1);
+        keeper
+            .sources(offered)
+            .values()
+            .for_each(|(sequence, _)| *live.entry(ledger.epoch_at(*sequence)).or_default() += 1);
         let holding = Holding {
             pair: pair(lane),
             generation: machine.generation(),

@@ -167,7 +167,7 @@ mod tests {
         let genuine = Genuine::write(1, PAIR, Generation(2));
         let ledger = genuine.ledger(Sequence(RECORDS));
         for whole in genuine.records.iter().filter(|whole| whole.header.kind.is_sealed()) {
-            let epoch = ledger.epoch_of(whole.header.sequence).map_or(Epoch::NONE, |entry| entry.epoch);
+            let epoch = ledger.epoch_at(whole.header.sequence);
             let sealer = genuine.keys.get(&epoch).copied().unwrap_or_default();
             assert_eq!(open(&whole.header, &whole.bytes, true, sealer), Ok(whole.stamps.clone()));
         }

@@ -8,7 +8,7 @@ use farseal_core::journal::{Tear, scan_record};
 use farseal_core::primary::Divergence;
 use farseal_core::record::{Framed, Header, HeaderError, Kind};
 use farseal_core::secondary::{Alarm, Input, KeyFacts, Output, Recovered, Secondary, Settings};
-use farseal_core::units::{BlockCount, Epoch, Generation, Instant, Now, Path, Sequence, WallTime};
+use farseal_core::units::{BlockCount, Generation, Instant, Now, Path, Sequence, WallTime};
 
 use super::genuine::{BLOCKS, Genuine};
 use crate::disk::wide;
@@ -307,7 +307,7 @@ impl<'a> Remote<'a> {
             if !header.kind.is_sealed() || gone.iter().any(|(from, to)| (*from..*to).contains(&sequence.0)) {
                 continue;
             }
-            let epoch = ledger.epoch_of(sequence).map_or(Epoch::NONE, |entry| entry.epoch);
+            let epoch = ledger.epoch_at(sequence);
             let Some(sealer) = keys.get(&epoch).copied() else {
                 self.noticed.push(Reason::NoEpoch(sequence));
                 continue;

@@ -1,0 +1,74 @@
+//! Three nodes, of which the escrow site alone holds the keys of a pair, and what the tests that use them have in common with others.
+
+use std::fs;
+use std::rc::Rc;
+
+use crate::built::{farseal, plugins};
+use crate::nbd_client::Client;
+use crate::site::{PairTerms, Site, Stage, free_port, wait_for};
+use crate::sites::{BLOCK, PAIR, PATIENCE};
+
+pub(crate) struct Three {
+    pub(crate) stage: Rc<Stage>,
+    pub(crate) main: Site,
+    pub(crate) remote: Site,
+    pub(crate) escrow: Site,
+}
+
+/// A pair whose keys the escrow alone holds. Nothing runs yet.
+pub(crate) fn three(purpose: &str) -> Three {
+    let stage = Stage::new(purpose).unwrap();
+    let [main, remote, escrow] =
+        ["main", "remote", "escrow"].map(|name| Site::init(&stage, farseal(), plugins(), name).unwrap());
+    let card = |site: &Site| {
+        let file = stage.dir.join(format!("{}.card", site.name));
+        fs::write(&file, site.farseal(&["pair", "card"]).unwrap()).unwrap();
+        file.display().to_string()
+    };
+    let address = format!("127.0.0.1:{}", free_port().unwrap());
+    escrow.farseal(&["escrow", "open", "--listen", &address]).unwrap();
+    escrow.farseal(&["escrow", "admit", &card(&main)]).unwrap();
+    escrow.farseal(&["escrow", "admit", &card(&remote)]).unwrap();
+    main.farseal(&["escrow", "add", &card(&escrow), "--address", &address]).unwrap();
+    let volume = main.dir.join("volume.img");
+    let listen = format!("127.0.0.1:{}", free_port().unwrap());
+    let options = ["--listen", &listen, "--escrow", "escrow"];
+    main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options }).unwrap();
+    Three { stage, main, remote, escrow }
+}
+
+impl Three {
+    pub(crate) fn start(&mut self) {
+        self.escrow.start().unwrap();
+        self.remote.start().unwrap();
+        self.main.start().unwrap();
+        self.main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    }
+}
+
+pub(crate) fn write(site: &Site, blocks: &[(u64, u8)]) {
+    let mut client = client(site);
+    for (at, byte) in blocks {
+        client.write(at * BLOCK, &vec![*byte; usize::try_from(BLOCK).unwrap()]).unwrap();
+    }
+    client.flush().unwrap();
+}
+
+pub(crate) fn client(site: &Site) -> Client {
+    wait_for(&format!("the export of {}", site.name), PATIENCE, || Ok(Client::connect(&site.socket(), PAIR).ok()))
+        .unwrap()
+}
+
+pub(crate) fn read(site: &Site, blocks: &[u64]) -> Vec<u8> {
+    let mut client = client(site);
+    let read = |at: &u64| {
+        let mut bytes = vec![0; usize::try_from(BLOCK).unwrap()];
+        client.read(at * BLOCK, &mut bytes).unwrap();
+        bytes[0]
+    };
+    blocks.iter().map(read).collect()
+}
+
+pub(crate) fn refusal(site: &Site, words: &[&str]) -> String {
+    site.farseal(words).unwrap_err().to_string()
+}
