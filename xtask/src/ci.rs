@@ -3,7 +3,10 @@
 use anyhow::{Result, bail};
 
 use crate::workspace::{Workspace, run as run_program};
-use crate::{test, tidy};
+use crate::{plugins, test, tidy};
+
+/// Built twice; all of them would take as long as the tests.
+const REPRODUCED: [&str; 3] = ["interval", "slot", "sweep"];
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     if !words.is_empty() {
@@ -24,5 +27,8 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     println!("tidy");
     tidy::run(workspace, &[])?;
     println!("test");
-    test::run(workspace, &[])
+    test::run(workspace, &[])?;
+    println!("reproducible bytes");
+    let words = REPRODUCED.iter().copied().chain(["--repro"]).map(String::from).collect::<Vec<_>>();
+    plugins::run(workspace, &words)
 }

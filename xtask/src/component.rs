@@ -33,11 +33,10 @@ impl Contract {
 
     /// The component of a plugin, from its core module.
     pub(crate) fn component(&self, plugin: &Plugin, mut module: Vec<u8>) -> Result<Vec<u8>> {
-        let world_name = world(&plugin.kind)
-            .with_context(|| format!("plugins/{}/Cargo.toml: the kind is one of {}", plugin.name, kinds()))?;
+        let world_name = self.world_of(plugin)?;
         let world = self.resolve.select_world(&[self.package], Some(world_name))?;
         wit_component::embed_component_metadata(&mut module, &self.resolve, world, StringEncoding::UTF8, false)?;
-        let mut component = ComponentEncoder::default()
+        let component = ComponentEncoder::default()
             .validate(true)
             .module(&module)
             .and_then(|encoder| encoder.encode())
@@ -48,15 +47,28 @@ impl Contract {
                     plugin.name
                 )
             })?;
+        self.checked(plugin, component)
+    }
+
+    /// The component with its manifest, if its imports and exports are its world's.
+    pub(crate) fn checked(&self, plugin: &Plugin, mut component: Vec<u8>) -> Result<Vec<u8>> {
         for import in imports(&component)? {
             if !import.starts_with(PACKAGE) {
                 bail!("{} imports {import}; a plugin imports from {PACKAGE}* only", plugin.name);
             }
         }
+        let world_name = self.world_of(plugin)?;
+        let world = self.resolve.select_world(&[self.package], Some(world_name))?;
         wit_component::targets(&self.resolve, world, &component, false)
             .with_context(|| format!("{} does not fit world {world_name}", plugin.name))?;
         append_manifest(&mut component, plugin);
         Ok(component)
+    }
+
+    /// The world that the plugin's kind exports.
+    #[expect(clippy::unused_self, reason = "worlds are the contract's")]
+    pub(crate) fn world_of(&self, plugin: &Plugin) -> Result<&'static str> {
+        world(&plugin.kind).with_context(|| format!("{}: the kind is one of {}", plugin.folder.display(), kinds()))
     }
 }
 
@@ -72,6 +84,11 @@ const WORLDS: [(&str, &str); 5] = [
     ("cipher", "cipher-plan"),
     ("cipher-raw", "cipher-raw"),
 ];
+
+/// The worlds of the contract.
+pub(crate) fn worlds() -> impl Iterator<Item = &'static str> {
+    WORLDS.iter().map(|(_, world)| *world)
+}
 
 fn kinds() -> String {
     WORLDS.map(|(kind, _)| kind).join(", ")
@@ -89,7 +106,7 @@ pub(crate) fn imports(component: &[u8]) -> Result<Vec<String>> {
 }
 
 fn append_manifest(component: &mut Vec<u8>, plugin: &Plugin) {
-    let Plugin { name, version, kind } = plugin;
+    let Plugin { name, version, kind, .. } = plugin;
     let manifest = json!({ "name": name, "version": version, "kind": kind, "abi": ABI }).to_string();
     let mut section = leb128(MANIFEST.len());
     section.extend_from_slice(MANIFEST.as_bytes());

@@ -61,6 +61,8 @@ struct Terms {
     /// One more line of the pair's section, at both sites.
     pair_line: Option<String>,
     workloads: Vec<Workload>,
+    /// Keys are with a third site alone, and the line to it is watched, too.
+    escrow: bool,
     /// Pairs of nodes side by side.
     lanes: usize,
     /// What an event has for itself.
@@ -89,6 +91,9 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     plugins::build_quietly(workspace, &[])?;
     if !words.iter().any(|word| word == "--farseal") {
         workspace.build(&["--bin", "farseal"])?;
+    }
+    if terms.escrow && way == Way::Relay {
+        bail!("with --escrow two lines are watched, which takes tcpdump and the right to capture");
     }
     println!("capturing with {}; {} lanes; seed {}", way.name(), terms.lanes, terms.seed);
     let control = |name, how| Phase {
@@ -152,6 +157,7 @@ fn options(workspace: &Workspace, words: &[String]) -> Result<Terms> {
         settings: None,
         pair_line: None,
         workloads: Workload::ALL.to_vec(),
+        escrow: false,
         lanes: 4,
         window: Duration::from_millis(500),
         events: 9_200,
@@ -164,8 +170,13 @@ fn options(workspace: &Workspace, words: &[String]) -> Result<Terms> {
     let mut minutes = None;
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        if word == "--short" {
-            terms.short = true;
+        let flag = match word.as_str() {
+            "--short" => Some(&mut terms.short),
+            "--escrow" => Some(&mut terms.escrow),
+            _ => None,
+        };
+        if let Some(flag) = flag {
+            *flag = true;
             continue;
         }
         let value = words.next().with_context(|| format!("{word} needs a value"))?;
@@ -193,7 +204,7 @@ fn options(workspace: &Workspace, words: &[String]) -> Result<Terms> {
             "--plugins" => terms.plugins = Path::new(value).canonicalize()?,
             _ => bail!(
                 "disguise-game takes --disguise NAME, --link tls|san, --how in-band|pause, --settings TOML, --pair-line TOML, --workload \
-                 NAMES, --lanes N, --window MILLISECONDS, --minutes N or --events N, --short, --seed N, --out FOLDER, \
+                 NAMES, --escrow, --lanes N, --window MILLISECONDS, --minutes N or --events N, --short, --seed N, --out FOLDER, \
                  --farseal FILE and --plugins FOLDER, not {word}"
             ),
         }

@@ -4,21 +4,26 @@ mod bench;
 mod build;
 mod chaos;
 mod ci;
+mod compiled;
 mod component;
 mod conform;
 mod demo;
 mod diff;
 mod disguise_game;
 mod fuzz;
+mod hex;
+mod interpreted;
 mod nbd_client;
 mod new_plugin;
 mod plugins;
+mod python;
 mod sim;
 mod site;
 mod snapshot;
 mod soak;
 mod test;
 mod tidy;
+mod toolchain;
 mod tools;
 mod workspace;
 
@@ -55,19 +60,19 @@ const COMMANDS: [Command; 14] = [
     },
     Command {
         name: "new-plugin",
-        usage: "rotation NAME [--dir DIR]",
-        purpose: "writes a plugin that works, with a scenario, to start from",
+        usage: "rotation|recovery|disguise|cipher NAME [--lang rust|js|python] [--bare] [--dir DIR]",
+        purpose: "writes a plugin that works, with a scenario, to start from; --bare: Rust without the SDK",
         run: new_plugin::run,
     },
     Command {
         name: "snapshot",
-        usage: "[NAME|FILE.wasm] [--scenario GLOB] [--check|--review|--accept]",
+        usage: "[NAME|FILE.wasm].. [--scenario GLOB] [--check|--review|--accept]",
         purpose: "plays the scenarios to plugins and compares the transcripts with the accepted ones",
         run: snapshot::run,
     },
     Command {
         name: "conform",
-        usage: "NAME|FILE.wasm [--settings JSON] [--stories N] [--seed N] [--json FILE] [--save FOLDER]",
+        usage: "NAME|FILE.wasm.. [--settings JSON] [--stories N] [--seed N] [--json FILE] [--save FOLDER]",
         purpose: "tries the contract's rules on a plugin with stories made by chance",
         run: conform::run,
     },
@@ -86,9 +91,9 @@ const COMMANDS: [Command; 14] = [
     },
     Command {
         name: "soak",
-        usage: "copy|split|swap [--mib N] [--interruptions N] [--minutes N] [--swaps N] [--farseal FILE]",
-        purpose: "a large initial copy that is interrupted, a long split and its resync, or changes of sides while qemu-io \
-                  writes; compared at the end",
+        usage: "copy|split|swap|keys|database|records [--mib N] [--minutes N] [--farseal FILE] ..",
+        purpose: "what takes long on real disks: an initial copy, a split, changes of sides, a key a second, a database that is \
+                  lost, a million records of which a search opens some; compared at the end",
         run: soak::run,
     },
     Command {

@@ -1,88 +1,84 @@
 //! `cargo xtask new-plugin`: a folder with a plugin that builds, passes its scenario and loads, to start from.
 
+mod request;
+mod templates;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::workspace::{Workspace, run as run_program};
+use crate::toolchain::Toolchain;
+use crate::workspace::{Language, Workspace, run as run_program};
+use request::Request;
+use templates::Template;
 
-/// The files of a new rotation policy: where they go and what they say.
-const ROTATION: [(&str, &str); 4] = [
-    ("Cargo.toml", include_str!("../templates/rotation/Cargo.toml.in")),
-    ("src/lib.rs", include_str!("../templates/rotation/lib.rs.in")),
-    ("README.md", include_str!("../templates/rotation/README.md.in")),
-    (SCENARIO, include_str!("../templates/rotation/scenario.yaml.in")),
-];
-/// Goes to the fixtures and not into the plugin's folder.
-const SCENARIO: &str = "scenario";
-/// Longer names make unreadable tables.
-const LONGEST_NAME: usize = 40;
+/// Folders without a crate that the pattern of members would take for one; each on a line of its own.
+const EXCLUDED: &str = "exclude = [\n";
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
-    let (kind, name, parent) = match words {
-        [kind, name] => (kind, name, workspace.root.join("plugins")),
-        [kind, name, option, dir] if option == "--dir" => (kind, name, std::env::current_dir()?.join(dir)),
-        _ => bail!("use: cargo xtask new-plugin rotation NAME [--dir DIR]"),
+    let request = Request::parse(words)?;
+    let template = Template::of(&request)?;
+    let Request { name, language, .. } = &request;
+    let (name, language) = (name.as_str(), *language);
+    let plugins = workspace.root.join("plugins");
+    let parent = match &request.dir {
+        Some(dir) => std::env::current_dir()?.join(dir),
+        None => plugins.clone(),
     };
-    ensure!(
-        kind == "rotation",
-        "there is a template for rotation only; for {kind} copy the nearest plugin in plugins/"
-    );
-    check_name(name)?;
     let place = parent.join(name);
-    let scenario = workspace.root.join(format!("fixtures/rotation/{name}.yaml"));
+    let scenario = workspace.root.join(format!("fixtures/{}/{name}.yaml", request.kind));
     let taken = workspace.plugins()?.iter().any(|plugin| plugin.name == *name);
     ensure!(!taken, "there is a plugin {name} already; choose another name");
     for path in [&place, &scenario] {
         ensure!(!path.exists(), "{} exists already; choose another name", path.display());
     }
-    let names = Names::of(name, &workspace.root, &parent);
-    for (file, template) in ROTATION {
-        let path = if file == SCENARIO { scenario.clone() } else { place.join(file) };
-        write(&path, &names.fill(template))?;
+    if language != Language::Rust {
+        // First of all: without it nothing that is written here could be built.
+        Toolchain::prepare(workspace, language)?;
+    }
+
+    let names = Names::of(&request, &workspace.root, &parent);
+    let sources = template.files.iter().map(|(file, text)| (place.join(file), *text));
+    for (path, text) in sources.chain([(scenario, template.scenario)]) {
+        write(&path, &names.fill(text))?;
         println!("wrote {}", workspace.shown(&path));
     }
-    if parent == workspace.root.join("plugins") {
-        // The lock file names every member; builds are --locked.
-        run_program(workspace.cargo().args(["update", "--workspace", "--offline", "--quiet"]))?;
-    } else {
-        println!("add \"{}\" to the members in Cargo.toml, then run cargo update --workspace", place.display());
+    match language {
+        Language::Rust if parent == plugins => {
+            // The lock file names every member; builds are --locked.
+            run_program(workspace.cargo().args(["update", "--workspace", "--offline", "--quiet"]))?;
+        }
+        Language::Rust => {
+            println!("add \"{}\" to the members in Cargo.toml, then run cargo update --workspace", place.display());
+        }
+        Language::JavaScript | Language::Python => {
+            exclude(&workspace.root.join("Cargo.toml"), name)?;
+            println!("wrote Cargo.toml: plugins/{name} is no crate");
+        }
+    }
+    println!("\nnext:");
+    if language == Language::Rust {
+        println!("  cargo test -p plugin-{name}            its unit tests, natively");
     }
     println!(
-        "\nnext:\n  cargo test -p plugin-{name}            its unit tests, natively\n  \
-         cargo xtask plugins {name}             builds the component into target/plugins\n  \
-         cargo xtask snapshot {name} --review   plays the scenarios to it and shows what it did\n\
+        "  cargo xtask plugins {name}             builds the component into target/plugins\n  \
+         cargo xtask snapshot {name} --review   plays the scenarios to it and shows what it did\n  \
+         cargo xtask conform {name}             tries every rule of the contract on it\n\
          then change {}",
-        workspace.shown(&place.join("src/lib.rs")),
+        workspace.shown(&place.join(template.source())),
     );
     Ok(())
 }
 
-/// What a plugin may be called: as `about.name` in the contract.
-fn check_name(name: &str) -> Result<()> {
-    let words = || name.split('-');
-    let good = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    ensure!(
-        name.len() <= LONGEST_NAME && name.starts_with(|c: char| c.is_ascii_lowercase()) && words().all(good),
-        "{name:?} is no name for a plugin: lower-case words joined by hyphens, at most {LONGEST_NAME} characters, \
-         for example quarter-end",
-    );
-    ensure!(name != "sdk", "sdk is the folder of what plugins import; choose another name");
-    Ok(())
-}
-
-/// One name, as each file spells it.
+/// A name, a kind and a place, as each file spells them.
 struct Names {
-    plain: String,
-    /// `QuarterEnd`
-    rust_type: String,
-    /// From the plugin's folder to the root, where that is a matter of `..`.
-    up: String,
+    replaced: Vec<(&'static str, String)>,
 }
 
 impl Names {
-    fn of(name: &str, root: &Path, parent: &Path) -> Self {
+    fn of(request: &Request, root: &Path, parent: &Path) -> Self {
+        let Request { name, kind, language, .. } = request;
         let capital = |word: &str| {
             let (first, rest) = word.split_at(1);
             first.to_uppercase() + rest
@@ -91,12 +87,42 @@ impl Names {
             Ok(below) => vec![".."; below.components().count() + 1].join("/"),
             Err(_) => root.display().to_string(),
         };
-        Self { plain: name.to_owned(), rust_type: name.split('-').map(capital).collect(), up }
+        let (test, component) = if *language == Language::Rust {
+            let test = format!("| `cargo test -p plugin-{name}` | runs its unit tests natively |\n");
+            (test, format!("target/plugins/{name}.wasm"))
+        } else {
+            (String::new(), format!("target/plugins/interpreted/{name}.wasm"))
+        };
+        let replaced = vec![
+            ("{name}", name.clone()),
+            // `QuarterEnd`
+            ("{Name}", name.split('-').map(capital).collect()),
+            ("{kind}", kind.clone()),
+            ("{about}", String::from(templates::about(kind))),
+            // From the plugin's folder to the root, where that is a matter of `..`.
+            ("{up}", up),
+            ("{test}", test),
+            ("{component}", component),
+        ];
+        Self { replaced }
     }
 
     fn fill(&self, template: &str) -> String {
-        template.replace("{name}", &self.plain).replace("{Name}", &self.rust_type).replace("{up}", &self.up)
+        self.replaced.iter().fold(template.to_owned(), |text, (mark, name)| text.replace(mark, name))
     }
+}
+
+/// Cargo is told that a folder of `plugins/` is no crate.
+fn exclude(manifest: &Path, name: &str) -> Result<()> {
+    let text = fs::read_to_string(manifest)?;
+    let line = format!("    \"plugins/{name}\",\n");
+    if text.contains(&line) {
+        return Ok(());
+    }
+    let (before, after) =
+        text.split_once(EXCLUDED).with_context(|| format!("add {} to exclude in Cargo.toml", line.trim()))?;
+    fs::write(manifest, [before, EXCLUDED, &line, after].concat())?;
+    Ok(())
 }
 
 fn write(path: &PathBuf, text: &str) -> Result<()> {
@@ -107,21 +133,27 @@ fn write(path: &PathBuf, text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     #[test]
-    fn names_are_lower_case_words_joined_by_hyphens() {
-        for good in ["quarter-end", "a", "sha3-based"] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "-a", "a-", "a--b", "Quarter", "quarter_end", "3d", "../up", "sdk", "a b", &"a".repeat(41)] {
-            assert!(check_name(bad).is_err(), "{bad}");
-        }
+    fn a_name_is_spelled_as_each_file_needs_it() {
+        let words = ["rotation", "quarter-end"].map(String::from);
+        let request = Request::parse(&words).unwrap();
+        let names = Names::of(&request, Path::new("/repo"), Path::new("/repo/plugins"));
+        assert_eq!(names.fill("{name} {Name} {kind} {up}/wit"), "quarter-end QuarterEnd rotation ../../wit");
     }
 
     #[test]
-    fn a_name_is_spelled_as_each_file_needs_it() {
-        let names = Names::of("quarter-end", Path::new("/repo"), Path::new("/repo/plugins"));
-        assert_eq!(names.fill("{name} {Name} {up}/wit"), "quarter-end QuarterEnd ../../wit");
+    fn a_folder_is_excluded_once() {
+        let place = tempfile::tempdir().unwrap();
+        let manifest = place.path().join("Cargo.toml");
+        fs::write(&manifest, "[workspace]\nexclude = [\n    \"other\",\n]\n").unwrap();
+        for _ in 0..2 {
+            exclude(&manifest, "when-quiet").unwrap();
+        }
+        let text = fs::read_to_string(&manifest).unwrap();
+        assert_eq!(text, "[workspace]\nexclude = [\n    \"plugins/when-quiet\",\n    \"other\",\n]\n");
     }
 }

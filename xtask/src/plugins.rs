@@ -2,36 +2,78 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::build;
 use crate::component::{ABI, Contract, imports};
-use crate::workspace::{Plugin, Workspace};
+use crate::hex::hex;
+use crate::interpreted;
+use crate::workspace::{Language, Plugin, Workspace};
+
+mod repro;
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let (options, names): (Vec<_>, Vec<_>) = words.iter().partition(|word| word.starts_with('-'));
     let check = match options.as_slice() {
         [] => false,
         [only] if *only == "--check" => true,
-        _ => bail!("plugins takes names and --check"),
+        [only] if *only == "--repro" => return repro::run(workspace, &names),
+        _ => bail!("plugins takes names, and one of --check and --repro"),
     };
     let all = workspace.plugins()?;
     let chosen = choose(&all, &names)?;
-    let built = build_all(workspace, &chosen)?;
+    if check {
+        return compare(workspace, &chosen);
+    }
+    let (native, interpreted): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|plugin| is_native(plugin));
+    let mut built = build_all(workspace, &native)?;
+    let mut missing = Vec::new();
+    for plugin in interpreted {
+        match build_all(workspace, &[plugin]) {
+            Ok(one) => built.extend(one),
+            // Whoever asks for it by name is told by a failure.
+            Err(error) if names.is_empty() => missing.push(format!("not built: {}: {error:#}", plugin.name)),
+            Err(error) => return Err(error),
+        }
+    }
     for component in &built {
         println!("{}", component.line()?);
     }
-    if check { compare(workspace, &built) } else { write(workspace, &all, &built) }
+    missing.iter().for_each(|line| println!("{line}"));
+    write(workspace, &all, &built)
 }
 
-/// Builds and writes plugins without a word unless something goes wrong. All when `names` is empty.
-pub(crate) fn build_quietly(workspace: &Workspace, names: &[&String]) -> Result<()> {
+/// Builds and writes plugins without a word unless something goes wrong, and says where they are. When `names` is empty: all
+/// but those in other languages than Rust, which are no part of the product.
+pub(crate) fn build_quietly(workspace: &Workspace, names: &[&String]) -> Result<Vec<PathBuf>> {
     let all = workspace.plugins()?;
-    let built = build_all(workspace, &choose(&all, names)?)?;
-    write(workspace, &all, &built)
+    let mut chosen = choose(&all, names)?;
+    chosen.retain(|plugin| !names.is_empty() || is_native(plugin));
+    let built = build_all(workspace, &chosen)?;
+    write(workspace, &all, &built)?;
+    Ok(chosen.into_iter().map(|plugin| workspace.component(plugin)).collect())
+}
+
+/// Builds the plugins in JavaScript and Python as far as their tools are there or can be had; what is missing is said.
+pub(crate) fn build_interpreted(workspace: &Workspace) -> Result<Vec<String>> {
+    let all = workspace.plugins()?;
+    let mut built = Vec::new();
+    let mut missing = Vec::new();
+    for plugin in all.iter().filter(|plugin| !is_native(plugin)) {
+        match build_all(workspace, &[plugin]) {
+            Ok(one) => built.extend(one),
+            Err(error) => missing.push(format!("the plugin {} in {}: {error:#}", plugin.name, plugin.language)),
+        }
+    }
+    write(workspace, &all, &built)?;
+    Ok(missing)
+}
+
+fn is_native(plugin: &Plugin) -> bool {
+    plugin.language == Language::Rust
 }
 
 /// A plugin and its component's bytes.
@@ -45,21 +87,13 @@ impl Built {
         hex(&Sha256::digest(&self.bytes))
     }
 
-    fn file(&self) -> String {
-        file(&self.plugin)
-    }
-
     fn line(&self) -> Result<String> {
         let Plugin { name, kind, .. } = &self.plugin;
         let kib = self.bytes.len().div_ceil(1024);
         let short = |import: String| import.trim_start_matches("farseal:plugin/").replace(&format!("@{ABI}.0"), "");
         let imports = imports(&self.bytes)?.into_iter().map(short).collect::<Vec<_>>().join(" ");
-        Ok(format!("{name:<16} {kind:<10} {kib:>4} KiB  {}  imports {imports}", self.digest()))
+        Ok(format!("{name:<18} {kind:<10} {kib:>5} KiB  {}  imports {imports}", self.digest()))
     }
-}
-
-fn file(plugin: &Plugin) -> String {
-    format!("{}.wasm", plugin.name)
 }
 
 fn choose<'a>(all: &'a [Plugin], names: &[&String]) -> Result<Vec<&'a Plugin>> {
@@ -76,11 +110,16 @@ fn choose<'a>(all: &'a [Plugin], names: &[&String]) -> Result<Vec<&'a Plugin>> {
 }
 
 fn build_all(workspace: &Workspace, plugins: &[&Plugin]) -> Result<Vec<Built>> {
-    build::ensure_target(workspace)?;
     let contract = Contract::read(&workspace.root)?;
+    if plugins.iter().any(|plugin| is_native(plugin)) {
+        build::ensure_target(workspace)?;
+    }
     let build = |plugin: &&Plugin| {
-        let module = build::core_module(workspace, plugin)?;
-        let bytes = contract.component(plugin, module)?;
+        let bytes = if is_native(plugin) {
+            contract.component(plugin, build::core_module(workspace, plugin)?)?
+        } else {
+            interpreted::component(workspace, &contract, plugin)?
+        };
         Ok(Built { plugin: (*plugin).clone(), bytes })
     };
     plugins.iter().map(build).collect()
@@ -88,32 +127,41 @@ fn build_all(workspace: &Workspace, plugins: &[&Plugin]) -> Result<Vec<Built>> {
 
 /// Writes what differs from what is there, and the lock file over all components that are there then.
 fn write(workspace: &Workspace, all: &[Plugin], built: &[Built]) -> Result<()> {
-    let place = workspace.components();
-    fs::create_dir_all(&place)?;
-    for component in built {
-        replace(&place.join(component.file()), &component.bytes)?;
+    fs::create_dir_all(workspace.components())?;
+    for Built { plugin, bytes } in built {
+        replace(&workspace.component(plugin), bytes)?;
     }
-    remove_strangers(&place, all)?;
-    let lock = lock(&place, all)?;
-    replace(&place.join("plugins.lock"), lock.as_bytes())
+    remove_strangers(workspace, all)?;
+    let lock = lock(workspace, all)?;
+    replace(&workspace.components().join("plugins.lock"), lock.as_bytes())
 }
 
 /// Components of plugins that are no more: tests take every component they find.
-fn remove_strangers(place: &Path, all: &[Plugin]) -> Result<()> {
-    for entry in fs::read_dir(place)? {
-        let path = entry?.path();
-        let known = all.iter().any(|plugin| path.file_name().is_some_and(|name| name == file(plugin).as_str()));
-        if path.extension().is_some_and(|extension| extension == "wasm") && !known {
-            fs::remove_file(&path)?;
+fn remove_strangers(workspace: &Workspace, all: &[Plugin]) -> Result<()> {
+    for place in [workspace.components(), workspace.interpreted()] {
+        let Ok(entries) = fs::read_dir(place) else { continue };
+        for entry in entries {
+            let path = entry?.path();
+            let known = all.iter().any(|plugin| workspace.component(plugin) == path);
+            if path.extension().is_some_and(|extension| extension == "wasm") && !known {
+                fs::remove_file(&path)?;
+            }
         }
     }
     Ok(())
 }
 
-fn compare(workspace: &Workspace, built: &[Built]) -> Result<()> {
-    for component in built {
-        let path = workspace.components().join(component.file());
-        if fs::read(&path).ok().as_deref() != Some(component.bytes.as_slice()) {
+/// What an interpreter is in is not the same twice: then it is asked whether it was made from what is there.
+fn compare(workspace: &Workspace, chosen: &[&Plugin]) -> Result<()> {
+    for plugin in chosen {
+        let path = workspace.component(plugin);
+        let same = if is_native(plugin) {
+            let built = build_all(workspace, &[plugin])?;
+            built.iter().all(|one| fs::read(&path).is_ok_and(|there| there == one.bytes))
+        } else {
+            interpreted::is_fresh(workspace, plugin)?
+        };
+        if !same {
             bail!("{} is not what the source builds: run cargo xtask plugins", workspace.shown(&path));
         }
     }
@@ -131,12 +179,13 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// TOML, by name.
-fn lock(place: &Path, all: &[Plugin]) -> Result<String> {
+fn lock(workspace: &Workspace, all: &[Plugin]) -> Result<String> {
     let mut lock = String::from("# Written by cargo xtask plugins: the components in this folder by digest.\n");
     for plugin in all {
-        let file = file(plugin);
-        let Ok(bytes) = fs::read(place.join(&file)) else { continue };
-        let Plugin { name, version, kind } = plugin;
+        let path = workspace.component(plugin);
+        let Ok(bytes) = fs::read(&path) else { continue };
+        let file = path.strip_prefix(workspace.components()).unwrap_or(&path).display();
+        let Plugin { name, version, kind, .. } = plugin;
         let digest = hex(&Sha256::digest(bytes));
         write!(
             lock,
@@ -145,12 +194,4 @@ fn lock(place: &Path, all: &[Plugin]) -> Result<String> {
         )?;
     }
     Ok(lock)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -4,11 +4,13 @@ use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +18,10 @@ use serde_json::Value;
 
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Below what Linux takes ports for connections from (`net.ipv4.ip_local_port_range`, 32768 and up), above well-known services.
+const PORTS: Range<u16> = 12_000..32_000;
+/// Ports between the first ones of programs whose process numbers follow each other.
+const PORTS_APART: u32 = 211;
 
 /// A folder for one run and the processes in it. However this program ends, by Ctrl-C too, nothing is left running:
 /// a shell of its own process group waits for the end of a pipe that only this program holds.
@@ -76,15 +82,32 @@ impl Drop for Stage {
     }
 }
 
-/// A TCP port of this machine that nobody listens on.
+/// A TCP port of this machine that nobody uses, and that nobody gets before the node that it is for listens there: it lies
+/// outside the range from which the system takes ports for connections, and this program gives out each port once. Programs
+/// that run at the same time begin at different places.
 pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("no free TCP port")?.local_addr()?.port())
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let places = u32::from(PORTS.end - PORTS.start);
+    let first = std::process::id().wrapping_mul(PORTS_APART);
+    for _ in 0..places {
+        let place = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % places;
+        let port = PORTS.start + u16::try_from(place)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free TCP port from {} to {}", PORTS.start, PORTS.end - 1)
 }
 
 /// `farseal rotate --force` without its process, whose start takes more from the machine than a change of key. The answer
 /// comes over the stream that is returned: a refusal at once, everything else when the key has changed.
 pub(crate) fn begin_rotation(control: &Path, pair: &str, how: &str) -> Result<UnixStream> {
     begin_command(control, pair, "rotate", &format!("{{\"how\":\"{how}\",\"force\":true}}"))
+}
+
+/// Asks for what the node refuses, as nothing is paused: it takes the way through the node that a rotation takes.
+pub(crate) fn begin_nothing(control: &Path, pair: &str) -> Result<UnixStream> {
+    begin_command(control, pair, "resume", "{}")
 }
 
 /// Is a change of key under way? As [`begin_rotation`], without a process.
@@ -179,19 +202,38 @@ impl Site {
 
     /// As [`Self::pair_with`]; main connects to `port`, and the remote listens on `listens`.
     pub(crate) fn pair_over(&self, remote: &Self, terms: &PairTerms<'_>, port: u16, listens: u16) -> Result<()> {
-        let card = remote.dir.join("card");
-        fs::write(&card, remote.farseal(&["pair", "card"])?)?;
+        let card = remote.card()?;
         let invitation = self.stage.dir.join(format!("{}.invitation", terms.name));
         let (size, address) = (format!("{}MiB", terms.mebibytes), format!("127.0.0.1:{port}"));
-        let paths = [terms.volume, &card, &invitation].map(|path| path.display().to_string());
-        let mut words = vec!["pair", "create", terms.name, "--volume", &paths[0], "--size", &size];
-        words.extend(["--peer-card", &paths[1], "--peer-address", &address, "--invitation", &paths[2]]);
+        let [volume, invitation] = [terms.volume, &invitation].map(|path| path.display().to_string());
+        let mut words = vec!["pair", "create", terms.name, "--volume", &volume, "--size", &size];
+        words.extend(["--peer-card", &card, "--peer-address", &address, "--invitation", &invitation]);
         words.extend(terms.options);
         let said = self.farseal(&words)?;
         let fingerprint = said.lines().find_map(|line| line.rsplit_once("fingerprint: ")).context("no fingerprint")?.1;
         let address = format!("127.0.0.1:{listens}");
-        let words = ["pair", "accept", &paths[2], "--listen", &address, "--fingerprint", fingerprint];
+        let words = ["pair", "accept", &invitation, "--listen", &address, "--fingerprint", fingerprint];
         remote.farseal(&words).map(drop)
+    }
+
+    /// Makes `escrow` a site that keeps keys, which this one knows by its own name; `remote` may ask for them, too. Says on which
+    /// port it listens.
+    pub(crate) fn add_escrow(&self, escrow: &Self, remote: &Self) -> Result<u16> {
+        let port = free_port()?;
+        let address = format!("127.0.0.1:{port}");
+        escrow.farseal(&["escrow", "open", "--listen", &address])?;
+        for site in [self, remote] {
+            escrow.farseal(&["escrow", "admit", &site.card()?])?;
+        }
+        self.farseal(&["escrow", "add", &escrow.card()?, "--address", &address])?;
+        Ok(port)
+    }
+
+    /// A file with who this is.
+    fn card(&self) -> Result<String> {
+        let file = self.dir.join("card");
+        fs::write(&file, self.farseal(&["pair", "card"])?)?;
+        Ok(file.display().to_string())
     }
 
     /// Changes the configuration; the text must be there.
@@ -227,7 +269,8 @@ impl Site {
 
     /// Starts the node and waits until it answers. Says how long that took.
     pub(crate) fn start(&mut self) -> Result<Duration> {
-        let log = File::options().create(true).append(true).open(self.log())?;
+        let log_file = self.log();
+        let log = File::options().create(true).append(true).open(&log_file)?;
         let mut command = Command::new(&self.binary);
         command.arg("--config").arg(self.config()).arg("run");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -238,7 +281,7 @@ impl Site {
         let control = self.dir.join("state/control.sock");
         wait_for(&format!("the start of {}", self.name), Duration::from_secs(30), || {
             if let Some(status) = child.try_wait()? {
-                bail!("it ended at once ({status})");
+                bail!("it ended at once ({status}):\n{}", last_lines(&log_file, 10).join("\n"));
             }
             // The control socket is bound last, when everything else is up.
             Ok(UnixStream::connect(&control).ok())
@@ -291,10 +334,14 @@ impl Site {
 
     /// The end of its log.
     pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
-        let text = fs::read(self.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
-        lines[lines.len().saturating_sub(count)..].to_vec()
+        last_lines(&self.log(), count)
     }
+}
+
+fn last_lines(log: &Path, count: usize) -> Vec<String> {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines[lines.len().saturating_sub(count)..].to_vec()
 }
 
 impl Drop for Site {

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::compiled;
 use crate::diff::diff;
 use crate::plugins;
+use crate::tidy;
 use crate::workspace::Workspace;
 
 /// What to do with transcripts that differ.
@@ -26,8 +28,8 @@ enum Mode {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Wish {
-    /// A plugin's name or a component's file; all plugins when absent.
-    plugin: Option<String>,
+    /// Plugins' names or components' files; all plugins when there are none.
+    plugins: Vec<String>,
     /// Scenario names, `*` for any text.
     scenario: Option<String>,
     mode: Mode,
@@ -35,37 +37,49 @@ struct Wish {
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let wish = parse(words)?;
+    let unused =
+        if env::var_os("FARSEAL_FIXTURES").is_some() { Vec::new() } else { tidy::unused_snapshots(&workspace.root)? };
+    if !unused.is_empty() {
+        unused.iter().for_each(|problem| println!("{}: {}", problem.place, problem.message));
+        bail!("{} accepted transcripts belong to nothing any more", unused.len());
+    }
     let snapshots = workspace.fixtures().join("snapshots");
-    let plugin = match &wish.plugin {
-        None => {
-            plugins::build_quietly(workspace, &[])?;
-            None
-        }
-        Some(file) if is_component(file) => {
-            let path = env::current_dir()?.join(file);
-            if !path.is_file() {
-                bail!("there is no file {}", path.display());
-            }
-            Some(path.into_os_string())
-        }
-        Some(name) => {
-            plugins::build_quietly(workspace, &[name])?;
-            Some(OsString::from(name))
-        }
-    };
+    let components = components(workspace, &wish.plugins)?;
     for leftover in pending(&snapshots)? {
         fs::remove_file(leftover)?;
     }
 
     let scenario = wish.scenario.as_deref();
-    let played = play(workspace, plugin.as_deref(), scenario)?;
+    let played = play(workspace, components.as_deref(), scenario)?;
     let pending = pending(&snapshots)?;
     if pending.is_empty() {
-        return played.settle().map(|()| println!("every transcript is as accepted"));
+        let speed = played.speed();
+        return played.settle().map(|()| println!("every transcript is as accepted{speed}"));
     }
     settle(workspace, &pending, wish.mode)?;
     // What the scenarios expect holds whatever was accepted.
-    play(workspace, plugin.as_deref(), scenario)?.settle()
+    play(workspace, components.as_deref(), scenario)?.settle()
+}
+
+/// The files of the components that are wanted, built where they are plugins of the repository; all of those when none is named.
+fn components(workspace: &Workspace, wanted: &[String]) -> Result<Option<OsString>> {
+    if wanted.is_empty() {
+        plugins::build_quietly(workspace, &[])?;
+        for missing in plugins::build_interpreted(workspace)? {
+            println!("not played: {missing}");
+        }
+        return Ok(None);
+    }
+    let (files, names): (Vec<_>, Vec<_>) = wanted.iter().partition(|word| is_component(word));
+    let mut paths = if names.is_empty() { Vec::new() } else { plugins::build_quietly(workspace, &names)? };
+    for file in files {
+        let path = env::current_dir()?.join(file);
+        if !path.is_file() {
+            bail!("there is no file {}", path.display());
+        }
+        paths.push(path);
+    }
+    Ok(Some(env::join_paths(paths)?))
 }
 
 /// What the test that plays the scenarios said, and whether it passed.
@@ -75,6 +89,24 @@ struct Played {
 }
 
 impl Played {
+    /// How fast it went: reading and compiling the components, then stepping, in a fresh instance each time.
+    fn speed(&self) -> String {
+        let line = self.said.lines().find_map(|line| line.trim_start_matches('.').strip_prefix("loaded "));
+        let read = |line: &str| {
+            let mut numbers =
+                line.split(|byte: char| !byte.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
+            Some([numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()?])
+        };
+        match line.and_then(read) {
+            Some([plugins, loading, steps, stepping]) if steps > 0 && stepping > 0 => {
+                let (whole, tenths) = (loading / 1_000_000, loading % 1_000_000 / 100_000);
+                let speed = steps.saturating_mul(1_000_000) / stepping;
+                format!("; {plugins} loaded in {whole}.{tenths} s, then {steps} steps, {speed} a second")
+            }
+            _ => String::new(),
+        }
+    }
+
     /// A failure that is no difference between transcripts is shown as it came.
     fn settle(self) -> Result<()> {
         if !self.passed {
@@ -86,13 +118,15 @@ impl Played {
 }
 
 /// Plays the scenarios; every transcript that differs is left as `.snap.new`.
-fn play(workspace: &Workspace, plugin: Option<&OsStr>, scenario: Option<&str>) -> Result<Played> {
+fn play(workspace: &Workspace, components: Option<&OsStr>, scenario: Option<&str>) -> Result<Played> {
     let mut test = workspace.cargo();
     test.args(["test", "--quiet", "--workspace", "--test", "snapshots"]);
     test.env("INSTA_UPDATE", "new").env("INSTA_OUTPUT", "none").env("INSTA_WORKSPACE_ROOT", &workspace.root);
     test.env("FARSEAL_PLUGINS", workspace.components()).env("RUST_BACKTRACE", "0");
-    test.envs(plugin.map(|plugin| ("FARSEAL_PLUGIN", plugin)));
+    test.envs(components.map(|components| ("FARSEAL_PLUGIN", components)));
     test.envs(scenario.map(|scenario| ("FARSEAL_SCENARIO", scenario)));
+    test.env("FARSEAL_INTERPRETED", workspace.interpreted()).env("FARSEAL_COMPILED", compiled::folder(workspace)?);
+    test.args(["--", "--nocapture"]);
     let output = test.output().context("cannot start cargo test")?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Played { passed: output.status.success(), said: text(&output.stderr) + &text(&output.stdout) })
@@ -126,7 +160,7 @@ fn settle(workspace: &Workspace, pending: &[PathBuf], mode: Mode) -> Result<()> 
 }
 
 fn parse(words: &[String]) -> Result<Wish> {
-    let mut wish = Wish { plugin: None, scenario: None, mode: Mode::Show };
+    let mut wish = Wish { plugins: Vec::new(), scenario: None, mode: Mode::Show };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -137,8 +171,7 @@ fn parse(words: &[String]) -> Result<Wish> {
             option if option.starts_with('-') => {
                 bail!("snapshot does not know {option}; it knows --scenario, --check, --review, --accept")
             }
-            plugin if wish.plugin.is_none() => wish.plugin = Some(plugin.to_owned()),
-            _ => bail!("snapshot takes one plugin, or none for all"),
+            plugin => wish.plugins.push(plugin.to_owned()),
         }
     }
     Ok(wish)
@@ -223,10 +256,19 @@ mod tests {
     fn words_are_read_in_any_order() {
         let words = ["--review", "interval", "--scenario", "idle-*"].map(String::from);
         let wish = parse(&words).unwrap();
-        let expected = Wish { plugin: Some("interval".into()), scenario: Some("idle-*".into()), mode: Mode::Review };
+        let expected = Wish { plugins: vec!["interval".into()], scenario: Some("idle-*".into()), mode: Mode::Review };
         assert_eq!(wish, expected);
         assert!(parse(&["--fast".into()]).is_err());
-        assert!(parse(&["a".into(), "b".into()]).is_err());
+        assert_eq!(parse(&["a".into(), "b.wasm".into()]).unwrap().plugins, ["a", "b.wasm"]);
+    }
+
+    #[test]
+    fn the_speed_is_said_where_steps_were_counted() {
+        let speed = |said: &str| Played { passed: true, said: said.into() }.speed();
+        let said = "running 1 test\n..loaded 19 plugins in 1250000 us, played 1200 steps in 300000 us\n.\n";
+        assert_eq!(speed(said), "; 19 loaded in 1.2 s, then 1200 steps, 4000 a second");
+        assert_eq!(speed("loaded 1 plugins in 7 us, played 0 steps in 0 us"), "");
+        assert_eq!(speed(""), "");
     }
 
     #[test]

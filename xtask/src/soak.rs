@@ -1,6 +1,7 @@
 //! `cargo xtask soak`: what takes long on real disks. A large initial copy that is interrupted, a long split with the resync
-//! after it, changes of sides there and back, and a key a second with an escrow, all under load, each ended by a takeover and a
-//! comparison of every byte.
+//! after it, changes of sides there and back, a key a second with an escrow, a database that is lost in mid-transaction, and a
+//! million records of which a search opens some, each ended by a takeover and a comparison of every byte, or of what was stored says
+//! of itself.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -15,9 +16,12 @@ use crate::plugins;
 use crate::site::{PairTerms, Site, Stage, Status, wait_for};
 use crate::workspace::Workspace;
 
+mod database;
 mod keys;
 mod load;
+mod mounted;
 mod qemu;
+mod records;
 mod swap;
 
 use load::Load;
@@ -39,6 +43,8 @@ enum Plan {
     Split { length: Duration },
     Swap { swaps: u64, length: Duration },
     Keys { length: Duration },
+    Database { points: u64 },
+    Records,
 }
 
 pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
@@ -69,6 +75,8 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
                 keys::Third { stage: &stage, farseal, search_for_keys: &search_for_keys, components: &components };
             keys::run(&mut story, &third, &mut sites, mebibytes, length)
         }
+        Plan::Database { points } => database::run(&mut story, &stage.dir, &mut sites, mebibytes, points),
+        Plan::Records => records::run(&mut story, &stage.dir, &mut sites, &workspace.components(), mebibytes),
         Plan::Swap { swaps, length } => swap::run(&mut story, &stage.dir, &mut sites, mebibytes, (swaps, length)),
     };
     if let Err(error) = told {
@@ -99,7 +107,8 @@ struct Options {
 
 const WORDS: &str = "copy [--mib N] [--interruptions N] | split [--mib N] [--minutes N] | \
                      swap [--mib N] [--minutes N] [--swaps N] | \
-                     keys [--mib N] [--minutes N]; each with [--farseal FILE]";
+                     keys [--mib N] [--minutes N] | database [--mib N] [--points N] | records [--mib N]; \
+                     each with [--farseal FILE]";
 
 fn options(words: &[String]) -> Result<Options> {
     let (kind, rest) = words.split_first().with_context(|| format!("soak takes {WORDS}"))?;
@@ -107,6 +116,8 @@ fn options(words: &[String]) -> Result<Options> {
         "copy" => (Plan::Copy { interruptions: 3 }, 16 << 10),
         "split" => (Plan::Split { length: Duration::from_secs(3600) }, 4 << 10),
         "swap" => (Plan::Swap { swaps: 6, length: Duration::from_secs(180) }, 256),
+        "database" => (Plan::Database { points: 10 }, 16 << 10),
+        "records" => (Plan::Records, 512),
         "keys" => (Plan::Keys { length: Duration::from_secs(3600) }, 256),
         other => bail!("soak takes {WORDS}, not {other}"),
     };
@@ -125,6 +136,7 @@ fn options(words: &[String]) -> Result<Options> {
                 *length = Duration::from_secs(number * 60);
             }
             ("--swaps", Plan::Swap { swaps, .. }) if number > 0 => *swaps = number,
+            ("--points", Plan::Database { points }) if number > 0 => *points = number,
             _ => bail!("soak takes {WORDS} (at least 64 MiB), not {name} {number}"),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::compiled;
 use crate::plugins;
 use crate::tools::{self, Tool};
 use crate::workspace::{self, Workspace};
@@ -21,11 +22,13 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let begun = Instant::now();
     let missing = tools::install();
     plugins::build_quietly(workspace, &[])?;
+    let unbuilt = plugins::build_interpreted(workspace)?;
 
     let mut cargo = workspace.cargo();
     cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
     cargo.env("INSTA_UPDATE", "no").env("INSTA_WORKSPACE_ROOT", &workspace.root);
-    cargo.env("FARSEAL_PLUGINS", workspace.components());
+    cargo.env("FARSEAL_PLUGINS", workspace.components()).env("FARSEAL_INTERPRETED", workspace.interpreted());
+    cargo.env("FARSEAL_COMPILED", compiled::folder(workspace)?);
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
     let mut tally = Tally::default();
     let output = child.stdout.take().context("cargo test has no output")?;
@@ -36,7 +39,7 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     }
     let status = child.wait()?;
     if !status.success() {
-        print_summary(&tally, &missing, begun.elapsed().as_secs());
+        print_summary(&tally, &missing, &unbuilt, begun.elapsed().as_secs());
         bail!("tests failed: see above");
     }
     // A program of its own: it may leave for a mount namespace. By way of Cargo, as the tests may have built this very
@@ -57,17 +60,20 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
         );
         controls()?;
     }
-    print_summary(&tally, &missing, begun.elapsed().as_secs());
+    print_summary(&tally, &missing, &unbuilt, begun.elapsed().as_secs());
     Ok(())
 }
 
-fn print_summary(tally: &Tally, missing: &[Tool], seconds: u64) {
+fn print_summary(tally: &Tally, missing: &[Tool], unbuilt: &[String], seconds: u64) {
     println!("\n{} tests passed, {} failed, in {seconds} s", tally.passed, tally.failed.len());
     for name in &tally.failed {
         println!("  failed: {name}");
     }
     for tool in missing {
         println!("  not tested, as {} is missing: {} (Debian package {})", tool.program, tool.tests, tool.package);
+    }
+    for plugin in unbuilt {
+        println!("  not tested: {plugin}");
     }
 }
 

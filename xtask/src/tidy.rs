@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: what the repository's structure promises, checked. Each message says what to do.
 
+mod contract;
 mod layout;
 mod manifests;
 mod map;
@@ -44,6 +45,12 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     if problems.is_empty() { Ok(()) } else { bail!("{} things to put right", problems.len()) }
 }
 
+/// Accepted transcripts that nothing is compared with any more.
+pub(crate) fn unused_snapshots(root: &Path) -> Result<Vec<Problem>> {
+    let files = files(root)?;
+    Ok(files.iter().filter_map(|file| layout::unused_snapshot(&file.path, &files)).collect())
+}
+
 /// Everything that is wrong, by place.
 fn check(root: &Path) -> Result<Vec<Problem>> {
     let files = files(root)?;
@@ -53,6 +60,7 @@ fn check(root: &Path) -> Result<Vec<Problem>> {
     problems.extend(manifests::check(&files));
     problems.extend(modules::check(&files));
     problems.extend(map::check(&map, &files));
+    problems.extend(contract::check(root)?);
     problems.sort();
     Ok(problems)
 }
@@ -79,7 +87,10 @@ fn collect(root: &Path, folder: &str, files: &mut Vec<File>) -> Result<()> {
         }
         if place.join(&name).is_dir() {
             collect(root, &path, files)?;
-        } else if [".rs", ".toml", ".wit", ".yaml", ".snap", ".md", ".in"].iter().any(|end| name.ends_with(end)) {
+        } else if [".rs", ".toml", ".wit", ".yaml", ".snap", ".md", ".in", ".json"]
+            .iter()
+            .any(|end| name.ends_with(end))
+        {
             let text = fs::read_to_string(root.join(&path)).with_context(|| format!("{path} cannot be read"))?;
             files.push(File { path, text });
         }

@@ -1,11 +1,14 @@
 //! Where things are, which plugins there are, and running other programs.
 
 use std::env;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+
+use crate::interpreted;
 
 /// The repository that this program was started for.
 #[derive(Debug, Clone)]
@@ -15,12 +18,43 @@ pub(crate) struct Workspace {
     pub(crate) target: PathBuf,
 }
 
-/// A plugin's crate.
+/// A plugin's folder, and what it says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plugin {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) kind: String,
+    pub(crate) language: Language,
+    pub(crate) folder: PathBuf,
+}
+
+/// What a plugin is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Language {
+    Rust,
+    JavaScript,
+    Python,
+}
+
+impl Language {
+    /// As options and folders name it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+            Self::JavaScript => "js",
+            Self::Python => "python",
+        }
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rust => "Rust",
+            Self::JavaScript => "JavaScript",
+            Self::Python => "Python",
+        })
+    }
 }
 
 impl Workspace {
@@ -38,6 +72,17 @@ impl Workspace {
         self.target.join("plugins")
     }
 
+    /// Where those are that carry an interpreter: tests take every other component, and these take a minute to compile.
+    pub(crate) fn interpreted(&self) -> PathBuf {
+        self.components().join("interpreted")
+    }
+
+    /// A plugin's component.
+    pub(crate) fn component(&self, plugin: &Plugin) -> PathBuf {
+        let place = if plugin.language == Language::Rust { self.components() } else { self.interpreted() };
+        place.join(format!("{}.wasm", plugin.name))
+    }
+
     /// Scenarios and accepted transcripts. The test that plays them obeys the same variable.
     pub(crate) fn fixtures(&self) -> PathBuf {
         env::var_os("FARSEAL_FIXTURES").map_or_else(|| self.root.join("fixtures"), PathBuf::from)
@@ -48,6 +93,7 @@ impl Workspace {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         // Set by the Cargo that started this program, for this program only.
         cargo.current_dir(&self.root).env_remove("CARGO_MANIFEST_DIR");
+        cargo.env("CARGO_TARGET_DIR", &self.target);
         cargo
     }
 
@@ -57,7 +103,7 @@ impl Workspace {
         run(self.cargo().args(["build", "--quiet", "--locked", "--workspace"]).args(words))
     }
 
-    /// Every plugin in the workspace, by name.
+    /// Every plugin in the repository, by name.
     pub(crate) fn plugins(&self) -> Result<Vec<Plugin>> {
         let output = self.cargo().args(["metadata", "--format-version", "1", "--no-deps"]).output()?;
         if !output.status.success() {
@@ -66,6 +112,7 @@ impl Workspace {
         let metadata: Value = serde_json::from_slice(&output.stdout)?;
         let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
         let mut plugins = packages.iter().filter_map(plugin).collect::<Result<Vec<_>>>()?;
+        plugins.extend(interpreted::plugins(&self.root)?);
         plugins.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(plugins)
     }
@@ -82,7 +129,13 @@ fn plugin(package: &Value) -> Option<Result<Plugin>> {
     let text = |key: &str| package[key].as_str().unwrap_or_default().to_owned();
     let package_name = text("name");
     Some(match package_name.strip_prefix("plugin-") {
-        Some(name) => Ok(Plugin { name: name.to_owned(), version: text("version"), kind: kind.to_owned() }),
+        Some(name) => Ok(Plugin {
+            name: name.to_owned(),
+            version: text("version"),
+            kind: kind.to_owned(),
+            language: Language::Rust,
+            folder: Path::new(&text("manifest_path")).parent().unwrap_or(Path::new("")).to_path_buf(),
+        }),
         None => Err(anyhow::anyhow!("the package {package_name} is a plugin: name it plugin-{package_name}")),
     })
 }

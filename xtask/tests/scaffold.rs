@@ -1,102 +1,58 @@
-//! A scaffolded plugin builds, passes its own unit tests and every scenario of its kind, and loads, at the first try.
+//! A scaffolded plugin of every kind builds, passes its own unit tests, every scenario and every rule of its kind, and loads, at
+//! the first try.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/copy.rs"]
+#[expect(dead_code, reason = "what the tests of other languages need is there, too")]
+mod copy;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
-/// What a plugin is built from, copied: nothing is left behind in this repository.
-struct Copy {
-    place: tempfile::TempDir,
-    root: PathBuf,
-    /// Kept from one run to the next, so that dependencies are built once. Not the repository's own: Cargo would take
-    /// the copy's crates for the repository's.
-    target: PathBuf,
-}
+use copy::{Copy, KINDS, succeeded};
 
-/// What matters here is how soon it is built.
-const UNOPTIMISED: &str = "
-[profile.dev]
-opt-level = 0
-debug = false
-[profile.dev.package.\"*\"]
-opt-level = 0
-[profile.plugin]
-lto = false
-codegen-units = 16
-";
-
-impl Copy {
-    fn new() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().canonicalize().unwrap();
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-        let made = Self { place: tempfile::tempdir().unwrap(), root, target: target.join("scaffold") };
-        let place = made.place.path();
-        for name in ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml", "host", "plugins", "wit", "xtask"] {
-            copy(&made.root.join(name), &place.join(name));
+#[test]
+fn a_new_plugin_of_every_kind_works_at_the_first_try() {
+    let copy = Copy::building_in("scaffold");
+    let mut names = Vec::new();
+    for kind in KINDS {
+        for (flavour, option) in [("sdk", None), ("bare", Some("--bare"))] {
+            let name = format!("first-{kind}-{flavour}");
+            let words: Vec<&str> = ["new-plugin", kind, &name].into_iter().chain(option).collect();
+            let said = succeeded(&copy.xtask(&words));
+            assert!(said.contains(&format!("cargo xtask snapshot {name} --review")), "it says what comes next: {said}");
+            names.push(name);
         }
-        // Not the transcripts: those are of the shipped plugins.
-        copy(&made.root.join("fixtures/rotation"), &place.join("fixtures/rotation"));
-        fs::create_dir_all(place.join(".cargo")).unwrap();
-        fs::write(place.join(".cargo/config.toml"), UNOPTIMISED).unwrap();
-        made
     }
 
-    /// `cargo xtask` in the copy.
-    fn xtask(&self, words: &[&str]) -> Output {
-        self.there(Command::new(env!("CARGO_BIN_EXE_xtask")).args(words))
-    }
+    let packages = names.iter().flat_map(|name| [String::from("--package"), format!("plugin-{name}")]);
+    let words: Vec<String> = ["test", "--quiet", "--locked"].map(String::from).into_iter().chain(packages).collect();
+    succeeded(&copy.cargo(&words.iter().map(String::as_str).collect::<Vec<_>>()));
+    let chosen = || names.iter().map(String::as_str);
+    let built = succeeded(&copy.xtask(&["plugins"].into_iter().chain(chosen()).collect::<Vec<_>>()));
+    assert_eq!(built.lines().filter(|line| line.contains("imports")).count(), names.len(), "{built}");
+    // Played three times: what was accepted is compared. All at once, as Cargo looks at the whole workspace each time.
+    let chosen: Vec<&str> = chosen().collect();
+    succeeded(&copy.with_host_from_here("snapshot", &chosen, &["--accept"]));
+    succeeded(&copy.with_host_from_here("snapshot", &chosen, &["--check"]));
+    succeeded(&copy.with_host_from_here("conform", &chosen, &["--stories", "4"]));
+    let transcript = "fixtures/snapshots/rotation/first-rotation-sdk@first-rotation-sdk.snap";
+    assert!(fs::read_to_string(copy.place.path().join(transcript)).unwrap().contains("requested: before the audit"));
 
-    fn cargo(&self, words: &[&str]) -> Output {
-        self.there(Command::new(env!("CARGO")).args(words))
-    }
-
-    fn there(&self, command: &mut Command) -> Output {
-        let command = command.current_dir(self.place.path()).env("CARGO_MANIFEST_DIR", self.place.path().join("xtask"));
-        command.env("CARGO_TARGET_DIR", &self.target).output().unwrap()
-    }
-
-    /// `cargo xtask snapshot` with the copy's scenarios and component, but with the host that is built here already.
-    fn snapshot(&self, mode: &str) -> Output {
-        let mut xtask = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        xtask.current_dir(&self.root).env("FARSEAL_FIXTURES", self.place.path().join("fixtures"));
-        xtask.arg("snapshot").arg(self.target.join("plugins/first-try.wasm")).arg(mode).output().unwrap()
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    if from.is_dir() {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.file_name() != "target") {
-            copy(&entry.path(), &to.join(entry.file_name()));
-        }
-    } else {
-        fs::copy(from, to).unwrap();
-    }
-}
-
-fn succeeded(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let all = text(&output.stdout) + &text(&output.stderr);
-    assert!(output.status.success(), "{all}");
-    all
+    let again = copy.xtask(&["new-plugin", "rotation", "first-rotation-sdk"]);
+    assert!(!again.status.success(), "a name is used once");
 }
 
 #[test]
-fn a_new_plugin_works_at_the_first_try() {
-    let copy = Copy::new();
-    let said = succeeded(&copy.xtask(&["new-plugin", "rotation", "first-try"]));
-    assert!(said.contains("cargo xtask snapshot first-try --review"), "it says what comes next: {said}");
-
-    succeeded(&copy.cargo(&["test", "--quiet", "--locked", "--package", "plugin-first-try"]));
-    assert!(succeeded(&copy.xtask(&["plugins", "first-try"])).contains("imports log types"));
-    succeeded(&copy.xtask(&["plugins", "first-try", "--check"]));
-    succeeded(&copy.snapshot("--accept"));
-    succeeded(&copy.snapshot("--check"));
-    let transcript = copy.place.path().join("fixtures/snapshots/rotation/first-try@first-try.snap");
-    assert!(fs::read_to_string(transcript).unwrap().contains("requested: before the audit"));
-
-    let again = copy.xtask(&["new-plugin", "rotation", "first-try"]);
-    assert!(!again.status.success(), "a name is used once");
+fn what_no_template_is_for_is_refused_with_the_way_out() {
+    let copy = Copy::building_in("scaffold-refused");
+    for (words, help) in [
+        (vec!["cipher", "late", "--lang", "js"], "cipher in Rust"),
+        (vec!["cipher-raw", "late"], "copy plugins/chacha20-guest"),
+        (vec!["rotation", "interval"], "choose another name"),
+    ] {
+        let refused = copy.xtask(&["new-plugin"].into_iter().chain(words).collect::<Vec<_>>());
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(help), "{said}");
+    }
 }

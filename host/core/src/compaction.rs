@@ -5,7 +5,7 @@
 //! is moved only as often as half of its neighbours die.
 
 use crate::limits::{COMPACTED_SMALL_BYTES, COMPACTED_SMALL_MAX, COMPACTION_LIVE_BYTES, COMPACTION_SEGMENTS_MAX};
-use crate::units::ByteLen;
+use crate::units::{ByteLen, Sequence};
 
 /// What is known of a segment that no record is added to any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +16,31 @@ pub struct Facts {
     pub live: ByteLen,
     /// Of blocks when compaction wrote the segment; `None` for one that records were appended to.
     pub written: Option<ByteLen>,
+}
+
+/// How long a block read as one record says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Version {
+    /// That record.
+    pub from: Sequence,
+    /// The record that superseded it; `None` while it stands.
+    pub until: Option<Sequence>,
+}
+
+/// What is to stay readable: everything from one point on, and some points before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retained<'a> {
+    /// The oldest point of the window; the newest point where there is none.
+    pub oldest: Sequence,
+    /// Pins, and what is being looked at, in any order.
+    pub points: &'a [Sequence],
+}
+
+/// Does any retained point read this version? All others are dead.
+#[must_use]
+pub fn is_needed(version: Version, retained: &Retained<'_>) -> bool {
+    let Some(until) = version.until else { return true };
+    until > retained.oldest || retained.points.iter().any(|point| version.from <= *point && *point < until)
 }
 
 /// How much room there is.
@@ -85,6 +110,55 @@ mod tests {
 
     fn compacted(bytes: u64, live: u64) -> Facts {
         Facts { written: Some(ByteLen(bytes * MIB)), ..plain(bytes, live) }
+    }
+
+    #[test]
+    fn a_version_is_needed_by_the_points_between_its_record_and_the_next() {
+        let points = [Sequence(10), Sequence(30)];
+        let retained = Retained { oldest: Sequence(50), points: &points };
+        for (from, until, needed) in [
+            (1, Some(10), false),
+            (1, Some(11), true),
+            (10, Some(11), true),
+            (11, Some(30), false),
+            (11, Some(31), true),
+            (31, Some(50), false),
+            (31, Some(51), true),
+            (60, Some(61), true),
+            (1, None, true),
+        ] {
+            let version = Version { from: Sequence(from), until: until.map(Sequence) };
+            assert_eq!(is_needed(version, &retained), needed, "{version:?}");
+        }
+    }
+
+    proptest! {
+        /// Of each block exactly the versions are kept that some retained point reads.
+        #[test]
+        fn what_is_kept_is_what_retained_points_read(
+            writes in proptest::collection::vec(0_usize..8, 1..80),
+            oldest in 0_usize..100, points in proptest::collection::vec(0_usize..100, 0..4)
+        ) {
+            let last = writes.len();
+            let oldest = oldest.min(last);
+            let points: Vec<usize> = points.iter().map(|point| point % (oldest + 1)).collect();
+            // What stands in each block after so many writes: the number of the write.
+            let image = |through: usize| {
+                let mut image = [0; 8];
+                writes.iter().take(through).enumerate().for_each(|(at, block)| image[*block] = at + 1);
+                image
+            };
+            let read: std::collections::BTreeSet<usize> =
+                (oldest..=last).chain(points.iter().copied()).flat_map(image).collect();
+            let sequence = |number: usize| Sequence(u64::try_from(number).unwrap());
+            let kept: Vec<Sequence> = points.iter().copied().map(sequence).collect();
+            let retained = Retained { oldest: sequence(oldest), points: &kept };
+            for (at, block) in writes.iter().enumerate() {
+                let next = writes.iter().skip(at + 1).position(|other| other == block).map(|skip| at + 1 + skip + 1);
+                let version = Version { from: sequence(at + 1), until: next.map(sequence) };
+                prop_assert_eq!(is_needed(version, &retained), read.contains(&(at + 1)));
+            }
+        }
     }
 
     #[test]

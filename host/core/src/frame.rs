@@ -25,8 +25,10 @@
 use crate::bytes::Fields;
 use crate::carriage::SLOT_BYTES;
 use crate::chain::Chain;
+use crate::declare::Declare;
 use crate::drill::{AskDrill, AskLive};
 use crate::inspect::Inspect;
+use crate::layout::LayoutId;
 use crate::limits::{
     ACK_RANGES_MAX, CELL_BYTES_MAX, CELL_BYTES_MIN, CELL_EVERY_US, COMPONENT_BYTES_MAX, DIFFERS_WORDS_MAX,
     FRAME_BYTES_MAX,
@@ -86,8 +88,10 @@ pub enum Frame {
     AskOld(AskOld),
     /// These keys are to go.
     AskRetire(Box<AskRetire>),
+    /// The main site is lost: take over.
+    Declare(Declare),
     /// The answer to the question of this number. What it says is read by whoever asked: see [`crate::inspect`],
-    /// [`crate::drill`], [`crate::refresh`] and [`crate::retire`].
+    /// [`crate::drill`], [`crate::refresh`], [`crate::retire`] and [`crate::declare`].
     Held {
         id: u64,
         answer: Vec<u8>,
@@ -186,6 +190,8 @@ pub struct Attach {
     /// Which of the link's paths this is, and of how many.
     pub path: u16,
     pub paths: u16,
+    /// The record layout that the pair declares; its bytes are on the wire only where there is one.
+    pub layout: Option<LayoutId>,
 }
 
 /// What the secondary holds.
@@ -224,6 +230,11 @@ pub enum Refusal {
     NotSecondary,
     #[error("the peer's log failed verification and accepts nothing; run `farseal scrub` there")]
     Damaged,
+    #[error(
+        "the peer declares another record layout for this pair, or none: write the same `layout` at both sites; nothing is sent until \
+         they agree"
+    )]
+    LayoutDiffers,
     #[error("the peer has another link for this pair: write the same link = \"tls\" or \"san\" at both sites")]
     OtherLink,
 }
@@ -294,6 +305,7 @@ const SLOTTED: u8 = 20;
 const IN_SLOTS: u8 = 21;
 const ASK_OLD: u8 = 22;
 const ASK_RETIRE: u8 = 23;
+const DECLARE: u8 = 24;
 
 /// Bytes of an acknowledgement's body, whatever it says: its length tells an observer nothing.
 const ACK_BYTES: usize = 8 + 32 + 1 + 1 + ACK_RANGES_MAX * 16;
@@ -306,7 +318,7 @@ impl Prefix {
         if version != VERSION {
             return Err(FrameError::Version(version));
         }
-        if !(HELLO..=ASK_RETIRE).contains(&kind) {
+        if !(HELLO..=DECLARE).contains(&kind) {
             return Err(FrameError::Kind(kind));
         }
         match len.checked_sub(4) {
@@ -346,7 +358,7 @@ impl Frame {
         let mut fields = Fields::new(&body);
         let frame = match prefix.kind {
             HELLO => Self::Hello { challenge: fields.array() },
-            ATTACH => Self::Attach(decode_attach(&mut fields).ok_or(malformed)?),
+            ATTACH => Self::Attach(decode_attach(&mut fields, body.len()).ok_or(malformed)?),
             WELCOME => {
                 let generation = Generation(fields.u64());
                 Self::Welcome(Welcome { generation, ack: decode_ack(&mut fields).ok_or(malformed)? })
@@ -380,6 +392,7 @@ impl Frame {
             ASK_DRILL => Self::AskDrill(AskDrill::decode(&mut fields)),
             ASK_OLD => Self::AskOld(AskOld::decode(&mut fields)),
             ASK_RETIRE => Self::AskRetire(Box::new(AskRetire::decode(&mut fields))),
+            DECLARE => Self::Declare(Declare::decode(&mut fields)),
             HELD => {
                 let (id, rest) = (fields.u64(), body.len().saturating_sub(8));
                 Self::Held { id, answer: fields.take(rest).to_vec() }
@@ -458,6 +471,7 @@ impl Frame {
             Self::AskDrill(ask) => (ASK_DRILL, ask.encode()),
             Self::AskOld(ask) => (ASK_OLD, ask.encode()),
             Self::AskRetire(ask) => (ASK_RETIRE, ask.encode()),
+            Self::Declare(declare) => (DECLARE, declare.encode()),
             Self::Held { id, answer } => (HELD, [id.to_le_bytes().as_slice(), answer].concat()),
         }
     }
@@ -498,7 +512,7 @@ fn prefix(kind: u8, body_bytes: u32) -> [u8; PREFIX_BYTES] {
 }
 
 fn encode_attach(attach: &Attach) -> Vec<u8> {
-    let mut out = Vec::with_capacity(57);
+    let mut out = Vec::with_capacity(ATTACH_BYTES + 16);
     out.extend(attach.pair.0);
     out.extend(attach.volume.0);
     out.extend(attach.generation.0.to_le_bytes());
@@ -507,10 +521,14 @@ fn encode_attach(attach: &Attach) -> Vec<u8> {
     out.extend(attach.blocks.0.to_le_bytes());
     out.extend(attach.path.to_le_bytes());
     out.extend(attach.paths.to_le_bytes());
+    out.extend(attach.layout.iter().flat_map(|layout| layout.0));
     out
 }
 
-fn decode_attach(fields: &mut Fields<'_>) -> Option<Attach> {
+/// Of a pair without a record layout.
+const ATTACH_BYTES: usize = 57;
+
+fn decode_attach(fields: &mut Fields<'_>, body_bytes: usize) -> Option<Attach> {
     let (pair, volume) = (PairId(fields.array()), VolumeId(fields.array()));
     let generation = Generation(fields.u64());
     let encrypted = match fields.u8() {
@@ -527,6 +545,7 @@ fn decode_attach(fields: &mut Fields<'_>) -> Option<Attach> {
         blocks: BlockCount(fields.u64()),
         path: fields.u16(),
         paths: fields.u16(),
+        layout: (body_bytes > ATTACH_BYTES).then(|| LayoutId(fields.array())),
     })
 }
 
@@ -595,6 +614,7 @@ fn encode_refusal(refusal: Refusal) -> Vec<u8> {
         Refusal::NotSecondary => (6, 0),
         Refusal::Damaged => (7, 0),
         Refusal::OtherLink => (8, 0),
+        Refusal::LayoutDiffers => (9, 0),
     };
     let mut out = vec![code];
     out.extend(number.to_le_bytes());
@@ -612,6 +632,7 @@ fn decode_refusal(fields: &mut Fields<'_>) -> Option<Refusal> {
         6 => Some(Refusal::NotSecondary),
         7 => Some(Refusal::Damaged),
         8 => Some(Refusal::OtherLink),
+        9 => Some(Refusal::LayoutDiffers),
         _ => None,
     }
 }
@@ -645,10 +666,12 @@ mod tests {
             blocks: BlockCount(1 << 20),
             path: 1,
             paths: 2,
+            layout: None,
         };
         vec![
             Frame::Hello { challenge: [9; 32] },
             Frame::Attach(attach),
+            Frame::Attach(Attach { layout: Some(LayoutId([8; 16])), ..attach }),
             Frame::Welcome(Welcome { generation: Generation(4), ack: ack.clone() }),
             Frame::Refuse(Refusal::Fenced(Generation(5))),
             Frame::Records(vec![1, 2, 3]),
@@ -669,6 +692,7 @@ mod tests {
             Frame::AskDrill(AskDrill { id: 5, lba: Lba(4), challenge: [7; 32] }),
             Frame::AskOld(AskOld { id: 5, from: Lba(4), through: Epoch(3) }),
             Frame::AskRetire(Box::new(AskRetire { id: 5, order: [3; Order::BYTES], signature: [4; 64] })),
+            Frame::Declare(Declare { id: 5, generation: Generation(3) }),
         ]
     }
 

@@ -14,7 +14,7 @@
 
 use crate::bytes::Fields;
 use crate::limits::{VERIFY_ANSWER_BYTES_MAX, VERIFY_RANGE_BYTES};
-use crate::record::{Framed, HEADER_BYTES, Header, Kind, TAG_BYTES};
+use crate::record::{Framed, HEADER_BYTES, Header, Kind};
 use crate::units::{BlockBytes, BlockCount, Extent, Lba, PairId, Sequence, VolumeId};
 
 /// What the copy is asked.
@@ -229,7 +229,7 @@ fn decode_part(fields: &mut Fields<'_>, within: Extent, through: Sequence, terms
         Kind::Zero | Kind::Trim => (0, 1, 0),
         Kind::Key | Kind::Cover | Kind::Void | Kind::Cut | Kind::Gap => return Err(AnswerError::OtherRecord),
     };
-    let tags = fields.take(tags * TAG_BYTES).to_vec();
+    let tags = fields.take(tags * header.tag_bytes_each()).to_vec();
     let blocks = fields.take(size * header.block_bytes.as_usize()).to_vec();
     if fields.ok() { Ok(Part { header, first, tags, blocks }) } else { Err(AnswerError::Length) }
 }
@@ -244,6 +244,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::record::TAG_BYTES;
     use crate::record::tests::sample;
 
     fn terms() -> Terms {

@@ -12,26 +12,30 @@
 //! stream of inputs is the whole truth: it can be recorded, replayed and cut short. Nothing here does I/O, and
 //! bulk bytes never come here: an input names a place and a length, an output says what to do with them.
 //!
-//! Reading order: the vocabulary ([`units`], [`limits`]), the bytes ([`record`], [`journal`], [`frame`]), the small
+//! Reading order: the vocabulary ([`units`], [`limits`]), the bytes ([`record`], [`layout`], [`journal`], [`frame`]), the small
 //! machines ([`window`], [`chain`], [`ledger`], [`given_up`], [`owed`], [`flow`], [`preset`], [`rotation`],
-//! [`stage`], [`aead_bound`], [`compaction`]), then the two sites ([`primary`], [`secondary`]), what compares them ([`verify`]), and what
-//! makes one order of several pairs ([`group`]).
+//! [`stage`], [`aead_bound`], [`compaction`], [`points`]), then the two sites ([`primary`], [`secondary`]), what compares them ([`verify`]), what
+//! makes one order of several pairs ([`group`]), and when a site takes over by itself ([`witness`]).
 
 pub mod units;
 
 pub mod limits;
 
 pub mod bare;
+pub mod layout;
 pub mod record;
 
 pub mod chain;
 
 pub mod lineage;
 
+pub mod points;
+
 pub mod journal;
 
 pub mod inspect;
 
+pub mod declare;
 pub mod drill;
 pub mod refresh;
 
@@ -69,5 +73,7 @@ pub mod primary;
 pub mod secondary;
 
 pub mod verify;
+
+pub mod witness;
 
 mod bytes;

@@ -9,8 +9,17 @@ pub const RECORD_BLOCKS_MAX: u32 = 256;
 /// Bytes of a record's blocks, whatever the block size: 1 MiB.
 pub const RECORD_PAYLOAD_MAX: u32 = 1 << 20;
 
-/// Bytes of one record on disk and wire: header, a tag for each block, blocks.
-pub const RECORD_BYTES_MAX: u32 = 96 + 16 * 2048 + RECORD_PAYLOAD_MAX;
+/// Key fields of a pair's record layout: a table's key and some columns that people ask for. Each costs 16 bytes a block.
+pub const LAYOUT_FIELDS_MAX: usize = 8;
+
+/// Bytes of a key field: the longest that half the smallest block holds.
+pub const LAYOUT_FIELD_BYTES_MAX: u32 = 256;
+
+/// Bytes of a key field's name.
+pub const LAYOUT_NAME_BYTES_MAX: usize = 32;
+
+/// Bytes of one record on disk and wire: header, a tag and at most eight search tags for each block, blocks.
+pub const RECORD_BYTES_MAX: u32 = 96 + (16 + 16 * 8) * 2048 + RECORD_PAYLOAD_MAX;
 
 /// The last sequence number that may be sealed in one generation. At 10 million records a second this is 11 months;
 /// a subkey lasts for 2^20 of them, so nonces never come near their end. Beyond it sealing stops for good.
@@ -83,8 +92,8 @@ pub const SWAP_HOLD_MAX: Millis = Millis(5_000);
 /// Bytes that a verification asks for at once: a record's worth, and a quarter of the frame that answers.
 pub const VERIFY_RANGE_BYTES: ByteLen = ByteLen(1 << 20);
 
-/// Bytes of an answer to it: the range in blocks of 512 bytes, each of a record of its own (header, tag, run).
-pub const VERIFY_ANSWER_BYTES_MAX: usize = 8 + (1 << 20) + 2048 * (96 + 16 + 5);
+/// Bytes of an answer to it: the range in blocks of 512 bytes, each of a record of its own (header, tag, search tags, run).
+pub const VERIFY_ANSWER_BYTES_MAX: usize = 8 + (1 << 20) + 2048 * (96 + 16 + 16 * 8 + 5);
 
 /// Questions of one path that the copy may have under way: the one whose answer is being written, and the next.
 pub const INSPECTIONS_MAX: usize = 2;
@@ -128,6 +137,31 @@ pub const COMPACTED_SMALL_BYTES: ByteLen = ByteLen(32 << 20);
 
 /// Small ones that may lie about before they are put together: 256 MiB at most.
 pub const COMPACTED_SMALL_MAX: usize = 8;
+
+/// Moments that are noted in a window of retention: its oldest point follows the time in steps of a thousandth.
+pub const MOMENTS_IN_WINDOW: u64 = 1024;
+
+/// Bytes of log between two moments at most: a quarter of a segment of 128 MiB, so that a window without room gives a segment back.
+pub const MOMENT_BYTES: ByteLen = ByteLen(32 << 20);
+
+/// Moments that are remembered; every second goes when there are more, after a window was made longer: half a MiB.
+pub const MOMENTS_MAX: usize = 4096;
+
+/// The least time between two moments: what each costs is a small file made durable.
+pub const MOMENT_SPAN_MIN: Millis = Millis(1_000);
+
+/// Gaps of a copy that are remembered one by one, as what lies in them is no point: three days of one a minute, which is what a pair
+/// without an order makes. The oldest become one.
+pub const HOLES_MAX: usize = 4096;
+
+/// Points of one copy that may be pinned: each keeps an index of its own in memory, where it differs from the others.
+pub const PINS_MAX: usize = 16;
+
+/// The longest window of retention: ten years.
+pub const RETENTION_LONGEST: Millis = Millis(10 * 366 * 24 * 3_600 * 1_000);
+
+/// The least room that a window of retention may be given: four segments of 128 MiB.
+pub const RETENTION_BYTES_MIN: ByteLen = ByteLen(512 << 20);
 
 /// Bytes of a journal segment. Trimming works in whole segments; recovery reads one at a time.
 pub const JOURNAL_SEGMENT_BYTES: ByteLen = ByteLen(64 << 20);
@@ -237,6 +271,22 @@ pub const GROUP_READY_WAIT: Millis = Millis(50_000);
 /// How long the lanes of a group stand still before their change of sides is decided or given up: what a lane waits by
 /// itself, less a second for the decision to reach it.
 pub const GROUP_STAND_WAIT: Millis = Millis(SWAP_HOLD_MAX.0 - 1_000);
+
+/// How long a site that keeps a copy, and its witness, must at least not have heard the main site before it takes over by itself: a
+/// restart of a node takes less.
+pub const WITNESS_SILENCE_MIN: Millis = Millis(10_000);
+/// And at most: more than a month is no rule for a disaster.
+pub const WITNESS_SILENCE_MAX: Millis = Millis(31 * 24 * 3_600_000);
+/// A witness's answer that takes longer is none: it is not fresh.
+pub const WITNESS_ANSWER_MAX: Millis = Millis(10_000);
+/// A witness that did not answer, or that heard the main site, is asked again after this at the earliest.
+pub const WITNESS_AGAIN: Millis = Millis(5_000);
+/// A main site that a witness did not hear for this many of the longest gaps between its words is silent.
+pub const WITNESS_GAPS: u64 = 3;
+
+/// How long the lanes of a group whose disaster was declared stand still for the other site's takeover before they go on: below
+/// the 30 s after which initiators time out, with the cut before it.
+pub const GROUP_DECLARED_WAIT: Millis = Millis(20_000);
 
 /// How often a lane that has not begun to change sides with its group is told again.
 pub const GROUP_TURN_AGAIN: Millis = Millis(1_000);

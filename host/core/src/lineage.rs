@@ -47,8 +47,9 @@ impl Lineage {
         Self::at(hand_over.generation.next(), hand_over.at, hand_over.chain)
     }
 
-    /// For a takeover at a cut of the group, below what the copy holds of this generation. The primary may have asked to hand
-    /// over above it, and would take the next generation for its answer; the one after is what that site takes back.
+    /// For a takeover at a point below what the copy holds of this generation, or of a history of its own. The primary may have
+    /// asked to hand over elsewhere, and would take the next generation for its answer; the one after is what that site takes
+    /// back.
     pub fn apart(before: Generation) -> Generation {
         before.next().next().next()
     }

@@ -23,7 +23,7 @@ use crate::limits::{
     SWAP_HOLD_MAX, WINDOW_BYTES_MAX, WINDOW_RECORDS_MAX,
 };
 use crate::owed::{OwedMap, joined};
-use crate::record::{CutMark, HEADER_BYTES, Kind, TAG_BYTES};
+use crate::record::{CutMark, HEADER_BYTES, Kind, tag_bytes_each};
 use crate::rotation::{Due, Ended, Held, How, KeyLimits, KeyUse, Refused, Rotation, Slot, State as RotationState};
 use crate::schedule::Schedule;
 use crate::units::{
@@ -222,7 +222,7 @@ impl Primary {
         let mut primary = Self {
             settings,
             rotation,
-            schedule: Schedule::new(settings.paired && !settings.in_slots),
+            schedule: Schedule::new(settings.paired),
             carriages: 0,
             outputs: VecDeque::new(),
             told: now.instant,
@@ -354,6 +354,11 @@ impl Primary {
         } else {
             Room::Wait
         }
+    }
+
+    /// The last record that the secondary acknowledged as durable with everything before it, and the running hash there.
+    pub fn acked(&self) -> (Sequence, Chain) {
+        (self.transfer.acked(), self.transfer.acked_chain())
     }
 
     pub fn status(&self) -> Status {

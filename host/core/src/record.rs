@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! header, 96 bytes                                   body
-//!  0  magic "FSR1"        4  version 1               16-byte tag for each block (one where there is no block)
-//!  5  kind                6  flags    7  stack       the blocks, sealed in place
+//!  0  magic "FSR1"        4  version 1               for each block (or once, where there is none) a tag of 16 bytes;
+//!  5  kind                6  flags    7  stack         behind each block's tag, so many search tags of 16 bytes
+//!                                                    the blocks, sealed in place
 //!  8  pair (16)          24  volume (16)
 //! 40  generation         48  sequence   56  address
 //! 64  blocks (u32)       68  block bytes (u32)
@@ -11,11 +12,14 @@
 //! 88  crc32c of the body 92  crc32c of bytes 0..92
 //! ```
 //!
+//! Flags: bit 0, sealed; bits 4 to 7, search tags of a block; the others are 0.
+//!
 //! Integers are little-endian. Bytes 0..88 are the associated data of every block, followed by the block's index and
-//! length: they say what the record is and where it stands in the order, never where it lies, so that a log can
+//! length and search tags: they say what the record is and where it stands in the order, never where it lies, so that a log can
 //! be compacted and copied verbatim without a key. The epoch is not named: it follows from the sequence number.
 
 use crate::bytes::Fields;
+use crate::layout::SearchTags;
 use crate::limits::{RECORD_PAYLOAD_MAX, SEQUENCE_MAX};
 use crate::units::{BlockBytes, BlockCount, CutNumber, Extent, Generation, Lba, PairId, Sequence, VolumeId, WallTime};
 
@@ -29,6 +33,8 @@ pub const TAG_BYTES: usize = 16;
 const MAGIC: [u8; 4] = *b"FSR1";
 const VERSION: u8 = 1;
 const FLAG_ENCRYPTED: u8 = 1;
+/// Where the count of search tags stands in the flags.
+const SEARCH_TAGS_SHIFT: u32 = 4;
 
 /// What a record is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
@@ -60,6 +66,8 @@ pub struct Header {
     pub encrypted: bool,
     /// Which of its epoch's cipher stacks sealed it.
     pub stack: u8,
+    /// Beside each block's tag: what a search of the copy compares. None where the pair declares no record layout.
+    pub search_tags: SearchTags,
     pub pair: PairId,
     pub volume: VolumeId,
     pub generation: Generation,
@@ -215,9 +223,14 @@ impl Header {
         if self.kind.has_blocks() { self.blocks } else { 1 }
     }
 
+    /// Bytes of one block's tags: the one that proves it, and its search tags.
+    pub fn tag_bytes_each(&self) -> usize {
+        tag_bytes_each(self.kind, self.search_tags)
+    }
+
     /// Bytes of tags.
     pub fn tag_bytes(&self) -> usize {
-        to_usize(self.tags()) * TAG_BYTES
+        to_usize(self.tags()) * self.tag_bytes_each()
     }
 
     /// Bytes of blocks in the body.
@@ -253,7 +266,8 @@ impl Header {
         out[0..4].copy_from_slice(&MAGIC);
         out[4] = VERSION;
         out[5] = self.kind.code();
-        out[6] = if self.encrypted { FLAG_ENCRYPTED } else { 0 };
+        let sealed = if self.encrypted { FLAG_ENCRYPTED } else { 0 };
+        out[6] = sealed | (self.search_tags.get() << SEARCH_TAGS_SHIFT);
         out[7] = self.stack;
         out[8..24].copy_from_slice(&self.pair.0);
         out[24..40].copy_from_slice(&self.volume.0);
@@ -294,7 +308,8 @@ impl Framed {
             return Err(HeaderError::Version(version));
         }
         let kind = Kind::ALL.into_iter().find(|known| known.code() == kind).ok_or(HeaderError::Kind(kind))?;
-        if flags & !FLAG_ENCRYPTED != 0 {
+        let search_tags = SearchTags::new(flags >> SEARCH_TAGS_SHIFT).map_err(|_| HeaderError::Flags(flags))?;
+        if flags & !FLAG_ENCRYPTED & 0x0f != 0 {
             return Err(HeaderError::Flags(flags));
         }
         if sequence == 0 || sequence > SEQUENCE_MAX {
@@ -305,6 +320,7 @@ impl Framed {
             kind,
             encrypted: flags & FLAG_ENCRYPTED != 0,
             stack,
+            search_tags,
             pair,
             volume,
             generation: Generation(generation),
@@ -332,6 +348,11 @@ impl Framed {
     }
 }
 
+/// Bytes of tags beside each block of a record of this kind, or beside none: what has no block has no search tags.
+pub fn tag_bytes_each(kind: Kind, search_tags: SearchTags) -> usize {
+    TAG_BYTES + if kind.has_blocks() { search_tags.bytes() } else { 0 }
+}
+
 /// Records hold at most 1 MiB of blocks, so their counts fit every `usize` that this runs on.
 fn to_usize(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
@@ -349,6 +370,7 @@ pub(crate) mod tests {
             kind,
             encrypted: true,
             stack: 0,
+            search_tags: SearchTags::NONE,
             pair: PairId([1; 16]),
             volume: VolumeId([2; 16]),
             generation: Generation(3),
@@ -363,8 +385,9 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_decodes(kind in 0..8usize, sequence in 1..SEQUENCE_MAX, blocks in 1..=256u32, crc: u32, aux: u64) {
-            let header = Header { aux, ..sample(Kind::ALL[kind], sequence, blocks) };
+        fn what_is_encoded_decodes(kind in 0..8usize, sequence in 1..SEQUENCE_MAX, blocks in 1..=256u32, crc: u32, aux: u64, tags in 0..=8u8) {
+            let search_tags = SearchTags::new(tags).unwrap();
+            let header = Header { aux, search_tags, ..sample(Kind::ALL[kind], sequence, blocks) };
             prop_assert_eq!(Framed::decode(&header.encode(crc)), Ok(Framed { header, body_crc: crc }));
         }
 
@@ -414,5 +437,9 @@ pub(crate) mod tests {
         let hex: String =
             sample(Kind::Data, 0x0102, 2).encode(0xdead_beef).iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, include_str!("../../../fixtures/golden/record-1.hex").trim());
+        let header = Header { search_tags: SearchTags::new(2).unwrap(), ..sample(Kind::Data, 0x0102, 2) };
+        let hex: String = header.encode(0xdead_beef).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, include_str!("../../../fixtures/golden/record-1-search-tags.hex").trim());
+        assert_eq!(header.record_bytes(), HEADER_BYTES + 2 * (16 + 2 * 16 + 4096));
     }
 }

@@ -125,6 +125,11 @@ pub enum OrderRefused {
     Ahead { at: Sequence, indexed: Sequence },
     #[error("{} live blocks need epoch {epoch}: they are to be sent again first", blocks.0)]
     Live { epoch: Epoch, blocks: BlockCount },
+    #[error(
+        "the point at record {point} is pinned or under test there, and needs epoch {epoch}: let it go first (`farseal recover \
+         unpin`, or `farseal recover test --end`)"
+    )]
+    Pinned { point: Sequence, epoch: Epoch },
     #[error("records after {offered}, which are not offered yet, may need epoch {epoch}: wait until they are")]
     NotOffered { offered: Sequence, epoch: Epoch },
 }

@@ -126,6 +126,11 @@ impl Schedule {
         self.slots.pop_front_if(|slot| now >= slot.at).map(|slot| slot.open)
     }
 
+    /// What was taken for a slot came to nothing: the slot is still to be filled.
+    pub fn again(&mut self, now: Instant, open: Open) {
+        self.slots.push_front(Fixed { at: now, open });
+    }
+
     /// The cover of a slot stands at `cover`, and would start at `start` if it were a key.
     pub fn covered(&mut self, cover: Sequence, start: Sequence) {
         if self.shams.len() == SHAMS_MAX {

@@ -18,9 +18,11 @@ use serde::Serialize;
 use crate::chain::{Chain, Digest};
 use crate::frame::{Ack, Attach, HandOver, KeyRefusal, Refusal, Welcome};
 use crate::group::{KeptCuts, OfferLimit};
+use crate::layout::{LayoutMark, SearchTags};
 use crate::ledger::{Entry as LedgerEntry, Ledger, LedgerError};
 use crate::limits::{ALARMS_MAX, STORE_RETRY_INTERVAL};
 use crate::lineage::Lineage;
+use crate::points::Hole;
 use crate::primary::StoreFault;
 use crate::record::{Header, Kind};
 use crate::units::{
@@ -39,6 +41,8 @@ pub struct Settings {
     pub encrypted: bool,
     pub block_bytes: BlockBytes,
     pub blocks: BlockCount,
+    /// The record layout that the operator at this site declared, if any.
+    pub layout: Option<LayoutMark>,
 }
 
 /// What a restart found.
@@ -65,6 +69,8 @@ pub struct Recovered {
     pub gap_chain: Chain,
     /// The base is a state of another history, and the gap after this record is the one that it leaves open.
     pub differs_after: Option<Sequence>,
+    /// Where the copy was no state of the volume, as far as it is remembered.
+    pub holes: Vec<Hole>,
 }
 
 /// One thing that happened.
@@ -189,6 +195,10 @@ pub enum Alarm {
          check `encrypted` of the pair at both sites"
     )]
     EncryptionDiffers,
+    #[error(
+        "a record or a peer disagrees with the pair's record layout: refused; check `layout` of the pair at both sites"
+    )]
+    LayoutDiffers,
     #[error("a record of another pair, volume or generation came: refused")]
     Misplaced,
     #[error("the peer sends what is no record, or what is far out of order: dropped")]
@@ -237,7 +247,8 @@ pub struct Status {
     pub base_differs: bool,
     pub epoch: Option<Epoch>,
     pub full: bool,
-    pub chain: String,
+    /// The running hash up to `durable`.
+    pub chain: Chain,
     pub alarms: Vec<(WallTime, Alarm)>,
 }
 
@@ -294,6 +305,7 @@ pub struct Secondary {
     cuts: KeptCuts,
     gap_chain: Chain,
     differs_after: Option<Sequence>,
+    holes: Vec<Hole>,
     offered: Sequence,
     /// What the takeover that is under way goes on from, and who waits for word of it.
     fork: Option<(Sequence, Chain)>,
@@ -325,6 +337,7 @@ impl Recovered {
             cuts: KeptCuts::default(),
             gap_chain: Chain::START,
             differs_after: None,
+            holes: Vec::new(),
         }
     }
 
@@ -375,6 +388,7 @@ impl Secondary {
             gap_open_after: recovered.gap_open_after,
             gap_chain: recovered.gap_chain,
             differs_after: recovered.differs_after,
+            holes: recovered.holes,
             fork: None,
             handing_over: None,
             limit: recovered.limit,
@@ -456,6 +470,21 @@ impl Secondary {
         self.gap_open_after
     }
 
+    /// Where the copy was no state of the volume. No record in one of these is a point to go back to.
+    pub fn holes(&self) -> &[Hole] {
+        &self.holes
+    }
+
+    /// Nobody goes back behind this record.
+    pub fn forget_holes(&mut self, before: Sequence) {
+        self.holes.retain(|hole| hole.until > before);
+    }
+
+    /// When the writing site gave the last durable record its place.
+    pub fn durable_wall(&self) -> Option<WallTime> {
+        self.durable_wall
+    }
+
     /// The running hash before an open gap.
     pub fn gap_chain(&self) -> Chain {
         self.gap_chain
@@ -500,7 +529,7 @@ impl Secondary {
             base_differs: self.base_differs(),
             epoch: self.ledger.newest().map(|entry| entry.epoch),
             full: self.retry_at.is_some(),
-            chain: self.chain.to_string(),
+            chain: self.chain,
             alarms: self.alarms.iter().copied().collect(),
         }
     }
@@ -578,6 +607,9 @@ impl Secondary {
             if refusal == Refusal::EncryptionDiffers {
                 self.alarm(now, Alarm::EncryptionDiffers);
             }
+            if refusal == Refusal::LayoutDiffers {
+                self.alarm(now, Alarm::LayoutDiffers);
+            }
             self.outputs.push_back(Output::Refuse { path, refusal });
             return;
         }
@@ -608,6 +640,9 @@ impl Secondary {
         if attach.encrypted != self.settings.encrypted || self.other_bit {
             return Err(Refusal::EncryptionDiffers);
         }
+        if attach.layout != self.settings.layout.map(|layout| layout.id) {
+            return Err(Refusal::LayoutDiffers);
+        }
         if attach.volume != self.settings.volume || attach.block_bytes != self.settings.block_bytes {
             return Err(Refusal::OtherVolume);
         }
@@ -632,6 +667,9 @@ impl Secondary {
         let settings = &self.settings;
         if header.encrypted != settings.encrypted {
             return self.drop_path(now, path, Alarm::EncryptionDiffers);
+        }
+        if header.search_tags != settings.layout.map_or(SearchTags::NONE, |layout| layout.tags) {
+            return self.drop_path(now, path, Alarm::LayoutDiffers);
         }
         let inside = header.extent().is_none_or(|extent| extent.end().0 <= settings.blocks.0);
         let ours = header.pair == settings.pair

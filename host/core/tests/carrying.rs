@@ -6,10 +6,11 @@ use farseal_core::carriage::CarriageNumber;
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::frame::{Ack, Welcome};
 use farseal_core::limits::WINDOW_RECORDS_MAX;
-use farseal_core::primary::{Command, Input, Output, Planned, Primary, Recovered, Settings, Slots, What};
+use farseal_core::primary::{Command, Input, Output, Planned, Primary, Recovered, Settings, Slots, Source, What};
 use farseal_core::record::Kind;
 use farseal_core::rotation::{How, Slot, State};
-use farseal_core::units::{BlockCount, Epoch, Extent, Generation, Instant, Lba, Path, Sequence, Ticket};
+use farseal_core::schedule;
+use farseal_core::units::{BlockCount, Epoch, Extent, Generation, Instant, Lba, Millis, Path, Sequence, Ticket};
 use farseal_core::window::Range;
 
 #[path = "support/pair.rs"]
@@ -28,11 +29,17 @@ struct Site {
     acked: Sequence,
     now: u64,
     tickets: u64,
+    /// What the disguise plans whenever it is asked.
+    plan: Vec<schedule::Planned>,
 }
 
 impl Site {
     /// The first key is in force, and the secondary has it.
     fn new() -> Self {
+        Self::planning(Vec::new())
+    }
+
+    fn planning(plan: Vec<schedule::Planned>) -> Self {
         let settings = Settings { in_slots: true, ..settings(BlockCount(16)) };
         let mut site = Self {
             primary: Primary::new(at(1_000), settings, Recovered::fresh()),
@@ -42,6 +49,7 @@ impl Site {
             acked: Sequence::NONE,
             now: 2_000,
             tickets: 0,
+            plan,
         };
         site.connect();
         site.answer_all();
@@ -90,7 +98,7 @@ impl Site {
                 let slot = Slot { at: Instant(0), blocks: 1, chance: 0 };
                 Some(Input::EpochPrepared { epoch, slot })
             }
-            Output::PlanSlots => Some(Input::SlotsPlanned { slots: Vec::new() }),
+            Output::PlanSlots => Some(Input::SlotsPlanned { slots: self.plan.clone() }),
             Output::CarryKey { number, planned } => {
                 self.carried.push((number, planned));
                 None
@@ -271,4 +279,99 @@ fn a_pause_before_the_key_stands_does_not_lose_it() {
     site.answer_all();
     site.write_through(Sequence(planned.sequence.0 + 1_000));
     assert_eq!(site.epoch(), Epoch(2));
+}
+
+/// A slot every 100 ms.
+fn standing() -> Site {
+    Site::planning(vec![schedule::Planned { gap: Millis(100), blocks: 1, chance: 5 }; 16])
+}
+
+#[test]
+fn with_a_standing_schedule_covers_are_carried_and_a_key_waits_for_its_turn() {
+    let mut site = standing();
+    site.now += 100;
+    site.tell(Input::Tick);
+    let [(number, cover)] = site.carried[..] else { panic!("{:?}", site.carried) };
+    assert!(matches!((cover.kind, cover.source), (Kind::Cover, Source::Sham { .. })), "{cover:?}");
+    // A key that is asked for meanwhile changes nothing.
+    site.tell(Input::Operator(Command::Rotate(How::InBand)));
+    assert!(matches!(site.primary.status().rotation, State::Waiting { .. }));
+    assert_eq!(site.carried.len(), 1);
+    site.write_through(cover.sequence.previous());
+    assert!(site.sent.iter().any(|(_, slots)| *slots == Slots::Pieces { number, first: 0 }));
+    assert_eq!(site.primary.status().last, cover.sequence.previous());
+    // It stands with what is written next, and that says so.
+    site.sent.clear();
+    site.write(1);
+    assert_eq!(site.at(cover.sequence), cover);
+    assert!(!site.is_sent(cover.sequence));
+    assert_eq!(
+        site.sent.iter().map(|(_, slots)| *slots).collect::<Vec<_>>(),
+        [Slots::Stands { number, key: cover.sequence }]
+    );
+    site.answer_all();
+    // The key takes the next turn.
+    site.now += 100;
+    site.tell(Input::Tick);
+    let [_, (_, key)] = site.carried[..] else { panic!("{:?}", site.carried) };
+    assert_eq!((key.kind, key.epoch), (Kind::Key, Epoch(2)));
+    let Source::Capsules { start, .. } = key.source else { panic!("{key:?}") };
+    site.write_through(start);
+    assert_eq!(site.epoch(), Epoch(2));
+}
+
+#[test]
+fn a_key_and_a_cover_are_sent_alike_record_by_record() {
+    let sent = |rotates: bool| {
+        let mut site = standing();
+        if rotates {
+            site.tell(Input::Operator(Command::Rotate(How::InBand)));
+        }
+        site.now += 100;
+        site.tell(Input::Tick);
+        let (_, planned) = site.carried[0];
+        assert_eq!(planned.kind == Kind::Key, rotates);
+        site.write_through(Sequence(planned.sequence.0 + 200));
+        assert_eq!(site.epoch(), Epoch(if rotates { 2 } else { 1 }));
+        site.sent
+    };
+    assert_eq!(sent(true), sent(false));
+}
+
+#[test]
+fn a_cover_that_is_not_there_when_its_place_is_due_leaves_it_to_data() {
+    let mut site = standing();
+    site.now += 100;
+    site.tell(Input::Tick);
+    let (_, cover) = site.carried[0];
+    while site.primary.status().last < cover.sequence {
+        site.write(1);
+    }
+    assert_eq!(site.at(cover.sequence).kind, Kind::Data);
+    let [_, (_, again)] = site.carried[..] else { panic!("at once, with a longer lead: {:?}", site.carried) };
+    assert!(again.sequence.since(site.primary.status().last) > cover.sequence.0);
+    site.write_through(Sequence(again.sequence.0 + 1));
+    assert_eq!(site.at(again.sequence).kind, Kind::Cover);
+}
+
+#[test]
+fn a_cover_of_a_key_that_is_no_longer_in_force_is_not_carried_on() {
+    let mut site = standing();
+    site.now += 100;
+    site.tell(Input::Tick);
+    let (_, cover) = site.carried[0];
+    site.tell(Input::Operator(Command::Rotate(How::AtOnce)));
+    assert_eq!(site.epoch(), Epoch(2));
+    site.write_through(Sequence(cover.sequence.0 + 10));
+    assert_ne!(site.at(cover.sequence).kind, Kind::Cover);
+}
+
+#[test]
+fn a_slot_longer_than_what_can_be_carried_is_none() {
+    let mut site = Site::planning(vec![schedule::Planned { gap: Millis(100), blocks: 100, chance: 5 }; 16]);
+    site.now += 1_000;
+    site.tell(Input::Tick);
+    assert_eq!(site.carried, []);
+    site.tell(Input::Operator(Command::Rotate(How::InBand)));
+    assert_eq!(site.carried.len(), 1, "the key goes without a schedule");
 }

@@ -14,6 +14,7 @@ const PATH: Path = Path(0);
 
 fn settings(encrypted: bool) -> Settings {
     Settings {
+        layout: None,
         pair: PairId([1; 16]),
         volume: VolumeId([2; 16]),
         encrypted,
@@ -27,6 +28,7 @@ fn header(sequence: u64, encrypted: bool) -> Header {
         kind: Kind::Data,
         encrypted,
         stack: 0,
+        search_tags: farseal_core::layout::SearchTags::NONE,
         pair: PairId([1; 16]),
         volume: VolumeId([2; 16]),
         generation: Generation(1),
@@ -54,7 +56,7 @@ fn tell(site: &mut Secondary, input: Input) -> Vec<Output> {
 fn attach(site: &mut Secondary, encrypted: bool) -> Vec<Output> {
     let Settings { pair, volume, block_bytes, blocks, .. } = settings(encrypted);
     let generation = Generation(1);
-    let attach = Attach { pair, volume, generation, encrypted, block_bytes, blocks, path: 0, paths: 1 };
+    let attach = Attach { pair, volume, generation, encrypted, block_bytes, blocks, path: 0, paths: 1, layout: None };
     tell(site, Input::Attach { path: PATH, attach })
 }
 

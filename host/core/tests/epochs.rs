@@ -86,6 +86,7 @@ struct Pair {
 fn secondary(now: Now, above: Vec<(Header, Digest)>) -> Secondary {
     let settings = pair::settings(BLOCKS);
     let ours = secondary::Settings {
+        layout: None,
         pair: settings.pair,
         volume: settings.volume,
         encrypted: true,
@@ -245,6 +246,7 @@ impl Pair {
         let settings = pair::settings(BLOCKS);
         self.tell(primary::Input::Attaching { path });
         let attach = Attach {
+            layout: None,
             pair: settings.pair,
             volume: settings.volume,
             generation: settings.generation,
@@ -348,6 +350,7 @@ impl Pair {
             kind: planned.kind,
             encrypted: true,
             stack: 0,
+            search_tags: farseal_core::layout::SearchTags::NONE,
             pair: settings.pair,
             volume: settings.volume,
             generation: settings.generation,

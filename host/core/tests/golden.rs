@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use farseal_core::chain::Chain;
+use farseal_core::declare::Declare;
 use farseal_core::drill::{AskDrill, AskLive};
 use farseal_core::frame::{
     Ack, Attach, ComponentPart, Differs, Frame, FrameError, HandOver, KeyRefusal, PREFIX_BYTES, Prefix, Refusal, Shape,
@@ -13,6 +14,7 @@ use farseal_core::frame::{
 use farseal_core::given_up::GivenUp;
 use farseal_core::inspect::{Answer, Held, Inspect, Part, Run, Terms, Unreadable};
 use farseal_core::journal::{CommitHeader, SEGMENT_HEADER_BYTES, SegmentError, SegmentHeader, scan_segment};
+use farseal_core::layout::LayoutId;
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::{OwedError, OwedMap};
 use farseal_core::record::{Framed, HEADER_BYTES, Header, HeaderError, Kind};
@@ -56,6 +58,7 @@ fn header(kind: Kind, sequence: u64, aux: u64) -> Header {
         kind,
         encrypted: true,
         stack: 1,
+        search_tags: farseal_core::layout::SearchTags::NONE,
         pair: PAIR,
         volume: VolumeId([2; 16]),
         generation: Generation(3),
@@ -191,6 +194,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         full: true,
     };
     let attach = Attach {
+        layout: None,
         pair: PAIR,
         volume: VolumeId([2; 16]),
         generation: Generation(4),
@@ -244,8 +248,11 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("ask-drill", Frame::AskDrill(AskDrill { id: 5, lba: Lba(4), challenge: [7; 32] })),
         ("ask-old", Frame::AskOld(AskOld { id: 5, from: Lba(4), through: Epoch(3) })),
         ("ask-retire", Frame::AskRetire(Box::new(retire()))),
+        ("declare", Frame::Declare(Declare { id: 5, generation: Generation(6) })),
         ("slotted", Frame::Slotted([vec![9; 32], vec![1, 2, 3]].concat())),
         ("in-slots", Frame::InSlots),
+        ("attach-layout", Frame::Attach(Attach { layout: Some(LayoutId([8; 16])), ..attach })),
+        ("refuse-layout-differs", Frame::Refuse(Refusal::LayoutDiffers)),
     ]
 }
 

@@ -4,14 +4,14 @@
 //! init        a configuration and an identity
 //! pair        cards, invitations, new pairs
 //! status      am I protected, and how far behind
-//! operate     rotate, suspect, pause, resume, takeover, rejoin, swap, take-back, scrub, copy-all; cut and forget for groups
+//! operate     rotate, suspect, pause, resume, takeover, rejoin, swap, take-back, disaster, scrub, copy-all; cut and forget for groups
 //! verify      compare the volume with its copy
 //! seed        the first copy on a disk: export, verify, import, abandon
 //! branches    list, show, export, adopt, drop
 //! flow        transfer, throttle
 //! preset      add, list, remove
 //! key         rotate, status, history, policy, drill, retire
-//! recover     plan
+//! recover     plan, points, pin, unpin, test
 //! plugin      list, inspect, check, conform, swap, rollback, release
 //! failure     exit codes
 //! ```
@@ -43,6 +43,7 @@ mod pair;
 mod plugin;
 mod preset;
 mod recover;
+mod search;
 mod seed;
 mod show;
 mod show_site;
@@ -105,7 +106,7 @@ enum Command {
     /// The site that holds keys and no data: be one, name one, get keys back from one.
     #[command(subcommand)]
     Escrow(escrow::EscrowCommands),
-    /// What opening the copy would come to.
+    /// What can be gone back to, what opening it would come to, trying it, and what came of it.
     #[command(subcommand)]
     Recover(recover::RecoverCommand),
     /// List, inspect, check and swap plugins.
@@ -170,7 +171,7 @@ fn perform<E: Into<Box<dyn std::error::Error>>>(
         Command::Branches(command) => branches::branches(&place, command),
         Command::Escrow(command) => escrow::escrow(&place, command),
         Command::Plugin(command) => plugin::plugin(&place, command),
-        Command::Recover(command) => recover::recover(&place, &command),
+        Command::Recover(command) => recover::recover(&place, command),
     };
     match done {
         Ok(()) => Exit::Done.into(),

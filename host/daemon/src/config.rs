@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 pub use farseal_core::flow::Transfer;
 use farseal_core::flow::{Limits, Pacing, Rate};
+use farseal_core::layout::Layout;
+use farseal_core::points::Terms;
 use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
 use farseal_core::units::{BlockBytes, ByteLen, Millis, PairId, VolumeId};
@@ -185,6 +187,8 @@ pub struct Metrics {
 pub struct Plugins {
     /// A component without a path, such as `interval`, is `interval.wasm` in here.
     pub dir: PathBuf,
+    /// Every component needs a result of the conformance kit.
+    pub require_conformance: bool,
 }
 
 /// Another node.
@@ -293,6 +297,8 @@ pub struct Pair {
     pub encrypted: bool,
     /// The seal unit. The same at both sites.
     pub block_bytes: BlockBytes,
+    /// How initiators' records look, where the copy is to be opened by search. The same at both sites, for the pair's life.
+    pub layout: Option<Layout>,
     /// Connections of the link, at least 1; spread over the peer's addresses. In order, one carries, the others stand by.
     pub paths: u16,
     /// The order in which records travel, until an operator chooses another.
@@ -308,6 +314,14 @@ pub struct Pair {
     pub key_limits: KeyLimits,
     /// Bytes of the journal before what it holds for the secondary goes to the dirty map.
     pub journal_max: ByteLen,
+    /// For how long, and in how much room, this site keeps earlier points of the copy, whenever it keeps one; `None`: only the
+    /// newest point, and pins.
+    pub retention: Option<Terms>,
+    /// Where the copy is kept: this site takes over by itself when neither it nor the pair's escrow has heard the main site for so long
+    /// (R27). `None`: never.
+    pub witness_silence: Option<Millis>,
+    /// Where the copy is kept, it is opened as it comes (R26).
+    pub opens_on_arrival: bool,
     /// Primary: what of the volume's content at the pair's first start is copied. `Used` at a secondary.
     pub pick: Pick,
     /// How fast copying may be, until an operator chooses otherwise.
@@ -361,6 +375,8 @@ pub struct PluginChoice {
     pub grants: Vec<Grant>,
     /// Its settings: a JSON object; empty unless given.
     pub config: serde_json::Value,
+    /// Where a result of the conformance kit must be that speaks for it. `None`: none is demanded.
+    pub conformance: Option<PathBuf>,
 }
 
 impl Pair {

@@ -11,7 +11,10 @@
 
 pub mod client;
 pub mod desk;
+pub mod heard;
 pub mod library;
+pub mod mark;
+pub mod search;
 pub mod serve;
 pub mod shares;
 mod shipping;

@@ -10,19 +10,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use farseal_core::ledger::{Entry, Ledger};
-use farseal_core::record::Header;
+use farseal_core::record::{Header, TAG_BYTES};
 use farseal_core::retire::{BelowFloor, Floor};
 use farseal_core::units::{Epoch, Generation, PairId, Sequence};
 use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::provider::Provider;
+use farseal_plugin::vault::schedule::EpochSchedule;
 use farseal_plugin::vault::seal::{OpenError, Opener};
+use farseal_plugin::vault::search::SearchKey;
 use farseal_plugin::vault::stack::StackIndex;
 use farseal_plugin::vault::unit::Unit;
 
 use crate::keys::card::{PeerCard, SIGNATURE_LEN};
 use crate::keys::descriptor::Terms;
+use crate::keys::fingerprint::Fingerprint;
 use crate::keys::identity::Identity;
 use crate::keys::package::{Expected, OpenEpochError, PackageError, RefusedEpoch, SealedEpoch, VerifiedEpoch};
 use crate::keys::release::{RefusedRelease, Release};
@@ -232,6 +235,15 @@ impl Keyring {
         }
     }
 
+    /// What makes the search tags of a package's epoch, and opens nothing.
+    ///
+    /// # Errors
+    /// [`OpenEpochError`]: this node cannot have the epoch's key.
+    pub fn search_key(&self, package: &VerifiedEpoch) -> Result<SearchKey, OpenEpochError> {
+        let key = self.unwrap(package)?;
+        Ok(EpochSchedule::new(&key, &package.descriptor().terms.scope()).search())
+    }
+
     /// Unwraps every package's key, or says which this node cannot have. A key that only the escrow site holds is not looked
     /// at: its receipt was checked when it came.
     pub fn unwrap_all(&self) -> Result<(), (Epoch, OpenEpochError)> {
@@ -248,10 +260,15 @@ impl Keyring {
     #[must_use]
     pub fn missing(&self) -> Vec<Epoch> {
         let (own, released) = (self.identity.card().fingerprint(), self.released());
-        let missing = |epoch: &Epoch, package: &VerifiedEpoch| {
-            package.receipt().is_some() && package.capsule_for(own).is_none() && !released.contains_key(epoch)
-        };
-        self.packages().iter().filter(|(epoch, package)| missing(epoch, package)).map(|(epoch, _)| *epoch).collect()
+        let packages = self.packages();
+        let missing = packages.iter().filter(|(epoch, package)| is_missing(own, &released, **epoch, package));
+        missing.map(|(epoch, _)| *epoch).collect()
+    }
+
+    /// Has only the escrow site the key of this epoch, of which this is the package?
+    #[must_use]
+    pub fn lacks_key_of(&self, epoch: Epoch, package: &VerifiedEpoch) -> bool {
+        is_missing(self.identity.card().fingerprint(), &self.released(), epoch, package)
     }
 
     /// Keeps a key that the escrow site released for this node, durably, if it is the one that the epoch's package names.
@@ -328,6 +345,15 @@ impl Keyring {
     fn path(&self, epoch: Epoch) -> PathBuf {
         self.directory.join(format!("{:016x}.epoch", epoch.0))
     }
+}
+
+fn is_missing(
+    own: Fingerprint,
+    released: &BTreeMap<Epoch, Arc<Release>>,
+    epoch: Epoch,
+    package: &VerifiedEpoch,
+) -> bool {
+    package.receipt().is_some() && package.capsule_for(own).is_none() && !released.contains_key(&epoch)
 }
 
 fn open_release(
@@ -413,6 +439,7 @@ impl Unsealer {
             block_len: header.block_bytes.get(),
             first_block,
             body,
+            beside: header.tag_bytes_each() - TAG_BYTES,
             tags,
         }];
         let guest = known.layer.and_then(|digest| self.layers.get_mut(&digest));

@@ -6,6 +6,8 @@
 //! descriptor  what an epoch is, signed; with its capsules it is the package that a key record carries
 //! deposit     an epoch key for the escrow site, and that site's receipt
 //! release     the same key, wrapped anew by the escrow site for a recovery
+//! search_release  what finds one value in an epoch, from the escrow site
+//! witness     what a witness says of a main site that nobody hears, signed
 //! seal_file   secrets at rest: passphrase file, or systemd credentials
 //! tls         the link between sites, each end pinned to the other's key
 //! memory      core dumps and swap
@@ -22,6 +24,8 @@ pub mod memory;
 pub mod package;
 pub mod release;
 pub mod seal_file;
+pub mod search_release;
 pub mod tls;
+pub mod witness;
 
 pub(crate) mod wire;

@@ -5,6 +5,7 @@
 //! [`recovery`] opens the copy, [`verify`] compares it, [`seed`] ships it on a disk; [`site`] makes one order of pairs on several nodes; [`nbd`], [`link`], [`store`], [`keys`] and [`control`] each know one part of the
 //! world and none of the others.
 
+pub mod arrival;
 pub mod cli;
 pub mod clock;
 pub mod components;
@@ -26,8 +27,10 @@ pub mod recovery;
 pub mod replica;
 pub mod retired;
 pub mod role;
+pub mod search;
 pub mod seed;
 pub mod site;
 pub mod store;
+pub mod tested;
 pub mod verify;
 pub mod volume;

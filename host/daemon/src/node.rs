@@ -35,8 +35,10 @@ use crate::site::lead::ToLead;
 use crate::store::files::{self, DirLock};
 use crate::store::home::RawHome;
 
+mod awaited;
 pub mod branch;
-pub mod drill;
+pub mod declare;
+mod drill;
 pub mod escrow;
 pub mod flow;
 pub mod key;
@@ -44,10 +46,14 @@ pub mod makings;
 pub mod operate;
 pub mod pair;
 pub mod plugin;
+mod points;
 pub mod preset;
 mod question;
 mod recover;
+mod recovery;
 mod retire;
+mod search;
+mod search_keys;
 pub mod seed;
 pub mod sides;
 pub mod site;
@@ -55,6 +61,7 @@ pub mod status;
 pub mod takeback;
 pub mod turn;
 pub mod verify;
+pub mod witness;
 
 use pair::PairNode;
 

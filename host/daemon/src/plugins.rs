@@ -13,13 +13,16 @@ use zeroize::Zeroizing;
 use crate::components::{ComponentError, Components};
 use crate::config::{Pair, PluginChoice};
 use crate::control::api::PluginSlot;
-use crate::lane::policy_journal::PolicyJournal;
 use crate::store::{StoreError, files};
 
 pub mod chosen;
+pub mod journal;
+pub mod proven;
 pub mod quarantine;
 
 use chosen::{Chosen, ChosenError, Place, Put};
+use journal::StepJournal;
+use proven::{Proofs, ProvenError};
 
 /// The four slots of a pair, and what is kept of them.
 pub struct PairPlugins {
@@ -29,13 +32,27 @@ pub struct PairPlugins {
     pub recovery: Slot<Recovery>,
     pub breaker: Arc<Breaker>,
     pub components: Components,
-    pub journal: PolicyJournal,
+    pub proofs: Proofs,
+    pub policy_journal: StepJournal<RotationPolicy>,
+    pub recovery_journal: StepJournal<Recovery>,
     host: Arc<PluginHost>,
     directory: PathBuf,
     chosen: Mutex<Chosen>,
+    /// Disguises that are not in force here, loaded once; the one that fitted last is first.
+    others: Mutex<Vec<Other>>,
     /// One swap at a time.
     pub swapping: tokio::sync::Mutex<()>,
 }
+
+/// A component that was tried as a disguise.
+struct Other {
+    digest: Digest,
+    /// `None`: it is none.
+    disguise: Option<Disguise>,
+}
+
+/// How many of them stay in memory: loading one takes a second or so.
+const OTHERS_MAX: usize = 16;
 
 impl std::fmt::Debug for PairPlugins {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -58,6 +75,8 @@ pub enum PluginsError {
     Standings(#[from] quarantine::StandingsError),
     #[error("{source}; or remove {} to go back to the configuration's plugins", chosen.display())]
     Kept { chosen: PathBuf, source: ComponentError },
+    #[error(transparent)]
+    Proven(#[from] ProvenError),
     #[error("plugin {slot} could not be kept by its digest: {source}")]
     NotKept { slot: String, source: ComponentError },
 }
@@ -81,18 +100,30 @@ impl PairPlugins {
         let breaker = quarantine::breaker(directory)?;
         let components = Components::open(directory)?;
         let chosen = Chosen::load(directory)?;
-        let from = Filling { host, pair, directory, components: &components, chosen: &chosen, breaker: &breaker };
+        let proofs = Proofs::open(directory)?;
+        let from = Filling {
+            host,
+            pair,
+            directory,
+            components: &components,
+            proofs: &proofs,
+            chosen: &chosen,
+            breaker: &breaker,
+        };
         Ok(Self {
             cipher: from.slot(PluginSlot::Cipher)?,
             policy: from.slot(PluginSlot::Policy)?,
             disguise: from.slot(PluginSlot::Disguise)?,
             recovery: from.slot(PluginSlot::Recovery)?,
-            journal: PolicyJournal::open(directory)?,
+            policy_journal: StepJournal::of_policy(directory)?,
+            recovery_journal: StepJournal::of_recovery(directory)?,
             host: Arc::clone(host),
             directory: directory.to_owned(),
             breaker,
             components,
+            proofs,
             chosen: Mutex::new(chosen),
+            others: Mutex::default(),
             swapping: tokio::sync::Mutex::default(),
         })
     }
@@ -110,19 +141,36 @@ impl PairPlugins {
         let current = self.disguise.extract(now, carrier).ok().and_then(|answer| answer.value);
         let plain = || farseal_plugin::fallback::disguise_extract(carrier);
         let first = current.and_then(|payload| read(&payload)).or_else(|| read(&plain()?));
-        first.or_else(|| self.kept_disguises().find_map(|other| read(&other.extract(carrier).ok()?.value?)))
+        first.or_else(|| self.revealed_by_another(carrier, read))
     }
 
-    /// Of those that were sent by the other site or put in here, with no settings of their own: extracting needs none.
-    fn kept_disguises(&self) -> impl Iterator<Item = Disguise> {
+    /// By one of those that were sent by the other site or put in here, with no settings of their own: extracting needs none.
+    fn revealed_by_another<T>(&self, carrier: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
         let in_force = self.disguise.current().map(|disguise| disguise.facts().digest);
-        let others =
-            self.components.kept().unwrap_or_default().into_iter().filter(move |digest| Some(*digest) != in_force);
-        others.filter_map(|digest| {
-            let bytes = self.components.load(digest).ok()?;
+        let by = |other: &Other| read(&other.disguise.as_ref()?.extract(carrier).ok()?.value?);
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = (0..others.len()).find_map(|at| Some((at, by(others.get(at)?)?)));
+        if let Some((at, found)) = found {
+            others[..=at].rotate_right(1);
+            return Some(found);
+        }
+        for digest in self.components.kept().unwrap_or_default() {
+            if Some(digest) == in_force || others.iter().any(|other| other.digest == digest) {
+                continue;
+            }
+            let Ok(bytes) = self.components.load(digest) else { continue };
             let put = Put { digest, grants: Vec::new(), config: serde_json::Value::Null };
-            load_bytes::<Disguise>(&self.host, "an earlier disguise", &bytes, &put).ok()
-        })
+            let disguise = load_bytes::<Disguise>(&self.host, "an earlier disguise", &bytes, &put).ok();
+            let other = Other { digest, disguise };
+            let found = by(&other);
+            others.truncate(OTHERS_MAX - 1);
+            let place = if found.is_some() { 0 } else { others.len() };
+            others.insert(place, other);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
     }
 
     /// What the other site must hold for the epochs that are made now.
@@ -171,6 +219,7 @@ struct Filling<'a> {
     pair: &'a Pair,
     directory: &'a Path,
     components: &'a Components,
+    proofs: &'a Proofs,
     chosen: &'a Chosen,
     breaker: &'a Arc<Breaker>,
 }
@@ -179,12 +228,32 @@ impl Filling<'_> {
     fn slot<P: Plugin>(&self, slot: PluginSlot) -> Result<Slot<P>, PluginsError> {
         let (name, configured) = (format!("{}.{slot}", self.pair.name), self.pair.plugin(slot));
         let plugin = match self.chosen.of(slot, configured) {
-            None => load(self.host, &name, configured, self.components)?,
-            Some(Place { now, .. }) => self.kept(&name, now)?,
+            None => self.configured(&name, configured)?,
+            Some(Place { now, .. }) => {
+                if configured.conformance.is_some() {
+                    self.proofs.check(&name, now.digest)?;
+                }
+                self.kept(&name, now)?
+            }
         };
         let slot = Slot::new(name, Arc::clone(self.breaker));
         slot.install(Some(Arc::new(plugin)));
         Ok(slot)
+    }
+
+    /// Reads, loads and keeps what the configuration chose, with its result where one is demanded.
+    fn configured<P: Plugin>(&self, slot: &str, choice: &PluginChoice) -> Result<P, PluginsError> {
+        let bytes = read(slot, choice)?;
+        if let Some(path) = &choice.conformance {
+            let digest = Digest::of(&bytes);
+            let result = proven::read(slot, path, Some(&choice.path), digest)?;
+            self.proofs.keep(digest, &result)?;
+        }
+        let request =
+            LoadRequest { slot, bytes: &bytes, pin: choice.sha256, grants: &choice.grants, config: &choice.config };
+        let plugin = self.host.load(&request)?;
+        self.components.keep(&bytes).map_err(|source| PluginsError::NotKept { slot: slot.into(), source })?;
+        Ok(plugin)
     }
 
     fn kept<P: Plugin>(&self, name: &str, put: &Put) -> Result<P, PluginsError> {
@@ -192,21 +261,6 @@ impl Filling<'_> {
         let bytes = self.components.load(put.digest).map_err(|source| PluginsError::Kept { chosen, source })?;
         load_bytes(self.host, name, &bytes, put)
     }
-}
-
-/// Reads, loads and keeps one component.
-pub fn load<P: Plugin>(
-    host: &PluginHost,
-    slot: &str,
-    choice: &PluginChoice,
-    components: &Components,
-) -> Result<P, PluginsError> {
-    let bytes = read(slot, choice)?;
-    let request =
-        LoadRequest { slot, bytes: &bytes, pin: choice.sha256, grants: &choice.grants, config: &choice.config };
-    let plugin = host.load(&request)?;
-    components.keep(&bytes).map_err(|source| PluginsError::NotKept { slot: slot.into(), source })?;
-    Ok(plugin)
 }
 
 /// Loads a component that is in memory.

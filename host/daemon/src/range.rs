@@ -7,14 +7,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use farseal_core::units::ByteLen;
+use serde::{Deserialize, Serialize};
 
 use crate::config::units::{UnitError, parse_size, size_text};
 
 /// What a range may look like, for messages.
 pub const RANGE_FORM: &str = "FROM..TO in bytes of the volume, TO not included, as in 0..10GiB or 4KiB..1MiB";
 
-/// Bytes from `start` up to, not including, `end`. Never empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Bytes from `start` up to, not including, `end`. Never empty, where it was read from a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ByteRange {
     pub start: u64,
     pub end: u64,

@@ -2,7 +2,8 @@
 //!
 //! Records are appended as they come and acknowledged when the log is durable; the index follows what is offered, and what
 //! is not waits in the [`backlog`]. Keys are checked on a thread of their own ([`keys`]), and what is no more read of the
-//! log is compacted away on another ([`compact`]). Nothing here opens a block: that begins with a [`takeover`], when log,
+//! log is compacted away on another ([`compact`]). Earlier points that are kept are indexes beside the newest ([`points`]).
+//! Nothing here opens a block: that begins with a [`takeover`], when log,
 //! index and ledger are handed over as they are and nothing is added to them any more.
 
 mod backlog;
@@ -10,6 +11,8 @@ mod compact;
 pub(crate) mod drill;
 pub(crate) mod inspect;
 mod keys;
+pub(crate) mod newer;
+pub(crate) mod points;
 mod recover;
 pub(crate) mod retire;
 mod slots;
@@ -27,12 +30,13 @@ use farseal_core::chain::Digest;
 use farseal_core::compaction::Room;
 use farseal_core::drill::Live;
 use farseal_core::frame::{ComponentPart, Frame, KeyRefusal};
-use farseal_core::group::{KeptCuts, OfferLimit};
+use farseal_core::group::{CutName, KeptCuts, OfferLimit};
 use farseal_core::inspect::Inspect;
 use farseal_core::ledger::Ledger;
 use farseal_core::limits::{BACKLOG_TURN_BYTES, BACKLOG_TURN_RECORDS, STORE_RETRY_INTERVAL};
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::OwedMap;
+use farseal_core::points::Terms;
 use farseal_core::primary::StoreFault;
 use farseal_core::record::{Framed, HEADER_BYTES, Header};
 use farseal_core::secondary::{Input, KeyFacts, Output, Secondary, Settings, Status};
@@ -47,6 +51,7 @@ use crate::clock::Clock;
 use crate::keyring::Keyring;
 use crate::link::listen::{Answer, Came};
 use crate::plugins::PairPlugins;
+use crate::recovery::account::Beginning;
 use crate::retired::Retired;
 pub use crate::role::Control;
 use crate::role::ControlError;
@@ -84,6 +89,8 @@ pub enum Event {
     /// How far the pair's group lets it be offered.
     Limit(OfferLimit),
     TakeOver,
+    /// The site's lead does not take the group over at the main site's word.
+    RefuseWord,
     Look {
         done: Box<dyn FnOnce(Status) + Send>,
     },
@@ -91,6 +98,22 @@ pub enum Event {
     Live {
         from: Lba,
         done: Box<dyn FnOnce(Option<Live>) + Send>,
+    },
+    /// What became newer in the index than a record; waits until something has.
+    Newer(newer::Newer),
+    /// Which points there are.
+    Points {
+        done: Box<dyn FnOnce(points::View) + Send>,
+    },
+    OpenPoint(points::Open),
+    /// Says whether there was such a pin.
+    Unpin {
+        name: CutName,
+        done: Box<dyn FnOnce(bool) + Send>,
+    },
+    /// Says what was tested.
+    EndTest {
+        done: Box<dyn FnOnce(Option<Sequence>) + Send>,
     },
     Stop,
 }
@@ -100,6 +123,8 @@ pub enum Event {
 pub struct HandOver {
     pub generation: Generation,
     pub through: Sequence,
+    /// The volume is as it was at this earlier point; the history goes on behind `through` all the same.
+    pub opened_at: Option<Sequence>,
     /// Where the new generation's history comes from.
     pub lineage: Lineage,
     /// The other site holds everything up to there and wants it so.
@@ -110,9 +135,11 @@ pub struct HandOver {
     pub based: bool,
     /// Where this site's own history, which goes on, differs from the one that the other site has.
     pub differs: Option<OwedMap>,
-    pub index: Arc<Index>,
+    pub index: points::SharedIndex,
     pub reader: LogReader,
     pub ledger: Arc<Ledger>,
+    /// What is known now; what counts is what was known first.
+    pub beginning: Beginning,
 }
 
 /// What a replica is made of.
@@ -129,10 +156,16 @@ pub struct Parts {
     pub keyring: Arc<Keyring>,
     pub plugins: Arc<PairPlugins>,
     pub clock: Clock,
+    /// How long points stay that nobody pinned; `None`: only the newest does.
+    pub terms: Option<Terms>,
     /// What lies below the copy, at a site that wrote before.
     pub base: Option<Arc<dyn Home>>,
     /// Other pairs may be in its group: nothing new is offered before the site's lead says how far.
     pub grouped: bool,
+    /// The pair's keys can be had from an escrow site.
+    pub with_escrow: bool,
+    /// Tells the site's lead that the main site declares a disaster of the group, if it can be told: it decides.
+    pub word: Box<dyn Fn() -> bool + Send>,
     /// Told of the group's cuts that the copy holds, each time that they are others.
     pub cuts: Box<dyn Fn(&KeptCuts) + Send>,
     /// Called once, when this site has become the one that writes, also after a restart.
@@ -243,7 +276,12 @@ struct Runner {
     /// Everything that lies before this is in the index on disk.
     kept: Location,
     compaction: compact::Compaction,
+    beside: points::Beside,
+    /// The point that a takeover under way is to open.
+    opening: Option<Sequence>,
     retire: retire::Retire,
+    /// Whoever opens what arrives waits for more.
+    waits: Option<newer::Newer>,
     paths: BTreeMap<Path, UnboundedSender<Answer>>,
     slots: slots::Slots,
     /// Every [`Output::Store`] so far, failed ones included.
@@ -254,6 +292,12 @@ struct Runner {
     cuts: Box<dyn Fn(&KeptCuts) + Send>,
     cuts_told: Option<u64>,
     taken_over: Option<Box<dyn FnOnce(HandOver) + Send>>,
+    /// It recovers with other pairs, at one point.
+    grouped: bool,
+    with_escrow: bool,
+    word: Box<dyn Fn() -> bool + Send>,
+    /// Words of the main site that wait for the lead's decision.
+    words: Vec<takeover::Word>,
 }
 
 /// What goes through the thread's hands.
@@ -295,6 +339,8 @@ impl Runner {
             self.write_out();
             self.read_on();
             self.scan_on();
+            self.points_on();
+            self.newer_on();
             self.tell_cuts();
             self.hand_over_when_recovered();
             let Amount { records, bytes } = self.since_checkpoint;
@@ -310,7 +356,7 @@ impl Runner {
     fn patience(&self) -> Duration {
         let now = self.clock.now().instant;
         let retry = self.secondary.poll_timeout().map(|(at, _)| at);
-        if self.scans() {
+        if (self.scans() || self.beside.is_busy()) && self.read_again_at.is_none() {
             return Duration::ZERO;
         }
         let at = match (self.backlog.is_reading(), self.read_again_at) {
@@ -318,7 +364,8 @@ impl Runner {
             (true, Some(again)) => Some(retry.map_or(again, |retry| retry.min(again))),
             (false, _) => retry,
         };
-        at.map_or(Duration::from_secs(3600), |at| Duration::from_millis(at.since(now).0.max(1)))
+        let wait = at.map_or(Duration::from_secs(3600), |at| Duration::from_millis(at.since(now).0.max(1)));
+        self.beside.patience().map_or(wait, |patience| wait.min(Duration::from_millis(patience.0)))
     }
 
     /// As much has come as one step of the backlog's makes up for.
@@ -354,6 +401,7 @@ impl Runner {
             Event::Came { path, came: Came::AskDrill(ask, permit) } => self.drill(path, ask, permit),
             Event::Came { path, came: Came::AskOld(ask, permit) } => self.show_old(path, ask, permit),
             Event::Came { path, came: Came::AskRetire(ask, permit) } => self.retire(path, &ask, permit),
+            Event::Came { path, came: Came::Declare(declare, permit) } => self.declared(path, declare, permit),
             Event::Came { path, came: Came::Lost } => {
                 self.paths.remove(&path);
                 self.slots.lost(path, self.paths.is_empty());
@@ -366,9 +414,20 @@ impl Runner {
             Event::Compacted(pass) => self.compacted(pass),
             Event::KeyHolders(found) => self.key_holders(found),
             Event::Limit(limit) => self.give(Input::Limit(limit)),
-            Event::TakeOver => self.give(Input::TakeOver),
+            Event::TakeOver => {
+                // Whatever an earlier takeover was to open: that one came to nothing.
+                self.opening = None;
+                self.answer_words(true);
+                self.give(Input::TakeOver);
+            }
+            Event::RefuseWord => self.answer_words(false),
             Event::Look { done } => done(self.secondary.status()),
             Event::Live { from, done } => done(self.live(from)),
+            Event::Newer(asked) => self.newer_asked(asked),
+            Event::Points { done } => done(self.points()),
+            Event::OpenPoint(open) => self.open_point(open),
+            Event::Unpin { name, done } => done(self.unpin(&name)),
+            Event::EndTest { done } => done(self.end_test()),
             Event::Stop => {}
         }
     }
@@ -549,6 +608,7 @@ impl Runner {
         self.backlog.discard(end);
         self.keys.discard(end);
         if fault == StoreFault::Full {
+            self.points_give_way();
             self.compact(Room::None);
         }
         self.secondary.handle(self.clock.now(), Input::LogFailed { fault });
@@ -599,6 +659,9 @@ impl Runner {
                 return false;
             }
         }
+        if !self.keep_points() {
+            return false;
+        }
         self.drop_replaced(&blob);
         true
     }
@@ -618,6 +681,7 @@ impl Runner {
             group_cut: self.secondary.group_cut(),
             group_cuts: self.secondary.cuts().clone(),
             gap_chain: Some(self.secondary.gap_chain()),
+            holes: self.secondary.holes().to_vec(),
             scan_from: scan_from.pack(),
         };
         serde_json::to_vec(&checkpoint).unwrap_or_default()

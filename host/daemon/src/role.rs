@@ -9,13 +9,13 @@
 //! |---|---|
 //! | `control.json` | this file: generation, where its history comes from, which folder counts |
 //! | `journal`, `epochs`, `lane.json`, `owed.map` | the lane of a site that began as primary |
-//! | `log`, `index`, `epochs` | the copy of a site that began as secondary |
+//! | `log`, `index`, `points`, `epochs` | the copy of a site that began as secondary |
 //! | `copy-seed-ID/` | the same, where the copy began with a seed |
 //! | `opened/opened.image` | the volume of a site that began as secondary; a primary's is where it was configured |
 //! | `generation-N/` | the lane of a later generation, and which blocks of its copy are in the image (`opened.map`) |
 //! | `copy-N/` | the copy of generation N at a site that wrote before: log, index, epochs, `differs.map` |
 //! | `plugins.json`, `breaker.json`, `components/` | what an operator put in the plugins' places, strikes, every component by its digest |
-//! | `keys.json`, `policy.json` | beside a lane: what became of each epoch, the policy's state |
+//! | `keys.journal`, `policy.json` | beside a lane: what became of each epoch, the policy's state |
 //! | `retired.json` | up to which epoch keys are destroyed, and what was signed for it |
 //! | `policy.journal`, `policy.journal.old` | what the policy was asked and answered |
 //! | `branches/G-F/` | what a lane of generation G wrote above F and no history has: its journal, epochs and dirty map |
@@ -42,6 +42,9 @@ pub struct Control {
     pub generation: Generation,
     /// Where this site took over from the copy that it kept, if it did.
     pub taken_over_at: Option<Sequence>,
+    /// The volume was opened as it was at this point, before [`Self::taken_over_at`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_at: Option<Sequence>,
     /// Where the history of this generation comes from; none for a pair's first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,

@@ -4,7 +4,7 @@
 //!
 //! Reading order: the words of failure (this file), whole files ([`files`]), the few calls that can fail for want of
 //! room ([`disk`]), the primary's [`journal`], a volume's [`home`], the remote's [`log`] and [`index`], and the home
-//! that [`opened`] makes of these two after a takeover.
+//! that [`opened`] makes of these two after a takeover, or [`scratch`] of a point that is tested.
 
 pub mod files;
 
@@ -21,6 +21,8 @@ pub mod scrub;
 pub mod index;
 
 pub mod opened;
+
+pub mod scratch;
 
 pub mod part;
 
@@ -102,7 +104,7 @@ fn no_room(error: &io::Error) -> bool {
 }
 
 /// Lengths in memory always fit.
-fn wide(len: usize) -> u64 {
+pub(crate) fn wide(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 

@@ -71,6 +71,7 @@ impl Operator for Fake {
                 | PairCommand::Rejoin
                 | PairCommand::SwapSides(_)
                 | PairCommand::TakeBack
+                | PairCommand::Declare
                 | PairCommand::Branch(_)
                 | PairCommand::TakeOver(_)
                 | PairCommand::CopyAll
@@ -155,6 +156,8 @@ fn pair() -> PairStatus {
         verify: None,
         escrow: None,
         seed: None,
+        points: None,
+        arrived: None,
     }
 }
 
@@ -227,6 +230,13 @@ async fn every_command_arrives_unchanged() {
         }),
         PairCommand::RemovePreset(RemovePreset { name: "night".into() }),
         PairCommand::TakeOver(TakeOver::default()),
+        PairCommand::TakeOver(TakeOver { alone: true, at: Some("before-upgrade".into()) }),
+        PairCommand::Recover(RecoverCommand::Plan { at: None }),
+        PairCommand::Recover(RecoverCommand::Points),
+        PairCommand::Recover(RecoverCommand::Pin { at: "1234".into(), name: None }),
+        PairCommand::Recover(RecoverCommand::Unpin { name: farseal_core::group::CutName::new("kept").unwrap() }),
+        PairCommand::Recover(RecoverCommand::Test { at: Some("15m-ago".into()) }),
+        PairCommand::Recover(RecoverCommand::EndTest),
         PairCommand::CopyAll,
         PairCommand::Verify(Verify { sample: 100, rate: None, repair: true, stop: false }),
         PairCommand::Swap(Swap {

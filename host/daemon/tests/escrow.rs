@@ -21,13 +21,37 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use built::plugins;
+use serde_json::Value;
 use site::wait_for;
 use sites::{BLOCK, PAIR, PATIENCE};
-use three::{Three, client, read, refusal, three, write};
+use three::{Three, client, read, refusal, three, three_with, write};
+
+/// As a lane draws them.
+const DEPOSITED_AHEAD: u64 = 6;
 
 impl Three {
     fn rotate(&self) {
         self.main.farseal(&["rotate", PAIR, "--force"]).unwrap();
+    }
+
+    /// The escrow knows how far the copy is, up to what was written by now.
+    fn until_marked(&self) {
+        let written = self.main.status().unwrap().mark("last");
+        wait_for("the escrow to know how far the copy is", PATIENCE, || {
+            let node: Value = serde_json::from_str(&self.main.farseal(&["status", "--json"])?)?;
+            Ok(node["pairs"][0]["escrow"]["marked"].as_u64().filter(|marked| *marked >= written))
+        })
+        .unwrap();
+    }
+
+    /// The escrow holds so many keys, and no more come.
+    fn until_held(&self, keys: u64) {
+        let held = || -> anyhow::Result<u64> {
+            let view: Value = serde_json::from_str(&self.escrow.farseal(&["escrow", "requests", "--json"])?)?;
+            Ok(view["keys"].as_u64().unwrap_or_default())
+        };
+        wait_for("the escrow's keys", PATIENCE, || Ok((held()? >= keys).then_some(()))).unwrap();
+        assert_eq!(held().unwrap(), keys);
     }
 
     fn request(&self, reason: &str) {
@@ -106,6 +130,95 @@ fn a_copy_opens_with_keys_from_the_escrow_alone_and_only_after_a_person_says_yes
 }
 
 #[test]
+fn a_disaster_declared_for_a_copy_without_keys_fences_at_once_and_opens_when_a_person_says_yes() {
+    let mut three = three("escrow-declared");
+    three.start();
+    write(&three.main, &[(1, 1)]);
+    three.rotate();
+    write(&three.main, &[(2, 2)]);
+    three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
+    let said = three.main.farseal(&["disaster", "declare", PAIR, "--yes"]).unwrap();
+    assert!(said.contains("opens nothing before somebody there says yes"), "{said}");
+    assert!(client(&three.main).write(0, &vec![9; usize::try_from(BLOCK).unwrap()]).is_err(), "main writes on");
+    let again = refusal(&three.main, &["disaster", "declare", PAIR, "--yes"]);
+    assert!(again.contains("rejoin"), "{again}");
+    let asked = || {
+        let asked = three.escrow.farseal(&["escrow", "requests"])?;
+        Ok(Some(asked).filter(|asked| asked.contains("the main site declared a disaster")))
+    };
+    let asked = wait_for("the remote's request", PATIENCE, asked).unwrap();
+    assert!(asked.contains("WAITS FOR AN ANSWER"), "{asked}");
+    // Nothing is served meanwhile, also after a restart, which asks for no second time.
+    three.remote.kill().unwrap();
+    three.remote.start().unwrap();
+    let waits = three.remote.wait_until("what it waits for", |status| status.last_error().is_some()).unwrap();
+    let waits = waits.last_error().unwrap().to_owned();
+    assert!(waits.contains("it opens when the escrow site has released the keys of 2 epochs"), "{waits}");
+    assert!(nbd_client::Client::connect(&three.remote.socket(), PAIR).is_err(), "it is served without keys");
+    let refused = refusal(&three.remote, &["takeover", PAIR, "--yes"]);
+    assert!(refused.contains("with the escrow site alone"), "{refused}");
+    three.escrow.farseal(&["escrow", "approve", "1", "--yes"]).unwrap();
+    assert_eq!(read(&three.remote, &[1, 2]), [1, 2]);
+    write(&three.remote, &[(3, 3)]);
+    let requests = three.escrow.farseal(&["escrow", "requests"]).unwrap();
+    assert!(!requests.contains("request 2"), "{requests}");
+}
+
+#[test]
+fn a_remote_that_was_put_back_to_an_older_state_gets_no_keys_unless_that_is_said() {
+    let mut three = three("stale");
+    three.start();
+    write(&three.main, &[(1, 1)]);
+    three.main.wait_until("the first write at the remote", |status| status.lag_records() == 0).unwrap();
+    three.remote.kill().unwrap();
+    let older = three.stage.dir.join("older");
+    copied(&three.remote.state(), &older);
+    three.remote.start().unwrap();
+    write(&three.main, &[(2, 2)]);
+    three.until_marked();
+    three.main.kill().unwrap();
+    three.remote.kill().unwrap();
+    fs::remove_dir_all(three.remote.state()).unwrap();
+    copied(&older, &three.remote.state());
+    three.remote.start().unwrap();
+    three.request("main is lost");
+    let shown = three.escrow.farseal(&["escrow", "requests"]).unwrap();
+    assert!(shown.contains("TOO OLD"), "{shown}");
+    let refused = refusal(&three.escrow, &["escrow", "approve", "1", "--yes"]);
+    assert!(refused.contains("older state") && refused.contains("--although-stale"), "{refused}");
+    three.escrow.farseal(&["escrow", "approve", "1", "--yes", "--although-stale"]).unwrap();
+    three.remote.farseal(&["escrow", "fetch", PAIR]).unwrap();
+    three.remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert_eq!(read(&three.remote, &[1, 2]), [1, 0]);
+    let log = three.escrow.farseal(&["escrow", "log"]).unwrap();
+    assert!(log.contains("although the copy lacks"), "{log}");
+}
+
+#[test]
+fn a_copy_that_ends_where_the_main_site_last_saw_it_durable_is_not_taken_for_another() {
+    // Nothing follows the last write: the copy ends at the mark.
+    let mut three = three_with("newest", &["--disguise", "plain"]);
+    three.start();
+    write(&three.main, &[(1, 1)]);
+    three.main.wait_until("the write at the remote", |status| status.is_safe() && status.lag_records() == 0).unwrap();
+    three.until_marked();
+    three.main.kill().unwrap();
+    three.request("main is lost");
+    let shown = three.escrow.farseal(&["escrow", "requests"]).unwrap();
+    assert!(shown.contains("all that its main site saw durable there"), "{shown}");
+    three.escrow.farseal(&["escrow", "approve", "1", "--yes"]).unwrap();
+    three.remote.farseal(&["escrow", "fetch", PAIR]).unwrap();
+    three.remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert_eq!(read(&three.remote, &[1]), [1]);
+}
+
+/// A folder as it stands.
+fn copied(from: &Path, to: &Path) {
+    let done = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(done.success());
+}
+
+#[test]
 fn no_key_is_used_before_the_escrow_has_it_and_a_denied_request_opens_nothing() {
     let mut three = three("escrow-away");
     three.remote.start().unwrap();
@@ -130,6 +243,31 @@ fn no_key_is_used_before_the_escrow_has_it_and_a_denied_request_opens_nothing() 
     let refused = refusal(&three.remote, &["escrow", "fetch", PAIR]);
     assert!(refused.contains("denied"), "{refused}");
     assert!(refusal(&three.remote, &["takeover", PAIR, "--yes"]).contains("with the escrow site alone"));
+}
+
+#[test]
+fn keys_that_were_deposited_ahead_are_not_used_once_a_key_is_suspect() {
+    let mut three = three("escrow-suspect");
+    three.start();
+    write(&three.main, &[(1, 1)]);
+    let epoch = three.main.status().unwrap().epoch();
+    three.until_held(epoch + DEPOSITED_AHEAD);
+    three.rotate();
+    three.until_held(epoch + 1 + DEPOSITED_AHEAD);
+    // The next key lies with the escrow already. It is drawn anew, and so are those behind it.
+    three.main.farseal(&["key", "rotate", PAIR, "--suspect"]).unwrap();
+    assert_eq!(three.main.status().unwrap().epoch(), epoch + 2);
+    three.until_held(epoch + 1 + DEPOSITED_AHEAD + 1 + DEPOSITED_AHEAD);
+    write(&three.main, &[(2, 2)]);
+    three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
+    three.until_marked();
+    three.main.kill().unwrap();
+
+    three.request("the site is lost");
+    three.escrow.farseal(&["escrow", "approve", "1", "--yes"]).unwrap();
+    three.remote.farseal(&["escrow", "fetch", PAIR]).unwrap();
+    three.remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert_eq!(read(&three.remote, &[1, 2]), [1, 2]);
 }
 
 #[test]

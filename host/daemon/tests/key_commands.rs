@@ -23,6 +23,7 @@ use std::thread::JoinHandle;
 
 use built::plugins;
 use farseal_core::record::{Framed, HEADER_BYTES, Kind};
+use farseal_plugin::scenario::Scenario;
 use nbd_client::Client;
 use serde_json::Value;
 use site::{Site, wait_for};
@@ -156,6 +157,15 @@ fn plugins_are_swapped_and_rolled_back_while_writes_flow_and_a_restart_keeps_wha
 
     // A policy that never rotates on request decides otherwise: shown, and not put in unasked.
     let never = component("time-to-break");
+    let differs =
+        main.farseal(&["plugin", "diff", PAIR, "policy", &never, "--settings", "{}"]).unwrap_err().to_string();
+    assert!(differs.contains("otherwise in") && differs.contains("wake in"), "{differs}");
+    main.farseal(&["plugin", "diff", PAIR, "policy", &component("interval")]).unwrap();
+
+    // What it was asked until now is a story that goes as it went.
+    let story = main.farseal(&["plugin", "journal", "export", PAIR]).unwrap();
+    assert!(story.contains("differences: 0") && !story.contains(PAIR), "{story}");
+    Scenario::parse("story", &story).unwrap();
     let shown = main.farseal(&["plugin", "swap", PAIR, "policy", &never, "--settings", "{}", "--dry-run"]).unwrap();
     assert!(shown.contains("nothing was changed") && shown.contains("otherwise"), "{shown}");
     assert_eq!(digest(&main, 1), before[1]);
@@ -167,7 +177,10 @@ fn plugins_are_swapped_and_rolled_back_while_writes_flow_and_a_restart_keeps_wha
     assert_ne!(digest(&main, 1), before[1]);
 
     // A cipher seals whole epochs.
-    main.farseal(&["plugin", "swap", PAIR, "cipher", &component("chacha20-poly1305"), "--yes"]).unwrap();
+    let done = main.farseal(&["plugin", "swap", PAIR, "cipher", &component("chacha20-poly1305"), "--yes"]).unwrap();
+    assert!(done.contains("records of data: aes-256-gcm under key \"data\" before, chacha20-poly1305"), "{done}");
+    let disguise = main.farseal(&["plugin", "diff", PAIR, "disguise", &component("plain")]).unwrap();
+    assert!(disguise.contains("slots while nothing is sent: "), "{disguise}");
     let status = json(&main, &["key", "status", PAIR]);
     assert_eq!(
         (&status["epoch"]["cipher"], &status["next-cipher"]["name"]),
@@ -201,6 +214,61 @@ fn plugins_are_swapped_and_rolled_back_while_writes_flow_and_a_restart_keeps_wha
     remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
     assert_whole(&remote, written);
     remote.kill().unwrap();
+}
+
+#[test]
+fn a_demanded_result_of_the_kit_decides_what_is_loaded_and_what_is_swapped_in() {
+    let (stage, mut main, _remote) = sites("proven");
+    main.kill().unwrap();
+    let given = stage.dir.join("given");
+    std::fs::create_dir(&given).unwrap();
+    let beside = |name: &str| given.join(format!("{name}.conformance.json")).display().to_string();
+    let quoted = Value::from(beside("interval")).to_string();
+    main.edit("\npolicy = { ", &format!("\npolicy = {{ conformance = {quoted}, ")).unwrap();
+    let refused = || main.farseal(&["run"]).unwrap_err().to_string();
+    let said = refused();
+    assert!(said.contains("a result of the conformance kit is demanded, and there is none; make one with"), "{said}");
+
+    // Tried too little, then another component's, then its own.
+    let interval = component("interval");
+    let (settings, result) = (["--settings", "{\"interval\":\"1h\"}"], beside("interval"));
+    let conform = |component: &str, result: &str, stories: &str| {
+        let words = ["plugin", "conform", component, "--json", result, "--stories", stories];
+        main.farseal(&[&words[..], &settings].concat()).unwrap()
+    };
+    conform(&interval, &result, "1");
+    assert!(refused().contains("1 stories were told for each rule; 40 are needed"), "{}", refused());
+    main.farseal(&["plugin", "conform", &component("on-command"), "--json", &result]).unwrap();
+    assert!(refused().contains("this is the result of"), "{}", refused());
+    conform(&interval, &result, "40");
+    let kept = std::fs::read_to_string(&result).unwrap();
+    std::fs::write(
+        &result,
+        kept.replace(
+            "\"tried\": 40,\n      \"broken\": null",
+            "\"tried\": 40,\n      \"broken\": {\"said\":\"a lie\",\"scenario\":null,\"transcript\":[]}",
+        ),
+    )
+    .unwrap();
+    assert!(refused().contains("rule C-1 is broken: a lie"), "{}", refused());
+    std::fs::write(&result, &kept).unwrap();
+    let check = ["plugin", "check", &interval, "--kind", "rotation", "--conformance", &result];
+    main.farseal(&check).unwrap();
+    main.start().unwrap();
+
+    // What is put in in its place has to be proven, too.
+    let put = given.join("on-command.wasm");
+    std::fs::copy(component("on-command"), &put).unwrap();
+    let put = put.display().to_string();
+    let swap = ["plugin", "swap", PAIR, "policy", &put, "--settings", "{}", "--yes"];
+    let refused = main.farseal(&swap).unwrap_err().to_string();
+    assert!(refused.contains("a result of the conformance kit is demanded"), "{refused}");
+    main.farseal(&["plugin", "conform", &put, "--json", &beside("on-command")]).unwrap();
+    main.farseal(&swap).unwrap();
+    main.kill().unwrap();
+    main.start().unwrap();
+    assert_eq!(json(&main, &["status"])["pairs"][0]["plugins"][1]["name"], "on-command");
+    main.farseal(&["plugin", "rollback", PAIR, "policy"]).unwrap();
 }
 
 #[test]

@@ -9,8 +9,9 @@ mod support;
 
 use std::sync::Arc;
 
-use farseal::escrow::desk::{AnswerError, Desk, FETCH_WITHIN};
+use farseal::escrow::desk::{AnswerError, Desk, FETCH_WITHIN, Said};
 use farseal::escrow::library::Library;
+use farseal::escrow::mark::{Freshness, Mark};
 use farseal::escrow::shares::{combine, split};
 use farseal::escrow::store::EscrowStore;
 use farseal::escrow::wire::{DepositRefusal, FromEscrow, Place, Request, RequestRefusal, RequestState, ToEscrow};
@@ -21,7 +22,8 @@ use farseal::keys::descriptor::{Role, Terms};
 use farseal::keys::identity::Identity;
 use farseal::keys::package::{CARRIER_LEN, Expected, OpenEpochError, RefusedEpoch, SealedEpoch};
 use farseal::keys::release::{RELEASE_LEN_MAX, RefusedRelease, Release};
-use farseal_core::units::{Epoch, PairId, Sequence, WallTime};
+use farseal_core::chain::Chain;
+use farseal_core::units::{Epoch, Generation, PairId, Sequence, WallTime};
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::schedule::EpochSchedule;
 use support::{PAIR, escrow, primary, secondary, stranger, terms};
@@ -176,6 +178,13 @@ fn escrows_own() -> Identity {
     Identity::from_stored(&escrow().to_stored()).unwrap()
 }
 
+/// What the copy that asks holds.
+const COPY: Mark = Mark { generation: Generation(1), through: Sequence(5_000), chain: Chain([5; 32]) };
+
+fn said(note: &str) -> Said<'_> {
+    Said { note, although_stale: false }
+}
+
 impl Office {
     fn tell(&self, site: &Identity, message: ToEscrow) -> Vec<FromEscrow> {
         self.desk.answer(site.card(), vec![message], NOW).unwrap()
@@ -190,12 +199,16 @@ impl Office {
     }
 
     fn ask(&self, site: &Identity) -> FromEscrow {
+        self.ask_with(site, COPY)
+    }
+
+    fn ask_with(&self, site: &Identity, copy: Mark) -> FromEscrow {
         let request = Request {
             pair: PairId(PAIR),
             depositor: primary().card().fingerprint(),
             first: Epoch(1),
             last: Epoch(100),
-            through: Sequence(5_000),
+            copy,
             reason: "main is lost".into(),
         };
         self.tell(site, ToEscrow::Request(request)).remove(0)
@@ -232,8 +245,8 @@ fn keys_are_released_to_the_copys_keeper_after_a_person_says_yes_and_to_nobody_e
     assert_eq!(office.ask(secondary()), waiting);
     assert_eq!(office.ask(secondary()), waiting, "the same question is one request");
     assert_eq!(office.fetch(secondary(), 1), (Vec::new(), waiting));
-    office.desk.approve(1, None, "seen the fire", NOW).unwrap();
-    assert!(matches!(office.desk.approve(1, None, "", NOW), Err(AnswerError::Answered { .. })));
+    office.desk.approve(1, None, &said("seen the fire"), NOW).unwrap();
+    assert!(matches!(office.desk.approve(1, None, &said(""), NOW), Err(AnswerError::Answered { .. })));
     // Another site does not get what this one was granted.
     let unknown = FromEscrow::State { request: 1, state: RequestState::Unknown };
     assert_eq!(office.fetch(stranger(), 1), (Vec::new(), unknown));
@@ -255,6 +268,41 @@ fn keys_are_released_to_the_copys_keeper_after_a_person_says_yes_and_to_nobody_e
 }
 
 #[test]
+fn keys_for_a_copy_that_was_put_back_are_released_only_in_as_many_words() {
+    let office = office(escrows_own());
+    office.deposit(&key(), 1);
+    let newest = Mark { through: Sequence(5_010), ..COPY };
+    for mark in [newest, COPY] {
+        let mark = ToEscrow::Mark { pair: PairId(PAIR), mark };
+        assert_eq!(office.tell(primary(), mark.clone()), []);
+        assert_eq!(office.tell(stranger(), mark), [], "who deposited nothing has a mark of its own");
+    }
+    let waiting = |request| FromEscrow::State { request, state: RequestState::Waiting };
+    assert_eq!(office.ask(secondary()), waiting(1));
+    let asked = &office.desk.requests().unwrap()[0];
+    let behind = Freshness::Behind { generation: Generation(1), through: Sequence(5_010), at: NOW };
+    assert_eq!(office.desk.freshness(asked).unwrap(), behind, "an older mark changes nothing");
+    let refused = office.desk.approve(1, None, &said("trust me"), NOW).unwrap_err();
+    assert!(matches!(refused, AnswerError::Stale(_)) && refused.to_string().contains("record 5010"), "{refused}");
+    assert_eq!(office.fetch(secondary(), 1), (Vec::new(), waiting(1)));
+
+    // As far, and another history.
+    assert_eq!(office.ask_with(secondary(), Mark { chain: Chain([6; 32]), ..newest }), waiting(1));
+    let refused = office.desk.approve(1, None, &said(""), NOW).unwrap_err();
+    assert!(matches!(refused, AnswerError::Stale(Freshness::Other { .. })), "{refused}");
+
+    // The whole copy asks: the same request, and no longer stale.
+    assert_eq!(office.ask_with(secondary(), newest), waiting(1));
+    office.desk.approve(1, None, &said(""), NOW).unwrap();
+    // What was granted to the newest is not granted to an older one.
+    assert_eq!(office.ask(secondary()), waiting(2));
+    office.desk.approve(2, None, &Said { note: "the tape of May", although_stale: true }, NOW).unwrap();
+    let log = office.desk.logged(10).unwrap();
+    let line = log.iter().find(|line| line.what.contains("the tape of May")).unwrap();
+    assert!(line.what.contains("although the copy lacks"), "{}", line.what);
+}
+
+#[test]
 fn a_denied_and_an_expired_request_release_nothing() {
     let office = office(escrows_own());
     office.deposit(&key(), 1);
@@ -265,12 +313,12 @@ fn a_denied_and_an_expired_request_release_nothing() {
     let FromEscrow::State { request: 2, state: RequestState::Waiting } = office.ask(secondary()) else {
         panic!("a denied request is in the way of the next")
     };
-    office.desk.approve(2, None, "", NOW).unwrap();
+    office.desk.approve(2, None, &said(""), NOW).unwrap();
     let late = WallTime(NOW.0 + FETCH_WITHIN.0);
     let fetch = ToEscrow::Fetch { request: 2, after: None };
     let answers = office.desk.answer(secondary().card(), vec![fetch], late).unwrap();
     assert_eq!(answers, [FromEscrow::State { request: 2, state: RequestState::Expired }]);
-    office.desk.approve(2, None, "again", late).unwrap();
+    office.desk.approve(2, None, &said("again"), late).unwrap();
 }
 
 #[test]
@@ -329,11 +377,11 @@ fn an_escrow_whose_key_is_shared_out_takes_deposits_alone_and_releases_with_its_
     let [FromEscrow::Receipt(bytes)] = answers.as_slice() else { panic!("{answers:?}") };
     assert!(!Receipt::decode(bytes).unwrap().checked, "it cannot have looked at the key");
     office.ask(secondary());
-    assert!(matches!(office.desk.approve(1, None, "", NOW), Err(AnswerError::SharesNeeded { needed: 2 })));
+    assert!(matches!(office.desk.approve(1, None, &said(""), NOW), Err(AnswerError::SharesNeeded { needed: 2 })));
     let other = split(stranger().kem().unwrap(), "fingerprint", 2, 3).unwrap();
     let wrong = combine(&other[..2]).unwrap();
-    assert!(matches!(office.desk.approve(1, Some(wrong), "", NOW), Err(AnswerError::OtherSecret)));
-    office.desk.approve(1, Some(combine(&shares[1..]).unwrap()), "", NOW).unwrap();
+    assert!(matches!(office.desk.approve(1, Some(wrong), &said(""), NOW), Err(AnswerError::OtherSecret)));
+    office.desk.approve(1, Some(combine(&shares[1..]).unwrap()), &said(""), NOW).unwrap();
     let (releases, _) = office.fetch(secondary(), 1);
     let terms = of_epoch(1);
     let opened = releases[0].open(secondary(), escrow().card(), (&terms.scope(), &terms.key_check(&key))).unwrap();

@@ -129,6 +129,45 @@ fn the_losing_tail_is_exported_and_can_be_adopted() {
 }
 
 #[test]
+fn a_declared_disaster_is_taken_over_without_what_had_not_arrived_and_the_sides_can_be_swapped_back() {
+    let (_stage, main, remote) = sites("declared");
+    let refused = remote.farseal(&["disaster", "declare", PAIR, "--yes"]).unwrap_err().to_string();
+    assert!(refused.contains("primary"), "{refused}");
+    write(&mut client(&main), &[(0, 1), (1, 1)]);
+    main.wait_until("everything at the remote", safe).unwrap();
+    main.farseal(&["pause", PAIR, "--wait"]).unwrap();
+    write(&mut client(&main), &[(1, 2), (2, 2)]);
+    let unasked = main.farseal(&["disaster", "declare", PAIR]).unwrap_err().to_string();
+    assert!(unasked.contains("nobody is here to agree"), "{unasked}");
+    main.farseal(&["disaster", "declare", PAIR, "--yes"]).unwrap();
+    assert!(
+        client(&main).write(3 * BLOCK, &block(9)).is_err(),
+        "a site that declared itself lost answered a write well"
+    );
+    let again = main.farseal(&["disaster", "declare", PAIR, "--yes"]).unwrap_err().to_string();
+    assert!(again.contains("rejoin"), "{again}");
+    assert_eq!(read(&remote, &[0, 1, 2, 3]), [1, 1, 0, 0]);
+    write(&mut client(&remote), &[(3, 3)]);
+    wait_for("the place where the histories part", PATIENCE, || Ok(main.farseal(&["rejoin", PAIR]).ok())).unwrap();
+    assert!(main.farseal(&["branches", "list", PAIR]).unwrap().contains("1-"), "what main wrote is gone");
+    remote.wait_until("a resync that ended", safe).unwrap();
+    remote.farseal(&["swap", PAIR]).unwrap();
+    main.wait_until("the sides swapped", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    assert_eq!(read(&main, &[0, 1, 2, 3]), [1, 1, 0, 3]);
+}
+
+#[test]
+fn a_disaster_that_the_remote_cannot_hear_of_leaves_the_main_site_writing() {
+    let (_stage, main, mut remote) = sites("unheard");
+    remote.kill().unwrap();
+    main.wait_until("the lost link", |status| !status.is_safe() || status.state() != "copying").unwrap();
+    let refused = main.farseal(&["disaster", "declare", PAIR, "--yes"]).unwrap_err().to_string();
+    assert!(refused.contains("goes on writing") && refused.contains("takeover"), "{refused}");
+    write(&mut client(&main), &[(5, 5)]);
+    assert_eq!(read(&main, &[5]), [5]);
+}
+
+#[test]
 fn sides_are_swapped_there_and_back_without_losing_a_write() {
     let (_stage, mut main, mut remote) = sites("swap");
     let mut written = Vec::new();

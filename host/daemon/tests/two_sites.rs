@@ -229,7 +229,9 @@ fn an_altered_plugin_stops_the_start_and_is_named() {
     fs::create_dir(&altered).unwrap();
     for entry in fs::read_dir(plugins()).unwrap() {
         let entry = entry.unwrap();
-        fs::copy(entry.path(), altered.join(entry.file_name())).unwrap();
+        if entry.path().is_file() {
+            fs::copy(entry.path(), altered.join(entry.file_name())).unwrap();
+        }
     }
     let cipher = altered.join("aes-256-gcm.wasm");
     let mut bytes = fs::read(&cipher).unwrap();

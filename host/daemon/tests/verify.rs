@@ -8,20 +8,20 @@ mod built;
 #[path = "../../../xtask/src/nbd_client.rs"]
 mod nbd_client;
 #[expect(dead_code, reason = "other tests use the rest")]
+#[path = "support/records.rs"]
+mod records;
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../../xtask/src/site.rs"]
 mod site;
 #[path = "support/sites.rs"]
 mod sites;
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use farseal_core::record::{Framed, HEADER_BYTES, Kind};
+use farseal_core::record::HEADER_BYTES;
 use nbd_client::Client;
+use records::{flip, mend_checksums, newest};
 use serde_json::Value;
 use site::{Site, wait_for};
 use sites::{BLOCK, PAIR, PATIENCE, sites};
@@ -39,38 +39,6 @@ fn write(site: &Site, blocks: &[u64], byte: u8) {
 fn settle(site: &Site) {
     let settled = |status: &site::Status| status.is_safe() && status.mark("homed") == status.mark("last");
     site.wait_until("everything at both sites", settled).unwrap();
-}
-
-fn flip(file: &Path, at: u64) {
-    let file = File::options().read(true).write(true).open(file).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
-}
-
-/// Makes the checksums of the record at a place right again.
-fn mend_checksums(log: &Path, at: u64) {
-    let mut bytes = fs::read(log).unwrap();
-    let from = usize::try_from(at).unwrap();
-    let header = Framed::decode(&bytes[from..]).unwrap().header;
-    let body = from + HEADER_BYTES..from + header.record_bytes();
-    let framed = header.encode(crc32c::crc32c(&bytes[body]));
-    bytes[from..from + HEADER_BYTES].copy_from_slice(&framed);
-    let file = File::options().write(true).open(log).unwrap();
-    file.write_all_at(&framed, at).unwrap();
-}
-
-/// Where the newest data record of each block stands in the copy's first segment.
-fn records(log: &Path) -> BTreeMap<u64, u64> {
-    let bytes = fs::read(log).unwrap();
-    let (mut at, mut found) = (64, BTreeMap::new());
-    while let Ok(framed) = Framed::decode(&bytes[at..]) {
-        if framed.header.kind == Kind::Data {
-            found.insert(framed.header.lba.0, u64::try_from(at).unwrap());
-        }
-        at += framed.header.record_bytes();
-    }
-    found
 }
 
 /// What the last verification found: block, blocks, words.
@@ -101,7 +69,7 @@ fn what_was_altered_on_either_side_is_named_exactly_and_mended() {
     assert_eq!(found(&main), []);
 
     let log = remote.state().join("pairs").join(PAIR).join("log/00000000.fsl");
-    let records = records(&log);
+    let records = newest(&log);
     let header = u64::try_from(HEADER_BYTES).unwrap();
     // One that whoever altered it has given the right checksums, one without a header, one block of a record of eight.
     flip(&log, records[&10] + header + 16 + 5);

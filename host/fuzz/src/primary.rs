@@ -72,6 +72,7 @@ struct Site {
 impl Site {
     fn new(script: &mut Script<'_>) -> Self {
         let settings = Settings {
+            layout: None,
             pair: PairId([1; 16]),
             volume: VolumeId([2; 16]),
             generation: Generation(1),

@@ -12,6 +12,7 @@ pub(crate) fn header(script: &mut Script<'_>, kind: Kind, blocks_max: u8, pair: 
         kind,
         encrypted: true,
         stack: 0,
+        search_tags: farseal_core::layout::SearchTags::NONE,
         pair,
         volume: VolumeId([2; 16]),
         generation: Generation(3),

@@ -16,6 +16,7 @@ use farseal_core::units::{
 use crate::script::Script;
 
 const SETTINGS: Settings = Settings {
+    layout: None,
     pair: PairId([1; 16]),
     volume: VolumeId([2; 16]),
     encrypted: true,
@@ -126,6 +127,7 @@ impl Site {
     fn attach(&mut self, script: &mut Script<'_>, path: Path) {
         let odd = script.byte();
         let attach = Attach {
+            layout: None,
             pair: if odd == 1 { PairId([7; 16]) } else { SETTINGS.pair },
             volume: if odd == 2 { VolumeId([7; 16]) } else { SETTINGS.volume },
             generation: Generation(if odd < 4 { script.number() % 4 } else { self.generation.0.max(1) }),
@@ -157,6 +159,7 @@ impl Site {
             kind,
             encrypted: odd != 1,
             stack: 0,
+            search_tags: farseal_core::layout::SearchTags::NONE,
             pair: if odd == 2 { PairId([7; 16]) } else { SETTINGS.pair },
             volume: if odd == 3 { VolumeId([7; 16]) } else { SETTINGS.volume },
             generation: if odd == 4 { Generation(script.number()) } else { self.machine.generation() },

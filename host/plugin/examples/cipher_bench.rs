@@ -158,7 +158,7 @@ fn planned<'a>(cipher: Arc<Cipher>, raw: bool, load: Load) -> Way<'a> {
             .map(|(index, (body, tags))| {
                 sequence += 1;
                 let stack = StackIndex(choice(index));
-                Unit { header: &header, seq: sequence, stack, block_len: block, first_block: 0, body, tags }
+                Unit { header: &header, seq: sequence, stack, block_len: block, first_block: 0, body, beside: 0, tags }
             })
             .collect();
         let guest = guest.as_mut().map(|guest| guest as &mut dyn GuestLayer);

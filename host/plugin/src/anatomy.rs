@@ -135,6 +135,15 @@ impl Anatomy {
         }
     }
 
+    /// Interfaces of the contract beyond its world that the component offers: those of later versions that this host knows
+    /// nothing of. The host asks for one that it does know by looking here, before it binds it.
+    pub(crate) fn optional(&self, kind: Kind) -> Vec<String> {
+        let of_its_world = ["meta", kind.interface(), "raw-cipher"];
+        let names = self.exports.iter().filter_map(|name| Name::of(name));
+        let beyond = names.map(|name| name.interface).filter(|interface| !of_its_world.contains(interface));
+        beyond.map(str::to_owned).collect()
+    }
+
     /// The version of the contract that the component was built for, as written in its names.
     pub(crate) fn abi(&self) -> Option<&str> {
         self.exports.iter().find_map(|name| Name::of(name)).map(|name| name.version)
@@ -218,6 +227,17 @@ mod tests {
         ] {
             assert_eq!(Name::of(name).unwrap().on_track(), on, "{name}");
         }
+    }
+
+    #[test]
+    fn an_interface_of_a_later_version_is_seen_and_is_no_reason_to_refuse() {
+        let anatomy = Anatomy {
+            exports: ["meta", "rotation", "rotation-explain"].map(|name| format!("{PACKAGE}{name}@0.1.4")).to_vec(),
+            ..Anatomy::default()
+        };
+        assert_eq!(anatomy.kind().unwrap(), Kind::Rotation);
+        assert_eq!(anatomy.powers(Kind::Rotation).unwrap(), [Power::Log; 0]);
+        assert_eq!(anatomy.optional(Kind::Rotation), ["rotation-explain"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::bindings::rotation_policy::farseal::plugin::types::PluginError;
 use crate::fault::{CallError, Called, FaultClass};
 use crate::host::sealed::Assemble;
 use crate::host::{Parts, Plugin};
-use crate::kind::{Kind, Power};
+use crate::kind::Kind;
 use crate::limits;
 use crate::load_error::Problem;
 use crate::store::{HostState, begin_call, fault, finish, store};
@@ -45,10 +45,8 @@ impl Plugin for Cipher {
 }
 
 impl Assemble for Cipher {
-    const DATA: bool = true;
-
     fn assemble(parts: Parts<'_>) -> Result<Self, Problem> {
-        let raw = if parts.powers.contains(&Power::Raw) { Some(parts.guest(limits::CIPHER)?.0) } else { None };
+        let raw = if parts.is_raw() { Some(parts.guest(limits::CIPHER)?.0) } else { None };
         let (plan, facts) = parts.guest::<CipherPlanWorld>(limits::CIPHER)?;
         let description = plan
             .call("cipher.describe-stacks", |exports, store| {

@@ -13,12 +13,13 @@ use serde_json::Value;
 
 use crate::cache::CodeCache;
 use crate::fault::FaultClass;
-use crate::host::{LoadRequest, PluginHost};
+use crate::host::{Checked, Plugin, PluginHost};
 use crate::kind::{Digest, Grant, Kind};
 use crate::load_error::{LoadError, Problem};
 use crate::scenario::{Run, Scenario};
 
 mod chance;
+pub mod demand;
 mod settings;
 mod shrink;
 mod stories;
@@ -26,7 +27,7 @@ mod stories;
 use chance::Chance;
 
 /// Version of the kit: raised when a rule is added or made stricter.
-pub const KIT: u32 = 1;
+pub const KIT: u32 = 2;
 
 /// How hard to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,9 @@ pub enum Rule {
     /// It comes to rest: 32 calls without time passing are too many.
     #[serde(rename = "C-6")]
     ComesToRest,
+    /// Wake-ups that are asked for lie ahead, one an answer.
+    #[serde(rename = "C-7")]
+    WakesAhead,
     /// Rotation: what the node tells twice brings no more keys than told once.
     #[serde(rename = "C-10")]
     ToldTwice,
@@ -73,12 +77,21 @@ pub enum Rule {
     /// Recovery: left alone with a volume, the plan comes to its end, restarts and damage notwithstanding.
     #[serde(rename = "C-20")]
     Finishes,
-    /// Disguise: round trips, exact capacity, nothing in plain covers, nothing false in changed carriers.
+    /// Disguise: round trips and exact capacity.
     #[serde(rename = "C-30")]
     RoundTrips,
-    /// Cipher: plans that a fresh instance repeats, and for an own algorithm `open(seal(x)) == x`.
+    /// Disguise: nothing in plain covers, nothing false in carriers with one bit changed.
+    #[serde(rename = "C-31")]
+    NeverGuesses,
+    /// Cipher: plans that a fresh instance repeats.
     #[serde(rename = "C-40")]
-    Seals,
+    PlansRepeat,
+    /// Cipher: of an own algorithm each block opens to what it was, alone and beside a damaged one.
+    #[serde(rename = "C-41")]
+    Opens,
+    /// Cipher: of an own algorithm a block does not open under another's nonce or key.
+    #[serde(rename = "C-42")]
+    Depends,
 }
 
 /// What came of one rule.
@@ -121,6 +134,10 @@ pub struct Report {
     pub digest: Digest,
     /// What the stories follow from.
     pub seed: u64,
+    /// Stories for each rule that is tried with stories.
+    pub stories: u32,
+    /// The settings that it was tried with.
+    pub settings: Value,
     /// In the order of the rules.
     pub verdicts: Vec<Verdict>,
 }
@@ -144,10 +161,27 @@ pub fn conform(
     config: &Value,
     effort: Effort,
 ) -> Result<Report, LoadError> {
+    try_only(host, subject, bytes, config, effort, &Rule::ALL)
+}
+
+/// As [`conform`], but of the kind's rules only these: to look at one again. The report speaks for no component.
+///
+/// # Errors
+/// As for [`conform`].
+pub fn try_only(
+    host: &PluginHost,
+    subject: &str,
+    bytes: &[u8],
+    config: &Value,
+    effort: Effort,
+    only: &[Rule],
+) -> Result<Report, LoadError> {
     let found = host.inspect(subject, bytes)?;
-    let trial = Trial { host, bytes, config, name: found.about.name.clone(), kind: found.kind, effort };
+    let component = host.check(subject, bytes)?;
+    let trial = Trial { host, component, config, name: found.about.name.clone(), kind: found.kind, effort };
     trial.load(subject, config)?;
-    let rules = Rule::of(found.kind).iter().map(|rule| trial.verdict(*rule, &found.about.config_schema)).collect();
+    let rules = Rule::of(found.kind).into_iter().filter(|rule| only.contains(rule));
+    let verdicts = rules.map(|rule| trial.verdict(rule, &found.about.config_schema)).collect();
     Ok(Report {
         kit: KIT,
         name: found.about.name.clone(),
@@ -155,38 +189,67 @@ pub fn conform(
         kind: found.kind,
         digest: found.digest,
         seed: effort.seed,
-        verdicts: rules,
+        stories: effort.stories,
+        settings: config.clone(),
+        verdicts,
     })
 }
 
 impl Rule {
+    /// Every rule, in the order of their numbers.
+    pub const ALL: [Self; 15] = [
+        Self::Pure,
+        Self::NeverDies,
+        Self::WithinBounds,
+        Self::SettingsChecked,
+        Self::ForeignState,
+        Self::ComesToRest,
+        Self::WakesAhead,
+        Self::ToldTwice,
+        Self::Migrates,
+        Self::Finishes,
+        Self::RoundTrips,
+        Self::NeverGuesses,
+        Self::PlansRepeat,
+        Self::Opens,
+        Self::Depends,
+    ];
+
     /// The rules of a kind.
     #[must_use]
-    pub const fn of(kind: Kind) -> &'static [Self] {
-        match kind {
-            Kind::Rotation => &[
-                Self::Pure,
-                Self::NeverDies,
-                Self::WithinBounds,
-                Self::SettingsChecked,
-                Self::ForeignState,
-                Self::ComesToRest,
-                Self::ToldTwice,
-                Self::Migrates,
-            ],
-            Kind::Recovery => &[
-                Self::Pure,
-                Self::NeverDies,
-                Self::WithinBounds,
-                Self::SettingsChecked,
-                Self::ForeignState,
-                Self::ComesToRest,
-                Self::Finishes,
-            ],
-            Kind::Disguise => {
-                &[Self::Pure, Self::NeverDies, Self::WithinBounds, Self::SettingsChecked, Self::RoundTrips]
-            }
-            Kind::Cipher => &[Self::Pure, Self::NeverDies, Self::WithinBounds, Self::SettingsChecked, Self::Seals],
+    pub fn of(kind: Kind) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|rule| rule.kinds().contains(&kind)).collect()
+    }
+
+    /// The kinds that it is tried on.
+    #[must_use]
+    pub const fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Pure | Self::NeverDies | Self::WithinBounds | Self::SettingsChecked => &Kind::ALL,
+            Self::ForeignState | Self::ComesToRest | Self::WakesAhead => &[Kind::Rotation, Kind::Recovery],
+            Self::ToldTwice | Self::Migrates => &[Kind::Rotation],
+            Self::Finishes => &[Kind::Recovery],
+            Self::RoundTrips | Self::NeverGuesses => &[Kind::Disguise],
+            Self::PlansRepeat | Self::Opens | Self::Depends => &[Kind::Cipher],
+        }
+    }
+
+    /// The rules of the contract that it tries, as `wit/README.md` numbers them; the bounds of answers have no number.
+    #[must_use]
+    pub const fn contract(self) -> &'static [&'static str] {
+        match self {
+            Self::Pure => &["R-1", "R-20"],
+            Self::NeverDies => &["R-2", "R-3"],
+            Self::WithinBounds => &["R-5", "R-30"],
+            Self::SettingsChecked | Self::ForeignState | Self::Migrates | Self::Finishes => &[],
+            Self::ComesToRest => &["R-6"],
+            Self::WakesAhead => &["R-8"],
+            Self::ToldTwice => &["R-5"],
+            Self::RoundTrips => &["R-21", "R-22"],
+            Self::NeverGuesses => &["R-23"],
+            Self::PlansRepeat => &["R-31", "R-32"],
+            Self::Opens => &["R-40"],
+            Self::Depends => &["R-41"],
         }
     }
 
@@ -200,11 +263,15 @@ impl Rule {
             Self::SettingsChecked => "C-4",
             Self::ForeignState => "C-5",
             Self::ComesToRest => "C-6",
+            Self::WakesAhead => "C-7",
             Self::ToldTwice => "C-10",
             Self::Migrates => "C-11",
             Self::Finishes => "C-20",
             Self::RoundTrips => "C-30",
-            Self::Seals => "C-40",
+            Self::NeverGuesses => "C-31",
+            Self::PlansRepeat => "C-40",
+            Self::Opens => "C-41",
+            Self::Depends => "C-42",
         }
     }
 
@@ -218,12 +285,22 @@ impl Rule {
             Self::SettingsChecked => "wrong settings are refused, with their place",
             Self::ForeignState => "foreign state is refused or survived",
             Self::ComesToRest => "it comes to rest when no time passes",
+            Self::WakesAhead => "wake-ups lie ahead, one an answer",
             Self::ToldTwice => "what is told twice brings no more keys",
             Self::Migrates => "its own state goes on under its own schema",
             Self::Finishes => "the plan comes to its end",
-            Self::RoundTrips => "what is hidden is found again, and nothing else",
-            Self::Seals => "plans repeat, and what was sealed opens",
+            Self::RoundTrips => "what is hidden is found again",
+            Self::NeverGuesses => "nothing is found that was not hidden",
+            Self::PlansRepeat => "a fresh instance plans the same",
+            Self::Opens => "what was sealed opens, block by block",
+            Self::Depends => "no block opens under another's nonce or key",
         }
+    }
+
+    /// The first failure of a story that is this rule's: each names its rule of the contract.
+    fn failure(self, run: &Run) -> Option<String> {
+        let names = |failure: &String, rule: &&str| failure.split(['(', ')', ',', ' ']).any(|word| word == *rule);
+        run.failures.iter().find(|failure| self.contract().iter().any(|rule| names(failure, rule))).cloned()
     }
 }
 
@@ -231,6 +308,11 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<5} {}", self.number(), self.words())
     }
+}
+
+fn a_fault(class: FaultClass) -> String {
+    let article = if class == FaultClass::Invariant { "an" } else { "a" };
+    format!("{article} {class} fault")
 }
 
 /// Native code in memory, so that a component is compiled once for all its stories.
@@ -249,7 +331,7 @@ impl CodeCache for CodeInMemory {
 
 struct Trial<'a> {
     host: &'a PluginHost,
-    bytes: &'a [u8],
+    component: Checked,
     config: &'a Value,
     name: String,
     kind: Kind,
@@ -284,20 +366,23 @@ impl Trial<'_> {
                 })
             }
             Rule::NeverDies => run.fault.and_then(|class| match class {
-                FaultClass::Timeout | FaultClass::Fuel | FaultClass::Memory | FaultClass::Panic => {
-                    Some(format!("a {class} fault"))
-                }
+                FaultClass::Timeout | FaultClass::Fuel | FaultClass::Memory | FaultClass::Panic => Some(a_fault(class)),
                 FaultClass::Protocol | FaultClass::Invariant => None,
             }),
             Rule::WithinBounds => {
                 (run.fault == Some(FaultClass::Protocol) && !run.restless).then(|| "a protocol fault".into())
             }
-            Rule::ForeignState | Rule::Migrates => run.fault.map(|class| format!("a {class} fault")),
+            Rule::ForeignState | Rule::Migrates => run.fault.map(a_fault),
             Rule::ComesToRest => run.restless.then(|| "call followed call, and no time passed".into()),
             Rule::ToldTwice => {
                 let count = |run: &Run| run.counts.get("rotations").copied().unwrap_or(0);
                 let once = count(&run);
+                if run.counts.contains_key("cut") {
+                    // Both tellings would end somewhere, and not at the same place.
+                    return None;
+                }
                 story.as_mapping_mut()?.insert("told".into(), "twice".into());
+                story.as_mapping_mut()?.insert("calls".into(), 4_000.into());
                 let twice = self.tell(&story)?;
                 (count(&twice) > once).then(|| format!("{once} new keys told once, {} told twice", count(&twice)))
             }
@@ -306,9 +391,13 @@ impl Trial<'_> {
                 let ended = run.finished || run.restless || run.fault.is_some() || left_alone.is_none();
                 (!ended).then(|| "the plan is not finished".into())
             }
-            Rule::RoundTrips | Rule::Seals => {
-                run.failures.first().cloned().or_else(|| run.fault.map(|class| format!("a {class} fault")))
+            Rule::WakesAhead => {
+                let count = |what| run.counts.get(what).copied().unwrap_or(0) > 0;
+                let late = count("late-wakes").then(|| "it asks to be woken at a time that has passed".into());
+                late.or_else(|| count("many-wakes").then(|| "it asks to be woken twice in one answer".into()))
             }
+            Rule::RoundTrips | Rule::Opens => rule.failure(&run).or_else(|| run.fault.map(a_fault)),
+            Rule::NeverGuesses | Rule::PlansRepeat | Rule::Depends => rule.failure(&run),
             Rule::SettingsChecked => None,
         }?;
         let lines: Vec<&str> = run.transcript.lines().filter(|line| !line.is_empty()).collect();
@@ -320,7 +409,7 @@ impl Trial<'_> {
     fn tell(&self, story: &serde_yaml_ng::Value) -> Option<Run> {
         let yaml = serde_yaml_ng::to_string(story).ok()?;
         let scenario = Scenario::parse("conformance", &yaml).ok()?;
-        scenario.play(self.host, &self.name, self.bytes).ok()
+        scenario.play(self.host, &self.name, &self.component).ok()
     }
 
     /// Settings that the schema allows, and many that it does not: taken, or refused with a place.
@@ -350,18 +439,15 @@ impl Trial<'_> {
     }
 
     fn load(&self, subject: &str, config: &Value) -> Result<(), LoadError> {
-        let request = LoadRequest {
-            slot: subject,
-            bytes: self.bytes,
-            pin: Some(Digest::of(self.bytes)),
-            grants: &[Grant::Raw],
-            config,
-        };
         match self.kind {
-            Kind::Rotation => self.host.load::<crate::RotationPolicy>(&request).map(drop),
-            Kind::Disguise => self.host.load::<crate::Disguise>(&request).map(drop),
-            Kind::Recovery => self.host.load::<crate::Recovery>(&request).map(drop),
-            Kind::Cipher => self.host.load::<crate::Cipher>(&request).map(drop),
+            Kind::Rotation => self.load_as::<crate::RotationPolicy>(subject, config),
+            Kind::Disguise => self.load_as::<crate::Disguise>(subject, config),
+            Kind::Recovery => self.load_as::<crate::Recovery>(subject, config),
+            Kind::Cipher => self.load_as::<crate::Cipher>(subject, config),
         }
+    }
+
+    fn load_as<P: Plugin>(&self, subject: &str, config: &Value) -> Result<(), LoadError> {
+        self.host.load_checked::<P>(subject, &self.component, &[Grant::Raw], config).map(drop)
     }
 }

@@ -26,8 +26,6 @@ impl Plugin for Disguise {
 }
 
 impl Assemble for Disguise {
-    const DATA: bool = false;
-
     fn assemble(parts: Parts<'_>) -> Result<Self, Problem> {
         let (guest, facts) = parts.guest(limits::DISGUISE)?;
         Ok(Self { guest, facts })

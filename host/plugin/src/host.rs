@@ -67,6 +67,8 @@ pub struct Inspection {
     pub powers: Vec<Power>,
     /// Everything it exports, also what the host never calls.
     pub exports: Vec<String>,
+    /// Interfaces of later versions of the contract that it offers and this host does not ask for.
+    pub optional: Vec<String>,
     /// SHA-256 of its bytes.
     pub digest: Digest,
     /// Its size.
@@ -93,26 +95,69 @@ pub(crate) mod sealed {
     pub trait Assemble: Sized {
         /// Links, describes and checks the settings.
         fn assemble(parts: super::Parts<'_>) -> Result<Self, super::Problem>;
-        /// Whether it runs in the engine for ciphers.
-        const DATA: bool;
+    }
+}
+
+/// A component that is read, validated and compiled, and may be loaded as often as a tool needs it: a story takes less time
+/// than reading its plugin again.
+#[derive(Clone)]
+pub struct Checked {
+    pub(crate) component: Component,
+    pub(crate) named: Named,
+}
+
+impl Checked {
+    /// The kind, by its exports.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.named.kind
+    }
+}
+
+impl fmt::Debug for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checked").field("named", &self.named).finish_non_exhaustive()
+    }
+}
+
+/// What a component's bytes say before any code is compiled.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    anatomy: Anatomy,
+    digest: Digest,
+    powers: Vec<Power>,
+    kind: Kind,
+    bytes: usize,
+}
+
+impl Named {
+    fn read(bytes: &[u8], digest: Digest) -> Result<Self, Problem> {
+        let anatomy = Anatomy::read(bytes)?;
+        let kind = anatomy.kind()?;
+        let powers = anatomy.powers(kind)?;
+        Ok(Self { anatomy, digest, powers, kind, bytes: bytes.len() })
+    }
+
+    fn is_raw(&self) -> bool {
+        self.powers.contains(&Power::Raw)
+    }
+
+    fn must_be(&self, wanted: Kind) -> Result<(), Problem> {
+        if self.kind == wanted { Ok(()) } else { Err(Problem::OtherKind { wanted, found: self.kind }) }
     }
 }
 
 /// A checked component on its way to becoming a plugin.
 pub struct Parts<'a> {
-    pub(crate) engines: Arc<Engines>,
-    pub(crate) component: Component,
-    pub(crate) anatomy: Anatomy,
-    pub(crate) digest: Digest,
-    pub(crate) powers: Vec<Power>,
-    pub(crate) kind: Kind,
-    pub(crate) request: &'a LoadRequest<'a>,
-    pub(crate) config: String,
+    engines: Arc<Engines>,
+    checked: &'a Checked,
+    slot: &'a str,
+    config: String,
 }
 
 impl fmt::Debug for Parts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("slot", &self.request.slot).field("digest", &self.digest).finish_non_exhaustive()
+        f.debug_struct("Parts").field("slot", &self.slot).field("named", &self.checked.named).finish_non_exhaustive()
     }
 }
 
@@ -149,25 +194,26 @@ impl PluginHost {
 
     fn inspect_bytes(&self, bytes: &[u8]) -> Result<Inspection, Problem> {
         check_size(bytes)?;
-        let digest = Digest::of(bytes);
-        let anatomy = Anatomy::read(bytes)?;
-        let kind = anatomy.kind()?;
-        let powers = anatomy.powers(kind)?;
-        let component = self.compile(EngineKind::Decision, &digest, bytes)?;
-        let raw = powers.contains(&Power::Raw);
+        let named = Named::read(bytes, Digest::of(bytes))?;
+        let kind = named.kind;
+        let component = self.compile(EngineKind::Decision, &named.digest, bytes)?;
+        let raw = named.is_raw();
         let (about, describe_fuel) = match kind {
             Kind::Rotation => self.describe::<RotationWorld>(&component, kind, raw),
             Kind::Disguise => self.describe::<DisguiseWorld>(&component, kind, raw),
             Kind::Recovery => self.describe::<RecoveryWorld>(&component, kind, raw),
             Kind::Cipher => self.describe::<CipherPlanWorld>(&component, kind, raw),
         }?;
+        let Named { anatomy, digest, powers, bytes, .. } = named;
         let abi = anatomy.abi().unwrap_or_default().into();
-        Ok(Inspection { kind, abi, powers, exports: anatomy.exports, digest, bytes: bytes.len(), about, describe_fuel })
+        let optional = anatomy.optional(kind);
+        let exports = anatomy.exports;
+        Ok(Inspection { kind, abi, powers, exports, optional, digest, bytes, about, describe_fuel })
     }
 
     fn describe<W: World>(&self, component: &Component, kind: Kind, raw: bool) -> Result<(About, u64), Problem> {
         Guest::<W>::new(Arc::clone(&self.engines), EngineKind::Decision, component, raw, limits::DECISION)
-            .map_err(|_| Problem::OtherShape { kind })?
+            .map_err(|other| Problem::OtherShape { kind, place: other.place })?
             .describe()
     }
 
@@ -199,51 +245,58 @@ impl PluginHost {
         bytes: &[u8],
         pin: Digest,
     ) -> Result<Option<Box<dyn GuestLayer + Send>>, Problem> {
-        let config = serde_json::Value::Null;
-        let request = LoadRequest { slot: subject, bytes, pin: Some(pin), grants: &[], config: &config };
         check_size(bytes)?;
-        let digest = check_pin(&request)?;
-        let anatomy = Anatomy::read(bytes)?;
-        let kind = anatomy.kind()?;
-        if kind != Kind::Cipher {
-            return Err(Problem::OtherKind { wanted: Kind::Cipher, found: kind });
-        }
-        let powers = anatomy.powers(kind)?;
-        if !powers.contains(&Power::Raw) {
+        let named = Named::read(bytes, check_pin(bytes, Some(pin))?)?;
+        named.must_be(Kind::Cipher)?;
+        if !named.is_raw() {
             return Ok(None);
         }
-        let component = self.compile(EngineKind::Data, &digest, bytes)?;
-        let engines = Arc::clone(&self.engines);
-        let config = "{}".into();
-        let parts = Parts { engines, component, anatomy, digest, powers, kind, request: &request, config };
+        let checked = self.compiled(EngineKind::Data, named, bytes)?;
+        let parts = Parts { engines: Arc::clone(&self.engines), checked: &checked, slot: subject, config: "{}".into() };
         Ok(Some(Box::new(OpenOnly(Arc::new(Cipher::to_open(&parts)?).worker()))))
     }
 
     fn load_bytes<P: Plugin>(&self, request: &LoadRequest<'_>) -> Result<P, Problem> {
         check_size(request.bytes)?;
-        let digest = check_pin(request)?;
-        let anatomy = Anatomy::read(request.bytes)?;
-        let kind = anatomy.kind()?;
-        if kind != P::KIND {
-            return Err(Problem::OtherKind { wanted: P::KIND, found: kind });
-        }
-        let powers = anatomy.powers(kind)?;
-        if powers.contains(&Power::Raw) && !request.grants.contains(&Grant::Raw) {
-            return Err(Problem::RawNotGranted);
-        }
-        let config = config_text(request.config)?;
-        let engine = if P::DATA { EngineKind::Data } else { EngineKind::Decision };
-        let component = self.compile(engine, &digest, request.bytes)?;
-        P::assemble(Parts {
-            engines: Arc::clone(&self.engines),
-            component,
-            anatomy,
-            digest,
-            powers,
-            kind,
-            request,
-            config,
-        })
+        let named = Named::read(request.bytes, check_pin(request.bytes, request.pin)?)?;
+        let config = admitted::<P>(&named, request.grants, request.config)?;
+        let checked = self.compiled(engine_of(P::KIND), named, request.bytes)?;
+        P::assemble(Parts { engines: Arc::clone(&self.engines), checked: &checked, slot: request.slot, config })
+    }
+
+    /// Reads, validates and compiles a component once, for many loads.
+    ///
+    /// # Errors
+    /// What makes it unloadable, except settings and grants. `subject` is what messages call it.
+    pub fn check(&self, subject: &str, bytes: &[u8]) -> Result<Checked, LoadError> {
+        let checked = || {
+            check_size(bytes)?;
+            let named = Named::read(bytes, Digest::of(bytes))?;
+            self.compiled(engine_of(named.kind), named, bytes)
+        };
+        checked().map_err(|problem: Problem| problem.about(subject))
+    }
+
+    /// As [`PluginHost::load`], of what is checked already, pinned to just that.
+    ///
+    /// # Errors
+    /// As for [`PluginHost::load`].
+    pub fn load_checked<P: Plugin>(
+        &self,
+        slot: &str,
+        checked: &Checked,
+        grants: &[Grant],
+        config: &serde_json::Value,
+    ) -> Result<P, LoadError> {
+        let load = || {
+            let config = admitted::<P>(&checked.named, grants, config)?;
+            P::assemble(Parts { engines: Arc::clone(&self.engines), checked, slot, config })
+        };
+        load().map_err(|problem: Problem| problem.about(slot))
+    }
+
+    fn compiled(&self, engine: EngineKind, named: Named, bytes: &[u8]) -> Result<Checked, Problem> {
+        Ok(Checked { component: self.compile(engine, &named.digest, bytes)?, named })
     }
 
     fn compile(&self, kind: EngineKind, digest: &Digest, bytes: &[u8]) -> Result<Component, Problem> {
@@ -278,32 +331,54 @@ impl Parts<'_> {
 
     /// Links and describes, whatever the settings.
     pub(crate) fn unsettled<W: World>(&self, limits: CallLimits) -> Result<(Guest<W>, Facts), Problem> {
-        let engine = if self.kind == Kind::Cipher { EngineKind::Data } else { EngineKind::Decision };
-        let raw = self.powers.contains(&Power::Raw);
-        let guest = Guest::<W>::new(Arc::clone(&self.engines), engine, &self.component, raw, limits)
-            .map_err(|_| Problem::OtherShape { kind: self.kind })?;
+        let Checked { component, named } = self.checked;
+        let kind = named.kind;
+        let guest = Guest::<W>::new(Arc::clone(&self.engines), engine_of(kind), component, named.is_raw(), limits)
+            .map_err(|other| Problem::OtherShape { kind, place: other.place })?;
         let (about, _fuel) = guest.describe()?;
         let facts = Facts {
-            slot: self.request.slot.into(),
-            kind: self.kind,
-            digest: self.digest,
-            bytes: self.request.bytes.len(),
-            abi: self.anatomy.abi().unwrap_or_default().into(),
-            powers: self.powers.clone(),
+            slot: self.slot.into(),
+            kind,
+            digest: named.digest,
+            bytes: named.bytes,
+            abi: named.anatomy.abi().unwrap_or_default().into(),
+            powers: named.powers.clone(),
             about,
             config: self.config.clone(),
         };
         Ok((guest, facts))
     }
+
+    /// Whether it has an algorithm of its own.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.checked.named.is_raw()
+    }
+}
+
+/// Where plugins of a kind run.
+const fn engine_of(kind: Kind) -> EngineKind {
+    match kind {
+        Kind::Rotation | Kind::Disguise | Kind::Recovery => EngineKind::Decision,
+        Kind::Cipher => EngineKind::Data,
+    }
+}
+
+/// Its settings as it gets them, where it is of the kind that is wanted and has the grants that it needs.
+fn admitted<P: Plugin>(named: &Named, grants: &[Grant], config: &serde_json::Value) -> Result<String, Problem> {
+    named.must_be(P::KIND)?;
+    if named.is_raw() && !grants.contains(&Grant::Raw) {
+        return Err(Problem::RawNotGranted);
+    }
+    config_text(config)
 }
 
 fn check_size(bytes: &[u8]) -> Result<(), Problem> {
     if bytes.len() > limits::COMPONENT_BYTES { Err(Problem::TooLarge { bytes: bytes.len() }) } else { Ok(()) }
 }
 
-fn check_pin(request: &LoadRequest<'_>) -> Result<Digest, Problem> {
-    let found = Digest::of(request.bytes);
-    match request.pin {
+fn check_pin(bytes: &[u8], pin: Option<Digest>) -> Result<Digest, Problem> {
+    let found = Digest::of(bytes);
+    match pin {
         None => Err(Problem::Unpinned { found }),
         Some(pinned) if pinned != found => Err(Problem::Altered { pinned, found }),
         Some(_) => Ok(found),

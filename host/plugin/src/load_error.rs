@@ -97,6 +97,8 @@ pub enum Problem {
     OtherShape {
         /// The component's kind.
         kind: Kind,
+        /// Names that it was found at, the outermost first.
+        place: Vec<String>,
     },
     /// E19: exports two kinds at once.
     TwoKinds {
@@ -207,8 +209,12 @@ impl Problem {
             ),
             Self::NoKind { exports } => words(
                 format!("exports no kind of plugin, only {}", list(exports)),
-                None,
-                "export one of farseal:plugin/rotation, disguise, recovery or cipher, and farseal:plugin/meta",
+                is_program(exports).then(|| "it is a program with a `main`, as cargo builds for wasm32-wasip2".into()),
+                if is_program(exports) {
+                    "a plugin is a library for wasm32-unknown-unknown: `cargo xtask new-plugin` writes one that works"
+                } else {
+                    "export one of farseal:plugin/rotation, disguise, recovery or cipher, and farseal:plugin/meta"
+                },
             ),
             Self::Wasi { first, more, kind } => words(
                 format!("imports {}{}; the {kind} world has no WASI", escaped(first), and_more(*more)),
@@ -223,7 +229,7 @@ impl Problem {
             Self::OtherKind { wanted, found } => words(
                 format!("is a {found} plugin; this slot takes a {wanted} plugin"),
                 None,
-                format!("name it in the {found} setting, or give this slot a {wanted} plugin"),
+                format!("name it in the {} setting, or give this slot a {wanted} plugin", setting(*found)),
             ),
             Self::ForeignImport { name, kind } => words(
                 format!("imports {}, which the {kind} world does not have", escaped(name)),
@@ -245,8 +251,8 @@ impl Problem {
                 Some("what the inner component does cannot be told apart from the outer one's".into()),
                 "build one component from one core module; do not compose",
             ),
-            Self::OtherShape { kind } => words(
-                format!("has the names of the {kind} world, but a function or type behind one of them is not the contract's"),
+            Self::OtherShape { kind, place } => words(
+                format!("has the names of the {kind} world, but a function or type behind one of them is not the contract's{}", found_at(place)),
                 Some("it was built from an edited copy of the WIT files".into()),
                 format!("build it against wit/v{ABI} as published"),
             ),
@@ -288,6 +294,25 @@ struct Words {
 
 fn words(what: impl Into<String>, why: Option<String>, help: impl Into<String>) -> Words {
     Words { what: what.into(), why, help: help.into() }
+}
+
+/// What a pair's configuration calls the place for a kind.
+const fn setting(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Rotation => "policy",
+        Kind::Disguise => "disguise",
+        Kind::Recovery => "recovery",
+        Kind::Cipher => "cipher",
+    }
+}
+
+fn found_at(place: &[String]) -> String {
+    if place.is_empty() { String::new() } else { format!(" (found at {})", escaped(&place.join(", "))) }
+}
+
+/// What a toolchain makes of a program for WASI.
+fn is_program(exports: &[String]) -> bool {
+    exports.iter().any(|name| name.starts_with("wasi:cli/run@"))
 }
 
 fn and_more(more: usize) -> String {

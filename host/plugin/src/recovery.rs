@@ -1,14 +1,18 @@
 //! Recovery strategies: pure steps like rotation's; what they ask to open stays inside the volume.
 
-use crate::bindings::recovery_strategy::exports::farseal::plugin::recovery::{Action, Context, Event, Outcome};
-use crate::fault::{CallError, Called, FaultClass};
+use crate::bindings::recovery_strategy::exports::farseal::plugin::recovery::{
+    Action, Context, Decision, Event, Extent, OnAccess, Outcome,
+};
+use crate::fault::{CallError, Called, FaultClass, escaped};
 use crate::host::sealed::Assemble;
 use crate::host::{Parts, Plugin};
 use crate::kind::Kind;
 use crate::limits;
 use crate::load_error::Problem;
-use crate::rotation::{STATE_TOO_LONG, check_state};
+use crate::rotation::{STATE_TOO_LONG, check_state, wake_words};
+use crate::step::{Call, CallOf, StepFunction, Stepped};
 use crate::store::fault;
+use crate::wit::types::PluginError;
 use crate::world::{Facts, Guest, RecoveryWorld};
 
 /// A loaded recovery strategy. Calls may run at the same time; none sees another.
@@ -27,12 +31,79 @@ impl Plugin for Recovery {
 }
 
 impl Assemble for Recovery {
-    const DATA: bool = false;
-
     fn assemble(parts: Parts<'_>) -> Result<Self, Problem> {
         let (guest, facts) = parts.guest(limits::DECISION)?;
         Ok(Self { guest, facts })
     }
+}
+
+/// A call of a strategy, as the node journals it.
+pub type RecoveryCall = CallOf<Recovery>;
+
+impl StepFunction for Recovery {
+    type Context = Context;
+    type Event = Event;
+    type Decision = Decision;
+
+    fn make(&self, call: &RecoveryCall) -> Result<Stepped<Self>, CallError> {
+        let called = match call {
+            Call::Init { context } => self.init(context),
+            // As the slot does, whose calls are journalled.
+            Call::Step { state, event, context } => self.step_or_begin(state, event, context),
+        };
+        called.map(|called| (called.value.state, called.value.decisions))
+    }
+
+    fn follow(&self, _before: &Self, call: &RecoveryCall) -> Result<Stepped<Self>, CallError> {
+        self.make(call)
+    }
+
+    fn now(context: &Context) -> u64 {
+        context.now
+    }
+
+    fn config(context: &Context) -> &str {
+        &context.config
+    }
+
+    fn config_mut(context: &mut Context) -> &mut String {
+        &mut context.config
+    }
+
+    fn event_words(event: &Event) -> String {
+        words(event)
+    }
+
+    fn action_words(now: u64, decision: &Decision) -> String {
+        match &decision.action {
+            Action::Access(OnAccess::Open) => "accesses open blocks".into(),
+            Action::Access(OnAccess::Refuse) => "accesses are refused".into(),
+            Action::Open(extent) => format!("open {}", extent_words(extent)),
+            Action::WakeAt(at) => wake_words(now, *at),
+            Action::Finished => "finished".into(),
+            Action::Alert(text) => format!("alert {}", escaped(text)),
+            Action::Ext(ext) => format!("ext {}", escaped(&ext.name)),
+        }
+    }
+}
+
+/// What a strategy is told, in words: one line, nothing that moves a cursor.
+pub(crate) fn words(event: &Event) -> String {
+    match event {
+        Event::Begin => "begin".into(),
+        Event::Swept(swept) => {
+            let failed = if swept.failed > 0 { format!(", {} failed", swept.failed) } else { String::new() };
+            format!("swept {}: {} opened{failed}", extent_words(&swept.extent), swept.opened)
+        }
+        Event::Accessed(extents) => format!("accessed: {} extents", extents.len()),
+        Event::Timer => "timer".into(),
+        Event::Requested(text) => format!("requested: \"{}\"", escaped(text)),
+        Event::Ext(ext) => format!("extension {}: {}", escaped(&ext.name), escaped(&ext.json)),
+    }
+}
+
+pub(crate) fn extent_words(extent: &Extent) -> String {
+    format!("{} blocks from {}", extent.blocks, extent.first)
 }
 
 impl Recovery {
@@ -64,6 +135,30 @@ impl Recovery {
             exports.farseal_plugin_recovery().call_step(store, &state, event, context)
         })?;
         check_outcome(FUNCTION, context, called)
+    }
+}
+
+impl Recovery {
+    /// As [`Recovery::step`]; but where the state is not its own the plan begins afresh, as a restart begins it, and is
+    /// then told what happened.
+    ///
+    /// # Errors
+    /// As for [`Recovery::init`].
+    pub fn step_or_begin(&self, state: &str, event: &Event, context: &Context) -> Result<Called<Outcome>, CallError> {
+        match self.step(state, event, context) {
+            Err(CallError::Refused { error: PluginError::InvalidState(_), .. }) => {}
+            other => return other,
+        }
+        let mut all = self.init(context)?;
+        let missed = if matches!(event, Event::Begin) { None } else { Some(event) };
+        for event in [&Event::Begin].into_iter().chain(missed) {
+            let next = self.step(&all.value.state, event, context)?;
+            all.value.state = next.value.state;
+            all.value.decisions.extend(next.value.decisions);
+            all.logs.extend(next.logs);
+            all.fuel += next.fuel;
+        }
+        Ok(all)
     }
 }
 

@@ -1,14 +1,16 @@
 //! Rotation policies: pure steps in a fresh instance each, arguments and answers within the contract's bounds.
 
-use serde::{Deserialize, Serialize};
-
-use crate::bindings::rotation_policy::exports::farseal::plugin::rotation::{Action, Context, Event, Outcome};
-use crate::fault::{CallError, Called, FaultClass};
+use crate::bindings::rotation_policy::exports::farseal::plugin::rotation::{
+    Action, Context, Decision, Event, How, Outcome, OutcomeOfDecision,
+};
+use crate::fault::{CallError, Called, FaultClass, escaped};
 use crate::host::sealed::Assemble;
 use crate::host::{Parts, Plugin};
 use crate::kind::Kind;
 use crate::limits;
 use crate::load_error::Problem;
+use crate::scenario::units::{size, span};
+use crate::step::{Call, CallOf, StepFunction, Stepped};
 use crate::store::fault;
 use crate::world::{Facts, Guest, RotationWorld};
 
@@ -19,25 +21,8 @@ pub struct RotationPolicy {
     facts: Facts,
 }
 
-/// A call as the node journals it, before it is made: all that the answer depends on besides the component.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RotationCall {
-    /// The first call of the policy's life.
-    Init {
-        /// What the policy is shown.
-        context: Context,
-    },
-    /// Any later one.
-    Step {
-        /// What the policy returned last.
-        state: String,
-        /// What happened.
-        event: Event,
-        /// What the policy is shown.
-        context: Context,
-    },
-}
+/// A call of a policy, as the node journals it before it is made.
+pub type RotationCall = CallOf<RotationPolicy>;
 
 impl Plugin for RotationPolicy {
     const KIND: Kind = Kind::Rotation;
@@ -48,11 +33,47 @@ impl Plugin for RotationPolicy {
 }
 
 impl Assemble for RotationPolicy {
-    const DATA: bool = false;
-
     fn assemble(parts: Parts<'_>) -> Result<Self, Problem> {
         let (guest, facts) = parts.guest(limits::DECISION)?;
         Ok(Self { guest, facts })
+    }
+}
+
+impl StepFunction for RotationPolicy {
+    type Context = Context;
+    type Event = Event;
+    type Decision = Decision;
+
+    fn make(&self, call: &RotationCall) -> Result<Stepped<Self>, CallError> {
+        self.call(call).map(|called| (called.value.state, called.value.decisions))
+    }
+
+    /// From its state, migrated when its schema is another; afresh, where it cannot take it.
+    fn follow(&self, before: &Self, call: &RotationCall) -> Result<Stepped<Self>, CallError> {
+        let Call::Step { state, event, context } = call else { return self.make(call) };
+        let carried =
+            self.carry_over(before, state).or_else(|_| self.init(context).map(|called| called.value.state))?;
+        self.step(&carried, event, context).map(|called| (called.value.state, called.value.decisions))
+    }
+
+    fn now(context: &Context) -> u64 {
+        context.now
+    }
+
+    fn config(context: &Context) -> &str {
+        &context.config
+    }
+
+    fn config_mut(context: &mut Context) -> &mut String {
+        &mut context.config
+    }
+
+    fn event_words(event: &Event) -> String {
+        words(event)
+    }
+
+    fn action_words(now: u64, decision: &Decision) -> String {
+        action_words(now, &decision.action)
     }
 }
 
@@ -101,6 +122,15 @@ impl RotationPolicy {
         Ok(called)
     }
 
+    /// A state of `before` as one of its own: as it is, or migrated when the schema's version is another.
+    pub(crate) fn carry_over(&self, before: &Self, state: &str) -> Result<String, CallError> {
+        let (about, earlier) = (&self.facts.about, &before.facts.about);
+        if earlier.state_schema == about.state_schema && earlier.name == about.name {
+            return Ok(state.into());
+        }
+        self.migrate(earlier.state_schema, state).map(|called| called.value)
+    }
+
     /// Makes a journalled call.
     ///
     /// # Errors
@@ -113,7 +143,54 @@ impl RotationPolicy {
     }
 }
 
-pub(crate) const STATE_TOO_LONG: &str = "the state is longer than 64 KiB";
+/// What a policy is told, in words: one line, nothing that moves a cursor.
+pub(crate) fn words(event: &Event) -> String {
+    match event {
+        Event::Started => "started".into(),
+        Event::Timer => "timer".into(),
+        Event::Usage => "usage".into(),
+        Event::Requested(text) => format!("requested: \"{}\"", escaped(text)),
+        Event::Suspect(epoch) => format!("suspect: key {epoch}"),
+        Event::Rotated(epoch) => format!("rotated: key {epoch} is in force"),
+        Event::Decided(decided) => {
+            let outcome = match &decided.outcome {
+                OutcomeOfDecision::Applied => "applied",
+                OutcomeOfDecision::Clamped(_) => "clamped",
+                OutcomeOfDecision::Refused(_) => "refused",
+            };
+            format!("decided: #{} {outcome}", decided.id)
+        }
+        Event::Ext(ext) => format!("extension \"{}\"", escaped(&ext.name)),
+    }
+}
+
+fn action_words(now: u64, action: &Action) -> String {
+    match action {
+        Action::Rotate(rotate) => match rotate.how {
+            How::AsConfigured => "rotate".into(),
+            How::InBand => "rotate in-band".into(),
+            How::Pause => "rotate with a pause".into(),
+        },
+        Action::WakeAt(at) => wake_words(now, *at),
+        Action::Watch(watch) => {
+            let bytes = watch.bytes.map(|bytes| format!(" {}", size(bytes)));
+            let blocks = watch.blocks.map(|blocks| format!(" {blocks} blocks"));
+            format!("watch{}{}", bytes.unwrap_or_default(), blocks.unwrap_or_default())
+        }
+        Action::Alert(text) => format!("alert {}", escaped(text)),
+        Action::Ext(ext) => format!("ext {}", escaped(&ext.name)),
+    }
+}
+
+pub(crate) fn wake_words(now: u64, at: u64) -> String {
+    match at.checked_sub(now) {
+        Some(ahead) => format!("wake in {}", span(ahead)),
+        None => format!("wake {} ago", span(now - at)),
+    }
+}
+
+pub(crate) const STATE_TOO_LONG: &str =
+    "the state is longer than 64 KiB; forget what is old, or keep a count in place of a list";
 
 pub(crate) fn check_state(function: &'static str, state: &str) -> Result<(), CallError> {
     if state.len() > limits::STATE_BYTES {

@@ -6,6 +6,8 @@
 
 mod cipher;
 mod disguise;
+pub mod export;
+mod journalled;
 mod recovery;
 mod rotation;
 pub mod units;
@@ -16,9 +18,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::fault::{CallError, FaultClass, LogLine, escaped};
-use crate::host::{LoadRequest, Plugin, PluginHost};
-use crate::kind::{Digest, Grant, Kind};
+use crate::host::{Checked, Plugin, PluginHost};
+use crate::kind::{Grant, Kind};
 use crate::load_error::{LoadError, Problem};
+pub(crate) use cipher::stack_words;
 use units::Range;
 
 /// A scenario, read and checked for form.
@@ -35,6 +38,9 @@ struct Heading {
     kind: Kind,
     #[serde(default)]
     plugins: Option<Vec<String>>,
+    /// Of all plugins of the kind, these are not meant.
+    #[serde(default)]
+    except: Vec<String>,
     #[serde(default)]
     config: Option<serde_json::Value>,
     #[serde(default)]
@@ -61,6 +67,7 @@ struct Expect {
     refused_reads: Option<Range>,
     stacks: Option<Range>,
     round_trip: bool,
+    differences: Option<Range>,
 }
 
 /// A scenario file is not as the README says.
@@ -104,7 +111,7 @@ pub struct Run {
     pub finished: bool,
 }
 
-const HEADING: [&str; 6] = ["about", "kind", "plugins", "config", "configs", "expect"];
+const HEADING: [&str; 7] = ["about", "kind", "plugins", "except", "config", "configs", "expect"];
 
 impl Scenario {
     /// Reads a scenario; `name` is what messages call it.
@@ -148,7 +155,8 @@ impl Scenario {
     /// Whether it is for the plugin of this name.
     #[must_use]
     pub fn is_for(&self, plugin: &str) -> bool {
-        self.heading.plugins.as_ref().is_none_or(|names| names.iter().any(|name| name == plugin))
+        let named = |names: &Vec<String>| names.iter().any(|name| name == plugin);
+        self.heading.plugins.as_ref().is_none_or(named) && !named(&self.heading.except)
     }
 
     /// Plays it through the component. All grants are given: a scenario decides nothing about trust.
@@ -156,7 +164,7 @@ impl Scenario {
     /// # Errors
     /// The scenario's form, or why the component cannot be loaded (except that it refuses the settings: that is part
     /// of the story).
-    pub fn play(&self, host: &PluginHost, plugin: &str, component: &[u8]) -> Result<Run, PlayError> {
+    pub fn play(&self, host: &PluginHost, plugin: &str, component: &Checked) -> Result<Run, PlayError> {
         match self.heading.kind {
             Kind::Rotation => {
                 self.play_as::<crate::RotationPolicy, rotation::Story>(host, plugin, component, rotation::play)
@@ -171,7 +179,7 @@ impl Scenario {
         &self,
         host: &PluginHost,
         plugin: &str,
-        component: &[u8],
+        component: &Checked,
         play: impl FnOnce(P, &S, &mut Script),
     ) -> Result<Run, PlayError> {
         let story: S = self.body().map_err(|source| ScenarioError::Form { name: plugin.into(), source })?;
@@ -183,14 +191,7 @@ impl Scenario {
         if !config.is_null() {
             script.line(&format!("settings  {config}"));
         }
-        let request = LoadRequest {
-            slot: plugin,
-            bytes: component,
-            pin: Some(Digest::of(component)),
-            grants: &[Grant::Raw],
-            config: &config,
-        };
-        match host.load::<P>(&request) {
+        match host.load_checked::<P>(plugin, component, &[Grant::Raw], &config) {
             Ok(loaded) => play(loaded, &story, &mut script),
             Err(LoadError { problem: Problem::Config { found }, .. }) => {
                 script.blank();
@@ -257,6 +258,12 @@ impl Script {
         *self.counts.entry(what).or_default() += by;
     }
 
+    fn count_if(&mut self, what: &'static str, happened: bool) {
+        if happened {
+            self.count(what, 1);
+        }
+    }
+
     fn logs(&mut self, logs: &[LogLine]) {
         logs.iter().for_each(|log| self.line(&format!("  log       {log}")));
     }
@@ -294,6 +301,7 @@ impl Script {
             ("opened", expect.opened),
             ("refused-reads", expect.refused_reads),
             ("stacks", expect.stacks),
+            ("differences", expect.differences),
         ];
         for (what, range) in ranges {
             let count = self.counts.get(what).copied().unwrap_or(0);

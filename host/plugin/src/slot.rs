@@ -13,7 +13,7 @@ use crate::fault::{CallError, Called, FaultClass, LogLine};
 use crate::host::Plugin;
 use crate::kind::Digest;
 use crate::recovery::Recovery;
-use crate::replay::{Difference, carry_over, replay_diff};
+use crate::replay::{Difference, replay_diff};
 use crate::rotation::{RotationCall, RotationPolicy};
 use crate::wit::types::PluginError;
 use crate::wit::{cipher, disguise, recovery, rotation};
@@ -231,8 +231,8 @@ impl Slot<RotationPolicy> {
         let Some(old) = self.current() else {
             return Ok(Swapped { state: None, differences: Vec::new(), previous: self.install(Some(new)) });
         };
-        let state = state.map(|state| carry_over(state, &old, &new)).transpose().map_err(SwapError::State)?;
-        let found = replay_diff(journal, &old, &new);
+        let state = state.map(|state| new.carry_over(&old, state)).transpose().map_err(SwapError::State)?;
+        let found = replay_diff(journal, &*old, &*new);
         if !found.is_empty() && differences == Differences::Refuse {
             return Err(SwapError::Differs { calls: journal.len(), differences: found });
         }
@@ -291,7 +291,7 @@ impl Slot<Recovery> {
         )
     }
 
-    /// [`Recovery::step`], or open on access and in order: from then on, since the strategy's state is given up.
+    /// [`Recovery::step_or_begin`], or open on access and in order: from then on, since the strategy's state is given up.
     pub fn step(
         &self,
         now: u64,
@@ -301,12 +301,7 @@ impl Slot<Recovery> {
     ) -> Answer<recovery::Outcome> {
         self.ask(
             now,
-            |plugin| match plugin.step(state, event, &recovery_context(plugin, context)) {
-                Err(CallError::Refused { error: PluginError::InvalidState(_), .. }) => {
-                    plugin.init(&recovery_context(plugin, context))
-                }
-                other => other,
-            },
+            |plugin| plugin.step_or_begin(state, event, &recovery_context(plugin, context)),
             || fallback::recovery(state, Some(event), context),
         )
     }

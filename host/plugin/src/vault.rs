@@ -5,8 +5,10 @@
 //!
 //! ```text
 //! epoch key --Extract(scope)--> PRK --Expand(layer, span)--> layer key, nonce mask
-//!                                 \--Expand("commit")------> key check value (in the signed descriptor)
-//! nonce = mask XOR (sequence u64be || block u32be)        associated data = header || block u32be || length u32be
+//!                                |--Expand("commit")------> key check value (in the signed descriptor)
+//!                                 \--Expand("search")------> search key: tags by which key fields are found, opens nothing
+//! nonce = mask XOR (sequence u64be || block u32be)
+//! associated data = header || block u32be || length u32be || search tags of the block
 //! ```
 //!
 //! Read `seal` first; `schedule` is the key derivation, `stack` what may be combined.
@@ -16,5 +18,6 @@ pub mod guest;
 pub mod provider;
 pub mod schedule;
 pub mod seal;
+pub mod search;
 pub mod stack;
 pub mod unit;

@@ -141,8 +141,8 @@ impl<W: World> Guest<W> {
     ) -> Result<Self, NotThisWorld> {
         let pre = linker(engines.of(kind), raw)
             .and_then(|linker| linker.instantiate_pre(component))
-            .map_err(|_error| NotThisWorld)?;
-        let indices = W::indices(&pre).map_err(|_error| NotThisWorld)?;
+            .map_err(|error| NotThisWorld::at(&error))?;
+        let indices = W::indices(&pre).map_err(|error| NotThisWorld::at(&error))?;
         Ok(Self { engines, kind, pre, indices, limits })
     }
 
@@ -190,8 +190,28 @@ impl<W: World> fmt::Debug for Guest<W> {
 }
 
 /// The names fit the world, but a function or type does not.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NotThisWorld;
+#[derive(Debug, Clone)]
+pub(crate) struct NotThisWorld {
+    /// The names that the runtime tripped over, the outermost first; empty where it names none.
+    pub(crate) place: Vec<String>,
+}
+
+impl NotThisWorld {
+    /// Of the runtime's own words only the names in them are kept, and only what can be a name in WIT.
+    fn at(error: &wasmtime::Error) -> Self {
+        let is_name = |word: &&str| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-:/@.".contains(&byte);
+            !word.is_empty() && word.len() <= 128 && word.bytes().all(fits)
+        };
+        let mut place: Vec<String> = Vec::new();
+        for word in format!("{error:#}").split('`').skip(1).step_by(2).filter(is_name) {
+            if !place.iter().any(|known| known == word) && place.len() < 3 {
+                place.push(word.to_owned());
+            }
+        }
+        Self { place }
+    }
+}
 
 pub(crate) fn died(function: &'static str) -> impl Fn(CallError) -> Problem {
     move |error| match error {

@@ -11,14 +11,15 @@ mod environment;
 #[expect(dead_code, reason = "other test programs load what this one only builds")]
 mod hostile;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
 use components::shipped;
 use environment::root;
-use farseal_plugin::conform::{CodeInMemory, Effort, Report, Rule, conform};
+use farseal_plugin::conform::{CodeInMemory, Effort, Report, Rule, conform, try_only};
 use farseal_plugin::scenario::Scenario;
-use farseal_plugin::{HostOptions, PluginHost};
+use farseal_plugin::{HostOptions, Kind, PluginHost};
 use serde_json::{Value, json};
 
 /// A host that compiles each component once.
@@ -38,7 +39,7 @@ fn tried(bytes: &[u8], config: &Value, stories: u32) -> Report {
 fn the_shipped_plugins_keep_every_rule() {
     let mut broken = String::new();
     for (name, bytes) in shipped() {
-        for verdict in tried(bytes, &Value::Null, 4).verdicts {
+        for verdict in tried(bytes, &Value::Null, 12).verdicts {
             if let Some(found) = verdict.broken {
                 writeln!(broken, "{name}: {}: {}\n{}", verdict.rule, found.said, found.scenario.unwrap_or_default())
                     .unwrap();
@@ -51,33 +52,55 @@ fn the_shipped_plugins_keep_every_rule() {
 
 #[test]
 fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
-    let mut sheet = String::new();
+    let (mut sheet, mut found) = (String::new(), BTreeSet::new());
     for (kind, deed, rule) in [
         ("rotation", "first-key", Rule::NeverDies),
+        ("rotation", "loop", Rule::NeverDies),
         ("rotation", "own-state", Rule::ForeignState),
         ("rotation", "restless", Rule::ComesToRest),
+        ("rotation", "late-wake", Rule::WakesAhead),
+        ("rotation", "two-wakes", Rule::WakesAhead),
         ("rotation", "counting", Rule::ToldTwice),
         ("rotation", "none", Rule::Migrates),
         ("rotation", "many", Rule::WithinBounds),
+        ("rotation,careless", "none", Rule::SettingsChecked),
         ("recovery", "none", Rule::Finishes),
+        ("recovery", "late-wake", Rule::WakesAhead),
         ("recovery", "wraps", Rule::WithinBounds),
         ("disguise", "none", Rule::RoundTrips),
         ("disguise", "careful", Rule::RoundTrips),
+        ("disguise", "modest", Rule::RoundTrips),
+        ("disguise", "corrupts", Rule::RoundTrips),
+        ("disguise", "hides", Rule::NeverGuesses),
         ("disguise", "small-slot", Rule::WithinBounds),
+        ("plan", "remembers", Rule::Pure),
+        ("plan", "remembers", Rule::PlansRepeat),
+        ("plan", "no-such-stack", Rule::WithinBounds),
+        ("cipher", "garbles", Rule::Opens),
+        ("cipher", "chains", Rule::Opens),
+        ("cipher", "none", Rule::Depends),
     ] {
-        let report = tried(&hostile::hostile(kind), &json!({ "do": deed }), 12);
-        let verdict = report.verdicts.iter().find(|verdict| verdict.rule == rule).unwrap();
-        let broken = verdict.broken.as_ref().unwrap_or_else(|| panic!("{kind} {deed}: {rule} held"));
-        let story = broken.scenario.as_deref().unwrap();
+        let (bytes, config) = (hostile::hostile(kind), json!({ "do": deed }));
+        let report = try_only(host(), "test", &bytes, &config, Effort { stories: 12, seed: 1 }, &[rule]).unwrap();
+        let broken = report.verdicts[0].broken.as_ref().unwrap_or_else(|| panic!("{kind} {deed}: {rule} held"));
+        found.insert(rule);
+        writeln!(sheet, "{kind} that does {deed:?} breaks {rule}: {}\n", broken.said).unwrap();
+        let Some(story) = broken.scenario.as_deref() else { continue };
         assert!(Scenario::parse(deed, story).is_ok(), "what was found is a scenario: {story}");
-        writeln!(sheet, "{kind} that does {deed:?} breaks {rule}: {}\n\n{story}", broken.said).unwrap();
-        writeln!(sheet, "{}\n", broken.transcript.join("\n")).unwrap();
+        writeln!(sheet, "{story}\n{}\n", broken.transcript.join("\n")).unwrap();
     }
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), Rule::ALL, "every rule has a mistake that breaks it");
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(root().join("fixtures/snapshots/hostile"));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!("conformance", sheet));
+}
+
+#[test]
+fn settings_that_change_the_key_all_the_time_do_not_make_a_story_last_for_ever() {
+    let config = json!({ "interval": "40s", "max-bytes": "1MiB" });
+    assert!(tried(&shipped()["interval"], &config, 2).conforms());
 }
 
 #[test]
@@ -88,4 +111,50 @@ fn a_report_can_be_made_again_and_read_again() {
     let text = serde_json::to_string_pretty(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
     assert!(report.conforms());
+}
+
+/// The cells of the table's rows that begin with `| {letter}-`.
+fn rows(letter: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(root().join("wit/README.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with(&format!("| {letter}-")));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// Every `R-n` in a text.
+fn rules_in(text: &str) -> BTreeSet<String> {
+    let number = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let found = text.split("R-").skip(1).map(number).filter(|number| !number.is_empty());
+    found.map(|number| format!("R-{number}")).collect()
+}
+
+#[test]
+fn the_kit_and_the_contract_number_the_same_rules() {
+    let kinds = |rule: &Rule| {
+        if rule.kinds() == Kind::ALL {
+            return "all".to_owned();
+        }
+        rule.kinds().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let kit: Vec<_> = Rule::ALL.iter().map(|rule| [rule.number().to_owned(), kinds(rule)]).collect();
+    let told: Vec<_> = rows("C").into_iter().map(|row| [row[0].clone(), row[1].clone()]).collect();
+    assert_eq!(told, kit, "the table of wit/README.md under `How the rules are tried`");
+
+    let written: BTreeSet<String> = ["types", "meta", "rotation", "recovery", "disguise", "cipher", "raw"]
+        .iter()
+        .flat_map(|file| {
+            rules_in(&std::fs::read_to_string(root().join("wit/v0.1").join(file).with_extension("wit")).unwrap())
+        })
+        .collect();
+    let listed: BTreeSet<String> = rows("R").into_iter().map(|row| row[0].clone()).collect();
+    assert_eq!(written, listed, "the rules in wit/v0.1 and in the table of wit/README.md");
+    // Of each rule the table says which of the kit's tries it, or that the host alone sees to it.
+    for row in rows("R") {
+        let tried: Vec<&str> = Rule::ALL
+            .iter()
+            .filter(|rule| rule.contract().contains(&row[0].as_str()))
+            .map(|rule| rule.number())
+            .collect();
+        let tried = if tried.is_empty() { "the host".to_owned() } else { tried.join(", ") };
+        assert_eq!(row[3], tried, "{}", row[0]);
+    }
 }

@@ -71,6 +71,11 @@ fn rotation_does(deed: &str) -> Result<rotation::Outcome, CallError> {
     policy.step("s", &rotation::Event::Timer, &context).map(|called| called.value)
 }
 
+/// `fixtures/hostile/wasip2`: what somebody tries on the first day.
+fn program() -> Vec<u8> {
+    std::fs::read(root().join("fixtures/hostile/wasip2/hello.wasm")).unwrap()
+}
+
 #[test]
 fn every_unloadable_component_is_refused_with_its_cause_and_fix() {
     let mut sheet = Sheet::default();
@@ -87,11 +92,14 @@ fn every_unloadable_component_is_refused_with_its_cause_and_fix() {
         "other-shape",
         "log-of-other-shape",
         "nested-code",
+        "relaxed-simd",
+        "threads",
     ];
     for name in names {
         let error = load::<RotationPolicy>(&text(name), json!({})).unwrap_err();
         sheet.add(name, error);
     }
+    sheet.add("a program for wasm32-wasip2", load::<RotationPolicy>(&program(), json!({})).unwrap_err());
     sheet.add("not WebAssembly", load::<RotationPolicy>(b"#!/bin/sh\necho hello\n", json!({})).unwrap_err());
     sheet.add("nothing", load::<RotationPolicy>(b"", json!({})).unwrap_err());
     let mut cut = hostile("rotation");
@@ -159,6 +167,7 @@ fn every_misbehaving_policy_is_stopped_and_classified() {
         ("same-id", FaultClass::Protocol),
         ("long-why", FaultClass::Protocol),
         ("not-text", FaultClass::Protocol),
+        ("false-length", FaultClass::Protocol),
         ("internal", FaultClass::Panic),
     ] {
         let error = rotation_does(deed).unwrap_err();

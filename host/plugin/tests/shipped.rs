@@ -11,12 +11,16 @@ use std::sync::Arc;
 
 use components::shipped;
 use environment::host;
+use farseal_plugin::scenario::Scenario;
+use farseal_plugin::scenario::export::{Made, MadeBy, export};
 use farseal_plugin::vault::guest::{GuestLayer, GuestUnit};
 use farseal_plugin::vault::stack::Stack;
+use farseal_plugin::wit::recovery;
 use farseal_plugin::wit::rotation::{Context, Event, HostLimits, KeyInfo, KeyState};
 use farseal_plugin::{
-    Cipher, Differences, Digest, Disguise, Grant, Kind, LoadRequest, Plugin, Power, Recovery, RotationCall,
-    RotationPolicy, Slot, SwapError, replay_diff,
+    Cipher, Differences, Digest, Disguise, Grant, Kind, LoadRequest, Plugin, Power, Recovery, RecoveryCall,
+    RotationCall, RotationPolicy, Slot, StepFunction as _, SwapError, contrast_ciphers, contrast_disguises,
+    replay_diff,
 };
 
 fn loads<P: Plugin>(bytes: &[u8]) -> P {
@@ -34,6 +38,17 @@ fn every_shipped_plugin_describes_itself_under_its_own_name() {
         assert!(inspection.abi.starts_with("0.1."));
         assert!(inspection.describe_fuel < 1_000_000, "{name}: describe takes {}", inspection.describe_fuel);
         assert!(inspection.bytes < 1 << 20, "{name}");
+    }
+}
+
+#[test]
+fn every_ordinary_call_of_a_shipped_plugin_takes_little_of_its_fuel() {
+    for (name, bytes) in shipped() {
+        for cost in host().cost(name, bytes, &serde_json::Value::Null).unwrap() {
+            // A strategy is asked of a search that was never made, a cover of one block is too small for a key: refusals.
+            assert!(cost.calls > 0, "{name}: {cost:?}");
+            assert!(cost.most < cost.limit / 20, "{name}: {cost:?}");
+        }
     }
 }
 
@@ -97,11 +112,54 @@ fn journal(policy: &RotationPolicy) -> Vec<RotationCall> {
 #[test]
 fn a_policy_replays_its_own_journal_without_a_difference() {
     let policy = interval(5);
-    assert_eq!(replay_diff(&journal(&policy), &policy, &interval(5)), []);
+    assert_eq!(replay_diff(&journal(&policy), &*policy, &*interval(5)), []);
     // What a node stores is what it replays.
     let stored = serde_json::to_string(&journal(&policy)).unwrap();
     let read: Vec<RotationCall> = serde_json::from_str(&stored).unwrap();
     assert_eq!(read, journal(&policy));
+}
+
+/// The same days at a pair that has a name, where somebody asks for a key in words of his own.
+fn named_journal(policy: &RotationPolicy) -> Vec<MadeBy<RotationPolicy>> {
+    let mut made = Vec::new();
+    let mut state = None;
+    for (day, event) in [Event::Started, Event::Requested("for Meier & Sons".into()), Event::Rotated(2), Event::Timer]
+        .into_iter()
+        .enumerate()
+    {
+        let now = (u64::try_from(day).unwrap() + 1) * 86_400_000;
+        let context = Context { now, pair: "payroll".into(), ..context(&policy.facts().config) };
+        let call = match state.take() {
+            None => RotationCall::Init { context },
+            Some(state) => RotationCall::Step { state, event, context },
+        };
+        let answer = policy.call(&call).unwrap().value;
+        state = Some(answer.state);
+        made.push(Made { call, decisions: answer.decisions });
+    }
+    made
+}
+
+#[test]
+fn a_journal_becomes_a_story_that_goes_as_it_went_and_names_nobody() {
+    let policy = interval(5);
+    let made = named_journal(&policy);
+    let exported = export(&*policy, &made).unwrap();
+    assert_eq!(exported.otherwise, 0);
+    for name in ["payroll", "Meier"] {
+        assert!(!exported.yaml.contains(name), "{}", exported.yaml);
+    }
+    let component = host().check("interval", &shipped()["interval"]).unwrap();
+    let played = |yaml: &str| Scenario::parse("story", yaml).unwrap().play(host(), "interval", &component);
+    let run = played(&exported.yaml).unwrap();
+    assert_eq!(run.failures, Vec::<String>::new(), "{}", run.transcript);
+    assert_eq!((run.counts["journalled"], run.counts.get("differences")), (4, None));
+    // A part of it begins with the state that was there.
+    let part = export(&*policy, &made[2..]).unwrap();
+    assert_eq!(played(&part.yaml).unwrap().failures, Vec::<String>::new());
+    // With other settings it goes otherwise, and the story's expectation says so.
+    let run = played(&exported.yaml.replace("\"5d\"", "\"1d\"")).unwrap();
+    assert!(run.failures.iter().any(|failure| failure.starts_with("differences:")), "{}", run.transcript);
 }
 
 #[test]
@@ -131,4 +189,115 @@ fn the_vault_seals_through_the_guests_own_algorithm() {
     let mut units = [GuestUnit { nonces: &nonces, block_len: 4_096, body: &mut body }];
     GuestLayer::open(&mut worker, &[9; 32], &mut units).unwrap();
     assert_eq!(body, vec![0x33; 5_000]);
+}
+
+fn strategy(name: &str, config: serde_json::Value) -> Arc<Recovery> {
+    let bytes = &shipped()[name];
+    let request = LoadRequest { slot: "test", bytes, pin: Some(Digest::of(bytes)), grants: &[], config: &config };
+    Arc::new(host().load(&request).unwrap())
+}
+
+fn volume(strategy: &Recovery, opened: u64) -> recovery::Context {
+    recovery::Context {
+        now: 1_767_225_600_000 + opened,
+        volume: "payroll".into(),
+        config: strategy.facts().config.clone(),
+        volume_blocks: 10_000,
+        progress: recovery::Progress { present: 10_000, opened, failed: 0 },
+        entropy: 7,
+    }
+}
+
+/// What a node journals of a recovery: each extent is open before the next call.
+fn recovery_journal(strategy: &Recovery) -> Vec<MadeBy<Recovery>> {
+    let mut opened = 0;
+    let mut call = RecoveryCall::Init { context: volume(strategy, opened) };
+    let mut waiting = std::collections::VecDeque::from([recovery::Event::Begin]);
+    let mut made = Vec::new();
+    loop {
+        let (state, decisions) = strategy.make(&call).unwrap();
+        let opens = decisions.iter().filter_map(|decision| {
+            if let recovery::Action::Open(extent) = &decision.action { Some(*extent) } else { None }
+        });
+        for extent in opens {
+            waiting.push_back(recovery::Event::Swept(recovery::Swept { extent, opened: extent.blocks, failed: 0 }));
+        }
+        made.push(Made { call, decisions });
+        let Some(event) = waiting.pop_front() else { return made };
+        if let recovery::Event::Swept(swept) = &event {
+            opened += swept.opened;
+        }
+        call = RecoveryCall::Step { state, event, context: volume(strategy, opened) };
+    }
+}
+
+#[test]
+fn a_strategy_replays_its_own_journal_and_another_one_parts_from_it() {
+    let sweep = strategy("sweep", serde_json::Value::Null);
+    let made = recovery_journal(&sweep);
+    assert!(made.len() > 4, "{made:?}");
+    let calls: Vec<RecoveryCall> = made.iter().map(|one| one.call.clone()).collect();
+    assert_eq!(replay_diff(&calls, &*sweep, &*strategy("sweep", serde_json::Value::Null)), []);
+    let stored = serde_json::to_string(&calls).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<RecoveryCall>>(&stored).unwrap(), calls);
+
+    let smaller = replay_diff(&calls, &*sweep, &*strategy("sweep", serde_json::json!({ "chunk": 512 })));
+    assert_eq!(smaller[0].event, "begin");
+    assert!(smaller[0].new.contains(&"open 512 blocks from 0".into()), "{smaller:?}");
+    let closed = replay_diff(&calls, &*sweep, &*strategy("search-only", serde_json::Value::Null));
+    assert!(closed[0].new.contains(&"accesses are refused".into()), "{closed:?}");
+}
+
+#[test]
+fn a_strategys_journal_becomes_a_story_that_goes_as_it_went_and_names_nobody() {
+    let sweep = strategy("sweep", serde_json::Value::Null);
+    let made = recovery_journal(&sweep);
+    let exported = export(&*sweep, &made).unwrap();
+    assert!(exported.otherwise == 0 && !exported.yaml.contains("payroll"), "{}", exported.yaml);
+    let component = host().check("sweep", &shipped()["sweep"]).unwrap();
+    let played = |yaml: &str| Scenario::parse("story", yaml).unwrap().play(host(), "sweep", &component).unwrap();
+    let run = played(&exported.yaml);
+    assert_eq!(run.failures, Vec::<String>::new(), "{}", run.transcript);
+    assert_eq!(run.counts["journalled"], u64::try_from(made.len()).unwrap());
+    assert!(run.finished, "{}", run.transcript);
+    let part = export(&*sweep, &made[2..]).unwrap();
+    assert_eq!(played(&part.yaml).failures, Vec::<String>::new());
+    let run = played(&exported.yaml.replace("config: {}", "config: { chunk: 512 }"));
+    assert!(run.failures.iter().any(|failure| failure.starts_with("differences:")), "{}", run.transcript);
+}
+
+/// It was initialised, and never told to begin.
+#[test]
+fn a_strategy_that_gets_anothers_state_begins_and_opens() {
+    let slot = Slot::<Recovery>::new("vault-1.recovery", Arc::default());
+    let before = strategy("search-only", serde_json::Value::Null);
+    let made = recovery_journal(&before);
+    let Some(Made { call: RecoveryCall::Step { state, .. }, .. }) = made.last() else { panic!("{made:?}") };
+    let sweep = strategy("sweep", serde_json::Value::Null);
+    slot.install(Some(Arc::clone(&sweep)));
+    for event in [recovery::Event::Begin, recovery::Event::Timer] {
+        let context = volume(&sweep, 0);
+        let answer = slot.step(0, state, &event, &context);
+        let opens = answer.value.decisions.iter().filter(|each| matches!(each.action, recovery::Action::Open(_)));
+        assert!(opens.count() > 0, "{answer:?}");
+        // And its journal is a story all the same.
+        let call = RecoveryCall::Step { state: state.clone(), event, context };
+        let exported = export(&*sweep, &[Made { call, decisions: answer.value.decisions }]).unwrap();
+        assert_eq!(exported.otherwise, 0, "{}", exported.yaml);
+    }
+}
+
+#[test]
+fn what_is_not_journalled_is_contrasted() {
+    let cipher = |name: &str| Arc::new(loads::<Cipher>(&shipped()[name]));
+    let differs = |found: &farseal_plugin::Contrast| found.old != found.new;
+    let found = contrast_ciphers(&cipher("aes-256-gcm"), &cipher("cascade"));
+    assert!(found.iter().all(differs) && found[0].old.starts_with("aes-256-gcm under key"), "{found:?}");
+    assert!(!contrast_ciphers(&cipher("cascade"), &cipher("cascade")).iter().any(differs));
+
+    let disguise = |name: &str| loads::<Disguise>(&shipped()[name]);
+    let found = contrast_disguises(&disguise("cover"), &disguise("plain"));
+    assert!(differs(&found[0]) && found[0].new == "none", "{found:?}");
+    assert!(!contrast_disguises(&disguise("cover"), &disguise("cover")).iter().any(differs));
+    assert_ne!(found[3].old, contrast_disguises(&disguise("cover"), &disguise("slot"))[3].new);
 }

@@ -1,6 +1,8 @@
 //! Every plugin in every scenario of its kind: the transcript is as accepted, and the scenario's expectations hold.
 //!
-//! `FARSEAL_PLUGIN` (a name, or the path of a component) and `FARSEAL_SCENARIO` (a name with `*` for any text) narrow it.
+//! `FARSEAL_PLUGIN` (a name, or the paths of components) and `FARSEAL_SCENARIO` (a name with `*` for any text) narrow it.
+//! `FARSEAL_INTERPRETED` is where components with an interpreter in them are, which take a minute to compile; without it they are
+//! left out.
 //! `FARSEAL_FIXTURES` is where scenarios and transcripts are, if not in this repository.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -12,53 +14,109 @@ mod environment;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use components::shipped;
+use components::{read_components, shipped};
 use environment::{host, root};
-use farseal_plugin::Kind;
+use farseal_plugin::conform::{Effort, conform};
 use farseal_plugin::scenario::Scenario;
+use farseal_plugin::{Checked, Kind};
+
+/// By name.
+type Plugins = BTreeMap<String, Checked>;
 
 #[test]
 fn transcripts_are_as_accepted() {
+    let begun = Instant::now();
     let plugins = wanted_plugins();
+    let loading = begun.elapsed();
+    let played = play_all(&plugins);
+    assert!(played.failures.is_empty(), "{}", played.failures.join("\n"));
+    let narrowed = std::env::var_os("FARSEAL_SCENARIO").is_some() || std::env::var_os("FARSEAL_PLUGIN").is_some();
+    assert!(played.stories > 0 || !narrowed, "no plugin and scenario go by these names");
+    println!(
+        "loaded {} plugins in {} us, played {} steps in {} us",
+        plugins.len(),
+        loading.as_micros(),
+        played.steps,
+        played.took.as_micros()
+    );
+}
+
+#[test]
+fn plugins_in_other_languages_are_as_accepted_and_keep_every_rule() {
+    let Some(place) = std::env::var_os("FARSEAL_INTERPRETED").filter(|_| std::env::var_os("FARSEAL_PLUGIN").is_none())
+    else {
+        return;
+    };
+    let try_one = |(name, bytes): (String, Vec<u8>)| {
+        let mut failures = play_all(&BTreeMap::from([checked((name.clone(), bytes.clone()))])).failures;
+        let report = conform(host(), &name, &bytes, &serde_json::Value::Null, Effort { stories: 2, seed: 1 }).unwrap();
+        failures.extend(report.verdicts.iter().filter_map(|verdict| {
+            verdict.broken.as_ref().map(|broken| format!("{name}: {}: {}", verdict.rule, broken.said))
+        }));
+        failures
+    };
+    // Compiling one takes a core for most of a minute.
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let tries: Vec<_> =
+            read_components(Path::new(&place)).into_iter().map(|plugin| scope.spawn(move || try_one(plugin))).collect();
+        tries.into_iter().flat_map(|one| one.join().unwrap()).collect()
+    });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// What came of many stories.
+#[derive(Default)]
+struct Played {
+    stories: u32,
+    /// Calls of policies and strategies.
+    steps: usize,
+    took: Duration,
+    failures: Vec<String>,
+}
+
+fn play_all(plugins: &Plugins) -> Played {
     let pattern = std::env::var("FARSEAL_SCENARIO").ok();
-    let mut failures = Vec::new();
-    let mut played = 0_u32;
+    let mut played = Played::default();
     for kind in Kind::ALL {
         for (name, scenario) in scenarios(kind) {
             if pattern.as_ref().is_some_and(|pattern| !matches(pattern, &name)) {
                 continue;
             }
-            for (plugin, (of, bytes)) in &plugins {
-                if *of == kind && scenario.is_for(plugin) {
-                    played += 1;
-                    failures.extend(play(kind, &name, &scenario, plugin, bytes));
+            for (plugin, component) in plugins {
+                if component.kind() == kind && scenario.is_for(plugin) {
+                    play(&mut played, &name, &scenario, plugin, component);
                 }
             }
         }
     }
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-    let narrowed = pattern.is_some() || std::env::var_os("FARSEAL_PLUGIN").is_some();
-    assert!(played > 0 || !narrowed, "no plugin and scenario go by these names");
+    played
 }
 
-fn play(kind: Kind, name: &str, scenario: &Scenario, plugin: &str, bytes: &[u8]) -> Vec<String> {
-    let run = match scenario.play(host(), plugin, bytes) {
+fn play(played: &mut Played, name: &str, scenario: &Scenario, plugin: &str, component: &Checked) {
+    played.stories += 1;
+    let begun = Instant::now();
+    let run = match scenario.play(host(), plugin, component) {
         Ok(run) => run,
-        Err(error) => return vec![format!("{plugin}@{name}: {error}")],
+        Err(error) => return played.failures.push(format!("{plugin}@{name}: {error}")),
     };
+    // The others compute over bytes, which is another matter.
+    if matches!(scenario.kind(), Kind::Rotation | Kind::Recovery) {
+        played.took += begun.elapsed();
+        played.steps += run.transcript.matches("\n  fuel ").count();
+    }
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(fixtures().join("snapshots").join(kind.name()));
+    settings.set_snapshot_path(fixtures().join("snapshots").join(scenario.kind().name()));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    let mut failures: Vec<String> = run.failures.iter().map(|failure| format!("{plugin}@{name}: {failure}")).collect();
+    played.failures.extend(run.failures.iter().map(|failure| format!("{plugin}@{name}: {failure}")));
     // All differences are to be seen at once, so that they can be reviewed at once.
     let compare = || settings.bind(|| insta::assert_snapshot!(format!("{plugin}@{name}"), run.transcript));
     let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compare));
     if seen.is_err() {
-        failures.push(format!("{plugin}@{name}: the transcript differs"));
+        played.failures.push(format!("{plugin}@{name}: the transcript differs"));
     }
-    failures
 }
 
 fn fixtures() -> PathBuf {
@@ -81,23 +139,23 @@ fn scenarios(kind: Kind) -> BTreeMap<String, Scenario> {
         .collect()
 }
 
-fn wanted_plugins() -> BTreeMap<String, (Kind, Vec<u8>)> {
+fn wanted_plugins() -> Plugins {
     let chosen = match std::env::var("FARSEAL_PLUGIN") {
-        Ok(path) if path.ends_with(".wasm") => {
-            let name = Path::new(&path).file_stem().unwrap().to_str().unwrap().to_owned();
-            BTreeMap::from([(name, std::fs::read(&path).unwrap())])
-        }
+        Ok(paths) if paths.ends_with(".wasm") => std::env::split_paths(&paths)
+            .map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap()))
+            .collect(),
         Ok(name) => {
             let bytes = shipped().get(&name).unwrap_or_else(|| panic!("there is no shipped plugin {name}"));
             BTreeMap::from([(name, bytes.clone())])
         }
         Err(_) => shipped().clone(),
     };
-    let with_kind = |(name, bytes): (String, Vec<u8>)| {
-        let kind = host().inspect(&name, &bytes).unwrap_or_else(|error| panic!("{error}")).kind;
-        (name, (kind, bytes))
-    };
-    chosen.into_iter().map(with_kind).collect()
+    chosen.into_iter().map(checked).collect()
+}
+
+fn checked((name, bytes): (String, Vec<u8>)) -> (String, Checked) {
+    let component = host().check(&name, &bytes).unwrap_or_else(|error| panic!("{error}"));
+    (name, component)
 }
 
 fn matches(pattern: &str, name: &str) -> bool {

@@ -92,7 +92,7 @@ impl World {
         let (Some(kept), Some(own)) = (self.secondary.keeps, self.secondary.own.clone()) else { return Ok(()) };
         let Some(machine) = self.secondary.machine.as_ref().filter(|_| own.end() > kept.fork) else { return Ok(()) };
         self.stats.see(if machine.base_differs() { Sometimes::Adopted } else { Sometimes::AdoptedOverAWholeCopy });
-        let generation = machine.generation().next();
+        let generation = Lineage::apart(machine.generation());
         self.crash_secondary();
         self.link.paths().for_each(|path| self.break_path(path));
         let lineage = own.lineage(generation, kept);

@@ -26,7 +26,10 @@ impl Disguise {
         let stands = dice.chance(500);
         let pause_hidden = !stands || dice.chance(500);
         // A stream of its own: what the other worlds do stays as it was.
-        let in_slots = !stands && Dice::new(seed, 15).chance(500);
+        let mut own = Dice::new(seed, 15);
+        let in_slots = !stands && own.chance(500);
+        // What goes in slots may go when a schedule says so, too.
+        let stands = stands || (in_slots && own.chance(500));
         Self { stands, in_slots, pause_hidden, mean_gap: dice.between(20, 2_000), dice }
     }
 
@@ -40,9 +43,11 @@ impl Disguise {
         }
         // Seldom more than fit.
         let count = if self.dice.chance(20) { 2 * SLOTS_PLANNED_MAX } else { 16 };
+        // A record in slots is short.
+        let longest = if self.in_slots { 1 } else { 4 };
         let slots = (0..count).map(|_| Planned {
             gap: Millis(self.dice.below(2 * self.mean_gap)),
-            blocks: u32::try_from(self.dice.between(1, 4)).unwrap_or(1),
+            blocks: u32::try_from(self.dice.between(1, longest)).unwrap_or(1),
             chance: self.dice.draw(),
         });
         Input::SlotsPlanned { slots: slots.collect() }

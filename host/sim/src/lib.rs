@@ -10,7 +10,8 @@
 //! ([`primary`], [`secondary`]), what they stand on ([`disk`], [`link`], [`seal`], [`faults`]), what is true ([`model`])
 //! and who judges ([`check`]). [`mutation`] breaks the driver to show that each checker fires. Who writes may change
 //! ([`turn`], [`branch`]), an operator wants anything ([`operator`], [`flow`]) and has old keys destroyed ([`retire`]), a policy
-//! says anything ([`policy`]), and a disk may be set back ([`rollback`]).
+//! says anything ([`policy`]), earlier points of the copy are opened
+//! ([`points`]), and a disk may be set back ([`rollback`]).
 //! What a link or a copy that lies can do is tried one by one ([`tamper`]).
 //! Several subsystems and their groups have a world of their own ([`group`]).
 
@@ -48,6 +49,8 @@ pub mod tamper;
 pub mod mutation;
 
 pub mod model;
+
+pub mod points;
 
 pub mod group;
 

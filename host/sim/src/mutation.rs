@@ -93,6 +93,10 @@ pub enum Mutation {
     FloorForgotten,
     /// A restart of the keeper knows its floor, and reads its log from the beginning.
     CheckpointForgotten,
+    /// Compaction does not know that earlier points are kept.
+    WindowNotKept,
+    /// Compaction does not know of pins.
+    PinsNotKept,
     /// The writing site destroys its own keys while its journal needs them.
     OwnKeysDestroyedEarly,
 }

@@ -356,6 +356,7 @@ impl World {
             (recovered.ledger, recovered.cuts) = (machine.ledger().clone(), machine.cuts().clone());
             (recovered.gap_open_after, recovered.gap_chain) = (machine.gap_open_after(), machine.gap_chain());
             recovered.offered = Some(machine.offered());
+            recovered.holes = machine.holes().to_vec();
         }
         Checkpoint { recovered, index: site.index.clone(), sources: site.sources.clone(), indexed: site.indexed }
     }
@@ -417,6 +418,9 @@ fn seen(refused: &OrderRefused) -> Option<Sometimes> {
         OrderRefused::OtherGeneration { .. } => Some(Sometimes::RetirementRefusedGeneration),
         OrderRefused::OwnHistory => Some(Sometimes::RetirementRefusedOwnHistory),
         OrderRefused::Unapplied { .. } => Some(Sometimes::RetirementRefusedUnapplied),
-        OrderRefused::OtherPair(_) | OrderRefused::TakenOver | OrderRefused::Ahead { .. } => None,
+        OrderRefused::OtherPair(_)
+        | OrderRefused::TakenOver
+        | OrderRefused::Ahead { .. }
+        | OrderRefused::Pinned { .. } => None,
     }
 }

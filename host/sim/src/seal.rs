@@ -202,6 +202,7 @@ mod tests {
             kind,
             encrypted: true,
             stack: 0,
+            search_tags: farseal_core::layout::SearchTags::NONE,
             pair: PairId([1; 16]),
             volume: VolumeId([2; 16]),
             generation: Generation(3),

@@ -192,7 +192,12 @@ impl SecondarySite {
         steps
     }
 
-    fn read(&self, sequence: Sequence) -> Option<(Header, Vec<Stamp>)> {
+    /// Every record up to `through` that lies in the log, given up or not.
+    pub fn held(&self, through: Sequence) -> Vec<Sequence> {
+        self.records.range(..=through).map(|(sequence, _)| *sequence).collect()
+    }
+
+    pub fn read(&self, sequence: Sequence) -> Option<(Header, Vec<Stamp>)> {
         let record = self.log.records.get(*self.records.get(&sequence)?)?;
         let header = Framed::decode(record).ok()?.header;
         Some((header, read(&header, record)?))
@@ -475,7 +480,8 @@ impl World {
             let entry = ledger.get(epoch)?;
             self.secondary.key_at(*self.secondary.records.get(&entry.key)?).map(|facts| facts.sealer.key)
         };
-        check::epoch::check(self, ledger, key_of, steps.iter().copied(), "the secondary")
+        check::epoch::check(self, ledger, key_of, steps.iter().copied(), "the secondary")?;
+        self.follow_points(through)
     }
 
     pub fn secondary_event(&mut self, event: SecondaryEvent) -> Outcome {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use farseal_core::carriage::{Carriage, CarriageNumber, Mask, Nth, Pieces, SLOT_BYTES, Said, Slot};
 use farseal_core::primary::{Planned, Slots as Filled};
-use farseal_core::record::Framed;
+use farseal_core::record::{Framed, Kind};
 use farseal_core::secondary::Input;
 use farseal_core::units::Path;
 
@@ -98,7 +98,8 @@ impl World {
                 Said::Nothing => {}
                 Said::Whole(_) => self.stats.see(Sometimes::KeyCarried),
                 Said::Stands(record) => {
-                    self.stats.see(Sometimes::CarriedKeyStands);
+                    let cover = Framed::decode(&record).is_ok_and(|framed| framed.header.kind == Kind::Cover);
+                    self.stats.see(if cover { Sometimes::CarriedCoverStands } else { Sometimes::CarriedKeyStands });
                     self.records_received(path, &record)?;
                 }
                 Said::Missing => {

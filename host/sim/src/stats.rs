@@ -33,6 +33,9 @@ pub enum Sometimes {
     WriteRefusedForRoom,
     FlushFailed,
     OutOfOrderArrival,
+    EarlierPointOpened,
+    PointWhileCatchingUp,
+    WindowMoved,
     GapAccepted,
     PathRefused,
     HomeReplayed,
@@ -86,6 +89,7 @@ pub enum Sometimes {
     ShamInForce,
     KeyCarried,
     CarriedKeyStands,
+    CarriedCoverStands,
     CarriedKeyMissing,
     OrderCameLate,
     OwedAgainToRetire,
@@ -117,7 +121,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 94] = [
+    pub const ALL: [Self; 98] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -143,6 +147,9 @@ impl Sometimes {
         Self::WriteRefusedForRoom,
         Self::FlushFailed,
         Self::OutOfOrderArrival,
+        Self::EarlierPointOpened,
+        Self::PointWhileCatchingUp,
+        Self::WindowMoved,
         Self::GapAccepted,
         Self::PathRefused,
         Self::HomeReplayed,
@@ -196,6 +203,7 @@ impl Sometimes {
         Self::ShamInForce,
         Self::KeyCarried,
         Self::CarriedKeyStands,
+        Self::CarriedCoverStands,
         Self::CarriedKeyMissing,
         Self::OrderCameLate,
         Self::OwedAgainToRetire,

@@ -358,6 +358,7 @@ fn writer(genuine: &Genuine, base: Sequence, acked: Sequence) -> Primary {
         ..primary::Recovered::fresh()
     };
     let settings = primary::Settings {
+        layout: None,
         pair: PAIR,
         volume: VOLUME,
         generation: GENERATION,

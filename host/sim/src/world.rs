@@ -22,6 +22,7 @@ use crate::link::{Link, Message, Side};
 use crate::model::Model;
 use crate::mutation::Mutation;
 use crate::operator::Operator;
+use crate::points::Points;
 use crate::policy::Policy;
 use crate::primary::{PrimaryEvent, PrimarySite};
 use crate::retire::Retirement;
@@ -145,6 +146,7 @@ pub struct World {
     pub owed_may_have_changed: bool,
     pub rollback: Rollback,
     pub retirement: Retirement,
+    pub points: Points,
     pub operator: Operator,
     pub disguise: Disguise,
     pub slots: Slots,
@@ -246,6 +248,7 @@ impl World {
         // A key needs a hundred records that somebody writes.
         let operations = if disguise.in_slots && settings.operations.is_none() { operations * 2 } else { operations };
         let secondary_settings = secondary::Settings {
+            layout: None,
             pair: PAIR,
             volume: VOLUME,
             encrypted: true,
@@ -280,6 +283,7 @@ impl World {
             owed_may_have_changed: true,
             rollback: Rollback::draw(seed, settings.mutation == Some(Mutation::GivenUpForgotten)),
             retirement: Retirement::draw(seed, settings.mutation),
+            points: Points::draw(seed),
             operator,
             disguise,
             slots: Slots::default(),

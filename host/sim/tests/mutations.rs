@@ -23,6 +23,16 @@ fn durability_checker_fires_when_flush_is_answered_early() {
 }
 
 #[test]
+fn recoverable_checker_fires_when_compaction_does_not_know_of_the_window() {
+    fires(Mutation::WindowNotKept, &[Checker::Recoverable]);
+}
+
+#[test]
+fn recoverable_checker_fires_when_compaction_does_not_know_of_pins() {
+    fires(Mutation::PinsNotKept, &[Checker::Recoverable]);
+}
+
+#[test]
 fn durability_checker_fires_when_a_synchronous_flush_does_not_wait_for_the_secondary() {
     fires(Mutation::SyncAnsweredEarly, &[Checker::Durability]);
 }

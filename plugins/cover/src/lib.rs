@@ -13,11 +13,12 @@
 mod slots;
 mod whitening;
 
+use farseal_sdk::disguise::chance::Stream;
 use farseal_sdk::disguise::{Disguise, Seed, Seen, Slot};
 use farseal_sdk::settings::wrong;
 use farseal_sdk::{About, Diagnostic, Plugin, Span};
 
-use whitening::{Stream, check};
+use whitening::check;
 
 farseal_sdk::settings! {
     /// How thick the stream of cover is.

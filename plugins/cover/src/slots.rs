@@ -2,10 +2,10 @@
 //! nor an order nor a gap sets a key apart.
 
 use farseal_sdk::Span;
+use farseal_sdk::disguise::chance::{Stream, exponential};
 use farseal_sdk::disguise::{Seen, Slot};
 
 use crate::Settings;
-use crate::whitening::Stream;
 
 /// The host's limit.
 pub(crate) const LONGEST_GAP: Span = Span::from_millis(3_600_000);
@@ -50,19 +50,6 @@ fn mean_gap(recent: &[Seen]) -> u64 {
 fn scaled(gap: u64, to: u64, from: u64) -> u64 {
     let stretched = u128::from(gap) * u128::from(to) / u128::from(from);
     u64::try_from(stretched).unwrap_or(u64::MAX)
-}
-
-/// A gap of a Poisson process, in whole numbers so that every machine draws the same: the natural logarithm is summed
-/// as the expected number of coin tosses, `-ln u = ln 2 * (zeros + fraction)`, with the fraction linear between powers
-/// of two (at most 9 % of one halving off).
-fn exponential(mean: u64, chance: &mut Stream) -> u64 {
-    let drawn = u64::from_le_bytes(chance.take()) | 1;
-    let zeros = u64::from(drawn.leading_zeros());
-    let mantissa = ((drawn << zeros) >> 32) & 0x7fff_ffff;
-    let halvings = (zeros << 31) + (0x7fff_ffff - mantissa);
-    // 2^31 steps are one halving, worth ln 2 = 0.693.
-    let gap = (u128::from(mean) * u128::from(halvings) * 693 / 1_000) >> 31;
-    u64::try_from(gap).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -57,6 +57,17 @@ impl Asking {
     /// Call first in every step. A suspicion of the key in force and a request for a new one are wanted from here
     /// on. `true` when a key has come into force since the last step.
     pub fn observe<S>(&mut self, event: &Event, cx: &Context<'_, S>) -> bool {
+        let new = self.observe_holding(event, cx);
+        if let Event::Requested(text) = event {
+            let text: String = text.chars().take(LONGEST_QUOTE).collect();
+            self.want(&format!("requested: {text}"));
+        }
+        new
+    }
+
+    /// As [`observe`](Self::observe), for a policy that holds requests back: it keeps what was asked for, calls
+    /// [`want`](Self::want) when that is to be heeded, and forgets it when this says `true`. A suspicion waits for nothing.
+    pub fn observe_holding<S>(&mut self, event: &Event, cx: &Context<'_, S>) -> bool {
         if let Event::Suspect(epoch) = event {
             self.suspect = self.suspect.max(Some(*epoch));
         }
@@ -64,11 +75,7 @@ impl Asking {
             self.answered(decided, cx);
         }
         let new = self.look_at_keys(cx);
-        if let Event::Requested(text) = event {
-            let text: String = text.chars().take(LONGEST_QUOTE).collect();
-            self.want(&format!("requested: {text}"));
-        }
-        if self.suspect == Some(self.epoch) {
+        if self.is_suspect() {
             self.want(&format!("the key of epoch {} may be known to others", self.epoch));
         }
         new
@@ -78,6 +85,12 @@ impl Asking {
     #[must_use]
     pub const fn born(&self) -> Instant {
         self.born
+    }
+
+    /// May the key in force be known to others?
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.suspect == Some(self.epoch)
     }
 
     /// A new key is wanted. The first reason stands until there is one.

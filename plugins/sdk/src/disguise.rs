@@ -1,6 +1,7 @@
 //! Disguise: how a key travels unseen. Slots are planned first, from what an observer of the link could see anyway;
 //! the host fills them later. No call depends on whether a key is due, and no key ever comes here.
 
+pub mod chance;
 pub mod marked;
 
 use std::marker::PhantomData;
@@ -15,13 +16,14 @@ pub use wit::{Seen, Slot};
 pub type Seed = [u8; 32];
 
 /// What a disguise [understands](Plugin::UNDERSTANDS) whose keys go in slots beside the records of data: the host gives each
-/// record one, cuts the carrier of a key into their pieces, and fills the others with chance.
+/// record one, cuts the carrier of a key into their pieces, and fills the others with chance. In the slots that it
+/// [plans](Disguise::plan) something is carried so, a key or a cover: their lengths must be short, `smallest` at best.
 pub const IN_RECORDS: &str = "in-records";
 
 /// A disguise.
 pub trait Disguise: Plugin {
     /// The coming slots: at most 64, each of `smallest` to 256 blocks, gaps of at most an hour. `recent` is oldest
-    /// first. None at all: no schedule is kept, and a key goes at once in a record of its own, or by [`IN_RECORDS`].
+    /// first. None at all: no schedule is kept, and a key goes at once, in a record of its own or by [`IN_RECORDS`].
     fn plan(recent: &[Seen], smallest: u32, seed: &Seed, settings: &Self::Settings) -> Vec<Slot>;
 
     /// The most payload bytes that a cover of this length carries; exact.

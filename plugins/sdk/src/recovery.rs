@@ -2,6 +2,7 @@
 
 mod background;
 mod chunks;
+mod found;
 mod written_last;
 
 use std::marker::PhantomData;
@@ -15,6 +16,7 @@ use crate::units::Instant;
 use crate::{PluginError, stated};
 
 pub use self::background::{Background, Pace};
+pub use self::found::{FOUND, Found};
 pub use self::written_last::{Awaited, WRITTEN_LAST};
 pub use wit::{Action, Decision, Event, Extent, OnAccess, Outcome, Progress, Swept};
 

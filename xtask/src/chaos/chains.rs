@@ -14,7 +14,7 @@ const BLOCK: usize = 4096;
 const BLOCK_BYTES: u64 = 4096;
 /// Blocks of a chain on each volume; the chain comes round.
 const SLOTS: u64 = 16;
-const CHAINS: u64 = 3;
+pub(crate) const CHAINS: u64 = 3;
 /// Beside the chains: pairs of blocks of which the second follows a read of the first.
 const READ_CHAIN: u64 = CHAINS * SLOTS;
 /// And on each volume a block that is written without a flush, from which one sees whether a crash took something.

@@ -22,6 +22,8 @@ from sklearn.preprocessing import QuantileTransformer, StandardScaler
 
 OUT, IN = 0, 1
 FOLDS = 5
+# The start of a cover that is compared with a key's stands as long after a toss, but for so much.
+ALIKE_SECONDS = 0.25
 GROUP_SECONDS = 5.0
 AFTER_BINS = 10
 BEFORE_BINS = 4
@@ -176,14 +178,13 @@ def features(lane, at, window):
     return into
 
 
-def history(lane, at, window, last):
-    """What a moment could be foretold from: nothing that comes after it."""
-    into = {"since the last": at - last}
+def history(lane, at, window):
+    """What a moment could be foretold from: nothing that comes after it, and nothing that the line does not show, such as
+    when a key changed before."""
+    into = {}
     for way, word in ((OUT, "out"), (IN, "in")):
         lane.window(way, at - window, at, f"{word} before:", into)
-        here, then = np.searchsorted(lane.times[way], [at, last])
-        into[f"{word} bytes since the last"] = lane.totals[way][here] - lane.totals[way][then]
-        into[f"{word} segments since the last"] = here - then
+        here = np.searchsorted(lane.times[way], at)
         for number in range(1, 5):
             place = here - number
             into[f"{word} length -{number}"] = lane.sizes[way][place] if place >= 0 else 0
@@ -278,45 +279,43 @@ def times(lines):
     return np.array(sorted(found))
 
 
-def activation(lanes, window):
-    """Can the moment be foretold at which a key comes into force? Real moments against moments that follow shams by as
-    many segments as real ones follow their toss, in the same workload; only what came before is looked at."""
-    reals, shams = [], []
-    for lane, tosses, changed in lanes:
-        for toss in tosses:
-            if toss["real"]:
-                place = np.searchsorted(changed, toss["at"])
-                if place < len(changed) and changed[place] < toss["until"]:
-                    begin, end = lane.span(OUT, toss["at"], changed[place])
-                    reals.append((lane, toss, changed[place], end - begin, changed[place - 1] if place else toss["at"] - 60))
-            else:
-                shams.append((lane, toss, changed))
+def activation(lanes, window, workload_at):
+    """Can the moment be foretold at which a key comes into force? Against the starts of covers, each in the same lane, as long
+    after a toss, which costs the machine something by itself, and with the same workload at the toss and at the moment; where
+    nothing covers, against moments as long after a toss. Only what came before is looked at."""
     chance = np.random.default_rng(1)
     rows, labels, groups, delays = [], [], [], []
-    for lane, toss, at, _, last in reals:
-        rows.append(history(lane, at, window, last))
-        labels.append(1)
-        groups.append(toss["group"])
-        delays.append(at - toss["at"])
-    for lane, toss, changed in shams:
-        same = [real for real in reals if real[1]["workload"] == toss["workload"]]
-        if not same:
-            continue
-        _, other, then, behind, _ = same[chance.integers(len(same))]
-        start = np.searchsorted(lane.times[OUT], toss["at"])
-        if behind:
-            place = start + behind - 1
-            if place >= len(lane.times[OUT]):
+
+    def add(lane, number, at, label):
+        rows.append(history(lane, at, window))
+        labels.append(label)
+        groups.append(workload_at(number, at)[1])
+
+    for number, (lane, tosses, changed, covers) in enumerate(lanes):
+        # Every start of a cover counts alike: the one that is nearest to a moment stands behind a long gap more often than not.
+        pool = {}
+        for toss in tosses:
+            if not toss["real"]:
+                for start in covers[np.searchsorted(covers, toss["at"]) : np.searchsorted(covers, toss["until"])]:
+                    there = (toss["workload"], workload_at(number, start)[0])
+                    pool.setdefault(there, {})[start] = start - toss["at"]
+        for toss in tosses:
+            place = np.searchsorted(changed, toss["at"])
+            if not toss["real"] or place >= len(changed) or changed[place] >= toss["until"]:
                 continue
-            # As soon after that segment as the real one came after its own.
-            source = next(real for real in reals if real[1] is other)[0]
-            at = lane.times[OUT][place] + then - source.times[OUT][np.searchsorted(source.times[OUT], then) - 1]
-        else:
-            at = toss["at"] + then - other["at"]
-        before = changed[changed < at]
-        rows.append(history(lane, at, window, before[-1] if len(before) else toss["at"] - 60))
-        labels.append(0)
-        groups.append(toss["group"])
+            delay = changed[place] - toss["at"]
+            others = pool.get((toss["workload"], workload_at(number, changed[place])[0]), {})
+            if len(covers):
+                alike = [start for start, after in others.items() if abs(after - delay) <= ALIKE_SECONDS]
+            else:
+                alike = [other["at"] + delay for other in tosses if not other["real"] and other["workload"] == toss["workload"]]
+            if not alike:
+                continue
+            sham = alike[chance.integers(len(alike))]
+            others.pop(sham, None)
+            delays.append(delay)
+            add(lane, number, changed[place], 1)
+            add(lane, number, sham, 0)
     labels, groups = np.array(labels), np.array(groups)
     if not len(labels) or not enough(labels):
         return {}
@@ -324,6 +323,7 @@ def activation(lanes, window):
     found = figures(labels, scores(boosting, table, labels, groups))
     found["delay-median-s"], found["delay-p95-s"] = float(np.median(delays)), float(np.quantile(delays, 0.95))
     found["real"], found["sham"] = int(labels.sum()), int((1 - labels).sum())
+    found["telling"] = alone(table, list(rows[0]), labels)[:10]
     return found
 
 
@@ -333,12 +333,14 @@ def main():
     folder = Path(sys.argv[1])
     game = json.loads((folder / "game.json").read_text())
     window = game["window"]
-    seen = read_pcap(folder / game["pcap"], [lane["port"] for lane in game["lanes"]]) if game["pcap"] else {}
+    ports = [port for lane in game["lanes"] for port in (lane["port"], lane.get("escrow")) if port]
+    seen = read_pcap(folder / game["pcap"], ports) if game["pcap"] else {}
     rows, labels, groups, workloads, lanes, activations, segments = [], [], [], [], [], 0, 0
     for number, told in enumerate(game["lanes"]):
         lane = Lane(seen[told["port"]] if game["pcap"] else read_notes(folder / told["notes"]))
+        third = Lane(seen[told["escrow"]]) if told.get("escrow") else None
         segments += sum(len(found) for found in lane.times)
-        changed = times(told["changed"])
+        changed, covers = times(told["changed"]), times(told["covers"])
         activations += int((changed > game["begun"] * 1e-9).sum())
         tosses = []
         ends = [event["at"] * 1e-9 for event in told["events"][1:]] + [float("inf")]
@@ -351,11 +353,14 @@ def main():
             toss = {"at": at, "until": until, "real": event["real"], "group": int(since // GROUP_SECONDS)}
             toss["workload"] = told["turns"][int(since // game["turn"]) % len(told["turns"])]
             tosses.append(toss)
-            rows.append(features(lane, at, window))
+            row = features(lane, at, window)
+            if third:
+                row |= {f"escrow {name}": value for name, value in features(third, at, window).items()}
+            rows.append(row)
             labels.append(int(event["real"]))
             groups.append(toss["group"])
             workloads.append(toss["workload"])
-        lanes.append((lane, tosses, changed))
+        lanes.append((lane, tosses, changed, covers))
     names = list(rows[0])
     table = np.array([[row[name] for name in names] for row in rows], dtype=float)
     labels, groups, workloads = np.array(labels), np.array(groups), np.array(workloads)
@@ -379,7 +384,12 @@ def main():
     verdict["importances"] = importances(table, names, labels, groups)
     wanted = ["out length +0", "out gap +0", "out ack +0", "in length +0", "out after: longest gap", "out after: bytes"]
     verdict["marginals"] = marginals(table, names, labels, wanted)
-    verdict["activation"] = activation(lanes, window)
+
+    def workload_at(number, at):
+        since, turns = at - game["begun"] * 1e-9, game["lanes"][number]["turns"]
+        return turns[int(since // game["turn"]) % len(turns)], int(since // GROUP_SECONDS)
+
+    verdict["activation"] = activation(lanes, window, workload_at)
     json.dump(verdict, sys.stdout, default=float, indent=1)
 
 

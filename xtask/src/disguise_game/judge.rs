@@ -7,13 +7,12 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::python::{self, quietly};
 use crate::workspace::Workspace;
 
 const SCRIPT: &str = include_str!("judge.py");
 /// From PyPI, with what they need.
 const PACKAGES: [&str; 2] = ["numpy>=1.26,<3", "scikit-learn>=1.4,<2"];
-/// The first of them that can make an environment is used.
-const PYTHONS: [&str; 2] = ["python3", "/usr/bin/python3"];
 
 /// A Python that has what the script needs.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ impl Judge {
             return Ok(judge);
         }
         println!("installing {} from PyPI into {}", PACKAGES.join(", "), workspace.shown(&environment));
-        make(&environment)?;
+        python::environment(&environment)?;
         let mut pip = Command::new(&judge.python);
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
         quietly(&mut pip).context("scikit-learn cannot be had from PyPI")?;
@@ -62,24 +61,4 @@ impl Judge {
         }
         serde_json::from_slice(&output.stdout).context("the judge's words are no JSON")
     }
-}
-
-fn make(environment: &Path) -> Result<()> {
-    let mut reasons = Vec::new();
-    for python in PYTHONS {
-        match quietly(Command::new(python).args(["-m", "venv", "--clear"]).arg(environment)) {
-            Ok(()) => return Ok(()),
-            Err(reason) => reasons.push(format!("{python}: {reason:#}")),
-        }
-    }
-    bail!("no Python makes a virtual environment (Debian package python3-venv): {}", reasons.join("; "))
-}
-
-fn quietly(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output()?;
-    if !output.status.success() {
-        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        bail!("{} {}", said.trim(), complained.trim());
-    }
-    Ok(())
 }

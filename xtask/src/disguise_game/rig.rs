@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,7 +14,7 @@ use super::capture::{self, Tcpdump, Way};
 use super::load::{Load, TURN, Workload, exponential};
 use super::{How, Terms};
 use crate::chaos::history::Random;
-use crate::site::{PairTerms, Site, Stage, begin_rotation, changes_key, free_port};
+use crate::site::{PairTerms, Site, Stage, begin_nothing, begin_rotation, changes_key, free_port};
 
 /// How often a change of key that is under way is looked at before the next toss.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -41,15 +42,22 @@ pub(super) struct Phase<'a> {
     pub(super) events: usize,
 }
 
-/// Two nodes.
+/// Two nodes, and a third that keeps keys where one is wanted.
 struct Lane {
     pair: String,
     main: Site,
     remote: Site,
+    escrow: Option<Escrow>,
     /// Where main connects: the captured port.
     port: u16,
     /// The relay's notes.
     notes: Option<PathBuf>,
+}
+
+/// Keeps a lane's keys. The line between it and main is captured, too.
+struct Escrow {
+    site: Site,
+    port: u16,
 }
 
 /// One toss.
@@ -76,7 +84,7 @@ pub(super) fn play(terms: &Terms, phase: &Phase<'_>, way: Way, dir: &Path) -> Re
     for number in 0..terms.lanes {
         lanes.push(Lane::start(&stage, terms, phase, way, dir, number)?);
     }
-    let ports: Vec<u16> = lanes.iter().map(|lane| lane.port).collect();
+    let ports: Vec<u16> = lanes.iter().flat_map(Lane::ports).collect();
     let file = dir.join("lo.pcap");
     let tcpdump = if way == Way::Tcpdump { Some(Tcpdump::start(&stage, &ports, &file)?) } else { None };
     let begun = SystemTime::now();
@@ -109,7 +117,16 @@ impl Lane {
         let pair = format!("game{number}");
         let volume = main.dir.join("volume.img");
         let (disguise, how, link) = (phase.disguise, phase.how.name(), terms.link.as_str());
-        let options = ["--policy", "on-command", "--disguise", disguise, "--rotate", how, "--link", link];
+        let mut options = vec!["--policy", "on-command", "--disguise", disguise, "--rotate", how, "--link", link];
+        let escrow_name = format!("escrow{number}");
+        let mut escrow = None;
+        if terms.escrow {
+            let mut site = Site::init(stage, &terms.farseal, &terms.plugins, &escrow_name)?;
+            let port = main.add_escrow(&site, &remote)?;
+            site.start()?;
+            options.extend(["--escrow", &escrow_name]);
+            escrow = Some(Escrow { site, port });
+        }
         let pair_terms = PairTerms { name: &pair, volume: &volume, mebibytes: MEBIBYTES, options: &options };
         main.pair_over(&remote, &pair_terms, port, listens)?;
         let own = phase.disguise == terms.disguise;
@@ -124,26 +141,35 @@ impl Lane {
                 site.edit("\n[[pair]]\n", &format!("\n[[pair]]\n{word}\n"))?;
             }
         }
+        // When the start of a cover comes, which a key's is compared with.
+        main.edit("#log-filter = \"info\"", "log-filter = \"info,farseal::lane::keybook=debug\"")?;
         remote.start()?;
         main.start()?;
         main.wait_until("a link", |status| status.state() == "copying" && status.epoch() > 0)?;
-        Ok(Self { pair, main, remote, port, notes })
+        Ok(Self { pair, main, remote, escrow, port, notes })
+    }
+
+    /// What is captured.
+    fn ports(&self) -> impl Iterator<Item = u16> {
+        std::iter::once(self.port).chain(self.escrow.as_ref().map(|escrow| escrow.port))
     }
 
     /// Ends the nodes and says what happened, for the judge.
     fn tell(&mut self, phase: &Phase<'_>, number: usize, events: &[Event]) -> Result<Value> {
         self.main.kill()?;
         self.remote.kill()?;
+        self.escrow.as_mut().map(|escrow| escrow.site.kill()).transpose()?;
         let log = String::from_utf8_lossy(&fs::read(self.main.log())?).into_owned();
-        let changed: Vec<&str> = log.lines().filter(|line| line.contains("the key has changed")).collect();
+        let saying = |words| log.lines().filter(|line| line.contains(words)).collect::<Vec<&str>>();
+        let (changed, covers) = (saying("the key has changed"), saying("a cover's start"));
         let events =
             events.iter().map(|event| json!({ "at": nanos(event.at), "real": event.real, "refused": event.refused }));
         let turns: Vec<&str> = (0..phase.workloads.len())
             .map(|turn| phase.workloads[(number + turn) % phase.workloads.len()].name())
             .collect();
         Ok(json!({
-            "port": self.port, "notes": self.notes.as_ref().and_then(|notes| notes.file_name()?.to_str()),
-            "turns": turns, "changed": changed, "events": events.collect::<Vec<_>>(),
+            "port": self.port, "escrow": self.escrow.as_ref().map(|escrow| escrow.port), "notes": self.notes.as_ref().and_then(|notes| notes.file_name()?.to_str()),
+            "turns": turns, "changed": changed, "covers": covers, "events": events.collect::<Vec<_>>(),
         }))
     }
 }
@@ -201,13 +227,9 @@ fn toss_lane(
         next = next.max(Instant::now()) + exponential(BETWEEN, &mut moments);
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         let (at, real) = (SystemTime::now(), coins.one_in(2));
-        let refused = if real {
-            !ask(control, pair, how)?
-        } else {
-            // The node is asked something in either case: what an answer takes from the machine shall not tell.
-            changes_key(control, pair)?;
-            false
-        };
+        // The node is asked something in either case: what a command takes from the machine shall not tell.
+        let stream = if real { begin_rotation(control, pair, how.name())? } else { begin_nothing(control, pair)? };
+        let refused = !agreed(stream)? && real;
         events.push(Event { at, real, refused });
     }
     std::thread::sleep(MARGIN);
@@ -216,8 +238,7 @@ fn toss_lane(
 
 /// Says whether the node agreed: a refusal comes at once, and the end is not waited for, as the node would look for it
 /// again and again.
-fn ask(control: &Path, pair: &str, how: How) -> Result<bool> {
-    let mut stream = begin_rotation(control, pair, how.name())?;
+fn agreed(mut stream: UnixStream) -> Result<bool> {
     stream.set_read_timeout(Some(REFUSAL_MAX))?;
     let mut head = [0; 64];
     let length = match stream.read(&mut head) {
@@ -229,7 +250,7 @@ fn ask(control: &Path, pair: &str, how: How) -> Result<bool> {
     match reply.split(' ').nth(1) {
         Some("200") => Ok(true),
         Some("409") => Ok(false),
-        _ => bail!("the node answers a rotation with {reply}"),
+        _ => bail!("the node answers with {reply}"),
     }
 }
 

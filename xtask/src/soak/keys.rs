@@ -42,7 +42,7 @@ pub(super) fn run(
     length: Duration,
 ) -> Result<()> {
     let mut escrow = Site::init(third.stage, third.farseal, third.components, "escrow")?;
-    pair(third.stage, main, remote, &escrow, mebibytes)?;
+    pair(main, remote, &escrow, mebibytes)?;
     escrow.start()?;
     remote.start()?;
     main.start()?;
@@ -84,17 +84,8 @@ pub(super) fn run(
 }
 
 /// A pair that rotates in both ways, hidden in cells, with its keys at the escrow alone.
-fn pair(stage: &Stage, main: &Site, remote: &Site, escrow: &Site, mebibytes: u64) -> Result<()> {
-    let card = |site: &Site| -> Result<String> {
-        let file = stage.dir.join(format!("{}.card", site.name));
-        std::fs::write(&file, site.farseal(&["pair", "card"])?)?;
-        Ok(file.display().to_string())
-    };
-    let address = format!("127.0.0.1:{}", free_port()?);
-    escrow.farseal(&["escrow", "open", "--listen", &address])?;
-    escrow.farseal(&["escrow", "admit", &card(main)?])?;
-    escrow.farseal(&["escrow", "admit", &card(remote)?])?;
-    main.farseal(&["escrow", "add", &card(escrow)?, "--address", &address])?;
+fn pair(main: &Site, remote: &Site, escrow: &Site, mebibytes: u64) -> Result<()> {
+    main.add_escrow(escrow, remote)?;
     let (volume, listen) = (main.dir.join("volume.img"), format!("127.0.0.1:{}", free_port()?));
     let options = ["--listen", &listen, "--escrow", "escrow", "--shape", "64MiB/s", "--policy", "on-command"];
     main.pair_with(remote, &PairTerms { name: PAIR, volume: &volume, mebibytes, options: &options })?;

@@ -39,13 +39,31 @@ pub(super) fn check(top: &[String], files: &[File]) -> Vec<Problem> {
     problems
 }
 
-/// An accepted transcript whose plugin or scenario is gone.
-fn unused_snapshot(path: &str, files: &[File]) -> Option<Problem> {
+/// An accepted transcript whose plugin or scenario is gone, or whose scenario is not for its plugin.
+pub(super) fn unused_snapshot(path: &str, files: &[File]) -> Option<Problem> {
     let (kind, name) = path.strip_prefix("fixtures/snapshots/")?.strip_suffix(".snap")?.split_once('/')?;
     let (plugin, scenario) = name.split_once('@')?;
-    let wanted = [format!("plugins/{plugin}/Cargo.toml"), format!("fixtures/{kind}/{scenario}.yaml")];
-    let gone = wanted.iter().find(|wanted| !files.iter().any(|file| file.path == **wanted))?;
-    Some(Problem::new(path, format!("belongs to {gone}, which does not exist; delete the snapshot")))
+    let gone = |what: &str| Some(Problem::new(path, format!("belongs to {what}; delete the snapshot")));
+    let is_there = |file: &str| files.iter().any(|there| there.path == file);
+    let manifests = ["Cargo.toml", "plugin.json"].map(|manifest| format!("plugins/{plugin}/{manifest}"));
+    if !manifests.iter().any(|manifest| is_there(manifest)) {
+        return gone(&format!("plugins/{plugin}, which does not exist"));
+    }
+    let story = format!("fixtures/{kind}/{scenario}.yaml");
+    let Some(file) = files.iter().find(|file| file.path == story) else {
+        return gone(&format!("{story}, which does not exist"));
+    };
+    if is_told(&file.text, plugin) { None } else { gone(&format!("{story}, which is not told to {plugin}")) }
+}
+
+/// Does the scenario mean the plugin? `plugins: [a, b]` names all that it is for, `except: [a]` those that it is not for.
+fn is_told(scenario: &str, plugin: &str) -> bool {
+    let listed = |key: &str| {
+        let list =
+            scenario.lines().find_map(|line| line.strip_prefix(key)?.trim().strip_prefix('[')?.strip_suffix(']'));
+        list.map(|list| list.split(',').any(|name| name.trim() == plugin))
+    };
+    listed("plugins:").unwrap_or(true) && !listed("except:").unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -70,7 +88,15 @@ mod tests {
         let both = ["plugins/a/Cargo.toml", "fixtures/rotation/s.yaml"];
         let snapshot = "fixtures/snapshots/rotation/a@s.snap";
         assert!(places(&TOP, &[&both[..], &[snapshot]].concat()).is_empty());
+        assert!(places(&TOP, &["plugins/a/plugin.json", both[1], snapshot]).is_empty());
         assert_eq!(places(&TOP, &[both[0], snapshot]), [snapshot]);
         assert_eq!(places(&TOP, &[both[1], snapshot]), [snapshot]);
+    }
+
+    #[test]
+    fn a_scenario_says_to_whom_it_is_told() {
+        assert!(is_told("about: x\nkind: rotation\n", "a"));
+        assert!(is_told("plugins: [b, a]\n", "a") && !is_told("plugins: [b]\n", "a"));
+        assert!(!is_told("except: [a]\n", "a") && is_told("except: [b]\n", "a"));
     }
 }

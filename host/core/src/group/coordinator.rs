@@ -65,6 +65,11 @@ pub enum Input {
     Turned {
         lane: PairId,
     },
+    /// A lane's answer to [`Output::Declare`]: is it taken over?
+    Declared {
+        lane: PairId,
+        taken: bool,
+    },
     /// What [`Output::Reserve`] asked for is durable.
     Reserved,
     /// It could not be made so.
@@ -90,6 +95,8 @@ pub enum Command {
     Resume,
     /// All lanes change sides at one cut.
     Turn,
+    /// This site is lost, or about to be: the other one is to take all lanes over, at a cut that is made for it if there is time.
+    Declare,
 }
 
 /// How a lane is.
@@ -152,6 +159,10 @@ pub enum Output {
     HandOver {
         lane: PairId,
     },
+    /// Say to the lane's copy that this site is lost, then say [`Input::Declared`].
+    Declare {
+        lane: PairId,
+    },
     /// Remember this durably before anything that follows.
     Persist {
         phase: Phase,
@@ -208,6 +219,10 @@ pub enum Refusal {
     NotStill(Vec<PairId>),
     #[error("the copies did not all hold the cut in time; late: {}", .0.len())]
     NotCopied(Vec<PairId>),
+    #[error("a disaster of the group is being declared")]
+    Declaring,
+    #[error("the other site did not take over {} of the group's pairs", .0.len())]
+    NotTaken(Vec<PairId>),
     #[error("an operator had the pairs that had not changed sides go on here")]
     GivenUp,
     #[error("the site's control information could not be kept")]
@@ -406,8 +421,11 @@ impl Coordinator {
                     *known = None;
                     self.abandon(vec![lane]);
                     self.end_turn(Refusal::Missing(vec![lane]));
+                    // Its answer left with it.
+                    self.on_declared(lane, false);
                 }
             }
+            Input::Declared { lane, taken } => self.on_declared(lane, taken),
             Input::Ready { lane, ready } => self.on_ready(lane, ready),
             Input::Turned { lane } => self.on_turned(lane),
             Input::Stands { lane, standing } => {
@@ -468,9 +486,12 @@ impl Coordinator {
             Command::Pause => (None, Then::Pause),
             Command::Turn => (None, Then::Turn),
             Command::Resume => return self.resume(ticket),
+            Command::Declare => return self.want_declared(ticket),
         };
         let refusal = if let Some(refusal) = self.stopped_by() {
             refusal
+        } else if self.is_declared() {
+            Refusal::Declaring
         } else if self.turn.is_some() && then != Then::GoOn {
             Refusal::Turning
         } else if self.lanes.is_empty() {
@@ -507,6 +528,7 @@ impl Coordinator {
         let cut = match self.phase {
             Phase::Paused { cut, .. } => cut,
             Phase::Turning { cut, .. } => return self.give_turned_up(ticket, cut),
+            Phase::Running if self.is_declared() => return self.answer(ticket, Err(Refusal::Declaring)),
             Phase::Running if self.turn.is_some() => {
                 self.end_turn(Refusal::GivenUp);
                 return self.answer(ticket, Ok(CutNumber::NONE));

@@ -110,7 +110,7 @@ impl Primary {
 
     pub(super) fn prepare(&mut self, epoch: Epoch, how: How, by: Wish) {
         let how = if self.rotation.active().is_some() { how } else { How::AtOnce };
-        self.schedule.ask_again(self.settings.paired && !self.settings.in_slots);
+        self.schedule.ask_again(self.settings.paired);
         self.outputs.push_back(Output::PrepareEpoch { epoch, how, by });
     }
 }

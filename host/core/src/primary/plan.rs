@@ -74,6 +74,7 @@ impl Primary {
     pub(super) fn plan_due(&mut self, now: Now, due: Due) -> Option<Planned> {
         let epoch = self.rotation.active().map_or(Epoch::NONE, |key| key.epoch);
         match due {
+            Due::Ordinary { epoch } if self.is_at_sham() => self.plan_carried_sham(now, epoch),
             Due::Ordinary { epoch } => match self.sham_delivery(now) {
                 ShamDelivery::InTime => self.plan_ordinary(now, epoch),
                 ShamDelivery::Awaited => None,
@@ -84,8 +85,7 @@ impl Primary {
             Due::CarriedKey { .. } if !self.ordinary_waits(now) => None,
             Due::CarriedKey { carried: true } => self.plan_carried(now),
             Due::CarriedKey { carried: false } => {
-                self.rotation.came_late();
-                self.rotation.uncarry();
+                self.miss_carried_key(now);
                 self.plan_ordinary(now, epoch)
             }
             Due::LastPlace { .. } if !self.ordinary_waits(now) => None,
@@ -271,7 +271,7 @@ impl Primary {
             Kind::Key | Kind::Cover => u64::from(planned.body_blocks),
             Kind::Zero | Kind::Trim | Kind::Void | Kind::Cut | Kind::Gap => 0,
         };
-        let (header, tag) = (wide(HEADER_BYTES), wide(TAG_BYTES));
-        header + blocks.max(1) * tag + BlockCount(blocks).byte_len(self.settings.block_bytes).0
+        let (header, tags) = (wide(HEADER_BYTES), tag_bytes_each(planned.kind, self.settings.search_tags()));
+        header + blocks.max(1) * wide(tags) + BlockCount(blocks).byte_len(self.settings.block_bytes).0
     }
 }

@@ -23,7 +23,10 @@ impl Primary {
     }
 
     pub(super) fn on_slots_planned(&mut self, now: Now, slots: &[schedule::Planned]) {
-        self.schedule.planned(now.instant, slots);
+        // What cannot be carried is no slot.
+        let fit = slots.iter().filter(|slot| !self.settings.in_slots || self.fits_slots(slot.blocks)).copied();
+        let slots: Vec<schedule::Planned> = fit.collect();
+        self.schedule.planned(now.instant, &slots);
         self.rotation.schedule(self.schedule.is_standing());
     }
 
@@ -55,9 +58,9 @@ impl Primary {
         Some(Planned { body_blocks: slot.blocks, ..self.place(now, Kind::Cover, epoch, Source::Sham { start }) })
     }
 
-    /// A slot's time has come, and something goes into it.
+    /// A slot's time has come, and a record of its own goes into it. What is carried has its place beside others.
     pub(super) fn slot_waits(&mut self, now: Now) -> bool {
-        self.covers() && self.schedule.is_due(now.instant)
+        !self.settings.in_slots && self.covers() && self.schedule.is_due(now.instant)
     }
 
     /// The record before a sham's start waits as it would before a key's: for as long, and only if there is one to place.
@@ -92,7 +95,7 @@ impl Primary {
     }
 
     /// The pair sends, in order: cover goes where it is planned.
-    fn covers(&self) -> bool {
+    pub(super) fn covers(&self) -> bool {
         let sends = self.link_up() && self.pause.is_none() && self.copying.sends() && !self.transfer.is_full();
         self.settings.paired && sends && self.fenced.is_none() && self.rotation.active().is_some()
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::carriage::CarriageNumber;
 use crate::frame::Attach;
 use crate::given_up::GivenUp;
+use crate::layout::{LayoutMark, SearchTags};
 use crate::schedule;
 
 /// What does not change while the machine lives.
@@ -17,6 +18,8 @@ pub struct Settings {
     pub encrypted: bool,
     pub block_bytes: BlockBytes,
     pub blocks: BlockCount,
+    /// The record layout that both sites declare, if they do.
+    pub layout: Option<LayoutMark>,
     /// Until an operator chooses another.
     pub mode: Mode,
     /// There is a secondary to copy to. Without one nothing is owed.
@@ -50,7 +53,13 @@ impl Settings {
             blocks: self.blocks,
             path,
             paths,
+            layout: self.layout.map(|layout| layout.id),
         }
+    }
+
+    /// Search tags of each block.
+    pub fn search_tags(&self) -> SearchTags {
+        self.layout.map_or(SearchTags::NONE, |layout| layout.tags)
     }
 }
 
@@ -430,7 +439,7 @@ pub enum Output {
         range: Range,
         slots: Slots,
     },
-    /// Build this key record, exactly as it will be committed, and keep it: it goes in the slots of other records before
+    /// Build this key record, or the cover in its stead, exactly as it will be committed, and keep it: it goes in the slots of other records before
     /// it is committed, if it ever is. Its bytes do not change any more. No word of the one before follows.
     CarryKey {
         number: CarriageNumber,

@@ -111,6 +111,7 @@ impl Answer {
             OrderRefused::Ahead { at, indexed } => (21, at.0, indexed.0),
             OrderRefused::Live { epoch, blocks } => (22, epoch.0, blocks.0),
             OrderRefused::NotOffered { offered, epoch } => (23, offered.0, epoch.0),
+            OrderRefused::Pinned { point, epoch } => (24, point.0, epoch.0),
         }
     }
 
@@ -135,6 +136,7 @@ impl Answer {
             21 => OrderRefused::Ahead { at: Sequence(one), indexed: Sequence(two) },
             22 => OrderRefused::Live { epoch: Epoch(one), blocks: BlockCount(two) },
             23 => OrderRefused::NotOffered { offered: Sequence(one), epoch: Epoch(two) },
+            24 => OrderRefused::Pinned { point: Sequence(one), epoch: Epoch(two) },
             _ => return None,
         };
         Some(Self::Refused(Refusal::Order(order)))
@@ -151,7 +153,7 @@ mod tests {
     #[test]
     fn each_answer_comes_back_as_it_went_and_says_what_to_do() {
         let signature = [5; SIGNATURE_BYTES];
-        let refusals: Vec<Refusal> = (2..=23)
+        let refusals: Vec<Refusal> = (2..=24)
             .filter_map(|code| Answer::of_numbers(code, 40, 41))
             .filter_map(|answer| if let Answer::Refused(refusal) = answer { Some(refusal) } else { None })
             .collect();

@@ -2,6 +2,7 @@
 
 use super::{Secondary, Stored};
 use crate::group::OfferLimit;
+use crate::points::{Hole, add_hole};
 use crate::record::{CutMark, Kind};
 use crate::units::{CutNumber, Sequence};
 
@@ -11,7 +12,11 @@ impl Secondary {
     pub(super) fn pass_cut(&mut self, record: &Stored) {
         debug_assert_eq!(record.header.kind, Kind::Cut);
         match record.header.cut_mark() {
-            Some(CutMark::Own(_)) => self.gap_open_after = None,
+            Some(CutMark::Own(_)) => {
+                if let Some(after) = self.gap_open_after.take() {
+                    add_hole(&mut self.holes, Hole { after, until: record.header.sequence });
+                }
+            }
             Some(mark) if self.gap_open_after.is_none() => {
                 self.cuts.see(mark, record.header.sequence, record.header.wall);
                 // After a restart the lead may have named it before its turn came: a key before it was being checked.

@@ -1,7 +1,9 @@
 //! The coordinator: cuts that are made, given up, refused, and a pause of all lanes at one of them.
 
 use farseal_core::group::{Command, Coordinator, CutName, Input, LaneStanding, Numbers, Output, Phase, Settings};
-use farseal_core::limits::{CUT_OPEN_WAIT, CUT_RELEASE_WAIT, CUT_TRIES_MAX, GROUP_STAND_WAIT, GROUP_TURN_AGAIN};
+use farseal_core::limits::{
+    CUT_OPEN_WAIT, CUT_RELEASE_WAIT, CUT_TRIES_MAX, GROUP_DECLARED_WAIT, GROUP_STAND_WAIT, GROUP_TURN_AGAIN,
+};
 use farseal_core::primary::{CutCopied, PauseState, SwapState};
 use farseal_core::units::{CutNumber, Instant, Millis, Now, PairId, Ticket, WallTime};
 
@@ -79,6 +81,7 @@ impl Group {
                 Output::PrepareTurn { lane } => format!("prepare {}", name(lane)),
                 Output::Quiesce { lane } => format!("quiesce {}", name(lane)),
                 Output::GoOn { lane } => format!("go on {}", name(lane)),
+                Output::Declare { lane } => format!("declare {}", name(lane)),
                 Output::HandOver { lane } => format!("hand over {}", name(lane)),
                 Output::Named { name, cut, .. } => format!("keep {name} {cut}"),
                 Output::Answer { ticket, result: Ok(cut) } => format!("answer {} cut {cut}", ticket.0),
@@ -352,6 +355,76 @@ fn all_lanes_hand_over_once_every_copy_holds_the_cut_and_not_before() {
     assert_eq!(group.tell(Input::Turned { lane: lane(1) }), "");
     let told = group.tell(Input::Turned { lane: lane(2) });
     assert!(told.starts_with("persist running, answer 7 cut 1"), "{told}");
+}
+
+/// Both lanes stand still for a disaster that was declared; the cut over them is made, and not copied yet.
+fn declared() -> Group {
+    let mut group = Group::new(2, Phase::Running);
+    group.joined(1, LaneStanding { written: false, ..GOOD });
+    group.joined(2, LaneStanding { written: false, ..GOOD });
+    assert_eq!(group.wants(Command::Declare), "quiesce A, quiesce B");
+    assert_eq!(group.stands(1, quiesced(0)), "");
+    assert_eq!(group.stands(2, quiesced(0)), "open 1 A, open 1 B");
+    group.opened(1, 1);
+    group.opened(2, 1);
+    group.released(1, 1, true);
+    assert_eq!(group.released(2, 1, true), "confirm 1 A, confirm 1 B");
+    group
+}
+
+#[test]
+fn the_word_of_a_disaster_goes_out_once_every_copy_holds_the_cut_and_is_given_once() {
+    let mut group = declared();
+    assert_eq!(group.stands(1, quiesced(1)), "");
+    assert_eq!(group.wants(Command::Declare), "answer 7 no: a disaster of the group is being declared");
+    assert_eq!(group.stands(2, quiesced(1)), "declare A, declare B");
+    for command in [Command::Declare, Command::Turn, Command::Pause, Command::Resume, Command::Cut { name: None }] {
+        let refused = group.wants(command);
+        let refused = refused.trim_end_matches(", ");
+        assert!(
+            ["answer 7 no: a disaster of the group is being declared", "answer 7 no: the group is not paused"]
+                .contains(&refused),
+            "{refused}"
+        );
+    }
+    assert_eq!(group.later(1_000), "quiesce A, quiesce B", "initiators wait until it is known who goes on");
+    assert_eq!(group.tell(Input::Declared { lane: lane(2), taken: true }), "");
+    assert_eq!(group.tell(Input::Declared { lane: lane(2), taken: false }), "", "it has answered");
+    assert_eq!(group.tell(Input::Declared { lane: lane(1), taken: true }), "answer 7 cut 1");
+}
+
+#[test]
+fn the_word_of_a_disaster_goes_out_without_a_cut_where_there_is_no_time_for_one() {
+    let mut group = pair_of_lanes();
+    assert_eq!(group.wants(Command::Declare), "quiesce A, quiesce B");
+    // One is behind and does not stand still, and then its node is lost.
+    group.stands(1, quiesced(1));
+    assert_eq!(group.tell(Input::Left { lane: lane(2) }).matches("go on").count(), 0);
+    assert_eq!(group.later(GROUP_STAND_WAIT.0), "declare A");
+    assert_eq!(group.tell(Input::Declared { lane: lane(1), taken: true }), "answer 7 cut 0");
+
+    let mut group = declared();
+    assert_eq!(group.later(GROUP_STAND_WAIT.0), "declare A, declare B", "the copies are too slow to hold it");
+}
+
+#[test]
+fn lanes_go_on_where_the_other_site_does_not_take_over_at_the_word_of_a_disaster() {
+    let mut group = declared();
+    group.stands(1, quiesced(1));
+    group.stands(2, quiesced(1));
+    group.tell(Input::Declared { lane: lane(1), taken: false });
+    let told = group.tell(Input::Declared { lane: lane(2), taken: true });
+    assert_eq!(told, "go on A, go on B, answer 7 no: the other site did not take over 1 of the group's pairs");
+
+    let mut group = declared();
+    group.stands(1, quiesced(1));
+    group.stands(2, quiesced(1));
+    let told = group.later(GROUP_DECLARED_WAIT.0);
+    assert_eq!(told, "go on A, go on B, answer 7 no: the other site did not take over 2 of the group's pairs");
+
+    let mut nobody = Group::new(2, Phase::Running);
+    let told = nobody.wants(Command::Declare);
+    assert!(told.starts_with("answer 7 no: 2 of the group's pairs cannot be reached"), "{told}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use farseal_core::units::{
 };
 
 const SETTINGS: Settings = Settings {
+    layout: None,
     pair: PairId([1; 16]),
     volume: VolumeId([2; 16]),
     encrypted: false,
@@ -31,6 +32,7 @@ impl Keeper {
             sequence: 0,
         };
         let attach = Attach {
+            layout: None,
             pair: SETTINGS.pair,
             volume: SETTINGS.volume,
             generation: Generation(1),
@@ -83,6 +85,7 @@ fn header(kind: Kind, sequence: u64, aux: u64) -> Header {
         kind,
         encrypted: false,
         stack: 0,
+        search_tags: farseal_core::layout::SearchTags::NONE,
         pair: SETTINGS.pair,
         volume: SETTINGS.volume,
         generation: Generation(1),

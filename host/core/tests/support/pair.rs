@@ -15,6 +15,7 @@ pub(crate) const fn at(ms: u64) -> Now {
 /// A pair with a secondary, a journal that never fills and limits that no test reaches.
 pub(crate) fn settings(blocks: BlockCount) -> Settings {
     Settings {
+        layout: None,
         pair: PairId([1; 16]),
         volume: VolumeId([2; 16]),
         generation: Generation(1),

@@ -14,6 +14,7 @@ use farseal_core::units::{
 use super::{Step, snapshot, table};
 
 const SETTINGS: Settings = Settings {
+    layout: None,
     pair: PairId([1; 16]),
     volume: VolumeId([2; 16]),
     encrypted: true,
@@ -37,6 +38,7 @@ fn header(kind: Kind, sequence: u64, aux: u64) -> Header {
         kind,
         encrypted: true,
         stack: 0,
+        search_tags: farseal_core::layout::SearchTags::NONE,
         pair: SETTINGS.pair,
         volume: SETTINGS.volume,
         generation: Generation(1),
@@ -86,6 +88,7 @@ impl Site {
 
     fn attach(&mut self) {
         let attach = Attach {
+            layout: None,
             pair: SETTINGS.pair,
             volume: SETTINGS.volume,
             generation: Generation(1),

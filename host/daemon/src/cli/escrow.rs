@@ -8,15 +8,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use farseal_core::units::WallTime;
+use farseal_core::units::{Epoch, WallTime};
 
 use super::failure::{Exit, Failure};
 use super::pair::{free_name, read_card};
+use super::show::line;
 use super::{Place, agreed, identity, operate, say, show, wait_for};
 use crate::config::sections::{BEAT, parse_peer_address};
 use crate::config::write::{append, escrow_section, peer_section};
 use crate::config::{Peer, PeerAddress};
-use crate::control::api::{EscrowAnswer, EscrowCommand, EscrowRequestState, EscrowView, PairCommand};
+use crate::control::api::{
+    EscrowAnswer, EscrowCommand, EscrowRequestState, EscrowSearch, EscrowSearched, EscrowView, PairCommand,
+};
+use crate::escrow::mark::Freshness;
 use crate::escrow::shares::{SHARE_TEXT_MAX, ShareError, split};
 use crate::keys::identity::Identity;
 
@@ -69,6 +73,12 @@ pub(super) enum EscrowCommands {
         /// Why, for whoever approves it.
         #[arg(long)]
         reason: String,
+        /// Not the keys: only what finds this value of a key field, and the opening of what it finds.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = super::search::named)]
+        field: Option<(String, String)>,
+        /// With --field: only in what these epochs sealed, as 3..7. All that the copy has unless given.
+        #[arg(long, value_name = "A..B", value_parser = super::search::epochs, requires = "field")]
+        epochs: Option<(Epoch, Epoch)>,
         /// Wait until they are approved and fetched, or denied.
         #[arg(long)]
         wait: bool,
@@ -91,6 +101,9 @@ pub(super) struct Approve {
     /// A person's share of this escrow's key, where it is shared out; once for each person.
     #[arg(long, value_name = "FILE")]
     share: Vec<PathBuf>,
+    /// The copy that asks is known to be older than what its main site saw durable there, and is to be opened all the same.
+    #[arg(long)]
+    although_stale: bool,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -121,11 +134,14 @@ pub(super) fn escrow(place: &Place, command: EscrowCommands) -> Result<(), Failu
         EscrowCommands::Requests { json } => requests(place, json),
         EscrowCommands::Approve(approve) => self::approve(place, &approve),
         EscrowCommands::Deny { request, note } => {
-            answer(place, &EscrowAnswer { request, approve: false, note, shares: Vec::new() })
+            answer(place, &EscrowAnswer { request, approve: false, note, shares: Vec::new(), although_stale: false })
         }
         EscrowCommands::Log => log(place),
         EscrowCommands::Share(share) => self::share(place, &share),
-        EscrowCommands::Request { pair, reason, wait } => request(place, &pair, reason, wait),
+        EscrowCommands::Request { pair, reason, field, epochs, wait } => {
+            let search = field.map(|(field, value)| EscrowSearch { field, value, epochs });
+            request(place, &pair, EscrowCommand::Request { reason, search }, wait)
+        }
         EscrowCommands::Fetch { pair } => {
             let client = place.client()?;
             let fetch = PairCommand::Escrow(EscrowCommand::Fetch { wait: false });
@@ -217,16 +233,24 @@ fn screen(view: &EscrowView) -> String {
             (EscrowRequestState::Expired, false) => "approved once; the time to fetch is over",
         };
         let (first, last) = request.epochs;
+        let wanted = match &request.search {
+            Some(EscrowSearched { field, value, record_blocks }) => format!(
+                "A SEARCH for {}={}, and the records of {record_blocks} blocks that it finds,",
+                line(field),
+                line(value)
+            ),
+            None => format!("{} keys,", request.keys),
+        };
         let _ = write!(
             text,
-            "\nrequest {}: {state}\n  asked     {} by {} ({})\n  for       {} keys, epochs {first} to {last}, of pair {}\n  copy      goes up to record {}\n  reason    {}\n",
+            "\nrequest {}: {state}\n  asked     {} by {} ({})\n  for       {wanted} epochs {first} to {last}, of pair {}\n  copy      goes up to record {}: {}\n  reason    {}\n",
             request.id,
             ago(view.now, request.at),
             request.site,
             shown_fingerprint(&request.fingerprint),
-            request.keys,
             request.pair,
             request.through,
+            age(view.now, &request.freshness),
             request.reason,
         );
         if request.state == EscrowRequestState::Waiting {
@@ -238,6 +262,21 @@ fn screen(view: &EscrowView) -> String {
         }
     }
     text
+}
+
+/// What is known of a copy's age.
+fn age(now: WallTime, freshness: &Freshness) -> String {
+    match freshness {
+        Freshness::Unknown => "its main site never said how far it should".to_owned(),
+        Freshness::Fresh => "all that its main site saw durable there".to_owned(),
+        Freshness::Behind { generation, through, at } => format!(
+            "TOO OLD. Its main site saw record {through} of generation {generation} durable there, {}",
+            ago(now, *at)
+        ),
+        Freshness::Other { at } => {
+            format!("ANOTHER HISTORY than its main site sent, as it said {}", ago(now, *at))
+        }
+    }
 }
 
 fn ago(now: WallTime, at: WallTime) -> String {
@@ -256,11 +295,16 @@ fn approve(place: &Place, approve: &Approve) -> Result<(), Failure> {
         let next = "`farseal escrow requests` lists them";
         return Err(Failure::new(Exit::Refused, format!("there is no request {}", approve.request), next));
     };
+    let what = match &request.search {
+        Some(EscrowSearched { field, value, .. }) => {
+            format!("what holds {}={} in pair {}", line(field), line(value), request.pair)
+        }
+        None => format!("pair {}", request.pair),
+    };
     let question = format!(
-        "{} ({}) will be able to open pair {} up to record {}. Its reason: {}.",
+        "{} ({}) will be able to open {what} up to record {}. Its reason: {}.",
         request.site,
         shown_fingerprint(&request.fingerprint),
-        request.pair,
         request.through,
         request.reason
     );
@@ -269,7 +313,9 @@ fn approve(place: &Place, approve: &Approve) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Refused, "nothing was released", next));
     }
     let shares = approve.share.iter().map(|file| read_share(file)).collect::<Result<_, _>>()?;
-    answer(place, &EscrowAnswer { request: approve.request, approve: true, note: approve.note.clone(), shares })
+    let Approve { request, note, although_stale, .. } = approve;
+    let (request, note, although_stale) = (*request, note.clone(), *although_stale);
+    answer(place, &EscrowAnswer { request, approve: true, note, shares, although_stale })
 }
 
 fn read_share(file: &Path) -> Result<String, Failure> {
@@ -337,9 +383,9 @@ fn share(place: &Place, share: &Share) -> Result<(), Failure> {
     ))
 }
 
-fn request(place: &Place, pair: &str, reason: String, wait: bool) -> Result<(), Failure> {
+fn request(place: &Place, pair: &str, ask: EscrowCommand, wait: bool) -> Result<(), Failure> {
     let client = place.client()?;
-    let ask = PairCommand::Escrow(EscrowCommand::Request { reason });
+    let ask = PairCommand::Escrow(ask);
     let fetch = PairCommand::Escrow(EscrowCommand::Fetch { wait: true });
     wait_for(async {
         operate::print(&client.command(pair, &ask).await?)?;

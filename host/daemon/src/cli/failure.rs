@@ -22,7 +22,7 @@ pub enum Exit {
     Refused,
     /// 4: no node answers.
     NotReachable,
-    /// 5: a verification was carried out, and the copy differs.
+    /// 5: a verification was carried out and the copy differs, or decisions were compared and differ.
     Differs,
 }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use farseal_core::layout::{BadLayout, Field, Layout};
 use farseal_core::units::{BadBlockBytes, BlockBytes, ByteLen, PairId, VolumeId};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,8 @@ pub(super) struct Invitation {
     pub(super) escrow: Option<OfferedEscrow>,
     /// The component that hides the pair's keys, which the remote needs as well: one without a path, or nothing.
     pub(super) disguise: Option<String>,
+    /// How initiators' records look.
+    pub(super) layout: Option<Layout>,
 }
 
 /// The pair's escrow site, as the main site knows it.
@@ -59,6 +62,8 @@ pub(super) enum InvitationError {
     Block(#[from] BadBlockBytes),
     #[error("field addresses: {0}")]
     Address(String),
+    #[error("field layout: {0}")]
+    Layout(#[from] BadLayout),
     #[error("field card: {0}")]
     Card(#[from] CardError),
 }
@@ -86,6 +91,15 @@ struct Text {
     escrow: Option<EscrowText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     disguise: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    layout: Option<LayoutText>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct LayoutText {
+    record_bytes: u32,
+    fields: Vec<Field>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -114,11 +128,15 @@ impl FromStr for Invitation {
             return Err(InvitationError::Format(text.format));
         }
         let id = |field, text: &str| sections::parse_id(text).map_err(|_| InvitationError::Id { field });
+        let block_bytes = BlockBytes::new(text.block_bytes)?;
+        let layout =
+            text.layout.map(|layout| Layout::new(layout.record_bytes, block_bytes, layout.fields)).transpose()?;
         Ok(Self {
+            layout,
             id: PairId(id("id", &text.id)?),
             volume_id: VolumeId(id("volume-id", &text.volume_id)?),
             size: ByteLen(text.size_bytes),
-            block_bytes: BlockBytes::new(text.block_bytes)?,
+            block_bytes,
             encrypted: text.encrypted,
             scheduled: text.scheduled,
             paths: text.paths,
@@ -160,6 +178,10 @@ impl fmt::Display for Invitation {
                 card: escrow.card.to_string(),
             }),
             disguise: self.disguise.clone(),
+            layout: self
+                .layout
+                .as_ref()
+                .map(|layout| LayoutText { record_bytes: layout.record_bytes(), fields: layout.fields().to_vec() }),
         };
         let text = toml::to_string(&text).map_err(|_| fmt::Error)?;
         write!(f, "# An invitation to a farseal pair: `farseal pair accept THIS-FILE` at the remote site.\n{text}")

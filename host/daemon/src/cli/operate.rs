@@ -82,6 +82,9 @@ pub(super) enum Operate {
         /// The pair without the others of its group, at its own state.
         #[arg(long, conflicts_with = "group")]
         alone: bool,
+        /// As the volume was at an earlier point: `farseal recover points` shows them. A group's is a cut's name.
+        #[arg(long, value_name = "POINT")]
+        at: Option<String>,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -107,6 +110,9 @@ pub(super) enum Operate {
         #[arg(long)]
         yes: bool,
     },
+    /// On the primary's node, when its site is lost or about to be: have the remote take over now, with what it has.
+    #[command(name = "disaster", subcommand)]
+    Disaster(Disaster),
     /// On the secondary's node: check every record of the copy, without a key.
     Scrub {
         /// The pair.
@@ -183,6 +189,19 @@ impl From<ModeArg> for Mode {
     }
 }
 
+/// `farseal disaster ..`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Disaster {
+    /// The remote takes over with what it has. What it lacks stays here, and is kept as a branch when this site rejoins.
+    Declare {
+        #[command(flatten)]
+        what: Target,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
 /// What a command line comes to.
 pub(super) enum Told {
     Pair(String, PairCommand),
@@ -245,11 +264,17 @@ fn told(command: Operate) -> Result<Told, Failure> {
             return Ok(what.told(PairCommand::Pause(Pause { wait, by, span, alone }), group));
         }
         Operate::Resume { what } => return Ok(what.told(PairCommand::Resume, GroupCommand::Resume)),
-        Operate::Takeover { what, alone, yes } => {
+        Operate::Takeover { what, alone, at, yes } => {
             if !yes {
                 confirm_takeover(&what.name())?;
             }
-            return Ok(what.told(PairCommand::TakeOver(TakeOver { alone }), GroupCommand::TakeOver));
+            let cut = at.as_deref().filter(|_| what.group_name().is_some()).map(CutName::new).transpose();
+            let cut = cut.map_err(|error| {
+                let next =
+                    "`farseal status --site` shows the group's named cuts; one pair alone can go back to any point";
+                Failure::new(Exit::Usage, format!("--at: a group goes back to a named cut: {error}"), next)
+            })?;
+            return Ok(what.told(PairCommand::TakeOver(TakeOver { alone, at }), GroupCommand::TakeOver { at: cut }));
         }
         Operate::Swap { what, alone } => {
             return Ok(what.told(PairCommand::SwapSides(SwapSides { alone }), GroupCommand::SwapSides));
@@ -267,6 +292,12 @@ fn told(command: Operate) -> Result<Told, Failure> {
             }
             (pair, PairCommand::TakeBack)
         }
+        Operate::Disaster(Disaster::Declare { what, yes }) => {
+            if !yes {
+                confirm_disaster(&what.name())?;
+            }
+            return Ok(what.told(PairCommand::Declare, GroupCommand::Declare));
+        }
         Operate::Scrub { pair } => (pair, PairCommand::Scrub),
         Operate::CopyAll { pair } => (pair, PairCommand::CopyAll),
     };
@@ -283,6 +314,14 @@ fn confirm_takeover(pair: &str) -> Result<(), Failure> {
          site lacks is not in the copy. It can be had back as the keeper of a copy, with `farseal rejoin` there."
     );
     confirm(&question, "a takeover fences the other site off", &format!("farseal takeover {pair}"))
+}
+
+fn confirm_disaster(pair: &str) -> Result<(), Failure> {
+    let question = format!(
+        "Disaster at the main site of {pair}: the remote takes over at once, with what has arrived there, and this site is fenced. \
+         Where there is time to send everything, `farseal swap {pair}` loses nothing."
+    );
+    confirm(&question, "the remote may lack writes", &format!("farseal disaster declare {pair}"))
 }
 
 fn confirm_take_back(pair: &str) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use farseal_core::flow::{Limits, Pacing, Rate};
+use farseal_core::layout::{Field as KeyField, Form, Layout};
 use farseal_core::limits::{JOURNAL_BYTES_MAX, KEY_AGE_MAX, KEY_BYTES_MAX, ROTATION_INTERVAL_DEFAULT};
 use farseal_core::primary::Mode;
 use farseal_core::rotation::{How, KeyLimits};
@@ -103,9 +104,15 @@ pub(super) struct Create {
     /// What the records cross: "tls", anything; "san", a trusted fabric, where what is sealed is not sealed twice.
     #[arg(long, value_enum, default_value = "tls")]
     link: LinkArg,
-    /// Bytes of a seal unit: 512 to 65536, a power of two.
-    #[arg(long, default_value = "4096", value_parser = block_bytes)]
-    block_bytes: BlockBytes,
+    /// Bytes of a seal unit: 512 to 65536, a power of two. 4096 unless given, or the largest below it that divides a record.
+    #[arg(long, value_parser = block_bytes)]
+    block_bytes: Option<BlockBytes>,
+    /// The volume is made of records of so many bytes, whole blocks, which a search of the copy may find; needs --field.
+    #[arg(long, value_name = "BYTES", requires = "field", conflicts_with = "no_encrypt")]
+    record_bytes: Option<u32>,
+    /// A key field of a record: NAME:OFFSET:LENGTH, and :FORM unless it is "raw": "text", "text-no-case", "number-le" or "number-be".
+    #[arg(long, value_name = "FIELD", value_parser = key_field, requires = "record_bytes")]
+    field: Vec<KeyField>,
     /// Connections of the link, 1 to 16; more than one sends in any order unless --transfer says otherwise.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     paths: u16,
@@ -252,6 +259,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
     };
     let (peer, new_peer) = peer(&config, create, card)?;
     let escrow = escrow(&config, create)?;
+    let (block_bytes, layout) = layout(create)?;
     let pair = Pair {
         escrow: escrow.as_ref().map(|escrow| escrow.name.clone()),
         holders: match (&escrow, create.key_holders) {
@@ -267,7 +275,8 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         side: PairSide::Primary { volume: volume.name.clone() },
         ranges: create.range.clone(),
         encrypted: !create.no_encrypt,
-        block_bytes: create.block_bytes,
+        block_bytes,
+        layout,
         paths: create.paths,
         transfer: create.transfer.map_or_else(|| transfer(create.paths > 1), Into::into),
         pick: create.pick.into(),
@@ -290,6 +299,7 @@ fn create(place: &Place, create: &Create) -> Result<(), Failure> {
         volume_id: pair.volume_id,
         size,
         block_bytes: pair.block_bytes,
+        layout: pair.layout.clone(),
         encrypted: pair.encrypted,
         scheduled: pair.transfer == Transfer::Scheduled,
         paths: pair.paths,
@@ -408,6 +418,7 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
         side: PairSide::Secondary { export: invitation.pair, size: invitation.size },
         encrypted: invitation.encrypted,
         block_bytes: invitation.block_bytes,
+        layout: invitation.layout,
         paths: invitation.paths,
         link: if invitation.san { LinkMode::San } else { LinkMode::Tls },
         transfer: transfer(invitation.scheduled),
@@ -422,6 +433,34 @@ fn accept(place: &Place, accept: &Accept) -> Result<(), Failure> {
         unpinned(&pair),
         config.file.display(),
     ))
+}
+
+/// The seal unit, and the record layout over it.
+fn layout(create: &Create) -> Result<(BlockBytes, Option<Layout>), Failure> {
+    let Some(record) = create.record_bytes else {
+        return Ok((create.block_bytes.unwrap_or(BlockBytes::DEFAULT), None));
+    };
+    let largest = 1 << record.trailing_zeros().min(BlockBytes::DEFAULT.get().trailing_zeros());
+    let block = create.block_bytes.or_else(|| BlockBytes::new(largest).ok()).unwrap_or(BlockBytes::DEFAULT);
+    let layout = Layout::new(record, block, create.field.clone());
+    let next = "correct --record-bytes, --field or --block-bytes";
+    let layout = layout.map_err(|error| Failure::new(Exit::Failed, error.to_string(), next))?;
+    Ok((block, Some(layout)))
+}
+
+/// NAME:OFFSET:LENGTH[:FORM]
+fn key_field(text: &str) -> Result<KeyField, String> {
+    let form = || format!("{text:?} is not NAME:OFFSET:LENGTH or NAME:OFFSET:LENGTH:FORM");
+    let words: Vec<&str> = text.split(':').collect();
+    let (name, offset, length, word) = match words[..] {
+        [name, offset, length] => (name, offset, length, Form::Raw.word()),
+        [name, offset, length, word] => (name, offset, length, word),
+        _ => return Err(form()),
+    };
+    let number = |digits: &str| digits.parse().map_err(|_| form());
+    let known = Form::ALL.into_iter().find(|form| form.word() == word);
+    let known = known.ok_or_else(|| format!("{word:?} is none of {}", Form::ALL.map(Form::word).join(", ")))?;
+    Ok(KeyField { name: name.to_owned(), offset: number(offset)?, length: number(length)?, form: known })
 }
 
 /// What [link] listens on from now on, if that changes.
@@ -481,6 +520,7 @@ fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) ->
         ranges: Vec::new(),
         encrypted: true,
         block_bytes: BlockBytes::DEFAULT,
+        layout: None,
         paths: 1,
         transfer: Transfer::Ordered,
         mode: Mode::Async,
@@ -488,6 +528,9 @@ fn defaults(config: &Config, [cipher, policy, disguise, recovery]: [&str; 4]) ->
         rotate: How::InBand,
         key_limits: limits,
         journal_max: JOURNAL_BYTES_MAX,
+        retention: None,
+        witness_silence: None,
+        opens_on_arrival: false,
         pick: Pick::default(),
         limits: Limits::default(),
         shape: None,
@@ -513,7 +556,7 @@ fn choose(config: &Config, component: &str) -> Result<PluginChoice, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(Failure::file(&path, &error)),
     };
-    Ok(PluginChoice { component, path, sha256, grants: vec![], config: serde_json::json!({}) })
+    Ok(PluginChoice { component, path, sha256, grants: vec![], config: serde_json::json!({}), conformance: None })
 }
 
 /// Says which plugins are not there yet.
@@ -556,9 +599,10 @@ fn volume_size(volume: &Volume, create: &Create) -> Result<ByteLen, Failure> {
         }
         (Some(size), _) | (None, Some(size)) => size,
     };
-    let ragged = size.0 == 0 || !size.0.is_multiple_of(create.block_bytes.as_u64());
+    let (block, _) = layout(create)?;
+    let ragged = size.0 == 0 || !size.0.is_multiple_of(block.as_u64());
     if ragged && create.range.is_empty() {
-        let block = create.block_bytes.get();
+        let block = block.get();
         let message = format!("{path} has {} bytes: not whole blocks of {block}", size.0);
         return Err(Failure::new(Exit::Failed, message, "round its size up, or give a smaller --block-bytes"));
     }

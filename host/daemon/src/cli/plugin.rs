@@ -5,32 +5,39 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
-use farseal_plugin::conform::{self, Broken, CodeInMemory, Effort, Verdict};
+use farseal_plugin::conform::{self, Broken, CodeInMemory, Effort, Rule, Verdict};
 use farseal_plugin::{
-    Cipher, Digest, Disguise, Facts, Grant, HostOptions, LoadRequest, Plugin, PluginHost, Recovery, RotationPolicy,
+    Cipher, CodeCache, Digest, Disguise, Facts, Grant, HostOptions, LoadRequest, Plugin, PluginHost, Recovery,
+    RotationPolicy,
 };
 use serde_json::Value;
 
 use super::failure::{Exit, Failure};
 use super::{Place, agreed, operate, say, show, wait_for};
-use crate::control::api::{PairCommand, PluginCommand as Asked, PluginSlot, Swap, SwapReport};
+use crate::control::api::{CommandReply, PairCommand, PluginCommand as Asked, PluginSlot, Swap, SwapReport};
+use crate::plugins::{FileCache, proven};
+
+mod inspect;
+mod journal;
 
 /// `farseal plugin ..`.
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
     /// What runs in the node.
     List,
-    /// What a component is and asks for, and its digest.
-    Inspect {
-        /// The component.
-        file: PathBuf,
-    },
+    /// What a component is and asks for, its settings, its digest and what its calls cost.
+    Inspect(inspect::Inspect),
     /// Would it be taken, with these settings?
     Check(Check),
     /// Does it keep the contract's rules? Tries each with stories made by chance.
     Conform(Conform),
     /// Put a component in the place of another, while the pair goes on.
     Swap(SwapArgs),
+    /// Where a component would decide otherwise than the one in its place did. Changes nothing; ends with 5 if it would.
+    Diff(DiffArgs),
+    /// What the pair's policy was asked and what it decided.
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
     /// Put the one before back in its place.
     Rollback {
         /// The pair.
@@ -57,6 +64,9 @@ pub(super) struct Conform {
     /// Its settings.
     #[arg(long, value_name = "JSON", value_parser = settings)]
     settings: Option<Value>,
+    /// Only these rules, as C-7. The result then speaks for no component.
+    #[arg(long, value_name = "RULE", value_parser = rule)]
+    rule: Vec<Rule>,
     /// Stories for each rule.
     #[arg(long, default_value_t = Effort::default().stories)]
     stories: u32,
@@ -69,6 +79,9 @@ pub(super) struct Conform {
     /// Keep each story that breaks a rule there, as a scenario.
     #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
+    /// Keep native code there from one run to the next. Whoever can write to it can have this program run anything.
+    #[arg(long, value_name = "FOLDER")]
+    compiled: Option<PathBuf>,
 }
 
 /// `farseal plugin check`.
@@ -85,11 +98,14 @@ pub(super) struct Check {
     /// What it may beyond the ordinary.
     #[arg(long, value_enum)]
     grant: Vec<GrantArg>,
+    /// Demand this result of `plugin conform`.
+    #[arg(long, value_name = "FILE")]
+    conformance: Option<PathBuf>,
 }
 
-/// `farseal plugin swap`.
+/// A component that may go in the place of another.
 #[derive(Debug, Args)]
-pub(super) struct SwapArgs {
+struct Candidate {
     /// The pair.
     pair: String,
     /// The place.
@@ -97,18 +113,42 @@ pub(super) struct SwapArgs {
     slot: PluginSlot,
     /// The component.
     file: PathBuf,
-    /// Its settings; those of the one before unless given.
+    /// Its settings; those of the one in its place unless given.
     #[arg(long, value_name = "JSON", value_parser = settings)]
     settings: Option<Value>,
     /// What it may beyond the ordinary.
     #[arg(long, value_enum)]
     grant: Vec<GrantArg>,
+}
+
+/// `farseal plugin swap`.
+#[derive(Debug, Args)]
+pub(super) struct SwapArgs {
+    #[command(flatten)]
+    candidate: Candidate,
     /// Show where its decisions would differ, and change nothing.
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
     /// Do not ask when its decisions differ.
     #[arg(long)]
     yes: bool,
+}
+
+/// `farseal plugin diff`.
+#[derive(Debug, Args)]
+pub(super) struct DiffArgs {
+    #[command(flatten)]
+    candidate: Candidate,
+}
+
+impl Candidate {
+    /// What a node is asked: to show where its decisions would differ.
+    fn asked(&self) -> Result<Swap, Failure> {
+        let component = fs::canonicalize(&self.file).map_err(|error| Failure::file(&self.file, &error))?;
+        let (sha256, grants) = (Digest::of(&read(&component)?), grants(&self.grant));
+        let config = self.settings.clone();
+        Ok(Swap { slot: self.slot, component, sha256, grants, config, dry_run: true, accept: false })
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -132,44 +172,32 @@ pub(super) fn plugin(place: &Place, command: PluginCommand) -> Result<(), Failur
             let plugins = wait_for(async { Ok(client.plugins().await?) })?;
             say(&show::plugins(&plugins))
         }
-        PluginCommand::Inspect { file } => inspect(&file),
+        PluginCommand::Inspect(wanted) => inspect::inspect(&wanted),
         PluginCommand::Check(check) => self::check(&check),
         PluginCommand::Conform(wanted) => try_rules(&wanted),
-        PluginCommand::Swap(swap) => self::swap(place, swap),
+        PluginCommand::Swap(swap) => self::swap(place, &swap),
+        PluginCommand::Diff(wanted) => diff(place, &wanted),
+        PluginCommand::Journal(command) => journal::journal(place, command),
         PluginCommand::Rollback { pair, slot } => tell(place, &pair, Asked::RollBack { slot }),
         PluginCommand::Release { pair, slot } => tell(place, &pair, Asked::Release { slot }),
     }
 }
 
-fn inspect(file: &Path) -> Result<(), Failure> {
-    let bytes = read(file)?;
-    let host = host()?;
-    let found = host.inspect(&file.display().to_string(), &bytes).map_err(|error| Failure::of(&error))?;
-    let powers: Vec<String> = found.powers.iter().map(ToString::to_string).collect();
-    let line = |text: &str| -> String { text.chars().filter(|c| !c.is_control()).collect() };
-    say(&format!(
-        "name     {} {}\nkind     {}\ncontract farseal:plugin {}\nasks for {}\nexports  {}\nsize     {}\nsha256   {}\nsummary  {}\n",
-        line(&found.about.name),
-        line(&found.about.version),
-        found.kind,
-        found.abi,
-        powers.join(", "),
-        line(&found.exports.join(", ")),
-        show::size(farseal_core::units::ByteLen(u64::try_from(found.bytes).unwrap_or(u64::MAX))),
-        found.digest,
-        line(&found.about.summary),
-    ))
-}
-
 fn try_rules(wanted: &Conform) -> Result<(), Failure> {
     let bytes = read(&wanted.file)?;
-    let code_cache = Some(Arc::new(CodeInMemory::default()) as Arc<_>);
-    let host =
-        PluginHost::new(HostOptions { code_cache, ..HostOptions::uncached() }).map_err(|error| Failure::of(&error))?;
+    let host = match &wanted.compiled {
+        None => host_in_memory()?,
+        Some(folder) => {
+            let cache = FileCache::open(folder).map_err(|error| Failure::of(&error))?;
+            host_with(Arc::new(cache))?
+        }
+    };
     let subject = wanted.file.display().to_string();
     let config = wanted.settings.clone().unwrap_or_default();
     let effort = Effort { stories: wanted.stories.max(1), seed: wanted.seed };
-    let report = conform::conform(&host, &subject, &bytes, &config, effort).map_err(|error| Failure::of(&error))?;
+    let rules = if wanted.rule.is_empty() { &Rule::ALL[..] } else { &wanted.rule };
+    let report =
+        conform::try_only(&host, &subject, &bytes, &config, effort, rules).map_err(|error| Failure::of(&error))?;
     let mut text = format!("{} {}, {}, sha256 {}\n", report.name, report.version, report.kind, report.digest);
     for Verdict { rule, tried, broken } in &report.verdicts {
         let found = broken
@@ -204,6 +232,11 @@ fn try_rules(wanted: &Conform) -> Result<(), Failure> {
 
 fn check(check: &Check) -> Result<(), Failure> {
     let bytes = read(&check.file)?;
+    if let Some(result) = &check.conformance {
+        let subject = check.file.display().to_string();
+        let proven = proven::read(&subject, result, Some(&check.file), Digest::of(&bytes));
+        proven.map_err(|error| Failure::of(&error))?;
+    }
     let facts = match check.kind {
         KindArg::Rotation => load::<RotationPolicy>(check, &bytes)?,
         KindArg::Disguise => load::<Disguise>(check, &bytes)?,
@@ -226,32 +259,55 @@ fn load<P: Plugin>(check: &Check, bytes: &[u8]) -> Result<Facts, Failure> {
     Ok(plugin.facts().clone())
 }
 
-fn swap(place: &Place, swap: SwapArgs) -> Result<(), Failure> {
-    let component = fs::canonicalize(&swap.file).map_err(|error| Failure::file(&swap.file, &error))?;
-    let sha256 = Digest::of(&read(&component)?);
-    let SwapArgs { pair, slot, settings, grant, dry_run, yes, .. } = swap;
-    let swap = |dry_run, accept| {
-        let (component, grants, config) = (component.clone(), grants(&grant), settings.clone());
-        PairCommand::Swap(Swap { slot, component, sha256, grants, config, dry_run, accept })
-    };
+fn swap(place: &Place, swap: &SwapArgs) -> Result<(), Failure> {
+    let SwapArgs { candidate, dry_run, yes } = swap;
+    let asked = candidate.asked()?;
+    let Candidate { pair, slot, .. } = candidate;
     let client = place.client()?;
-    let ask = |command: PairCommand| wait_for(async { Ok(client.command(&pair, &command).await?) });
-    if dry_run || yes {
-        return operate::print(&ask(swap(dry_run, yes))?);
+    let ask = |dry_run, accept| {
+        let command = PairCommand::Swap(Swap { dry_run, accept, ..asked.clone() });
+        wait_for(async { Ok(client.command(pair, &command).await?) })
+    };
+    if *dry_run || *yes {
+        return operate::print(&ask(*dry_run, *yes)?);
     }
-    let shown = ask(swap(true, false))?;
-    let report = shown.report.clone().and_then(|report| serde_json::from_value::<SwapReport>(report).ok());
-    let differing = report.map_or(0, |report| report.differences.len());
+    let shown = ask(true, false)?;
+    let differing = differing(&shown);
     if differing == 0 {
-        return operate::print(&ask(swap(false, false))?);
+        return operate::print(&ask(false, false)?);
     }
     operate::print(&shown)?;
-    let next = format!("`farseal plugin swap {pair} {slot} {} --yes`", component.display());
+    let next = format!("`farseal plugin swap {pair} {slot} {} --yes`", asked.component.display());
     match agreed(&format!("It decides otherwise in {differing} of the journalled calls.")) {
-        Some(true) => operate::print(&ask(swap(false, true))?),
+        Some(true) => operate::print(&ask(false, true)?),
         Some(false) => Err(Failure::new(Exit::Refused, "nothing was changed", next)),
         None => Err(Failure::new(Exit::Refused, "its decisions differ, and nobody is here to agree", next)),
     }
+}
+
+fn diff(place: &Place, DiffArgs { candidate }: &DiffArgs) -> Result<(), Failure> {
+    let command = PairCommand::Swap(candidate.asked()?);
+    let Candidate { pair, slot, .. } = candidate;
+    let client = place.client()?;
+    let shown = wait_for(async { Ok(client.command(pair, &command).await?) })?;
+    operate::print(&shown)?;
+    match differing(&shown) {
+        0 => Ok(()),
+        differing => {
+            let next = format!("`farseal plugin swap {pair} {slot} FILE` puts it in, when you agree");
+            Err(Failure::new(
+                Exit::Differs,
+                format!("it decides otherwise in {differing} of the journalled calls"),
+                next,
+            ))
+        }
+    }
+}
+
+/// How many of the journalled calls a dry run shows.
+fn differing(shown: &CommandReply) -> usize {
+    let report = shown.report.clone().and_then(|report| serde_json::from_value::<SwapReport>(report).ok());
+    report.map_or(0, |report| report.differences.len())
 }
 
 fn tell(place: &Place, pair: &str, command: Asked) -> Result<(), Failure> {
@@ -261,6 +317,16 @@ fn tell(place: &Place, pair: &str, command: Asked) -> Result<(), Failure> {
 
 fn host() -> Result<PluginHost, Failure> {
     PluginHost::new(HostOptions::uncached()).map_err(|error| Failure::of(&error))
+}
+
+/// For commands that load a component several times.
+fn host_in_memory() -> Result<PluginHost, Failure> {
+    host_with(Arc::new(CodeInMemory::default()))
+}
+
+fn host_with(cache: Arc<dyn CodeCache>) -> Result<PluginHost, Failure> {
+    let options = HostOptions { code_cache: Some(cache), ..HostOptions::uncached() };
+    PluginHost::new(options).map_err(|error| Failure::of(&error))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
@@ -278,6 +344,12 @@ fn grants(given: &[GrantArg]) -> Vec<Grant> {
         GrantArg::Raw => Grant::Raw,
     };
     given.first().map(one).into_iter().collect()
+}
+
+fn rule(text: &str) -> Result<Rule, String> {
+    let known = || Rule::ALL.iter().map(|rule| rule.number()).collect::<Vec<_>>().join(", ");
+    let found = Rule::ALL.into_iter().find(|rule| rule.number().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| format!("the rules are {}", known()))
 }
 
 fn settings(text: &str) -> Result<Value, String> {

@@ -9,7 +9,7 @@ use farseal_core::units::{ByteLen, Millis, WallTime};
 
 use crate::control::api::{
     EscrowLineStatus, FlowStatus, HistoryStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PauseStatus,
-    PluginStanding, PluginStatus, PresetStatus, Role, RotationWord, VerifyStatus,
+    PluginStanding, PluginStatus, PointsStatus, PresetStatus, Role, RotationWord, VerifyStatus,
 };
 
 /// The whole node.
@@ -77,6 +77,14 @@ fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {
     }
     for (at, plugin) in pair.plugins.iter().enumerate() {
         field(out, if at == 0 { "plugins" } else { "" }, &self::plugin(plugin));
+    }
+    if let Some(points) = &pair.points {
+        field(out, "points", &self::points(points));
+    }
+    if let Some(arrived) = &pair.arrived {
+        let closed =
+            if arrived.closed > 0 { format!("; {} BLOCKS DID NOT OPEN", arrived.closed) } else { String::new() };
+        field(out, "opened", &format!("as it arrives, up to record {}{closed}", arrived.through));
     }
     if let Some(seed) = &pair.seed {
         let step = seed.through.map_or_else(|| "being written".to_owned(), |through| format!("up to record {through}"));
@@ -156,6 +164,27 @@ fn history(history: &HistoryStatus) -> String {
     }
     if !history.branches.is_empty() {
         let _ = write!(text, "; branches {}", history.branches.join(", "));
+    }
+    text
+}
+
+/// What the copy keeps beside its newest point.
+fn points(points: &PointsStatus) -> String {
+    let mut text = match (points.window, &points.oldest) {
+        (Some(window), Some((oldest, age))) => {
+            format!("back to record {oldest}, {} ago, of {}; {} of log", span(*age), span(window), size(points.room))
+        }
+        (Some(window), None) => format!("the window of {} begins when the copy is whole", span(window)),
+        (None, _) => "the newest".to_owned(),
+    };
+    if let Some(why) = &points.shortened {
+        let _ = write!(text, "; THE OLDEST WERE GIVEN UP: {}", line(why));
+    }
+    if points.pins > 0 {
+        let _ = write!(text, "; {} pinned", points.pins);
+    }
+    if let Some(record) = points.tested {
+        let _ = write!(text, "; a test is under way at record {record}");
     }
     text
 }

@@ -56,6 +56,8 @@ fn primary(state: PairState) -> PairStatus {
         verify: None,
         escrow: None,
         seed: None,
+        points: None,
+        arrived: None,
     }
 }
 
@@ -107,6 +109,59 @@ fn a_healthy_primary() {
 #[test]
 fn no_pairs() {
     insta::assert_snapshot!(screen(vec![]));
+}
+
+#[test]
+fn what_a_copy_keeps_beside_the_newest_point() {
+    let points =
+        |status: PointsStatus| screen(vec![PairStatus { points: Some(status), ..secondary(PairState::Copying) }]);
+    let window = PointsStatus {
+        window: Some(Millis(86_400_000)),
+        oldest: Some((Sequence(800), Millis(12_600_000))),
+        room: ByteLen(40 << 30),
+        shortened: Some("the disk was full".into()),
+        pins: 2,
+        tested: Some(Sequence(1_000)),
+    };
+    let pins = PointsStatus { window: None, oldest: None, room: ByteLen(0), shortened: None, pins: 1, tested: None };
+    let name = |text: &str| farseal_core::group::CutName::new(text).unwrap();
+    let named = |text: &str, sequence: u64, pinned: bool, kept: bool| NamedPoint {
+        name: name(text),
+        sequence: Sequence(sequence),
+        at: WallTime(1_700_000_000_000),
+        pinned,
+        kept,
+    };
+    let report = PointsReport {
+        now: WallTime(1_700_000_100_000),
+        window: Some(Millis(86_400_000)),
+        oldest: Sequence(800),
+        oldest_at: Some(WallTime(1_699_987_400_000)),
+        newest: Sequence(1_200),
+        newest_at: WallTime(1_700_000_098_700),
+        room: ByteLen(40 << 30),
+        shortened: Some(("the disk was full".into(), WallTime(1_700_000_000_000))),
+        catching_up: vec![(Sequence(900), Sequence(950))],
+        named: vec![
+            named("early", 500, false, false),
+            named("early", 500, true, true),
+            named("noon", 1_100, false, true),
+        ],
+        tested: Some(Sequence(1_000)),
+    };
+    let none = PointsReport {
+        window: None,
+        oldest: Sequence(1_200),
+        oldest_at: None,
+        shortened: None,
+        catching_up: vec![],
+        named: vec![],
+        tested: None,
+        ..report.clone()
+    };
+    insta::assert_snapshot!(
+        [points(window), points(pins), recover::shown_points(&report), recover::shown_points(&none)].join("\n")
+    );
 }
 
 #[test]

@@ -71,6 +71,9 @@ listen = ["unix:nbd.sock"]
 [plugins]
 # A component without a path, such as "interval", is interval.wasm in here.
 #dir = "plugins"
+# No component is taken without a result of the conformance kit that is its own and without a failure. It lies beside the
+# component, as interval.conformance.json: `farseal plugin conform interval.wasm --json interval.conformance.json`.
+#require-conformance = false
 
 # ---- What follows is written by `farseal pair create` and `farseal pair accept`. -------------------------------
 
@@ -130,6 +133,12 @@ listen = ["unix:nbd.sock"]
 #encrypted = true
 # The seal unit: 512 to 65536, a power of two; the same at both sites.
 #block-bytes = 4096
+# Where the volume is made of records of one length: which bytes of one are key fields, so that after a takeover a record can be
+# found and opened alone (`farseal recover search`, recovery strategy "search-only"). A record is whole blocks, a field lies in
+# one block. form: "raw", "text" (without spaces and NULs at its end), "text-no-case", "number-le", "number-be". Each field costs
+# 16 bytes a block. Whole blocks are sealed: a write of a part of one seals the whole block again. The same at both sites, for
+# the pair's life; it needs a new pair to change.
+# layout = { record-bytes = 512, fields = [{ name = "id", offset = 0, length = 8, form = "number-le" }] }
 # "ordered" (over one path, in order; the others stand by) or "scheduled" (over every path, in any order; the remote puts
 # them in order). `farseal transfer PAIR ..` changes it and the number of paths while the node runs.
 #transfer = "ordered"
@@ -150,6 +159,19 @@ listen = ["unix:nbd.sock"]
 #key-limits = { min-interval = "100ms", max-age = "30d", max-bytes = "16TiB" }
 # Beyond it, what the secondary lacks is remembered by place, and the journal is let go.
 #journal-max = "4GiB"
+# Wherever the copy is kept: for how long every earlier point of it can be gone back to, as in "24h", by this site's clock; and
+# how much of the log may be kept for that. When there is less room, or the disk is full, the oldest points go first, never
+# the newest nor what `farseal recover pin` keeps. "none": only the newest point, and pins.
+#retention = "none"
+#retention-size = "none"
+# Wherever the copy is kept: this site takes over by itself when neither it nor the pair's escrow has heard the main site for so
+# long, as in "10m"; the escrow says so under its signature, which is kept. A main site that lives and that neither can hear writes
+# on: two histories then, of which one is kept as a branch. "none": never by itself.
+#witness-silence = "none"
+# Wherever the copy is kept: true opens it as it comes, in an image of its own beside the sealed copy, as large as the data.
+# A takeover then serves those blocks without a key, and the NBD export VOLUME.copy shows them meanwhile, to read. Whoever
+# gets that site's disks reads them, too. Not with a layout, nor with key-holders = "escrow".
+#open-on-arrival = false
 # Percent of journal-max above which answers to writes are delayed, and the delay when it is full; "0ms": never. A journal
 # that is full goes over to remembering by place, and nobody is slowed any more.
 #journal-high-water = 80
@@ -164,11 +186,12 @@ listen = ["unix:nbd.sock"]
 # often: every byte is authenticated and keys and places are sealed, but what the data key sealed is not sealed twice.
 #link = "tls"
 # The plugins. component: a name in [plugins] dir, or a path. sha256: what its bytes must be; `farseal plugin inspect`
-# shows it. grants: ["raw"] lets a cipher see blocks and derived keys. config: the plugin's own settings.
-#cipher = { component = "aes-256-gcm", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }
-#policy = { component = "interval", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }
-#disguise = { component = "cover", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }
-#recovery = { component = "on-access", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {} }
+# shows it. grants: ["raw"] lets a cipher see blocks and derived keys. config: the plugin's own settings. conformance: a
+# file with the result of the conformance kit that is demanded of it; "none": as [plugins] require-conformance says.
+#cipher = { component = "aes-256-gcm", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {}, conformance = "none" }
+#policy = { component = "interval", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {}, conformance = "none" }
+#disguise = { component = "cover", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {}, conformance = "none" }
+#recovery = { component = "on-access", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", grants = [], config = {}, conformance = "none" }
 
 # What the lead knows of a group; a group needs no section.
 #[[group]]

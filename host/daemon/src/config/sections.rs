@@ -297,10 +297,14 @@ fn listen(root: &mut Table<'_, '_>, name: &'static str) -> Result<Option<SocketA
 
 fn plugins(root: &mut Table<'_, '_>, base: Base<'_>) -> Result<Plugins, ConfigError> {
     let default = base.0.join("plugins");
-    let Some(mut table) = section(root, "plugins")? else { return Ok(Plugins { dir: default }) };
+    let Some(mut table) = section(root, "plugins")? else {
+        return Ok(Plugins { dir: default, require_conformance: false });
+    };
     let dir = table.take("dir").map(|field| base.path(&field)).transpose()?.unwrap_or(default);
+    let require_conformance =
+        table.take("require-conformance").map(|field| field.boolean()).transpose()?.unwrap_or(false);
     table.finish()?;
-    Ok(Plugins { dir })
+    Ok(Plugins { dir, require_conformance })
 }
 
 fn peer(table: &mut Table<'_, '_>, names: &mut Unique) -> Result<Peer, ConfigError> {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use farseal_core::layout::{Field, Layout};
 use farseal_core::rotation::How;
 use toml::Value;
 
@@ -144,6 +145,9 @@ pub fn pair_section(pair: &Pair) -> String {
     }
     line(&mut text, "encrypted", if pair.encrypted { "true" } else { "false" });
     line(&mut text, "block-bytes", &pair.block_bytes.get().to_string());
+    if let Some(layout) = &pair.layout {
+        line(&mut text, "layout", &self::layout(layout));
+    }
     line(&mut text, "transfer", &quoted(&pair.transfer.to_string()));
     line(&mut text, "paths", &pair.paths.to_string());
     line(&mut text, "mode", &quoted(&pair.mode.to_string()));
@@ -158,6 +162,14 @@ pub fn pair_section(pair: &Pair) -> String {
     );
     line(&mut text, "key-limits", &limits);
     line(&mut text, "journal-max", &quoted(&size_text(pair.journal_max)));
+    let terms = pair.retention;
+    let none = || quoted("none");
+    line(&mut text, "retention", &terms.map_or_else(none, |terms| quoted(&span_text(terms.span))));
+    let size = terms.and_then(|terms| terms.size);
+    line(&mut text, "retention-size", &size.map_or_else(none, |size| quoted(&size_text(size))));
+    let silence = pair.witness_silence.map_or_else(|| quoted("none"), |silence| quoted(&span_text(silence)));
+    line(&mut text, "witness-silence", &silence);
+    line(&mut text, "open-on-arrival", if pair.opens_on_arrival { "true" } else { "false" });
     let limits = &pair.limits;
     let limits = format!(
         "{{ link = {}, resync = {}, initial-copy = {} }}",
@@ -177,10 +189,22 @@ pub fn pair_section(pair: &Pair) -> String {
     text
 }
 
+fn layout(layout: &Layout) -> String {
+    let field = |field: &Field| {
+        let Field { name, offset, length, form } = field;
+        format!("{{ name = {}, offset = {offset}, length = {length}, form = \"{form}\" }}", quoted(name))
+    };
+    let fields: Vec<String> = layout.fields().iter().map(field).collect();
+    format!("{{ record-bytes = {}, fields = [{}] }}", layout.record_bytes(), fields.join(", "))
+}
+
 fn plugin(choice: &PluginChoice) -> String {
     let mut text = format!("{{ component = {}", quoted(&choice.component));
     if let Some(digest) = choice.sha256 {
         let _ = write!(text, ", sha256 = \"{digest}\"");
+    }
+    if let Some(path) = &choice.conformance {
+        let _ = write!(text, ", conformance = {}", quoted(&path.display().to_string()));
     }
     if !choice.grants.is_empty() {
         text.push_str(", grants = [\"raw\"]");

@@ -7,12 +7,16 @@ mod escrow;
 mod flow;
 mod key;
 mod plugin;
+mod points;
 mod preset;
 mod recover;
+mod recovery;
+mod search;
 mod seed;
 mod verify;
 
 pub use escrow::*;
+use farseal_core::group::CutName;
 pub use farseal_core::primary::Mode;
 use farseal_core::rotation::How;
 use farseal_core::units::{BlockCount, ByteLen, Epoch, Generation, Millis, Sequence, WallTime};
@@ -20,8 +24,11 @@ use farseal_plugin::{Digest, Grant};
 pub use flow::*;
 pub use key::*;
 pub use plugin::*;
+pub use points::*;
 pub use preset::*;
 pub use recover::*;
+pub use recovery::*;
+pub use search::*;
 pub use seed::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -114,6 +121,40 @@ pub struct PairStatus {
     /// The first copy travels on a disk; `None` where it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<SeedStatus>,
+    /// What can be gone back to beside the newest point; `None` where that is all, and at a primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub points: Option<PointsStatus>,
+    /// How far the copy is opened as it arrives, at a site that does so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived: Option<ArrivedStatus>,
+}
+
+/// What of a copy is open already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ArrivedStatus {
+    /// Everything up to this record.
+    pub through: Sequence,
+    /// But for so many blocks, which did not open.
+    pub closed: u64,
+}
+
+/// What a copy keeps beside its newest point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PointsStatus {
+    /// How far the window is to reach back; `None`: there is none.
+    pub window: Option<Millis>,
+    /// The oldest point of the window, and how long ago it was offered.
+    pub oldest: Option<(Sequence, Millis)>,
+    /// What the log takes for it.
+    pub room: ByteLen,
+    /// Why it is shorter than it was to be.
+    pub shortened: Option<String>,
+    /// Points that are pinned.
+    pub pins: u64,
+    /// The record at which a test is under way.
+    pub tested: Option<Sequence>,
 }
 
 /// What changes of sides left.
@@ -358,6 +399,8 @@ pub enum PairCommand {
     SwapSides(SwapSides),
     /// Write here again after handing over to a site that never answered, as a newer generation than it was asked to take.
     TakeBack,
+    /// This main site is lost, or about to be: have the remote take over with what it has, and be fenced by it.
+    Declare,
     /// What this site wrote and no history has.
     Branch(BranchCommand),
     /// Make this secondary the side that writes.
@@ -424,7 +467,7 @@ pub struct Pause {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct CutParameters {
     /// What the operator calls it.
-    pub name: Option<farseal_core::group::CutName>,
+    pub name: Option<CutName>,
 }
 
 /// Parameters of a group's `forget`.
@@ -444,11 +487,23 @@ pub struct SwapSides {
 }
 
 /// Parameters of `takeover`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct TakeOver {
     /// Without the others of its group, at its own state.
     pub alone: bool,
+    /// As the volume was at this point, written as [`POINT_FORM`] says; the newest unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+}
+
+/// Parameters of `takeover` for a group.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct GroupTakeOver {
+    /// As the volumes were at this cut; the newest that all pairs hold unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<CutName>,
 }
 
 /// Parameters of `mode`.
@@ -585,6 +640,7 @@ impl PairCommand {
             Self::Rejoin => "rejoin",
             Self::SwapSides(_) => "swap-sides",
             Self::TakeBack => "take-back",
+            Self::Declare => "declare",
             Self::Branch(_) => "branch",
             Self::TakeOver(_) => "takeover",
             Self::Scrub => "scrub",

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::api::{
-    CommandReply, CutParameters, ErrorReply, EscrowAnswer, EscrowView, ForgetParameters, GroupCommand, NodeStatus,
-    PairCommand, Pause, PluginStatus, SiteView,
+    CommandReply, CutParameters, ErrorReply, EscrowAnswer, EscrowView, ForgetParameters, GroupCommand, GroupTakeOver,
+    NodeStatus, PairCommand, Pause, PluginStatus, SiteView,
 };
 
 /// Bytes of a reply at most: the status of 1 024 pairs takes a quarter of it.
@@ -124,6 +124,7 @@ impl Client {
             PairCommand::Resume
             | PairCommand::Rejoin
             | PairCommand::TakeBack
+            | PairCommand::Declare
             | PairCommand::Scrub
             | PairCommand::CopyAll => Vec::new(),
             PairCommand::TakeOver(parameters) => json(parameters)?,
@@ -169,7 +170,8 @@ impl Client {
             GroupCommand::Forget { pair } => json(&ForgetParameters { pair: pair.clone() })?,
             GroupCommand::AddPreset(preset) => json(preset)?,
             GroupCommand::RemovePreset(preset) => json(preset)?,
-            GroupCommand::Resume | GroupCommand::SwapSides | GroupCommand::TakeOver => Vec::new(),
+            GroupCommand::TakeOver { at } => json(&GroupTakeOver { at: at.clone() })?,
+            GroupCommand::Resume | GroupCommand::SwapSides | GroupCommand::Declare => Vec::new(),
         };
         let path = format!("/v1/groups/{}/{}", escaped(group), command.name());
         self.ask(Method::POST, &path, body).await

@@ -137,6 +137,12 @@ impl CommandError {
                 let next = format!("run `farseal preset add --group {group}`: the pairs of a group pause together");
                 (ErrorCode::Refused, Some(next))
             }
+            Self::Grouped { group, command: "declare", .. } => {
+                let next = format!(
+                    "run `farseal disaster declare --group {group}`: the pairs of a group are taken over together"
+                );
+                (ErrorCode::Refused, Some(next))
+            }
             Self::Grouped { pair, group, command } => {
                 let command = if *command == "swap-sides" { "swap" } else { *command };
                 let next = format!("run `farseal {command} --group {group}`, or `farseal {command} {pair} --alone`");

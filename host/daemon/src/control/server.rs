@@ -33,8 +33,8 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::api::{
     AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, EscrowAnswer, EscrowCommand, ForgetParameters,
-    GroupCommand, KeyCommand, PairCommand, Pause, PluginCommand, RecoverCommand, RemovePreset, Rotate, SeedCommand,
-    SetMode, SetTransfer, Suspect, Swap, SwapSides, TakeOver, Throttle, Verify,
+    GroupCommand, GroupTakeOver, KeyCommand, PairCommand, Pause, PluginCommand, RecoverCommand, RemovePreset, Rotate,
+    SeedCommand, SetMode, SetTransfer, Suspect, Swap, SwapSides, TakeOver, Throttle, Verify,
 };
 use super::operator::{CommandError, Operator};
 use crate::observe;
@@ -43,7 +43,7 @@ use crate::observe;
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 
 /// Every command, for messages.
-const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, branch, scrub, verify, seed, escrow, copy-all, swap, plugin, key, recover";
+const COMMANDS: &str = "rotate, suspect, pause, resume, mode, transfer, throttle, preset-add, preset-remove, takeover, rejoin, swap-sides, take-back, declare, branch, scrub, verify, seed, escrow, copy-all, swap, plugin, key, recover";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -204,12 +204,14 @@ fn parse_group(verb: &str, body: &[u8]) -> Result<GroupCommand, ErrorReply> {
         "swap-sides" => parameters::<Nothing>(verb, body).map(|Nothing {}| GroupCommand::SwapSides)?,
         "preset-add" => GroupCommand::AddPreset(parameters::<AddPreset>(verb, body)?),
         "preset-remove" => GroupCommand::RemovePreset(parameters::<RemovePreset>(verb, body)?),
-        "takeover" => parameters::<Nothing>(verb, body).map(|Nothing {}| GroupCommand::TakeOver)?,
+        "declare" => parameters::<Nothing>(verb, body).map(|Nothing {}| GroupCommand::Declare)?,
+        "takeover" => GroupCommand::TakeOver { at: parameters::<GroupTakeOver>(verb, body)?.at },
         "forget" => GroupCommand::Forget { pair: parameters::<ForgetParameters>(verb, body)?.pair },
         _ => {
             let message = format!("there is no command {:?} for groups", verb.chars().take(32).collect::<String>());
             let next = Some(
-                "commands: cut, pause, resume, swap-sides, takeover, preset-add, preset-remove, forget".to_owned(),
+                "commands: cut, pause, resume, swap-sides, takeover, declare, preset-add, preset-remove, forget"
+                    .to_owned(),
             );
             return Err(ErrorReply { code: ErrorCode::NotFound, message, next });
         }
@@ -229,6 +231,7 @@ fn parse(verb: &str, body: &[u8]) -> Result<PairCommand, ErrorReply> {
         "preset-remove" => PairCommand::RemovePreset(parameters::<RemovePreset>(verb, body)?),
         "rejoin" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Rejoin)?,
         "swap-sides" => PairCommand::SwapSides(parameters::<SwapSides>(verb, body)?),
+        "declare" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::Declare)?,
         "take-back" => parameters::<Nothing>(verb, body).map(|Nothing {}| PairCommand::TakeBack)?,
         "branch" => PairCommand::Branch(parameters::<BranchCommand>(verb, body)?),
         "takeover" => PairCommand::TakeOver(parameters::<TakeOver>(verb, body)?),

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use farseal_core::units::{Millis, PairId, Sequence};
 use farseal_plugin::Digest;
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::mark::Mark;
 use super::shipping::Shipping;
 use super::wire::{CELL_BYTES, CellError, DepositRefusal, FromEscrow, ToEscrow, fill, messages};
 use crate::keys::card::PeerCard;
@@ -46,7 +48,11 @@ pub struct EscrowLine {
     pub card: PeerCard,
     jobs: UnboundedSender<Job>,
     state: Arc<Mutex<LineState>>,
+    marks: Arc<Marks>,
 }
+
+/// The newest mark of each pair, and whether the escrow has it.
+type Marks = Mutex<BTreeMap<PairId, (Mark, bool)>>;
 
 /// Orders about one deposit each that fit a cell, as their answers do.
 pub const ASKED_IN_A_CELL: usize = 128;
@@ -108,18 +114,20 @@ impl EscrowLine {
     pub fn start(runtime: &tokio::runtime::Handle, reach: Reach) -> Self {
         let (jobs, queue) = unbounded_channel();
         let state = Arc::<Mutex<LineState>>::default();
-        let (name, card) = (reach.name.clone(), reach.card.clone());
+        let (name, card, marks) = (reach.name.clone(), reach.card.clone(), Arc::<Marks>::default());
         let task = Task {
             reach,
             queue,
             state: Arc::clone(&state),
+            marks: Arc::clone(&marks),
             deposits: BTreeMap::new(),
             order: VecDeque::new(),
             asks: VecDeque::new(),
             shipping: Shipping::default(),
+            beat_said: false,
         };
         runtime.spawn(task.run());
-        Self { name, card, jobs, state }
+        Self { name, card, jobs, state, marks }
     }
 
     /// Deposits a key; `done` hears of the receipt, which is checked, however long that takes.
@@ -130,6 +138,21 @@ impl EscrowLine {
     /// Has the escrow keep a component: part by part, in cells that would be empty.
     pub fn keep(&self, digest: Digest, component: Vec<u8>) {
         let _ = self.jobs.send(Job::Keep(digest, component));
+    }
+
+    /// How far a pair's copy is durable: goes with one of the next cells that has room.
+    pub fn mark(&self, pair: PairId, mark: Mark) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if marks.get(&pair).is_none_or(|(known, _)| *known != mark) {
+            marks.insert(pair, (mark, false));
+        }
+    }
+
+    /// How far the escrow was told that a pair's copy is durable.
+    #[must_use]
+    pub fn marked(&self, pair: PairId) -> Option<Sequence> {
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.get(&pair).filter(|(_, said)| *said).map(|(mark, _)| mark.through)
     }
 
     /// Asks something else than to take a deposit.
@@ -160,11 +183,14 @@ struct Task {
     reach: Reach,
     queue: UnboundedReceiver<Job>,
     state: Arc<Mutex<LineState>>,
+    marks: Arc<Marks>,
     /// Without a receipt, by hash; and in the order in which they came.
     deposits: BTreeMap<[u8; 32], (Vec<u8>, DepositDone)>,
     order: VecDeque<[u8; 32]>,
     asks: VecDeque<(Vec<ToEscrow>, Asker)>,
     shipping: Shipping,
+    /// The escrow knows how often this line speaks.
+    beat_said: bool,
 }
 
 /// Why a line is not up.
@@ -199,6 +225,8 @@ impl Task {
                     wait = RETRY_FIRST;
                     tracing::info!(escrow = self.reach.name, "the line to the escrow is up");
                     self.note(true, None);
+                    self.forget_said_marks();
+                    self.beat_said = false;
                     tokio::select! {
                         ended = self.talk(stream) => ended,
                         _ = stop.wait_for(|stop| *stop) => return,
@@ -268,8 +296,18 @@ impl Task {
         if queue.is_empty() {
             queue.extend(self.shipping.next().map(ToEscrow::Component));
         }
+        // An ask has its cell for itself.
+        let marks = if ask.is_none() { self.unsaid_marks() } else { Vec::new() };
+        if ask.is_none() && !std::mem::replace(&mut self.beat_said, true) {
+            queue.push_front(ToEscrow::Beat {
+                every: Millis(u64::try_from(self.reach.beat.as_millis()).unwrap_or(u64::MAX)),
+            });
+        }
+        queue.extend(marks.iter().map(|(pair, mark)| ToEscrow::Mark { pair: *pair, mark: *mark }));
+        let cell = fill(&mut queue);
+        let left: Vec<PairId> = queue.iter().filter_map(marked).collect();
         let talked = timeout(ANSWER_WAIT, async {
-            stream.write_all(&fill(&mut queue)).await?;
+            stream.write_all(&cell).await?;
             stream.flush().await?;
             let mut cell = vec![0; CELL_BYTES];
             stream.read_exact(&mut cell).await?;
@@ -282,6 +320,8 @@ impl Task {
                 return Err(error);
             }
         };
+        let said = marks.iter().filter(|(pair, _)| !left.contains(pair));
+        said.for_each(|(pair, mark)| self.said_mark(*pair, mark));
         for message in &came {
             if let FromEscrow::Kept { digest, whole } = message {
                 self.shipping.answered(Digest(*digest), *whole);
@@ -294,6 +334,24 @@ impl Task {
         ask.into_iter().for_each(|(_, done)| _ = done.send(Ok(answers.clone())));
         self.note(true, None);
         Ok(())
+    }
+
+    fn unsaid_marks(&self) -> Vec<(PairId, Mark)> {
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.iter().filter(|(_, (_, said))| !said).map(|(pair, (mark, _))| (*pair, *mark)).collect()
+    }
+
+    /// What the escrow heard last it may have lost.
+    fn forget_said_marks(&self) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.values_mut().for_each(|(_, said)| *said = false);
+    }
+
+    fn said_mark(&self, pair: PairId, mark: &Mark) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, said)) = marks.get_mut(&pair).filter(|(known, _)| known == mark) {
+            *said = true;
+        }
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "whoever asked gets the others")]
@@ -346,6 +404,14 @@ impl Task {
     fn note(&self, up: bool, trouble: Option<String>) {
         let waiting = self.deposits.len();
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = LineState { up, trouble, waiting };
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "one of many kinds")]
+fn marked(message: &ToEscrow) -> Option<PairId> {
+    match message {
+        ToEscrow::Mark { pair, .. } => Some(*pair),
+        _ => None,
     }
 }
 

@@ -4,14 +4,20 @@
 //! is released is wrapped anew for the asking site alone; everything that is asked, answered and released is in the audit log.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farseal_core::units::{Epoch, Millis, PairId, WallTime};
+use farseal_core::witness::Said as Silence;
 use farseal_plugin::Digest;
-use farseal_plugin::vault::schedule::EpochSchedule;
+use farseal_plugin::vault::epoch_key::EpochKey;
+use farseal_plugin::vault::schedule::{EpochSchedule, KeyScope};
 
+use super::heard::Heard;
 use super::library::Library;
-use super::store::{Answer, Asked, EscrowStore, EscrowStoreError, Logged};
+use super::mark::{Freshness, Mark};
+use super::search::{AskedSearch, NotOpened, SealedRecord, record_of};
+use super::store::{Answer, Asked, EscrowStore, EscrowStoreError, KeptMark, Logged};
 use super::wire::{CELL_BYTES, DepositRefusal, FromEscrow, Place, Request, RequestRefusal, RequestState, ToEscrow};
 use crate::keys::capsule::KemSecret;
 use crate::keys::card::PeerCard;
@@ -19,12 +25,16 @@ use crate::keys::deposit::{Deposit, Receipt, RefusedDeposit, VerifiedDeposit};
 use crate::keys::fingerprint::Fingerprint;
 use crate::keys::identity::Identity;
 use crate::keys::release::{RELEASE_LEN_MAX, Release};
+use crate::keys::search_release::{About, SearchRelease};
 use crate::keys::wire::to_hex;
+use crate::keys::witness::{Question, Statement};
 
 /// Requests without an answer, of all sites: a person has to read them.
 const WAITING_MAX: usize = 64;
 /// How long keys may be fetched after a yes.
 pub const FETCH_WITHIN: Millis = Millis(24 * 3_600 * 1_000);
+/// A mark that changes all the time is made durable so often.
+const MARK_KEPT_EVERY: Millis = Millis(10_000);
 /// Releases in one answer: what surely fits a cell.
 const RELEASES_MAX: usize = (CELL_BYTES - 1024) / (RELEASE_LEN_MAX + 64);
 /// Deposits that are looked through for one answer: most are for whoever asks.
@@ -39,6 +49,18 @@ pub struct Desk {
     library: Library,
     /// Requests that were approved since the start, with what opens their deposits.
     open: Mutex<BTreeMap<u64, Opened>>,
+    /// The newest marks, by pair and depositing site.
+    marks: Mutex<BTreeMap<(PairId, Fingerprint), Seen>>,
+    heard: Heard,
+}
+
+/// A mark in memory.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    mark: Mark,
+    at: WallTime,
+    /// When a mark of the pair was last made durable.
+    kept: WallTime,
 }
 
 #[derive(Debug)]
@@ -46,6 +68,15 @@ struct Opened {
     /// `None`: the escrow's own key.
     secret: Option<Arc<KemSecret>>,
     until: WallTime,
+}
+
+/// What a person says with a yes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Said<'a> {
+    /// For the log.
+    pub note: &'a str,
+    /// That the copy is stale is known, and its keys are to be released all the same.
+    pub although_stale: bool,
 }
 
 /// Why a person's answer is not taken.
@@ -57,6 +88,8 @@ pub enum AnswerError {
     Answered { id: u64, answer: &'static str },
     #[error("this escrow's key is shared out among people: {needed} of them have to bring their shares")]
     SharesNeeded { needed: u8 },
+    #[error("the copy that asks {}", stale(.0))]
+    Stale(Freshness),
     #[error("the shares do not make this escrow's key: one of them is wrong, or they are of another ceremony")]
     OtherSecret,
     #[error(transparent)]
@@ -66,13 +99,26 @@ pub enum AnswerError {
 impl Desk {
     #[must_use]
     pub fn new(identity: Arc<Identity>, sites: Vec<PeerCard>, store: EscrowStore, library: Library) -> Self {
-        Self { identity, sites, store, library, open: Mutex::default() }
+        Self {
+            identity,
+            sites,
+            store,
+            library,
+            open: Mutex::default(),
+            marks: Mutex::default(),
+            heard: Heard::default(),
+        }
     }
 
     /// The site that holds this signing key.
     #[must_use]
     pub fn site(&self, signing: Fingerprint) -> Option<&PeerCard> {
         self.sites.iter().find(|card| card.signing.fingerprint() == signing)
+    }
+
+    /// A cell came from a site, full or empty.
+    pub fn hear(&self, site: &PeerCard) {
+        self.heard.word(site.fingerprint(), std::time::Instant::now());
     }
 
     /// Answers what a site says in one cell.
@@ -90,7 +136,14 @@ impl Desk {
         for message in said {
             match message {
                 ToEscrow::Deposit(bytes) => deposits.push(bytes),
-                ToEscrow::Request(request) => answers.push(self.take_request(site, &request, now)?),
+                ToEscrow::Request(request) => answers.push(self.take_request(site, &request, None, now)?),
+                ToEscrow::RequestSearch(request, search) => {
+                    answers.push(self.take_request(site, &request, Some(search), now)?);
+                }
+                ToEscrow::Open(record) => {
+                    let opened = self.open_record(site, &record, now)?;
+                    answers.push(FromEscrow::Opened(opened));
+                }
                 ToEscrow::Fetch { request, after } => self.fetch(site, request, after, now, &mut answers)?,
                 ToEscrow::Drill { deposit, challenge } => {
                     let proof = self.drill(site, deposit, &challenge)?;
@@ -102,6 +155,9 @@ impl Desk {
                     let whole = self.library.take(site.fingerprint(), part);
                     answers.push(FromEscrow::Kept { digest, whole });
                 }
+                ToEscrow::Mark { pair, mark } => self.take_mark(site, pair, mark, now)?,
+                ToEscrow::Beat { every } => self.heard.beat(site.fingerprint(), every),
+                ToEscrow::Witness(question) => answers.push(self.witness(site, question, now)?),
                 ToEscrow::AskComponent { digest, from } => {
                     answers.push(FromEscrow::Component(self.library.part(Digest(digest), from)));
                 }
@@ -132,12 +188,32 @@ impl Desk {
         }
     }
 
+    /// What is known here of the age of the copy that asks.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn freshness(&self, asked: &Asked) -> Result<Freshness, EscrowStoreError> {
+        let Some(depositor) = fingerprint(&asked.depositor) else { return Ok(Freshness::Unknown) };
+        let seen = self.seen(asked.pair, depositor)?;
+        Ok(seen.map_or(Freshness::Unknown, |seen| seen.mark.judge(seen.at, &asked.copy)))
+    }
+
     /// A person says yes. With shares where the escrow's key is shared out. A request that expired may be approved again.
     ///
     /// # Errors
     /// [`AnswerError`]; nothing is released then.
-    pub fn approve(&self, id: u64, secret: Option<KemSecret>, note: &str, now: WallTime) -> Result<Asked, AnswerError> {
+    pub fn approve(
+        &self,
+        id: u64,
+        secret: Option<KemSecret>,
+        said: &Said<'_>,
+        now: WallTime,
+    ) -> Result<Asked, AnswerError> {
         let asked = self.unanswered(id, now)?;
+        let freshness = self.freshness(&asked)?;
+        if freshness.is_stale() && !said.although_stale {
+            return Err(AnswerError::Stale(freshness));
+        }
         let secret = match (secret, self.identity.kem()) {
             (None, Some(_)) => None,
             (None, None) => return Err(AnswerError::SharesNeeded { needed: self.identity.shares_needed() }),
@@ -146,7 +222,9 @@ impl Desk {
                 Some(Arc::new(Some(secret).filter(|_| fits).ok_or(AnswerError::OtherSecret)?))
             }
         };
-        let asked = self.put_answer(asked, true, note, now)?;
+        let stale =
+            if freshness.is_stale() { format!(" although the copy {}", stale(&freshness)) } else { String::new() };
+        let asked = self.put_answer(asked, true, &format!("{}{stale}", said.note), now)?;
         self.open().insert(id, Opened { secret, until: WallTime(now.0 + FETCH_WITHIN.0) });
         Ok(asked)
     }
@@ -177,6 +255,47 @@ impl Desk {
         self.store.count()
     }
 
+    /// When the site that writes a pair was heard last. Of a site that never spoke of that pair nothing is known.
+    fn witness(&self, site: &PeerCard, question: Question, now: WallTime) -> Result<FromEscrow, EscrowStoreError> {
+        let spoke = self.seen(question.pair, question.main)?.is_some();
+        let said = if spoke { self.heard.said(question.main, std::time::Instant::now()) } else { Silence::NeverHeard };
+        self.note(site, now, format!("asks when the main site of pair {} was heard last: {said:?}", question.pair))?;
+        let statement = Statement::sign(&self.identity, question, site.fingerprint(), said, now);
+        Ok(FromEscrow::Witness(statement.encode()))
+    }
+
+    /// Only a newer one counts. On disk it is at most [`MARK_KEPT_EVERY`] behind.
+    fn take_mark(&self, site: &PeerCard, pair: PairId, mark: Mark, now: WallTime) -> Result<(), EscrowStoreError> {
+        let of = (pair, site.fingerprint());
+        let before = self.seen(pair, of.1)?;
+        if before.is_some_and(|seen| !mark.is_after(&seen.mark)) {
+            return Ok(());
+        }
+        let same_generation = before.filter(|seen| seen.mark.generation == mark.generation);
+        let recent = same_generation.filter(|seen| now.since(seen.kept) < MARK_KEPT_EVERY);
+        let kept = match recent {
+            Some(seen) => seen.kept,
+            None => {
+                self.store.keep_mark(pair, of.1, &KeptMark { mark, at: now })?;
+                now
+            }
+        };
+        self.marks().insert(of, Seen { mark, at: now, kept });
+        Ok(())
+    }
+
+    fn seen(&self, pair: PairId, depositor: Fingerprint) -> Result<Option<Seen>, EscrowStoreError> {
+        if let Some(seen) = self.marks().get(&(pair, depositor)) {
+            return Ok(Some(*seen));
+        }
+        let kept = self.store.mark(pair, depositor)?;
+        Ok(kept.map(|KeptMark { mark, at }| Seen { mark, at, kept: at }))
+    }
+
+    fn marks(&self) -> MutexGuard<'_, BTreeMap<(PairId, Fingerprint), Seen>> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn unanswered(&self, id: u64, now: WallTime) -> Result<Asked, AnswerError> {
         let asked = self.store.requests()?.into_iter().find(|asked| asked.id == id);
         let asked = asked.ok_or(AnswerError::NoSuchRequest(id))?;
@@ -189,11 +308,10 @@ impl Desk {
 
     fn put_answer(&self, asked: Asked, approved: bool, note: &str, now: WallTime) -> Result<Asked, EscrowStoreError> {
         let what = format!(
-            "request {} of {} for {} keys of pair {}: {}{}{note}",
+            "request {} of {} for {}: {}{}{note}",
             asked.id,
             asked.node,
-            asked.keys,
-            asked.pair,
+            wanted(&asked),
             if approved { "approved" } else { "denied" },
             if note.is_empty() { "" } else { ": " },
         );
@@ -265,7 +383,13 @@ impl Desk {
         }
     }
 
-    fn take_request(&self, site: &PeerCard, request: &Request, now: WallTime) -> Result<FromEscrow, EscrowStoreError> {
+    fn take_request(
+        &self,
+        site: &PeerCard,
+        request: &Request,
+        search: Option<AskedSearch>,
+        now: WallTime,
+    ) -> Result<FromEscrow, EscrowStoreError> {
         let keys = self.count_for(site, request)?;
         if keys == 0 {
             self.note(site, now, format!("asks for keys of pair {} and has none here", request.pair))?;
@@ -278,10 +402,16 @@ impl Desk {
                 && asked.pair == request.pair
                 && asked.depositor == to_hex(&request.depositor.0)
                 && (asked.first, asked.last) == (request.first, request.last)
+                && asked.search == search
                 && matches!(self.state(asked, now), RequestState::Waiting | RequestState::Approved)
         };
-        if let Some(asked) = all.iter().find(same) {
-            return Ok(FromEscrow::State { request: asked.id, state: self.state(asked, now) });
+        // A copy that is older than the one that asked before is another matter.
+        if let Some(asked) = all.iter().rfind(same).filter(|asked| !asked.copy.is_after(&request.copy)) {
+            let (request_id, state) = (asked.id, self.state(asked, now));
+            if asked.copy != request.copy && state == RequestState::Waiting {
+                self.store.put_request(Asked { copy: request.copy, ..asked.clone() })?;
+            }
+            return Ok(FromEscrow::State { request: request_id, state });
         }
         if all.iter().filter(|asked| asked.answer.is_none()).count() >= WAITING_MAX {
             return Ok(FromEscrow::NotTaken(RequestRefusal::TooMany));
@@ -296,15 +426,12 @@ impl Desk {
             first: request.first,
             last: request.last,
             keys,
-            through: request.through,
+            copy: request.copy,
             reason: request.reason.clone(),
+            search,
             answer: None,
         })?;
-        self.note(
-            site,
-            now,
-            format!("request {} for {keys} keys of pair {}: {}", asked.id, request.pair, request.reason),
-        )?;
+        self.note(site, now, format!("request {} for {}: {}", asked.id, wanted(&asked), request.reason))?;
         tracing::warn!(request = asked.id, site = %site.node, keys, "keys are asked for: see `farseal escrow requests`");
         Ok(FromEscrow::State { request: asked.id, state: RequestState::Waiting })
     }
@@ -354,8 +481,18 @@ impl Desk {
             for (place, kept) in found {
                 at = Some(place);
                 let (Some(deposit), Some(secret)) = (for_whom(&kept, site, depositor), secret) else { continue };
-                match self.release(deposit, depositor, secret, site, id, now) {
-                    Some(release) => answers.push(FromEscrow::Release { place, bytes: release.encode() }),
+                let released = match &asked.search {
+                    Some(search) => {
+                        let release = self.release_search(deposit, depositor, secret, site, (id, search), now);
+                        release.map(|release| FromEscrow::SearchKey { place, bytes: release.encode() })
+                    }
+                    None => {
+                        let release = self.release(deposit, depositor, secret, site, id, now);
+                        release.map(|release| FromEscrow::Release { place, bytes: release.encode() })
+                    }
+                };
+                match released {
+                    Some(released) => answers.push(released),
                     None => self.note(site, now, format!("the key of epoch {} does not open", place.epoch))?,
                 }
                 sent += 1;
@@ -375,20 +512,95 @@ impl Desk {
         request: u64,
         now: WallTime,
     ) -> Option<Release> {
-        // The file is this node's own; whose deposit it is was proved when it was taken, and is proved again.
-        let card = self.sites.iter().find(|card| card.fingerprint() == depositor)?;
-        let deposit = deposit.verify(card, self.identity.card().fingerprint()).ok()?;
+        let deposit = self.verified(deposit, depositor)?;
         let key = deposit.open(secret).ok()?;
         Release::seal(&deposit, &key, &self.identity, site, request, now.0).ok()
     }
 
+    fn release_search(
+        &self,
+        deposit: Deposit,
+        depositor: Fingerprint,
+        secret: &KemSecret,
+        site: &PeerCard,
+        (request, search): (u64, &AskedSearch),
+        now: WallTime,
+    ) -> Option<SearchRelease> {
+        let (scope, hash) = (deposit.terms.scope, deposit.hash());
+        let key = self.key_of(deposit, depositor, secret)?;
+        let value_key = search.value_key(&EpochSchedule::new(&key, &scope).search());
+        let (requester, released_ms) = (site.fingerprint(), now.0);
+        let about = About { scope, deposit: hash, requester, request, released_ms, search: search.hash() };
+        SearchRelease::seal(about, &value_key, &self.identity, site).ok()
+    }
+
+    fn key_of(&self, deposit: Deposit, depositor: Fingerprint, secret: &KemSecret) -> Option<EpochKey> {
+        self.verified(deposit, depositor)?.open(secret).ok()
+    }
+
+    /// The file is this node's own; whose deposit it is was proved when it was taken, and is proved again.
+    fn verified(&self, deposit: Deposit, depositor: Fingerprint) -> Option<VerifiedDeposit> {
+        let card = self.sites.iter().find(|card| card.fingerprint() == depositor)?;
+        deposit.verify(card, self.identity.card().fingerprint()).ok()
+    }
+
+    /// Opens a record for the site that asked for a search, if it holds what was searched for. It is in the log before it is opened.
+    fn open_record(
+        &self,
+        site: &PeerCard,
+        record: &SealedRecord,
+        now: WallTime,
+    ) -> Result<Result<Vec<u8>, NotOpened>, EscrowStoreError> {
+        let requester = to_hex(&site.fingerprint().0);
+        let mine = |asked: &Asked| asked.id == record.request && asked.requester == requester;
+        let asked = self.store.requests()?.into_iter().find(mine);
+        let approved = asked.filter(|asked| self.state(asked, now) == RequestState::Approved);
+        let secret = self.open().get(&record.request).map(|opened| opened.secret.clone());
+        let (Some(asked), Some(secret)) = (approved, secret) else { return Ok(Err(NotOpened::NotApproved)) };
+        let (Some(search), Some(depositor)) = (&asked.search, fingerprint(&asked.depositor)) else {
+            return Ok(Err(NotOpened::NotApproved));
+        };
+        let Some(secret) = secret.as_deref().or(self.identity.kem()) else { return Ok(Err(NotOpened::NotApproved)) };
+        // Most records are of one epoch.
+        let mut keys: BTreeMap<[u8; 32], (EpochKey, KeyScope)> = BTreeMap::new();
+        let mut blocks = Vec::new();
+        for sealed in &record.blocks {
+            let (key, scope) = match keys.entry(sealed.deposit) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let kept = self.store.find(sealed.deposit)?;
+                    let deposit = kept.and_then(|kept| for_whom(&kept, site, depositor)).filter(|deposit| {
+                        let scope = deposit.terms.scope;
+                        PairId(scope.pair) == asked.pair && (asked.first..=asked.last).contains(&Epoch(scope.epoch))
+                    });
+                    let Some(deposit) = deposit else { return Ok(Err(NotOpened::NotAuthentic)) };
+                    let scope = deposit.terms.scope;
+                    let Some(key) = self.key_of(deposit, depositor, secret) else {
+                        return Ok(Err(NotOpened::NotAuthentic));
+                    };
+                    unknown.insert((key, scope))
+                }
+            };
+            match sealed.open(key, scope, search) {
+                Ok(block) => blocks.push(block),
+                Err(why) => return Ok(Err(why)),
+            }
+        }
+        let first = record.blocks.first().map_or(0, |block| block.lba.0);
+        let opened = record_of(blocks, search);
+        let what = match &opened {
+            Ok(_) => format!("request {}: the record at block {first} of pair {} is opened", asked.id, asked.pair),
+            Err(why) => {
+                format!("request {}: the record at block {first} of pair {} is refused: {why}", asked.id, asked.pair)
+            }
+        };
+        self.note(site, now, what)?;
+        Ok(opened)
+    }
+
     fn complete(&self, asked: Asked, site: &PeerCard, now: WallTime) -> Result<(), EscrowStoreError> {
         let Some(answer) = asked.answer.clone().filter(|answer| !answer.complete) else { return Ok(()) };
-        self.note(
-            site,
-            now,
-            format!("request {}: all {} keys of pair {} were released", asked.id, asked.keys, asked.pair),
-        )?;
+        self.note(site, now, format!("request {}: all {} were released", asked.id, released(&asked)))?;
         self.store.put_request(Asked { answer: Some(Answer { complete: true, ..answer }), ..asked })?;
         Ok(())
     }
@@ -433,6 +645,41 @@ impl Desk {
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Opened>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is asked for, in the log's words.
+fn wanted(asked: &Asked) -> String {
+    match &asked.search {
+        Some(search) => format!(
+            "a search for {}={} in epochs {} to {} of pair {}, and the records of {} blocks that it finds",
+            search.field,
+            search.shown(),
+            asked.first,
+            asked.last,
+            asked.pair,
+            search.record_blocks
+        ),
+        None => format!("{} keys of pair {}", asked.keys, asked.pair),
+    }
+}
+
+/// What was released, in the log's words.
+fn released(asked: &Asked) -> String {
+    let keys = if asked.search.is_some() { "search keys" } else { "keys" };
+    format!("{} {keys} of pair {}", asked.keys, asked.pair)
+}
+
+/// What a stale copy is, after "the copy that asks".
+fn stale(freshness: &Freshness) -> String {
+    match freshness {
+        Freshness::Behind { generation, through, at } => format!(
+            "lacks what its main site saw to be durable there: record {through} of generation {generation}, at {} ms of \
+             Unix time; it was put back to an older state, or lost data",
+            at.0
+        ),
+        Freshness::Other { .. } => "has another history than its main site sent".to_owned(),
+        Freshness::Fresh | Freshness::Unknown => "is not known to be stale".to_owned(),
     }
 }
 

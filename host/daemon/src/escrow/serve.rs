@@ -88,6 +88,7 @@ async fn serve(socket: TcpStream, from: SocketAddr, acceptor: TlsAcceptor, desk:
     loop {
         timeout(SILENCE_MAX, stream.read_exact(&mut cell)).await.map_err(|_| LineError::Silent)??;
         let said = messages::<ToEscrow>(&cell)?;
+        desk.hear(&site);
         if !said.is_empty() {
             let (desk, site) = (Arc::clone(&desk), site.clone());
             let answer = move || desk.answer(&site, said, crate::clock::wall_time());

@@ -3,11 +3,14 @@
 
 use std::path::Path;
 
-use farseal_core::units::{Epoch, PairId, Sequence, WallTime};
+use farseal_core::units::{Epoch, PairId, WallTime};
 use redb::{ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
+use super::mark::Mark;
+use super::search::AskedSearch;
 use super::wire::Place;
+use crate::keys::fingerprint::Fingerprint;
 use crate::store::database::Database;
 pub use crate::store::database::DatabaseError as EscrowStoreError;
 
@@ -18,6 +21,8 @@ const DEPOSITS: TableDefinition<'static, DepositKey, &[u8]> = TableDefinition::n
 const BY_HASH: TableDefinition<'static, [u8; 32], DepositKey> = TableDefinition::new("by-hash");
 const DESTROYED: TableDefinition<'static, [u8; 32], u64> = TableDefinition::new("destroyed");
 const REQUESTS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("requests");
+/// By pair and depositing site.
+const MARKS: TableDefinition<'static, [u8; 48], &[u8]> = TableDefinition::new("marks");
 const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
 
 /// The file.
@@ -40,9 +45,20 @@ pub struct Asked {
     pub last: Epoch,
     /// Deposits among these when it was asked.
     pub keys: u64,
-    pub through: Sequence,
+    pub copy: Mark,
     pub reason: String,
+    /// Not the keys: what finds this value in their epochs, and the opening of what it finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<AskedSearch>,
     pub answer: Option<Answer>,
+}
+
+/// How far a pair's copy was, and when its writing site said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct KeptMark {
+    pub mark: Mark,
+    pub at: WallTime,
 }
 
 /// What a person said.
@@ -78,6 +94,7 @@ impl EscrowStore {
             tables.open_table(DESTROYED)?;
             tables.open_table(REQUESTS)?;
             tables.open_table(LOG)?;
+            tables.open_table(MARKS)?;
             Ok(())
         })?;
         Ok(Self(database))
@@ -206,6 +223,29 @@ impl EscrowStore {
         found.iter().map(|(id, bytes)| self.0.parsed(format!("request {id}"), bytes)).collect()
     }
 
+    /// Keeps a mark over the one before.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`]; nothing was changed.
+    pub fn keep_mark(&self, pair: PairId, site: Fingerprint, mark: &KeptMark) -> Result<(), EscrowStoreError> {
+        self.0.change(|tables| {
+            let bytes = serde_json::to_vec(mark).unwrap_or_default();
+            tables.open_table(MARKS)?.insert(mark_key(pair, site), bytes.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// A pair's mark by one site.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn mark(&self, pair: PairId, site: Fingerprint) -> Result<Option<KeptMark>, EscrowStoreError> {
+        let found = self.0.read(|tables| {
+            Ok(tables.open_table(MARKS)?.get(mark_key(pair, site))?.map(|bytes| bytes.value().to_vec()))
+        })?;
+        found.map(|bytes| self.0.parsed("a mark".into(), &bytes)).transpose()
+    }
+
     /// Adds a line to the audit log.
     ///
     /// # Errors
@@ -237,6 +277,13 @@ impl EscrowStore {
         found.reverse();
         found.iter().map(|bytes| self.0.parsed("a line of the log".into(), bytes)).collect()
     }
+}
+
+fn mark_key(pair: PairId, site: Fingerprint) -> [u8; 48] {
+    let mut key = [0; 48];
+    key[..16].copy_from_slice(&pair.0);
+    key[16..].copy_from_slice(&site.0);
+    key
 }
 
 fn key(pair: PairId, epoch: Epoch, deposit: [u8; 32]) -> DepositKey {

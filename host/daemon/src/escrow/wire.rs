@@ -10,16 +10,20 @@
 //!
 //! | version | since | messages |
 //! |---|---|---|
-//! | 1 | 0.1.0 | deposit, request, fetch, drill, destroy, component, ask component; receipt, refused, state, release, drilled, destroyed, kept, component |
+//! | 1 | 0.1.0 | deposit, request, fetch, drill, destroy, component, ask component, mark, witness, beat, request search, open; receipt, refused, state, release, drilled, destroyed, kept, component, witness, search key, opened |
 
+use farseal_core::chain::Chain;
 use farseal_core::frame::ComponentPart;
 use farseal_core::limits::COMPONENT_BYTES_MAX;
-use farseal_core::units::{Epoch, PairId, Sequence};
+use farseal_core::units::{Epoch, Generation, Millis, PairId, Sequence};
 
+use super::mark::Mark;
+use super::search::{AskedSearch, NotOpened, SealedRecord};
 use crate::keys::deposit::{DEPOSIT_LEN_MAX, RECEIPT_LEN};
 use crate::keys::fingerprint::Fingerprint;
 use crate::keys::release::RELEASE_LEN_MAX;
 use crate::keys::wire::{Reader, Short};
+use crate::keys::witness::{Question, STATEMENT_LEN};
 
 /// Bytes of every cell: eleven deposits of hybrid keys, or as many releases.
 pub const CELL_BYTES: usize = 16 << 10;
@@ -48,6 +52,16 @@ pub enum ToEscrow {
     Component(ComponentPart),
     /// A component from here on.
     AskComponent { digest: [u8; 32], from: u32 },
+    /// How far a pair's copy is durable, as its writing site knows. Nothing is answered.
+    Mark { pair: PairId, mark: Mark },
+    /// When was a pair's main site heard last?
+    Witness(Question),
+    /// How often this site speaks over its line, first on every line. Nothing is answered.
+    Beat { every: Millis },
+    /// Asks a person for what finds a value in the epochs of a request, and for the opening of what it finds.
+    RequestSearch(Request, AskedSearch),
+    /// A record that an approved search found.
+    Open(SealedRecord),
 }
 
 impl ToEscrow {
@@ -55,8 +69,16 @@ impl ToEscrow {
     #[must_use]
     pub fn goes_at_once(&self) -> bool {
         match self {
-            Self::Fetch { .. } | Self::Drill { .. } | Self::AskComponent { .. } => true,
-            Self::Deposit(_) | Self::Request(_) | Self::Destroy { .. } | Self::Component(_) => false,
+            Self::Fetch { .. } | Self::Drill { .. } | Self::AskComponent { .. } | Self::Witness(_) | Self::Open(_) => {
+                true
+            }
+            Self::Deposit(_)
+            | Self::Request(_)
+            | Self::RequestSearch(..)
+            | Self::Destroy { .. }
+            | Self::Component(_)
+            | Self::Mark { .. }
+            | Self::Beat { .. } => false,
         }
     }
 }
@@ -77,8 +99,8 @@ pub struct Request {
     /// From the first of these to the last, both included.
     pub first: Epoch,
     pub last: Epoch,
-    /// How far the copy goes that they are to open, so that a person can tell how old it is.
-    pub through: Sequence,
+    /// How far the copy goes that they are to open, so that it can be told how old it is.
+    pub copy: Mark,
     /// In the words of whoever asks.
     pub reason: String,
 }
@@ -106,6 +128,12 @@ pub enum FromEscrow {
     Kept { digest: [u8; 32], whole: bool },
     /// A part of a component; `of` 0: nobody sent it.
     Component(ComponentPart),
+    /// The bytes of a [`crate::keys::witness::Statement`].
+    Witness(Vec<u8>),
+    /// The bytes of a [`crate::keys::search_release::SearchRelease`], and where its epoch's deposit stands.
+    SearchKey { place: Place, bytes: Vec<u8> },
+    /// The record that was to be opened, or why it is not.
+    Opened(Result<Vec<u8>, NotOpened>),
 }
 
 /// Why a deposit is not taken.
@@ -228,12 +256,7 @@ impl Message for ToEscrow {
             }
             Self::Request(request) => {
                 bytes.push(2);
-                bytes.extend_from_slice(&request.pair.0);
-                bytes.extend_from_slice(&request.depositor.0);
-                for number in [request.first.0, request.last.0, request.through.0] {
-                    bytes.extend_from_slice(&number.to_be_bytes());
-                }
-                bytes.extend_from_slice(cut(&request.reason, REASON_BYTES_MAX).as_bytes());
+                request.write(bytes);
             }
             Self::Fetch { request, after } => {
                 bytes.push(3);
@@ -255,6 +278,30 @@ impl Message for ToEscrow {
                 bytes.extend_from_slice(digest);
                 bytes.extend_from_slice(&from.to_be_bytes());
             }
+            Self::Mark { pair, mark } => {
+                bytes.push(8);
+                bytes.extend_from_slice(&pair.0);
+                write_mark(mark, bytes);
+            }
+            Self::Witness(Question { pair, main, challenge }) => {
+                bytes.push(9);
+                bytes.extend_from_slice(&pair.0);
+                bytes.extend_from_slice(&main.0);
+                bytes.extend_from_slice(challenge);
+            }
+            Self::Beat { every } => {
+                bytes.push(10);
+                bytes.extend_from_slice(&every.0.to_be_bytes());
+            }
+            Self::RequestSearch(request, search) => {
+                bytes.push(11);
+                bytes.extend_from_slice(&search.encode());
+                request.write(bytes);
+            }
+            Self::Open(record) => {
+                bytes.push(12);
+                record.write(bytes);
+            }
         }
     }
 
@@ -263,17 +310,10 @@ impl Message for ToEscrow {
         let mut whole = || -> Result<Option<Self>, Short> {
             Ok(Some(match kind {
                 1 if body.len() <= DEPOSIT_LEN_MAX => Self::Deposit(reader.bytes(body.len())?.to_vec()),
-                2 => {
-                    let (pair, depositor) = (PairId(reader.array()?), Fingerprint(reader.array()?));
-                    let (first, last) = (Epoch(reader.u64()?), Epoch(reader.u64()?));
-                    let through = Sequence(reader.u64()?);
-                    let reason = reader.bytes(reader.rest().len())?;
-                    let Ok(reason) = std::str::from_utf8(reason) else { return Ok(None) };
-                    if reason.len() > REASON_BYTES_MAX || reason.contains(char::is_control) {
-                        return Ok(None);
-                    }
-                    Self::Request(Request { pair, depositor, first, last, through, reason: reason.to_owned() })
-                }
+                2 => match Request::read(&mut reader)? {
+                    Some(request) => Self::Request(request),
+                    None => return Ok(None),
+                },
                 3 => {
                     let request = reader.u64()?;
                     let after = if reader.rest().is_empty() { None } else { Some(Place::read(&mut reader)?) };
@@ -286,10 +326,24 @@ impl Message for ToEscrow {
                     None => return Ok(None),
                 },
                 7 => Self::AskComponent { digest: reader.array()?, from: reader.u32()? },
+                8 => Self::Mark { pair: PairId(reader.array()?), mark: read_mark(&mut reader)? },
+                9 => {
+                    let (pair, main) = (PairId(reader.array()?), Fingerprint(reader.array()?));
+                    Self::Witness(Question { pair, main, challenge: reader.array()? })
+                }
+                10 => Self::Beat { every: Millis(reader.u64()?) },
+                11 => match (AskedSearch::read(&mut reader)?, Request::read(&mut reader)?) {
+                    (Some(search), Some(request)) => Self::RequestSearch(request, search),
+                    _ => return Ok(None),
+                },
+                12 => match SealedRecord::read(&mut reader)? {
+                    Some(record) => Self::Open(record),
+                    None => return Ok(None),
+                },
                 _ => return Ok(None),
             }))
         };
-        finish(kind, (1..=7).contains(&kind), whole(), reader.rest().is_empty())
+        finish(kind, (1..=12).contains(&kind), whole(), reader.rest().is_empty())
     }
 }
 
@@ -332,6 +386,22 @@ impl Message for FromEscrow {
                 bytes.extend_from_slice(digest);
             }
             Self::Component(part) => write_part(10, part, bytes),
+            Self::Witness(statement) => {
+                bytes.push(11);
+                bytes.extend_from_slice(statement);
+            }
+            Self::SearchKey { place, bytes: release } => {
+                bytes.push(12);
+                place.write(bytes);
+                bytes.extend_from_slice(release);
+            }
+            Self::Opened(opened) => {
+                bytes.push(13);
+                match opened {
+                    Ok(record) => bytes.extend_from_slice(&[&[0], record.as_slice()].concat()),
+                    Err(why) => bytes.push(why.code()),
+                }
+            }
         }
     }
 
@@ -375,11 +445,39 @@ impl Message for FromEscrow {
                     Some(part) => Self::Component(part),
                     None => return Ok(None),
                 },
+                12 => {
+                    let place = Place::read(&mut reader)?;
+                    let bytes = reader.bytes(reader.rest().len())?;
+                    if bytes.len() > RELEASE_LEN_MAX {
+                        return Ok(None);
+                    }
+                    Self::SearchKey { place, bytes: bytes.to_vec() }
+                }
+                13 => match reader.u8()? {
+                    0 => Self::Opened(Ok(reader.bytes(reader.rest().len())?.to_vec())),
+                    why => match NotOpened::of(why) {
+                        Some(why) => Self::Opened(Err(why)),
+                        None => return Ok(None),
+                    },
+                },
+                11 if body.len() == STATEMENT_LEN => Self::Witness(reader.bytes(STATEMENT_LEN)?.to_vec()),
                 _ => return Ok(None),
             }))
         };
-        finish(kind, (1..=10).contains(&kind), whole(), reader.rest().is_empty())
+        finish(kind, (1..=13).contains(&kind), whole(), reader.rest().is_empty())
     }
+}
+
+fn write_mark(mark: &Mark, bytes: &mut Vec<u8>) {
+    for number in [mark.generation.0, mark.through.0] {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
+    bytes.extend_from_slice(&mark.chain.0);
+}
+
+fn read_mark(reader: &mut Reader<'_>) -> Result<Mark, Short> {
+    let (generation, through) = (Generation(reader.u64()?), Sequence(reader.u64()?));
+    Ok(Mark { generation, through, chain: Chain(reader.array()?) })
 }
 
 fn write_part(kind: u8, part: &ComponentPart, bytes: &mut Vec<u8>) {
@@ -405,6 +503,29 @@ fn finish<M>(kind: u8, known: bool, read: Result<Option<M>, Short>, all: bool) -
         _ if !known => Err(CellError::Kind(kind)),
         Ok(Some(message)) if all => Ok(message),
         Ok(_) | Err(Short { .. }) => Err(CellError::Body(kind)),
+    }
+}
+
+impl Request {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.pair.0);
+        bytes.extend_from_slice(&self.depositor.0);
+        for number in [self.first.0, self.last.0] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        write_mark(&self.copy, bytes);
+        bytes.extend_from_slice(cut(&self.reason, REASON_BYTES_MAX).as_bytes());
+    }
+
+    /// Up to the end. `None`: its reason is too long, or no text.
+    fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, Short> {
+        let (pair, depositor) = (PairId(reader.array()?), Fingerprint(reader.array()?));
+        let (first, last) = (Epoch(reader.u64()?), Epoch(reader.u64()?));
+        let copy = read_mark(reader)?;
+        let reason = reader.bytes(reader.rest().len())?;
+        let sound = |text: &&str| text.len() <= REASON_BYTES_MAX && !text.contains(char::is_control);
+        let reason = std::str::from_utf8(reason).ok().filter(sound);
+        Ok(reason.map(|reason| Self { pair, depositor, first, last, copy, reason: reason.to_owned() }))
     }
 }
 
@@ -439,6 +560,7 @@ macro_rules! numbered {
 numbered!(DepositRefusal: Unreadable, Forged, OtherEscrow, Unopenable, Destroyed, Full);
 numbered!(RequestState: Waiting, Approved, Denied, Expired, Unknown);
 numbered!(RequestRefusal: NothingForYou, TooMany, Failed);
+numbered!(NotOpened: NotApproved, NoMatch, NotAuthentic, NeedsComponent);
 
 /// The beginning of a text, in whole characters.
 fn cut(text: &str, most: usize) -> &str {
@@ -468,15 +590,37 @@ mod tests {
         })
     }
 
+    fn mark() -> impl Strategy<Value = Mark> {
+        any::<(u64, u64, [u8; 32])>().prop_map(|(generation, through, chain)| Mark {
+            generation: Generation(generation),
+            through: Sequence(through),
+            chain: Chain(chain),
+        })
+    }
+
+    fn sealed() -> impl Strategy<Value = SealedRecord> {
+        let bytes = |most| proptest::collection::vec(any::<u8>(), 0..most);
+        let block = (any::<([u8; 32], [u8; 32], u64, u32)>(), bytes(200), bytes(144), bytes(4096)).prop_map(
+            |((deposit, part, lba, block), descriptor, tags, bytes)| {
+                let mut header = [0; farseal_core::record::HEADER_BYTES];
+                header[..32].copy_from_slice(&part);
+                let lba = farseal_core::units::Lba(lba);
+                crate::escrow::search::SealedBlock { deposit, descriptor, header, lba, block, tags, bytes }
+            },
+        );
+        (any::<u64>(), proptest::collection::vec(block, 1..4))
+            .prop_map(|(request, blocks)| SealedRecord { request, blocks })
+    }
+
     fn to_escrow() -> impl Strategy<Value = ToEscrow> {
-        let request = (any::<([u8; 16], [u8; 32], [u64; 3])>(), "[a-z ]{0,256}").prop_map(
-            |((pair, depositor, [first, last, through]), reason)| {
+        let request = (any::<([u8; 16], [u8; 32], [u64; 2])>(), mark(), "[a-z ]{0,256}").prop_map(
+            |((pair, depositor, [first, last]), copy, reason)| {
                 ToEscrow::Request(Request {
                     pair: PairId(pair),
                     depositor: Fingerprint(depositor),
                     first: Epoch(first),
                     last: Epoch(last),
-                    through: Sequence(through),
+                    copy,
                     reason,
                 })
             },
@@ -490,6 +634,31 @@ mod tests {
             any::<[u8; 32]>().prop_map(|deposit| ToEscrow::Destroy { deposit }),
             part().prop_map(ToEscrow::Component),
             any::<([u8; 32], u32)>().prop_map(|(digest, from)| ToEscrow::AskComponent { digest, from }),
+            (any::<[u8; 16]>(), mark()).prop_map(|(pair, mark)| ToEscrow::Mark { pair: PairId(pair), mark }),
+            any::<([u8; 16], [u8; 32], [u8; 32])>().prop_map(|(pair, main, challenge)| {
+                ToEscrow::Witness(Question { pair: PairId(pair), main: Fingerprint(main), challenge })
+            }),
+            any::<u64>().prop_map(|every| ToEscrow::Beat { every: Millis(every) }),
+            sealed().prop_map(ToEscrow::Open),
+            (any::<([u8; 16], [u8; 32], u8, u32)>(), mark(), "[a-z]{1,32}", "[ -~]{0,256}").prop_map(
+                |((pair, depositor, slot, blocks), copy, field, value)| {
+                    let (pair, depositor) = (PairId(pair), Fingerprint(depositor));
+                    let request = Request {
+                        pair,
+                        depositor,
+                        first: Epoch(3),
+                        last: Epoch(9),
+                        copy,
+                        reason: value[..value.len() / 2].into(),
+                    };
+                    let form = farseal_core::layout::Form::Text;
+                    let record_blocks = blocks.max(1);
+                    ToEscrow::RequestSearch(
+                        request,
+                        AskedSearch { field, form, slot, record_blocks, value: value.into_bytes() },
+                    )
+                }
+            ),
         ]
     }
 
@@ -508,6 +677,11 @@ mod tests {
             any::<[u8; 32]>().prop_map(|deposit| FromEscrow::Destroyed { deposit }),
             any::<([u8; 32], bool)>().prop_map(|(digest, whole)| FromEscrow::Kept { digest, whole }),
             part().prop_map(FromEscrow::Component),
+            proptest::collection::vec(any::<u8>(), STATEMENT_LEN).prop_map(FromEscrow::Witness),
+            (place(), proptest::collection::vec(any::<u8>(), 0..=RELEASE_LEN_MAX))
+                .prop_map(|(place, bytes)| FromEscrow::SearchKey { place, bytes }),
+            proptest::collection::vec(any::<u8>(), 0..9_000).prop_map(|bytes| FromEscrow::Opened(Ok(bytes))),
+            proptest::sample::select(NotOpened::ALL).prop_map(|why| FromEscrow::Opened(Err(why))),
         ]
     }
 

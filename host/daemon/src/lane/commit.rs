@@ -6,14 +6,17 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::journal::CommitHeader;
+use farseal_core::layout::Layout;
 use farseal_core::primary::{Planned, Settings, Source};
-use farseal_core::record::{HEADER_BYTES, Header, Kind};
+use farseal_core::record::{HEADER_BYTES, Header, Kind, TAG_BYTES};
 use farseal_core::rotation::How;
 use farseal_core::units::{Epoch, Incarnation, Sequence, Ticket};
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::provider::Provider;
+use farseal_plugin::vault::schedule::EpochSchedule;
 use farseal_plugin::vault::seal::{SealError, Sealer};
+use farseal_plugin::vault::search::SearchKey;
 use farseal_plugin::vault::stack::StackIndex;
 use farseal_plugin::vault::unit::Unit;
 use farseal_plugin::wit::cipher::{Batch, RecordKind, Shape};
@@ -29,6 +32,7 @@ use crate::keys::descriptor::{How as DescribedHow, Role, Terms};
 use crate::keys::identity::Identity;
 use crate::keys::package::{RefusedEpoch, SealEpochError, SealedEpoch, VerifiedEpoch};
 use crate::plugins::PairPlugins;
+use crate::search;
 
 /// What core asked for.
 #[derive(Clone, Debug)]
@@ -76,14 +80,22 @@ pub enum SealFault {
     TooLong(usize),
 }
 
-/// A key record as it will stand, if it ever does.
-struct Carried {
+/// A key record, or the cover in its stead: what it is made of.
+struct Made {
     planned: Planned,
     stack: StackIndex,
     cipher: Arc<Cipher>,
+    wrapped: Wrapped,
+    carrier: Vec<u8>,
+}
+
+/// What a key record says.
+struct Wrapped {
     terms: Terms,
     package: VerifiedEpoch,
-    carrier: Vec<u8>,
+    payload: Vec<u8>,
+    /// A cover's own, which no record is sealed under.
+    sham: Option<EpochKey>,
 }
 
 /// Seals for one lane.
@@ -94,6 +106,9 @@ pub struct Committer {
     worker: Option<CipherWorker>,
     guest: Option<Box<dyn GuestLayer + Send>>,
     sealers: BTreeMap<Epoch, Sealer>,
+    /// What key fields lie in the blocks, and what makes their tags.
+    layout: Option<Layout>,
+    search_keys: BTreeMap<Epoch, SearchKey>,
     /// A cipher seals whole epochs, also when another is put in its place meanwhile.
     ciphers: BTreeMap<Epoch, Arc<Cipher>>,
     prepared: BTreeMap<Epoch, Prepared>,
@@ -103,7 +118,7 @@ pub struct Committer {
     identity: Arc<Identity>,
     recipients: Vec<(Role, PeerCard)>,
     /// The key record that was built ahead of its place.
-    carried: Option<Carried>,
+    carried: Option<Arc<Made>>,
     /// The escrow site's last receipt: what a cover of a pair with an escrow shows.
     receipt: Option<Receipt>,
     incarnation: Incarnation,
@@ -119,6 +134,8 @@ impl Committer {
             worker: None,
             guest: None,
             sealers: BTreeMap::new(),
+            layout: parts.layout.clone(),
+            search_keys: BTreeMap::new(),
             ciphers: BTreeMap::new(),
             prepared: BTreeMap::new(),
             standing: None,
@@ -148,12 +165,14 @@ impl Committer {
     pub fn discard(&mut self, epoch: Epoch) {
         self.prepared.remove(&epoch);
         self.sealers.remove(&epoch);
+        self.search_keys.remove(&epoch);
         self.ciphers.remove(&epoch);
     }
 
     /// Older keys seal nothing any more.
     pub fn in_force(&mut self, epoch: Epoch) {
         self.sealers.retain(|known, _| *known >= epoch);
+        self.search_keys.retain(|known, _| *known >= epoch);
         self.ciphers.retain(|known, _| *known >= epoch);
         self.worker = None;
         self.guest = None;
@@ -191,12 +210,15 @@ impl Committer {
                         }
                     }
                 }
-                Source::Capsules { start, how } => {
-                    let carrier = self.key_carrier(clock, planned, start, how, header.body_bytes())?;
-                    buffer.extend_from_slice(&carrier);
+                Source::Capsules { .. } => {
+                    let made = self.carried_or_made(clock, planned, header)?;
+                    self.take_key(&made)?;
+                    buffer.extend_from_slice(&made.carrier);
                 }
-                Source::Sham { start } => {
-                    buffer.extend_from_slice(&self.sham_carrier(clock, planned, start, header.body_bytes())?);
+                Source::Sham { .. } => {
+                    let made = self.carried_or_made(clock, planned, header)?;
+                    self.forget_sham(&made)?;
+                    buffer.extend_from_slice(&made.carrier);
                 }
                 Source::Header => buffer.resize(buffer.len() + header.body_bytes(), 0),
                 Source::Random => buffer.extend_from_slice(&random(header.body_bytes())?),
@@ -205,28 +227,23 @@ impl Committer {
         if buffer.len() != total {
             return Err(SealFault::TooLong(total));
         }
+        self.write_search_tags(&plan.records, &headers, &mut buffer)?;
         self.seal_in_place(&plan.records, &headers, &mut buffer)?;
         self.frame(plan, &headers, buffer.freeze(), finished)
     }
 
-    /// A key record of a place to come, whole: the same bytes when it is planned there. Nothing is kept of it before that.
+    /// A key record of a place to come, or the cover in its stead, whole: the same bytes when it is planned there. Nothing is
+    /// kept of it before that.
     ///
     /// # Errors
     /// [`SealFault`]: it cannot be carried, and is tried again where it stands.
     pub fn carry(&mut self, clock: &Clock, planned: &Planned) -> Result<Vec<u8>, SealFault> {
         self.carried = None;
-        let Source::Capsules { start, how } = planned.source else { return Err(SealFault::NoKey(planned.epoch)) };
         let stack = self.standing.map_or(StackIndex(0), |(_, stack, _)| stack);
         let header = self.header(planned, stack);
-        let prepared = self.prepared.get(&planned.epoch).ok_or(SealFault::NoKey(planned.epoch))?;
-        let cipher = self.plugins.cipher.current().ok_or(SealFault::NoCipher)?;
-        let terms = self.terms(clock, planned, start, how, &cipher);
-        let (package, payload) = self.wrapped(&terms, &prepared.key, prepared.receipt.as_ref())?;
-        let bytes = header.body_bytes();
-        let carrier = self.embedded(clock, &payload, bytes)?;
-        let carrier = carrier.ok_or(SealFault::NoCarrier { epoch: planned.epoch, bytes })?;
-        let record = [header.encode(crc32c::crc32c(&carrier)).as_slice(), &carrier].concat();
-        self.carried = Some(Carried { planned: *planned, stack, cipher, terms, package, carrier });
+        let made = self.made(clock, planned, &header)?;
+        let record = [header.encode(crc32c::crc32c(&made.carrier)).as_slice(), &made.carrier].concat();
+        self.carried = Some(Arc::new(made));
         Ok(record)
     }
 
@@ -237,6 +254,7 @@ impl Committer {
             kind: planned.kind,
             encrypted: self.settings.encrypted,
             stack: stack.0,
+            search_tags: self.settings.search_tags(),
             pair: self.settings.pair,
             volume: self.settings.volume,
             generation: self.settings.generation,
@@ -247,6 +265,21 @@ impl Committer {
             wall: planned.wall,
             aux: planned.aux,
         }
+    }
+
+    /// What a search finds the blocks by, from their content before it is sealed. Behind a key's or a cover's tags stand random bytes.
+    fn write_search_tags(&self, planned: &[Planned], headers: &[Header], buffer: &mut [u8]) -> Result<(), SealFault> {
+        let Some(layout) = &self.layout else { return Ok(()) };
+        let mut rest = buffer;
+        for (planned, header) in planned.iter().zip(headers) {
+            let (record, after) = std::mem::take(&mut rest).split_at_mut(header.record_bytes());
+            rest = after;
+            if header.kind == Kind::Data {
+                let key = self.search_keys.get(&planned.epoch).ok_or(SealFault::NoKey(planned.epoch))?;
+                search::write_tags(layout, key, header, &mut record[HEADER_BYTES..]);
+            }
+        }
+        Ok(())
     }
 
     /// Seals runs of one epoch, each in one batch.
@@ -276,6 +309,7 @@ impl Committer {
                 block_len: header.block_bytes.get(),
                 first_block: 0,
                 body,
+                beside: header.tag_bytes_each() - TAG_BYTES,
                 tags,
             };
             match runs.last_mut() {
@@ -379,71 +413,88 @@ impl Committer {
         }
     }
 
-    /// The body of a key record: the signed package, durable here first, hidden in random bytes.
-    fn key_carrier(
-        &mut self,
+    fn carried_as(&self, planned: &Planned) -> Option<&Arc<Made>> {
+        self.carried.as_ref().filter(|carried| carried.planned == *planned)
+    }
+
+    fn carried_or_made(&self, clock: &Clock, planned: &Planned, header: &Header) -> Result<Arc<Made>, SealFault> {
+        match self.carried_as(planned) {
+            Some(carried) => Ok(Arc::clone(carried)),
+            None => Ok(Arc::new(self.made(clock, planned, header)?)),
+        }
+    }
+
+    /// The signed package, hidden in random bytes. A cover's is made as a key's, of a key that is drawn for it.
+    fn made(&self, clock: &Clock, planned: &Planned, header: &Header) -> Result<Made, SealFault> {
+        let bytes = header.body_bytes();
+        let cipher = self.plugins.cipher.current().ok_or(SealFault::NoCipher)?;
+        let wrapped = match planned.source {
+            Source::Capsules { start, how } => self.wrapped_key(clock, planned, start, how, &cipher)?,
+            Source::Sham { start } => self.wrapped_sham(clock, planned, start, &cipher)?,
+            Source::Buffer { .. } | Source::Header | Source::Random => return Err(SealFault::NoKey(planned.epoch)),
+        };
+        let carrier = match (self.embedded(clock, &wrapped.payload, bytes)?, &wrapped.sham) {
+            (Some(carrier), _) => carrier,
+            // What no disguise can carry is not needed: chance will do.
+            (None, Some(_)) => random(bytes)?,
+            (None, None) => return Err(SealFault::NoCarrier { epoch: planned.epoch, bytes }),
+        };
+        Ok(Made { planned: *planned, stack: StackIndex(header.stack), cipher, wrapped, carrier })
+    }
+
+    /// A key record has its place: its package is durable here first, and from here on its key can seal.
+    fn take_key(&mut self, made: &Made) -> Result<(), SealFault> {
+        let epoch = made.planned.epoch;
+        if !self.prepared.contains_key(&epoch) {
+            return Err(SealFault::NoKey(epoch));
+        }
+        self.keyring.keep(made.wrapped.package.clone())?;
+        let prepared = self.prepared.remove(&epoch).ok_or(SealFault::NoKey(epoch))?;
+        let terms = &made.wrapped.terms;
+        self.search_keys.insert(epoch, EpochSchedule::new(&prepared.key, &terms.scope()).search());
+        self.sealers.insert(epoch, sealer(&prepared.key, terms));
+        self.ciphers.insert(epoch, Arc::clone(&made.cipher));
+        Ok(())
+    }
+
+    /// The same of a cover, and nothing comes of it: neither site does less for one.
+    fn forget_sham(&self, made: &Made) -> Result<(), SealFault> {
+        self.keyring.keep_cover(&made.wrapped.package)?;
+        drop(made.wrapped.sham.as_ref().map(|key| sealer(key, &made.wrapped.terms)));
+        Ok(())
+    }
+
+    fn wrapped_key(
+        &self,
         clock: &Clock,
         planned: &Planned,
         start: Sequence,
         how: How,
-        bytes: usize,
-    ) -> Result<Vec<u8>, SealFault> {
-        let epoch = planned.epoch;
-        let prepared = self.prepared.get(&epoch).ok_or(SealFault::NoKey(epoch))?;
-        if let Some(carried) = self.carried_as(planned) {
-            self.keyring.keep(carried.package.clone())?;
-            let (sealer, cipher) = (sealer(&prepared.key, &carried.terms), Arc::clone(&carried.cipher));
-            let carrier = carried.carrier.clone();
-            self.sealers.insert(epoch, sealer);
-            self.ciphers.insert(epoch, cipher);
-            self.prepared.remove(&epoch);
-            return Ok(carrier);
-        }
-        let cipher = self.plugins.cipher.current().ok_or(SealFault::NoCipher)?;
-        let terms = self.terms(clock, planned, start, how, &cipher);
-        let (package, payload) = self.wrapped(&terms, &prepared.key, prepared.receipt.as_ref())?;
-        self.keyring.keep(package)?;
-        self.sealers.insert(epoch, sealer(&prepared.key, &terms));
-        self.ciphers.insert(epoch, cipher);
-        let carrier = self.embedded(clock, &payload, bytes)?;
-        let carrier = carrier.ok_or(SealFault::NoCarrier { epoch, bytes })?;
-        self.prepared.remove(&epoch);
-        Ok(carrier)
+        cipher: &Cipher,
+    ) -> Result<Wrapped, SealFault> {
+        let prepared = self.prepared.get(&planned.epoch).ok_or(SealFault::NoKey(planned.epoch))?;
+        let terms = self.terms(clock, planned, start, how, cipher);
+        self.wrapped(terms, &prepared.key, prepared.receipt.as_ref())
     }
 
-    fn carried_as(&self, planned: &Planned) -> Option<&Carried> {
-        self.carried.as_ref().filter(|carried| carried.planned == *planned)
-    }
-
-    /// The body of a slot's cover: a key that is drawn, wrapped, kept and hidden as one that comes into force, and thrown
-    /// away. Neither site does less for it.
-    fn sham_carrier(
+    fn wrapped_sham(
         &self,
         clock: &Clock,
         planned: &Planned,
         start: Sequence,
-        bytes: usize,
-    ) -> Result<Vec<u8>, SealFault> {
+        cipher: &Cipher,
+    ) -> Result<Wrapped, SealFault> {
         let key = EpochKey::generate(&seed()?).map_err(|_| SealFault::NoEntropy)?;
-        let cipher = self.plugins.cipher.current().ok_or(SealFault::NoCipher)?;
-        let terms = Terms { how: DescribedHow::Cover, ..self.terms(clock, planned, start, How::InBand, &cipher) };
-        let (package, payload) = self.wrapped(&terms, &key, self.receipt.as_ref())?;
-        self.keyring.keep_cover(&package)?;
-        drop(sealer(&key, &terms));
-        // What no disguise can carry is not needed: chance will do.
-        self.embedded(clock, &payload, bytes)?.map_or_else(|| random(bytes), Ok)
+        let terms = Terms { how: DescribedHow::Cover, ..self.terms(clock, planned, start, How::InBand, cipher) };
+        let wrapped = self.wrapped(terms, &key, self.receipt.as_ref())?;
+        Ok(Wrapped { sham: Some(key), ..wrapped })
     }
 
-    fn wrapped(
-        &self,
-        terms: &Terms,
-        key: &EpochKey,
-        receipt: Option<&Receipt>,
-    ) -> Result<(VerifiedEpoch, Vec<u8>), SealFault> {
+    fn wrapped(&self, terms: Terms, key: &EpochKey, receipt: Option<&Receipt>) -> Result<Wrapped, SealFault> {
         let recipients: Vec<(Role, &PeerCard)> = self.recipients.iter().map(|(role, card)| (*role, card)).collect();
         let package = SealedEpoch::seal(terms.clone(), key, &self.identity, &recipients, receipt)?;
         let payload = package.encode();
-        Ok((self.keyring.verify(package, None)?, payload))
+        Ok(Wrapped { terms, package: self.keyring.verify(package, None)?, payload, sham: None })
     }
 
     /// The payload hidden in random bytes; `None` where no disguise can carry it.

@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use farseal_core::units::{Epoch, Generation, Incarnation, PairId};
+use farseal_core::chain::Chain;
+use farseal_core::units::{Epoch, Generation, Incarnation, PairId, Sequence};
 use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::schedule::KeyScope;
 
 use super::Event;
 use crate::escrow::client::EscrowLine;
+use crate::escrow::mark::Mark;
 use crate::escrow::wire::DepositRefusal;
+use crate::keys::capsule::CapsuleError;
 use crate::keys::deposit::{Deposit, DepositTerms, Receipt};
 use crate::keys::fingerprint::Fingerprint;
 use crate::keys::identity::Identity;
@@ -43,8 +46,12 @@ pub struct Deposits {
 
 #[derive(Default)]
 struct Pool {
+    /// The last epoch whose key was asked for.
+    asked: Option<Epoch>,
     /// Drawn and not asked for.
     keys: BTreeMap<Epoch, EpochKey>,
+    /// By its hash: an epoch's last deposit. The escrow's word on any other is for a key that was forgotten.
+    last: BTreeMap<Epoch, [u8; 32]>,
     receipts: BTreeMap<Epoch, Receipt>,
     /// Components that the line was given: none is read again for each key.
     given: BTreeSet<Digest>,
@@ -62,32 +69,49 @@ impl Deposits {
         Self { terms, pool: Arc::default() }
     }
 
+    /// How far the copy is durable: the escrow judges by it whether a copy that asks for keys is the newest.
+    pub fn mark(&self, through: Sequence, chain: Chain) {
+        let Terms { line, pair, generation, .. } = &self.terms;
+        line.mark(*pair, Mark { generation: *generation, through, chain });
+    }
+
+    /// The key of an epoch with the escrow's word on it, if both are here: then nothing need be done at this moment.
+    pub fn take_ready(&self, epoch: Epoch) -> Option<(EpochKey, Receipt)> {
+        let receipt = self.receipt(epoch)?;
+        Some((self.take(epoch)?, receipt))
+    }
+
     /// The key of an epoch, if it was drawn ahead.
     pub fn take(&self, epoch: Epoch) -> Option<EpochKey> {
         let mut pool = self.pool();
+        pool.asked = Some(epoch);
         // Epochs that were given up are not asked for again.
         pool.keys = pool.keys.split_off(&epoch);
+        pool.last = pool.last.split_off(&epoch);
         pool.receipts = pool.receipts.split_off(&epoch);
         pool.keys.remove(&epoch)
     }
 
+    /// Whoever knows a key may know those that were drawn ahead: they are never used. The escrow keeps what it was given.
+    pub fn forget_ahead(&self) {
+        let mut pool = self.pool();
+        for epoch in std::mem::take(&mut pool.keys).into_keys() {
+            pool.last.remove(&epoch);
+            pool.receipts.remove(&epoch);
+        }
+    }
+
     /// Deposits a key that is asked for now; the lane hears of the receipt.
     pub fn deposit(&self, epoch: Epoch, key: &EpochKey, inbox: &Sender<Event>) {
-        let terms = &self.terms;
-        let scope = KeyScope {
-            pair: terms.pair.0,
-            generation: terms.generation.0,
-            epoch: epoch.0,
-            incarnation: terms.incarnation.0,
-        };
-        let said = DepositTerms { scope, created_ms: crate::clock::wall_time().0, holder: terms.holder };
-        match Deposit::seal(said, key, &terms.identity, &terms.line.card) {
+        match self.sealed(epoch, key) {
             Ok(deposit) => {
-                let (deposits, inbox) = (self.clone(), inbox.clone());
-                terms.line.deposit(deposit, Box::new(move |outcome| deposits.answered(epoch, outcome, &inbox)));
+                let (deposits, inbox, hash) = (self.clone(), inbox.clone(), deposit.hash());
+                self.pool().last.insert(epoch, hash);
+                let answered = move |outcome| deposits.answered(epoch, hash, outcome, &inbox);
+                self.terms.line.deposit(deposit, Box::new(answered));
             }
             Err(error) => {
-                tracing::error!(%error, escrow = terms.line.name, "a key cannot be wrapped for the escrow");
+                tracing::error!(%error, escrow = self.terms.line.name, "a key cannot be wrapped for the escrow");
                 let _ = inbox.send(Event::EpochFailed { epoch });
             }
         }
@@ -114,20 +138,54 @@ impl Deposits {
         self.pool().receipts.get(&epoch).copied()
     }
 
-    /// Draws the keys after this epoch's and deposits them.
-    pub fn draw_ahead(&self, epoch: Epoch, draw: impl Fn(Epoch) -> Option<EpochKey>, inbox: &Sender<Event>) {
-        for next in (1..=AHEAD).map(|ahead| Epoch(epoch.0 + ahead)) {
-            if self.pool().keys.contains_key(&next) {
-                continue;
-            }
-            let Some(key) = draw(next) else { return };
-            self.deposit(next, &key, inbox);
-            self.pool().keys.insert(next, key);
+    /// As [`Self::draw_ahead`] at a moment that has to do with no key: where no key lacks, one is drawn and wrapped all the
+    /// same and thrown away, so that what this takes says nothing of how many were used.
+    pub fn refill(&self, draw: impl Fn(Epoch) -> Option<EpochKey>, inbox: &Sender<Event>) {
+        let asked = self.pool().asked;
+        if let Some(asked) = asked {
+            self.fill(asked, draw, inbox, true);
         }
     }
 
-    fn answered(&self, epoch: Epoch, outcome: Result<Receipt, DepositRefusal>, inbox: &Sender<Event>) {
+    /// Draws the keys after this epoch's and deposits them.
+    pub fn draw_ahead(&self, epoch: Epoch, draw: impl Fn(Epoch) -> Option<EpochKey>, inbox: &Sender<Event>) {
+        self.fill(epoch, draw, inbox, false);
+    }
+
+    /// With `shams`, the work of a deposit is done for each key that is there already, too.
+    fn fill(&self, after: Epoch, draw: impl Fn(Epoch) -> Option<EpochKey>, inbox: &Sender<Event>, shams: bool) {
+        for next in (1..=AHEAD).map(|ahead| Epoch(after.0 + ahead)) {
+            let is_there = self.pool().keys.contains_key(&next);
+            if is_there && !shams {
+                continue;
+            }
+            let Some(key) = draw(next) else { return };
+            if is_there {
+                drop(self.sealed(next, &key));
+            } else {
+                self.deposit(next, &key, inbox);
+                self.pool().keys.insert(next, key);
+            }
+        }
+    }
+
+    fn sealed(&self, epoch: Epoch, key: &EpochKey) -> Result<Deposit, CapsuleError> {
+        let terms = &self.terms;
+        let scope = KeyScope {
+            pair: terms.pair.0,
+            generation: terms.generation.0,
+            epoch: epoch.0,
+            incarnation: terms.incarnation.0,
+        };
+        let said = DepositTerms { scope, created_ms: crate::clock::wall_time().0, holder: terms.holder };
+        Deposit::seal(said, key, &terms.identity, &terms.line.card)
+    }
+
+    fn answered(&self, epoch: Epoch, hash: [u8; 32], outcome: Result<Receipt, DepositRefusal>, inbox: &Sender<Event>) {
         let mut pool = self.pool();
+        if pool.last.get(&epoch) != Some(&hash) {
+            return;
+        }
         let event = match outcome {
             Ok(receipt) => {
                 pool.receipts.insert(epoch, receipt);

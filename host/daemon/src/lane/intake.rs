@@ -25,10 +25,11 @@ use farseal_core::units::{BlockBytes, BlockCount, CutNumber, Extent, Instant, Lb
 use super::buffer::Buffer;
 use super::pacer::Pacer;
 use super::reader::ReadForCopy;
-use super::{Compare, Event, wide};
+use super::{Compare, Event, Request};
 use crate::clock::Clock;
 use crate::nbd::completion::{Batch, Outcome, Reply};
 use crate::nbd::export::Answer;
+use crate::store::wide;
 
 /// A hold that is older than this may have ended in the lane already, whose clock counts whole milliseconds.
 const SURELY_HELD: Millis = Millis(CUT_HOLD_MAX.0 - 3);
@@ -106,7 +107,7 @@ impl Intake {
         let mut door = self.door();
         let whole = self.whole_blocks(offset, &data).filter(|_| self.may_place(wide(data.len())));
         let Some(extent) = whole else {
-            return self.send_unplaced(&door, Event::Write { offset, data, fua, reply });
+            return self.send_unplaced(&door, Request::Write { offset, data, fua, reply });
         };
         let ticket = self.ticket();
         self.unheard.fetch_add(wide(data.len()), Ordering::Relaxed);
@@ -132,12 +133,12 @@ impl Intake {
     /// A run of zeroes of an initiator.
     pub fn zero(&self, offset: u64, len: u64, fua: bool, what: What, reply: Reply) {
         let reply = self.pacer.paced(reply);
-        self.send_unplaced(&self.door(), Event::Zero { offset, len, fua, what, reply });
+        self.send_unplaced(&self.door(), Request::Zero { offset, len, fua, what, reply });
     }
 
     /// An initiator's FLUSH: it covers everything that was answered before it came.
     pub fn flush(&self, reply: Reply) {
-        let _ = self.door().inbox.send(Event::Flush { reply });
+        let _ = self.door().inbox.send(Event::Request(Request::Flush { reply }));
     }
 
     /// An initiator's READ has been done. Its answer waits where it would show a write above an open cut.
@@ -259,10 +260,10 @@ impl Intake {
             && self.unheard.load(Ordering::Relaxed) + bytes <= ACCEPTED_BYTES_MAX.0
     }
 
-    /// An event that cannot be sent takes its reply with it, which answers EIO.
-    fn send_unplaced(&self, door: &Door, event: Event) {
+    /// A request that cannot be sent takes its reply with it, which answers EIO.
+    fn send_unplaced(&self, door: &Door, request: Request) {
         self.unplaced.fetch_add(1, Ordering::Relaxed);
-        let _ = door.inbox.send(event);
+        let _ = door.inbox.send(Event::Request(request));
     }
 
     fn door(&self) -> MutexGuard<'_, Door> {
@@ -317,7 +318,7 @@ mod tests {
             if matches!(event, Event::ReleaseCut { .. }) {
                 return "released";
             }
-            if matches!(event, Event::Write { .. } | Event::Zero { .. }) { "W!" } else { "?" }
+            if matches!(event, Event::Request(Request::Write { .. } | Request::Zero { .. })) { "W!" } else { "?" }
         });
         shown.collect::<Vec<_>>().join(" ")
     }

@@ -1,9 +1,9 @@
 //! The slow part of a rotation, off the lane's thread: drawing keys, planning slots, asking the policy.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use farseal_core::limits::SLOT_BLOCKS_MAX;
 use farseal_core::primary::{Action, Decision, Outcome, PolicyEvent};
@@ -13,11 +13,10 @@ use farseal_core::units::{BlockBytes, Epoch, Incarnation, Instant, Millis, Now, 
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::wit::disguise::Seen;
 use farseal_plugin::wit::rotation as wit;
-use farseal_plugin::{Answer, By, Differences, Plugin as _, RotationCall, RotationPolicy, SwapError, Swapped};
+use farseal_plugin::{Answer, Differences, Plugin as _, RotationCall, RotationPolicy, SwapError, Swapped};
 use serde::{Deserialize, Serialize};
 
 use super::deposits::Deposits;
-use super::policy_journal::Entry;
 use super::{Event, Parts};
 use crate::keys::deposit::Receipt;
 use crate::keys::hedge::Hedge;
@@ -51,6 +50,15 @@ pub struct KeyWork {
     inbox: Option<Sender<Event>>,
     /// The disguise fixed slots before any key was asked for.
     scheduled: Arc<AtomicBool>,
+    /// Drawn with the slots, so that nothing has to be when a key is asked for.
+    ahead: Arc<Mutex<Option<EpochKey>>>,
+}
+
+/// What a key is drawn for.
+#[derive(Clone, Copy, Debug)]
+enum Drawn {
+    For(Epoch),
+    Ahead,
 }
 
 /// The longest that a key waits for its slot: a disguise that plans further ahead is cut short.
@@ -59,7 +67,16 @@ const SLOT_WAIT_MAX: Millis = Millis(60_000);
 impl KeyWork {
     #[must_use]
     pub fn new(plugins: Arc<PairPlugins>, block_bytes: BlockBytes, incarnation: Incarnation, hedge: Hedge) -> Self {
-        Self { plugins, block_bytes, incarnation, hedge, deposits: None, inbox: None, scheduled: Arc::default() }
+        Self {
+            plugins,
+            block_bytes,
+            incarnation,
+            hedge,
+            deposits: None,
+            inbox: None,
+            scheduled: Arc::default(),
+            ahead: Arc::default(),
+        }
     }
 
     /// Every key is deposited at the escrow site before it may be used.
@@ -68,13 +85,26 @@ impl KeyWork {
         Self { deposits, ..self }
     }
 
+    /// The deposits, where the pair has an escrow site.
+    pub(super) fn deposits(&self) -> Option<&Deposits> {
+        self.deposits.as_ref()
+    }
+
     pub(super) fn with_inbox(mut self, inbox: Sender<Event>) -> Self {
         self.inbox = Some(inbox);
         self
     }
 
-    /// Draws the key of an epoch and fixes its slot, on a thread of its own.
+    /// Gives the key of an epoch that was drawn ahead, if its slot is fixed; else draws it and fixes its slot, on a thread of
+    /// its own.
     pub fn prepare(&self, epoch: Epoch, how: How, recent: Vec<Seen>, now: Instant) {
+        if let (Some(inbox), Some((prepared, receipt))) = (&self.inbox, self.at_hand(epoch, how, now)) {
+            let _ = inbox.send(Event::EpochPrepared(prepared));
+            if let Some(receipt) = receipt {
+                let _ = inbox.send(Event::EpochEscrowed { epoch, receipt });
+            }
+            return;
+        }
         let work = self.clone();
         std::thread::spawn(move || {
             let Some(inbox) = &work.inbox else { return };
@@ -91,14 +121,46 @@ impl KeyWork {
             if let Some(receipt) = deposits.receipt(epoch) {
                 let _ = inbox.send(Event::EpochEscrowed { epoch, receipt });
             }
-            deposits.draw_ahead(epoch, |next| work.draw(next).ok(), inbox);
+            deposits.draw_ahead(epoch, |next| work.draw(Drawn::For(next)).ok(), inbox);
         });
     }
 
-    /// Asks the disguise for its coming slots, on a thread of its own. Nothing says whether a key is due.
+    /// Whoever knows a key may know the one that was drawn ahead.
+    pub(super) fn forget_ahead(&self) {
+        self.deposits.iter().for_each(Deposits::forget_ahead);
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Without any work that a command could be told by.
+    fn at_hand(&self, epoch: Epoch, how: How, now: Instant) -> Option<(Prepared, Option<Receipt>)> {
+        if how == How::AtOnce || !self.scheduled.load(Ordering::Acquire) {
+            return None;
+        }
+        let chance = chance().ok()?;
+        let (key, receipt) = match &self.deposits {
+            None => (self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take()?, None),
+            Some(deposits) => deposits.take_ready(epoch).map(|(key, receipt)| (key, Some(receipt)))?,
+        };
+        let slot = Slot { at: now, blocks: self.smallest_slot(), chance };
+        Some((Prepared { epoch, slot, key, receipt: None }, receipt))
+    }
+
+    /// Asks the disguise for its coming slots, and draws a key ahead, on a thread of its own. Nothing says whether a key is
+    /// due, and one is drawn whether or not the last one was taken.
     pub fn plan_slots(&self, recent: Vec<Seen>) {
         let work = self.clone();
         std::thread::spawn(move || {
+            match (&work.deposits, &work.inbox) {
+                (Some(deposits), Some(inbox)) => {
+                    deposits.keep(&work.plugins);
+                    deposits.refill(|next| work.draw(Drawn::For(next)).ok(), inbox);
+                }
+                (Some(_), None) => {}
+                (None, _) => {
+                    let drawn = work.draw(Drawn::Ahead).ok();
+                    *work.ahead.lock().unwrap_or_else(PoisonError::into_inner) = drawn;
+                }
+            }
             let slots = work.slots(&recent);
             if let Err(error) = &slots {
                 tracing::error!(%error, "no slots could be planned");
@@ -126,10 +188,15 @@ impl KeyWork {
     }
 
     /// Draws a key, hedged with everything that sets this moment apart.
-    fn draw(&self, epoch: Epoch) -> Result<EpochKey, getrandom::Error> {
+    fn draw(&self, drawn: Drawn) -> Result<EpochKey, getrandom::Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed)?;
-        let transcript = [self.incarnation.0.as_slice(), &epoch.0.to_le_bytes(), &self.hedge.value(), &seed].concat();
+        let of = match drawn {
+            Drawn::For(epoch) => epoch.0,
+            // No epoch's number.
+            Drawn::Ahead => u64::MAX,
+        };
+        let transcript = [self.incarnation.0.as_slice(), &of.to_le_bytes(), &self.hedge.value(), &seed].concat();
         EpochKey::generate(&transcript).map_err(|_| getrandom::Error::UNEXPECTED)
     }
 
@@ -144,7 +211,7 @@ impl KeyWork {
         let key = match self.deposits.as_ref().and_then(|deposits| deposits.take(epoch)) {
             Some(key) => key,
             None => {
-                let key = self.draw(epoch)?;
+                let key = self.draw(Drawn::For(epoch))?;
                 self.deposits.iter().for_each(|deposits| deposits.deposit(epoch, &key, inbox));
                 key
             }
@@ -219,6 +286,8 @@ pub enum Carried {
 struct Call {
     now: Now,
     event: PolicyEvent,
+    /// In whose words, where it is a request.
+    requests: Vec<String>,
     /// What the policy answers is not carried out: a cover's start costs what a key's does.
     for_nothing: bool,
     keys: Vec<KeyUse>,
@@ -272,15 +341,24 @@ impl PolicyWork {
         Self { calls }
     }
 
-    pub fn ask(&self, now: Now, event: PolicyEvent, keys: Vec<KeyUse>, limits: KeyLimits, link_up: bool) {
-        let _ = self.calls.send(Request::Ask(Call { now, event, for_nothing: false, keys, limits, link_up }));
+    /// `requests`: the words of those who ask for a key, where the event is that. The policy is told each.
+    pub fn ask(
+        &self,
+        now: Now,
+        requests: Vec<String>,
+        event: PolicyEvent,
+        keys: Vec<KeyUse>,
+        limits: KeyLimits,
+        link_up: bool,
+    ) {
+        let _ = self.calls.send(Request::Ask(Call { now, event, requests, for_nothing: false, keys, limits, link_up }));
     }
 
     /// The work of [`PolicyWork::ask`] after a rotation, for nothing.
     pub fn rehearse(&self, now: Now, keys: Vec<KeyUse>, limits: KeyLimits, link_up: bool) {
         let Some(key) = keys.first() else { return };
         let event = PolicyEvent::Rotated(key.epoch);
-        let call = Call { now, event, for_nothing: true, keys, limits, link_up };
+        let call = Call { now, event, requests: Vec::new(), for_nothing: true, keys, limits, link_up };
         let _ = self.calls.send(Request::Ask(call));
     }
 
@@ -292,6 +370,15 @@ impl PolicyWork {
 
 impl PolicyThread {
     fn answer(&mut self, call: &Call) -> Vec<Decision> {
+        let events: Vec<wit::Event> = if call.event == PolicyEvent::Requested {
+            call.requests.iter().cloned().map(wit::Event::Requested).collect()
+        } else {
+            vec![event(&call.event)]
+        };
+        events.into_iter().flat_map(|event| self.step(call, event)).collect()
+    }
+
+    fn step(&mut self, call: &Call, event: wit::Event) -> Vec<Decision> {
         let mut entropy = [0; 8];
         if getrandom::fill(&mut entropy).is_err() {
             tracing::error!(pair = self.name, "the random source failed: the policy is not asked");
@@ -309,7 +396,6 @@ impl PolicyThread {
                 Kept { format: 1, state: answer.value.state, calls: 0, last_now: now }
             }
         };
-        let event = event(&call.event);
         let answer = self.plugins.policy.step(now, &state.state, &event, &context);
         self.journal(RotationCall::Step { state: state.state.clone(), event, context }, &answer);
         let outcome = answer.value;
@@ -336,13 +422,8 @@ impl PolicyThread {
     }
 
     fn journal(&self, call: RotationCall, answer: &Answer<wit::Outcome>) {
-        let Some(policy) = self.plugins.policy.current() else { return };
-        let instead = match &answer.by {
-            By::Plugin(_) => None,
-            By::Fallback(because) => Some(because.to_string()),
-        };
-        let (digest, decisions) = (policy.facts().digest, answer.value.decisions.clone());
-        self.plugins.journal.add(Entry { digest, instead, call, decisions });
+        let decisions = answer.value.decisions.clone();
+        self.plugins.policy_journal.add_answer(&self.plugins.policy, call, answer, decisions);
     }
 
     /// The new policy goes on from the state, if it can; else it begins afresh with the next call.

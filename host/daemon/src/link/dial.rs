@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farseal_core::carriage::Mask;
+use farseal_core::declare::Declare;
 use farseal_core::drill::{AskDrill, AskLive};
 use farseal_core::frame::{Attach, ComponentPart, Differs, Frame, HandOver, Refusal, Shape};
 use farseal_core::inspect::Inspect;
@@ -75,6 +76,7 @@ pub enum Send {
     AskDrill(AskDrill),
     AskOld(AskOld),
     AskRetire(Box<AskRetire>),
+    Declare(Declare),
     Close,
 }
 
@@ -284,6 +286,7 @@ async fn transmit(mut writer: FrameWriter, mut queue: UnboundedReceiver<Send>) -
                 Some(Send::AskDrill(ask)) => writer.frame(&Frame::AskDrill(ask)).await?,
                 Some(Send::AskOld(ask)) => writer.frame(&Frame::AskOld(ask)).await?,
                 Some(Send::AskRetire(ask)) => writer.frame(&Frame::AskRetire(ask)).await?,
+                Some(Send::Declare(declare)) => writer.frame(&Frame::Declare(declare)).await?,
                 Some(Send::Close) | None => return Err(PathError::Closed),
             },
             _ = ping.tick() => writer.frame(&Frame::Ping { token: 0 }).await?,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use farseal_core::carriage::Mask;
+use farseal_core::declare::Declare;
 use farseal_core::drill::{AskDrill, AskLive};
 use farseal_core::frame::{Attach, Frame, HandOver, Refusal};
 use farseal_core::inspect::Inspect;
@@ -53,6 +54,7 @@ pub enum Came {
     AskOld(AskOld, tokio::sync::OwnedSemaphorePermit),
     /// These keys are to go.
     AskRetire(Box<AskRetire>, tokio::sync::OwnedSemaphorePermit),
+    Declare(Declare, tokio::sync::OwnedSemaphorePermit),
     Lost,
 }
 
@@ -256,6 +258,7 @@ async fn receive(
             Frame::AskDrill(ask) => inbox(path, Came::AskDrill(ask, permit()?)),
             Frame::AskOld(ask) => inbox(path, Came::AskOld(ask, permit()?)),
             Frame::AskRetire(ask) => inbox(path, Came::AskRetire(ask, permit()?)),
+            Frame::Declare(declare) => inbox(path, Came::Declare(declare, permit()?)),
             Frame::Ping { token } => {
                 let _ = answers.send(Answer::Frame(Frame::Pong { token }));
             }

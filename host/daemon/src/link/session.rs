@@ -335,6 +335,7 @@ pub fn kind(frame: &Frame) -> &'static str {
         Frame::AskDrill(_) => "a drill's question",
         Frame::AskOld(_) => "a question about blocks of old epochs",
         Frame::AskRetire(_) => "an order to retire keys",
+        Frame::Declare(_) => "the main site's word that it is lost",
         Frame::Held { .. } => "an answer",
         Frame::Slotted(_) => "records with slots",
         Frame::InSlots => "that records have slots",

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farseal_core::chain::Chain;
 use farseal_core::secondary::Status as CopyStatus;
-use farseal_core::units::{Epoch, Sequence};
+use farseal_core::units::{Epoch, Generation, Sequence};
 use farseal_plugin::Digest;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -16,15 +17,17 @@ use super::Node;
 use super::pair::{PairNode, Side};
 use crate::config::Config;
 use crate::control::api::{
-    CommandReply, EscrowAnswer, EscrowCommand, EscrowLineStatus, EscrowRequest, EscrowRequestState, EscrowView, Role,
+    CommandReply, EscrowAnswer, EscrowCommand, EscrowLineStatus, EscrowRequest, EscrowRequestState, EscrowSearched,
+    EscrowView, Role,
 };
 use crate::control::operator::CommandError;
 use crate::escrow::client::{EscrowLine, Reach};
-use crate::escrow::desk::Desk;
+use crate::escrow::desk::{AnswerError, Desk, Said};
 use crate::escrow::library::Library;
+use crate::escrow::mark::{Freshness, Mark};
 use crate::escrow::serve;
 use crate::escrow::shares;
-use crate::escrow::store::{Asked, EscrowStore};
+use crate::escrow::store::{Asked, EscrowStore, EscrowStoreError};
 use crate::escrow::wire::{FromEscrow, Place, Request, RequestState, ToEscrow};
 use crate::keyring::Keyring;
 use crate::keys::identity::Identity;
@@ -37,6 +40,8 @@ use crate::store::files;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Lines of the audit log that a console gets.
 const LOG_SHOWN: usize = 200;
+/// Of a site that holds nothing.
+const NO_COPY: Mark = Mark { generation: Generation(0), through: Sequence::NONE, chain: Chain::START };
 /// A file that holds more is no request.
 const REQUEST_BYTES_MAX: u64 = 4096;
 
@@ -104,7 +109,9 @@ impl Node {
         let failed = |error: &dyn std::error::Error| failed(error.to_string());
         let now = self.shared.clock.now().wall;
         let requests = desk.requests().map_err(|error| failed(&error))?;
-        let requests = requests.iter().map(|asked| shown(asked, desk.state(asked, now))).collect();
+        let shown = |asked: &Asked| Ok(shown(asked, desk.state(asked, now), desk.freshness(asked)?));
+        let requests: Result<_, EscrowStoreError> = requests.iter().map(shown).collect();
+        let requests = requests.map_err(|error| failed(&error))?;
         let log = desk.logged(LOG_SHOWN).map_err(|error| failed(&error))?;
         Ok(EscrowView {
             now,
@@ -118,7 +125,7 @@ impl Node {
 
     pub(super) fn answer_request(&self, answer: EscrowAnswer) -> Result<CommandReply, CommandError> {
         let (desk, now) = (self.desk()?, self.shared.clock.now().wall);
-        let EscrowAnswer { request, approve, note, shares } = answer;
+        let EscrowAnswer { request, approve, note, shares, although_stale } = answer;
         let refused = |error: &dyn std::fmt::Display, next: &str| CommandError::Refused {
             reason: error.to_string(),
             next: Some(next.to_owned()),
@@ -137,8 +144,15 @@ impl Node {
             let parsed = parsed.map_err(|error| refused(&error, next))?;
             Some(shares::combine(&parsed).map_err(|error| refused(&error, next))?)
         };
-        let asked = desk.approve(request, secret, &note, now);
-        let asked = asked.map_err(|error| refused(&error, "`farseal escrow requests` lists them"))?;
+        let asked = desk.approve(request, secret, &Said { note: &note, although_stale }, now);
+        let asked = asked.map_err(|error| {
+            let next = if matches!(error, AnswerError::Stale(_)) {
+                "ask why; if an older copy is what you want opened, say so with --although-stale, which is logged"
+            } else {
+                "`farseal escrow requests` lists them"
+            };
+            refused(&error, next)
+        })?;
         let mut reply = CommandReply::new(format!(
             "request {} is approved: {} may fetch {} keys within 24 hours, or until this node is restarted",
             asked.id, asked.node, asked.keys
@@ -157,7 +171,8 @@ impl Node {
 impl PairNode {
     pub(super) async fn escrow(self: Arc<Self>, command: EscrowCommand) -> Result<CommandReply, CommandError> {
         match command {
-            EscrowCommand::Request { reason } => self.request_keys(reason).await,
+            EscrowCommand::Request { reason, search: None } => self.request_keys(reason).await,
+            EscrowCommand::Request { reason, search: Some(search) } => self.request_search(reason, &search).await,
             EscrowCommand::Fetch { wait } => self.fetch_keys(wait).await,
         }
     }
@@ -171,6 +186,7 @@ impl PairNode {
             holders: self.config.holders.to_string(),
             up: state.up,
             trouble: state.trouble,
+            marked: line.marked(self.config.id),
             waiting: u64::try_from(state.waiting).unwrap_or(u64::MAX),
             missing: self
                 .copys_keyring()
@@ -181,7 +197,7 @@ impl PairNode {
     /// Keys that a takeover would lack; why it may not begin.
     pub(super) fn must_have_keys(&self) -> Result<(), CommandError> {
         let missing = self.copys_keyring().map_or(0, |keyring| keyring.missing().len());
-        if missing == 0 {
+        if missing == 0 || self.opens_by_search() {
             return Ok(());
         }
         let pair = &self.config.name;
@@ -202,7 +218,7 @@ impl PairNode {
         }
     }
 
-    async fn request_keys(&self, reason: String) -> Result<CommandReply, CommandError> {
+    pub(super) async fn request_keys(&self, reason: String) -> Result<CommandReply, CommandError> {
         let (line, keyring) = self.line_and_keyring("escrow request")?;
         let missing = keyring.missing();
         let (Some(first), Some(last)) = (missing.first(), missing.last()) else {
@@ -214,18 +230,28 @@ impl PairNode {
             depositor: keyring.signer().fingerprint(),
             first: *first,
             last: *last,
-            through: status.map_or(Sequence::NONE, |status| status.durable),
+            copy: status.as_ref().map_or(NO_COPY, copy_mark),
             reason,
         };
-        let answers = line.ask(ToEscrow::Request(request)).await.map_err(|error| failed(error.to_string()))?;
+        let what = format!("{} keys", missing.len());
+        self.requested(&line, ToEscrow::Request(request), &what).await
+    }
+
+    /// Takes a request to the escrow, and keeps its number.
+    pub(super) async fn requested(
+        &self,
+        line: &EscrowLine,
+        request: ToEscrow,
+        what: &str,
+    ) -> Result<CommandReply, CommandError> {
+        let answers = line.ask(request).await.map_err(|error| failed(error.to_string()))?;
         for answer in answers {
             match answer {
                 FromEscrow::State { request, state } => {
                     self.keep_made(Made { format: 1, request })?;
                     let pair = &self.config.name;
                     let mut reply = CommandReply::new(format!(
-                        "request {request} for {} keys is at {}: {}",
-                        missing.len(),
+                        "request {request} for {what} is at {}: {}",
                         line.name,
                         state_text(state)
                     ));
@@ -247,13 +273,16 @@ impl PairNode {
                 | FromEscrow::Drilled { .. }
                 | FromEscrow::Destroyed { .. }
                 | FromEscrow::Kept { .. }
+                | FromEscrow::Witness(_)
+                | FromEscrow::SearchKey { .. }
+                | FromEscrow::Opened(_)
                 | FromEscrow::Component(_) => {}
             }
         }
         Err(failed("the escrow answered something else".into()))
     }
 
-    async fn fetch_keys(&self, wait: bool) -> Result<CommandReply, CommandError> {
+    pub(super) async fn fetch_keys(&self, wait: bool) -> Result<CommandReply, CommandError> {
         let (line, keyring) = self.line_and_keyring("escrow fetch")?;
         let pair = &self.config.name;
         let ask = format!("`farseal escrow request {pair} --reason ..`");
@@ -263,7 +292,7 @@ impl PairNode {
                 next: Some(format!("run {ask}")),
             });
         };
-        let (mut after, mut kept): (Option<Place>, u64) = (None, 0);
+        let (mut after, mut kept, mut searched): (Option<Place>, u64, u64) = (None, 0, 0);
         'ask: loop {
             let fetch = ToEscrow::Fetch { request, after };
             let answers = line.ask(fetch).await.map_err(|error| failed(error.to_string()))?;
@@ -274,6 +303,11 @@ impl PairNode {
                         after = Some(place);
                         kept += u64::from(self.keep_release(&keyring, &bytes)?);
                     }
+                    FromEscrow::SearchKey { place, bytes } => {
+                        after = Some(place);
+                        searched += u64::from(self.keep_search_release(&keyring, &bytes)?);
+                    }
+                    FromEscrow::Complete { .. } if searched > 0 => return Ok(self.fetched_search(searched)),
                     FromEscrow::Complete { .. } => {
                         let components = self.fetch_components(&line, &keyring).await?;
                         return Ok(self.fetched(&keyring, kept, components));
@@ -301,6 +335,8 @@ impl PairNode {
                     | FromEscrow::Drilled { .. }
                     | FromEscrow::Destroyed { .. }
                     | FromEscrow::Kept { .. }
+                    | FromEscrow::Witness(_)
+                    | FromEscrow::Opened(_)
                     | FromEscrow::Component(_) => {}
                 }
             }
@@ -327,9 +363,13 @@ impl PairNode {
     fn fetched(&self, keyring: &Keyring, kept: u64, components: u64) -> CommandReply {
         let missing = keyring.missing();
         tracing::warn!(pair = self.config.name, kept, missing = missing.len(), "keys came from the escrow");
+        let awaited = self.awaits_keys().is_some();
         let ciphers = if components == 0 { String::new() } else { format!(", and {components} ciphers") };
         let mut reply = CommandReply::new(format!("{kept} keys came from the escrow{ciphers}"));
         reply.next = Some(match missing.first() {
+            None if awaited && self.makings.open_awaited() => {
+                format!("the copy is open: connect initiators to export {:?}", self.config.volume_name())
+            }
             None => format!("every key of this copy is here: `farseal takeover {}`", self.config.name),
             Some(Epoch(first)) => format!(
                 "{} keys are still missing, the first is epoch {first}'s: see `farseal escrow log` there",
@@ -352,7 +392,10 @@ impl PairNode {
         Ok(true)
     }
 
-    fn line_and_keyring(&self, command: &'static str) -> Result<(Arc<EscrowLine>, Arc<Keyring>), CommandError> {
+    pub(super) fn line_and_keyring(
+        &self,
+        command: &'static str,
+    ) -> Result<(Arc<EscrowLine>, Arc<Keyring>), CommandError> {
         let Some(line) = self.makings.escrow_line() else {
             let next = "its keys are here, or nowhere: see `farseal status`".to_owned();
             return Err(CommandError::Refused { reason: "the pair has no escrow site".into(), next: Some(next) });
@@ -361,7 +404,12 @@ impl PairNode {
         Ok((line, keyring))
     }
 
-    async fn copy_status(&self) -> Result<Option<CopyStatus>, CommandError> {
+    /// How far the copy goes.
+    pub(super) async fn mark_of_copy(&self) -> Result<Mark, CommandError> {
+        Ok(self.copy_status().await?.as_ref().map_or(NO_COPY, copy_mark))
+    }
+
+    pub(super) async fn copy_status(&self) -> Result<Option<CopyStatus>, CommandError> {
         let Side::Secondary { replica, .. } = self.side() else { return Ok(None) };
         Ok(replica.ask(|done| ReplicaEvent::Look { done }).await)
     }
@@ -400,7 +448,11 @@ async fn fetch_component(line: &EscrowLine, digest: Digest) -> Result<Option<Vec
     }
 }
 
-fn shown(asked: &Asked, state: RequestState) -> EscrowRequest {
+fn copy_mark(status: &CopyStatus) -> Mark {
+    Mark { generation: status.generation, through: status.durable, chain: status.chain }
+}
+
+fn shown(asked: &Asked, state: RequestState, freshness: Freshness) -> EscrowRequest {
     EscrowRequest {
         id: asked.id,
         at: asked.at,
@@ -409,7 +461,13 @@ fn shown(asked: &Asked, state: RequestState) -> EscrowRequest {
         pair: asked.pair.to_string(),
         keys: asked.keys,
         epochs: (asked.first, asked.last),
-        through: asked.through,
+        through: asked.copy.through,
+        freshness,
+        search: asked.search.as_ref().map(|search| EscrowSearched {
+            field: search.field.clone(),
+            value: search.shown(),
+            record_blocks: search.record_blocks,
+        }),
         reason: asked.reason.clone(),
         state: match state {
             RequestState::Waiting => EscrowRequestState::Waiting,

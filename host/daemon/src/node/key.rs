@@ -145,7 +145,7 @@ impl PairNode {
         let gone = || CommandError::Failed { reason: "the place of the policy is empty".into(), next: None };
         let facts = self.plugins.facts_of(PluginSlot::Policy).ok_or_else(gone)?;
         let quarantined = self.plugins.breaker.standing(&facts.digest).quarantined_since.is_some();
-        let entries = self.plugins.journal.entries();
+        let entries = self.plugins.policy_journal.entries();
         let mut decisions = Vec::new();
         for (at, entry) in entries.iter().enumerate() {
             decisions.extend(entry.decisions.iter().map(|decision| decision_report(&entries, at, entry, decision)));

@@ -7,6 +7,7 @@ use farseal_core::flow::{Flow, Way};
 use farseal_core::frame::HandOver as PlannedTurn;
 use farseal_core::frame::Shape;
 use farseal_core::given_up::GivenUp;
+use farseal_core::layout::Layout;
 use farseal_core::limits::{PATHS_MAX, UNORDERED_INTERVAL};
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::{CopyKind, OwedMap};
@@ -15,8 +16,11 @@ use farseal_core::secondary::Settings as ReplicaSettings;
 use farseal_core::units::{BlockCount, Extent, Generation, Lba, Path};
 
 use super::Shared;
+use super::awaited::Awaited;
 use super::pair::{LinkState, Side, Taken, set};
+use crate::arrival::{Arrival, Image};
 use crate::config::{Holders, Pair, PairSide, Pick};
+use crate::control::api::ArrivedStatus;
 use crate::escrow::client::EscrowLine;
 use crate::keyring::Keyring;
 use crate::keys::card::PeerCard;
@@ -27,11 +31,12 @@ use crate::lane::state::{self, LaneState, Seed};
 use crate::lane::{Event as LaneEvent, Lane, Parts as LaneParts};
 use crate::link::dial;
 use crate::plugins::PairPlugins;
-use crate::recovery::{CopySource, Sweeper};
+use crate::recovery::{AccessRule, CopySource, Sweeper};
 use crate::replica::{self, HandOver, Replica};
 use crate::retired::Retired;
 use crate::role::{Control, lane_folder};
 use crate::seed::export::{self, Export, ExportError};
+use crate::site::words::Report;
 use crate::store::StoreError;
 use crate::store::files;
 use crate::store::home::{Home, RawHome};
@@ -53,6 +58,12 @@ pub struct Makings {
     pub cuts: Arc<crate::site::member::CutsHere>,
     /// The export of a seed, while it runs.
     pub exporting: Mutex<Option<Export>>,
+    /// A takeover whose keys are not here yet.
+    pub awaited: Mutex<Option<Awaited>>,
+    /// Has them asked for.
+    pub keys_wanted: Arc<dyn Fn() + Send + Sync>,
+    /// How far the copy is opened as it arrives.
+    pub arrived: Arc<Mutex<Option<ArrivedStatus>>>,
     /// What the copy answers to a verification.
     pub answers: Arc<crate::verify::Answers>,
 }
@@ -193,6 +204,7 @@ impl Makings {
                 encrypted: config.encrypted,
                 block_bytes: config.block_bytes,
                 blocks: BlockCount(home.bytes() / config.block_bytes.as_u64()),
+                layout: config.layout.as_ref().map(Layout::mark),
                 mode: config.mode,
                 paired: true,
                 key_limits: config.key_limits,
@@ -205,6 +217,7 @@ impl Makings {
                 flow: flow_of(config),
             },
             home,
+            layout: config.layout.clone(),
             keyring: Arc::new(keyring),
             keywork: keywork.with_deposits(deposits),
             plugins: Arc::clone(&self.plugins),
@@ -260,13 +273,13 @@ impl Makings {
         let keyring = keyring.with_escrow(self.escrow_line().map(|line| line.card.clone()));
         let retired = Retired::load(&self.directory())?;
         let keyring = Arc::new(keyring.of_encrypted(config.encrypted).without(retired.destroyed)?);
+        let (based, keeps_copy) = (control.keeps.is_some(), control.taken_over_at.is_none());
+        let image = self.arrival_image(folder, keeps_copy);
         let taken: Arc<Mutex<Option<Taken>>> = Arc::default();
         let taken_over = {
             let (makings, keyring, taken) = (Arc::clone(self), Arc::clone(&keyring), Arc::clone(&taken));
-            move |hand_over: HandOver| match makings.bring_up(&keyring, &hand_over) {
-                Ok(up) => *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(up),
-                Err(error) => tracing::error!(pair = makings.config.name, "the copy could not be opened: {error:#}"),
-            }
+            let image = image.clone();
+            move |hand_over: HandOver| makings.open_or_await(Awaited { hand_over, keyring, taken, image })
         };
         let base = control.keeps.is_some().then(|| self.image()).transpose()?;
         let replica = Replica::start(replica::Parts {
@@ -279,8 +292,14 @@ impl Makings {
             keyring,
             plugins: Arc::clone(&self.plugins),
             clock: shared.clock,
+            terms: config.retention,
             base,
             grouped: shared.config.is_grouped(config),
+            with_escrow: self.escrow_line().is_some(),
+            word: Box::new({
+                let (shared, pair) = (Arc::clone(shared), config.id);
+                move || shared.site.report(Report::Word { pair })
+            }),
             cuts: Box::new({
                 let cuts = Arc::clone(&self.cuts);
                 // Those of an earlier copy do not count.
@@ -289,17 +308,77 @@ impl Makings {
             }),
             taken_over: Box::new(taken_over),
         })?;
+        if let Some(image) = image.filter(|_| keeps_copy && self.config.opens_on_arrival) {
+            self.open_on_arrival(&replica, image, based);
+        }
         Ok(Side::Secondary { replica: Arc::new(replica), taken })
+    }
+
+    /// The image of what is opened as it arrives, or was.
+    fn arrival_image(&self, folder: &FilePath, keeps_copy: bool) -> Option<Image> {
+        let bytes = self.blocks().ok()?.byte_len(self.config.block_bytes).0;
+        Image::open(folder, bytes, keeps_copy && self.config.opens_on_arrival).unwrap_or_else(|error| {
+            tracing::error!(pair = self.config.name, %error, "the copy is not opened as it arrives");
+            None
+        })
+    }
+
+    /// The export of what is opened as it arrives.
+    fn followed_name(&self) -> String {
+        format!("{}.copy", self.config.volume_name())
+    }
+
+    /// Starts to open what arrives. Over a volume that was written here before the image alone is no state of it: it is kept, and
+    /// not shown.
+    fn open_on_arrival(&self, replica: &Replica, image: Image, based: bool) {
+        let (exports, name) = (self.shared.exports.clone(), self.followed_name());
+        let volume =
+            image.followed(format!("the copy of pair {} as it arrives", self.config.name), self.config.block_bytes);
+        let begun = {
+            let (exports, name) = (exports.clone(), name.clone());
+            move || {
+                if let Some(Err(error)) = (!based).then(|| exports.add(&name, Arc::new(volume))) {
+                    tracing::error!(%error, "what is opened as it arrives is not exported");
+                }
+            }
+        };
+        Arrival {
+            name: self.config.name.clone(),
+            image,
+            replica: replica.inbox.clone(),
+            reader: replica.reader.clone(),
+            keyring: Arc::clone(&replica.keyring),
+            plugins: Arc::clone(&self.plugins),
+            block: self.config.block_bytes,
+            shown: Arc::clone(&self.arrived),
+            begun: Box::new(begun),
+            ended: Box::new(move || _ = exports.remove(&name)),
+        }
+        .start();
     }
 
     /// Opens the copy for initiators: an export over a lane of the new generation, whose home opens blocks as they are
     /// needed. Unless the takeover was planned, the lane remembers from its first write on what the other site lacks.
-    fn bring_up(&self, keyring: &Arc<Keyring>, hand_over: &HandOver) -> anyhow::Result<Taken> {
+    pub(super) fn bring_up(
+        &self,
+        keyring: &Arc<Keyring>,
+        hand_over: &HandOver,
+        image: Option<&Image>,
+    ) -> anyhow::Result<Taken> {
         let (config, plugins) = (&self.config, &self.plugins);
         let folder = self.directory().join(lane_folder(hand_over.generation));
         files::create_private_dir(&folder)?;
-        let (source, events) = CopySource::new(hand_over, Arc::clone(keyring), Arc::clone(plugins), config.block_bytes);
-        let (sweeper, refuse, epoch_floor) = (source.sweeper(), source.refuse(), source.newest_epoch());
+        hand_over.beginning.keep(&folder)?;
+        let by_search = config.layout.is_some();
+        let rule = if by_search { AccessRule::unsaid() } else { AccessRule::open() };
+        let (keys, block) = (Arc::clone(keyring), config.block_bytes);
+        let (source, events) = CopySource::new(hand_over, keys, Arc::clone(plugins), block, rule);
+        self.shared.exports.remove(&self.followed_name());
+        // An earlier point's blocks are not there.
+        let arrived = image.filter(|_| hand_over.opened_at.is_none()).and_then(|image| image.arrived(block));
+        let source = source.with_arrived(arrived);
+        source.account().book().load(&folder);
+        let (sweeper, rule, epoch_floor) = (source.sweeper(), source.rule(), source.newest_epoch());
         let image = self.image()?;
         let home = Arc::new(OpenedHome::over(image, &folder.join("opened"), config.block_bytes, source)?);
         let blocks = self.blocks()?;
@@ -321,7 +400,8 @@ impl Makings {
             home: Arc::clone(&home),
             plugins: Arc::clone(plugins),
             blocks,
-            refuse,
+            rule,
+            by_search,
             path: folder.join("recovery.json"),
         }
         .start(events);
@@ -339,6 +419,7 @@ impl Makings {
             encrypted: config.encrypted,
             block_bytes: config.block_bytes,
             blocks: self.blocks()?,
+            layout: config.layout.as_ref().map(Layout::mark),
         })
     }
 

@@ -5,28 +5,29 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use farseal_core::group::OfferLimit;
+use farseal_core::group::{CutName, OfferLimit};
 use farseal_core::primary::{Command, Mode, PauseState};
 use farseal_core::rotation::{How, Refused, State as RotationState};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::Node;
-use super::pair::{PairNode, Side};
+use super::pair::PairNode;
 use crate::control::api::{
-    CommandReply, EscrowAnswer, EscrowView, GroupCommand, NodeStatus, PairCommand, Pause, PluginStatus, RecoverCommand,
-    Role, Rotate, SiteView, SwapSides, TakeOver,
+    CommandReply, EscrowAnswer, EscrowView, GroupCommand, NodeStatus, PairCommand, Pause, PluginStatus, Role, Rotate,
+    SiteView, SwapSides, TakeOver,
 };
 use crate::control::operator::{BoxFuture, CommandError, Operator};
 use crate::lane::Event as LaneEvent;
 use crate::replica::Event as ReplicaEvent;
+use crate::replica::points::Purpose;
 
 /// How long a command waits for what it started.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// A policy that was asked for a key, and whose key came too late for its start, is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How often a wait looks again.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Operator for Node {
     fn status(&self) -> NodeStatus {
@@ -38,13 +39,13 @@ impl Operator for Node {
         let name = pair.to_owned();
         Box::pin(async move {
             let pair = found.ok_or(CommandError::NoSuchPair { pair: name })?;
-            if let PairCommand::TakeOver(TakeOver { alone })
+            if let PairCommand::TakeOver(TakeOver { alone, .. })
             | PairCommand::SwapSides(SwapSides { alone })
             | PairCommand::Pause(Pause { alone, .. }) = &command
             {
                 self.must_be_alone(&pair, *alone, command.name())?;
             }
-            if let PairCommand::AddPreset(_) = &command {
+            if let PairCommand::AddPreset(_) | PairCommand::Declare = &command {
                 self.must_be_alone(&pair, false, command.name())?;
             }
             if command == PairCommand::Resume {
@@ -92,6 +93,13 @@ impl Operator for Node {
     }
 }
 
+/// What the point of a group's takeover is pinned as.
+const GROUP_PIN: &str = "taken-over-with-the-group";
+
+fn group_pin() -> Result<CutName, CommandError> {
+    CutName::new(GROUP_PIN).map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })
+}
+
 impl PairNode {
     async fn carry_out(self: Arc<Self>, command: PairCommand) -> Result<CommandReply, CommandError> {
         self.must_fit_a_seed(&command).await?;
@@ -122,8 +130,9 @@ impl PairNode {
             PairCommand::Rejoin => self.rejoin().await,
             PairCommand::SwapSides(_) => self.swap_sides().await,
             PairCommand::TakeBack => self.take_back().await,
+            PairCommand::Declare => self.declare_disaster().await,
             PairCommand::Branch(command) => self.branch(command).await,
-            PairCommand::TakeOver(_) => self.take_over().await,
+            PairCommand::TakeOver(take_over) => self.take_over(take_over.at.as_deref()).await,
             PairCommand::Scrub => self.scrub().await,
             PairCommand::Verify(verify) => self.verify(verify).await,
             PairCommand::Seed(seed) => self.seed(seed).await,
@@ -135,9 +144,7 @@ impl PairNode {
             PairCommand::Swap(swap) => self.swap(swap).await,
             PairCommand::Plugin(command) => self.plugin(command).await,
             PairCommand::Key(command) => self.key(command).await,
-            PairCommand::Recover(RecoverCommand::Plan) => {
-                super::key::report("what a takeover would open", &self.recover_plan().await?)
-            }
+            PairCommand::Recover(command) => self.recover(command).await,
         }
     }
 
@@ -149,7 +156,10 @@ impl PairNode {
     }
 
     async fn rotate(&self, rotate: Rotate) -> Result<CommandReply, CommandError> {
-        let before = self.look().await?.status.key.map(|key| key.epoch);
+        let status = self.look().await?.status;
+        let mut before = status.key.map(|key| key.epoch);
+        // Whoever knows the key may know the one that is on its way now.
+        let mut is_drawn_before = rotate.suspect && status.rotation != RotationState::Idle;
         if let Some(reason) = &rotate.reason {
             tracing::info!(pair = self.config.name, reason = %farseal_plugin::escaped(reason), "an operator asks for a new key");
         }
@@ -170,8 +180,12 @@ impl PairNode {
             }
         };
         let wish = || {
-            let lane = self.writer().filter(|_| matches!(command, Command::Rotate(_)));
-            lane.into_iter().for_each(|lane| lane.keybook.wish(rotate.reason.clone()));
+            let Some(lane) = self.writer() else { return };
+            if command == Command::RequestRotation {
+                lane.keybook.request(rotate.reason.as_deref());
+            } else {
+                lane.keybook.wish(rotate.reason.clone());
+            }
         };
         let deadline = Instant::now() + PATIENCE;
         wish();
@@ -185,7 +199,13 @@ impl PairNode {
                 Refused::TooSoon { wait, .. } if Instant::now() + Duration::from_millis(wait.0) < deadline => {
                     sleep(Duration::from_millis(wait.0)).await;
                 }
-                // The one that is on its way is not the one that is suspect.
+                Refused::UnderWay(_) if is_drawn_before && Instant::now() < deadline => {
+                    sleep(LOOK_EVERY).await;
+                    let status = self.look().await?.status;
+                    before = status.key.map(|key| key.epoch);
+                    is_drawn_before = status.rotation != RotationState::Idle;
+                }
+                // The policy heard of the suspicion and was quicker.
                 Refused::UnderWay(_) if rotate.suspect => break,
                 Refused::TooSoon { .. } | Refused::UnderWay(_) | Refused::LinkDown | Refused::Visible => {
                     return Err(not_begun(refused));
@@ -265,18 +285,52 @@ impl PairNode {
         Ok(reply)
     }
 
-    async fn take_over(&self) -> Result<CommandReply, CommandError> {
-        let Side::Secondary { replica, .. } = self.side() else {
-            return Err(self.other_side("takeover", Role::Secondary));
-        };
+    /// Before a takeover with its group: can it be, and if so, the point is pinned until it is.
+    pub(crate) async fn prepare_takeover(&self, at: Option<&CutName>, by_word: bool) -> Result<(), CommandError> {
+        let replica = self.keeper("takeover")?;
+        if self.taken().is_some() {
+            return Err(self.wrong_state("takeover", "taken over already", None));
+        }
+        if !by_word || self.makings.escrow_line().is_none() {
+            self.must_have_keys()?;
+        }
+        let Some(at) = at else { return Ok(()) };
+        self.drop_takeover().await;
+        let point = self.find_point(&replica, Some(at.as_str())).await?;
+        self.open_point(&replica, point, Purpose::Pin(group_pin()?)).await.map(drop)
+    }
+
+    /// The pin of a takeover that came to nothing.
+    pub(crate) async fn drop_takeover(&self) {
+        if let (Ok(replica), Ok(name)) = (self.keeper("takeover"), group_pin()) {
+            let _ = replica.ask(|done| ReplicaEvent::Unpin { name, done }).await;
+        }
+    }
+
+    /// As the group decided, at the point that was prepared.
+    pub(crate) async fn take_over_prepared(&self) -> Result<(), CommandError> {
+        let replica = self.keeper("takeover")?;
+        if self.taken().is_some() {
+            return Ok(());
+        }
+        let point = self.find_point(&replica, Some(GROUP_PIN)).await?;
+        self.open_point(&replica, point, Purpose::TakeOver).await.map(drop)
+    }
+
+    async fn take_over(&self, at: Option<&str>) -> Result<CommandReply, CommandError> {
+        let replica = self.keeper("takeover")?;
         let up = || self.taken();
         if up().is_some() {
             return Err(self.wrong_state("takeover", "taken over already", None));
         }
         self.must_have_keys()?;
+        let point = self.find_point(&replica, at).await?;
         // By itself, at its own state: how far its group is does not count.
         let _ = replica.inbox.send(ReplicaEvent::Limit(OfferLimit::Everything));
-        let _ = replica.inbox.send(ReplicaEvent::TakeOver);
+        match point {
+            Some(point) => _ = self.open_point(&replica, Some(point), Purpose::TakeOver).await?,
+            None => _ = replica.inbox.send(ReplicaEvent::TakeOver),
+        }
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(taken) = up() {
@@ -286,7 +340,7 @@ impl PairNode {
                         "this site writes now, as generation {}; NBD export {export:?} is up",
                         taken.lane.settings.generation
                     ),
-                    details: Vec::new(),
+                    details: point.map(|point| self.told_of_point(point, taken.through)).into_iter().collect(),
                     next: Some(format!(
                         "connect initiators to export {export:?}; `farseal status` shows how much is open"
                     )),
@@ -301,9 +355,7 @@ impl PairNode {
     }
 
     async fn scrub(&self) -> Result<CommandReply, CommandError> {
-        let Side::Secondary { replica, .. } = self.side() else {
-            return Err(self.other_side("scrub", Role::Secondary));
-        };
+        let replica = self.keeper("scrub")?;
         let reader = replica.reader.clone();
         let report = tokio::task::spawn_blocking(move || crate::store::scrub::scrub(&reader, &mut |_| {}))
             .await

@@ -13,6 +13,7 @@ use super::Shared;
 use super::makings::Makings;
 use super::preset::Schedule;
 use crate::config::Pair;
+use crate::control::api::SearchProgress;
 use crate::keys::card::PeerCard;
 use crate::keys::fingerprint::Fingerprint;
 use crate::keys::hedge::Hedge;
@@ -41,6 +42,12 @@ pub struct PairNode {
     side: Mutex<Side>,
     /// One change of sides at a time.
     pub(super) turning: Arc<tokio::sync::Mutex<()>>,
+    /// One search at a time.
+    pub(super) searching: Arc<tokio::sync::Mutex<()>>,
+    /// How far it is.
+    pub(super) search_progress: Arc<Mutex<Option<SearchProgress>>>,
+    /// What a test looks at.
+    pub(super) tested: Mutex<Option<Arc<CopySource>>>,
     pub schedule: Schedule,
     /// The verification that runs, or ran last.
     pub(super) verification: Verification,
@@ -118,6 +125,7 @@ impl PairNode {
         let lost_at = Arc::new(Mutex::new(Some(shared.clock.now().instant)));
         let link = Arc::new(LinkState { trouble, lost_at, ..LinkState::default() });
         let (handed_over, mut turns) = unbounded_channel::<HandOver>();
+        let (keys_wanted, mut wanted) = unbounded_channel::<()>();
         let makings = Makings {
             shared: Arc::clone(&shared),
             config: config.clone(),
@@ -125,8 +133,11 @@ impl PairNode {
             peer: peer.clone(),
             link: Arc::clone(&link),
             handed_over: Arc::new(move |hand_over| _ = handed_over.send(hand_over)),
+            awaited: Mutex::default(),
+            keys_wanted: Arc::new(move || _ = keys_wanted.send(())),
             image: std::sync::OnceLock::new(),
             cuts: Arc::new(CutsHere::new(Arc::clone(&shared.cuts_changed))),
+            arrived: Arc::default(),
             answers: Arc::default(),
             exporting: Mutex::default(),
         };
@@ -140,10 +151,33 @@ impl PairNode {
         };
         let runtime = shared.runtime.clone();
         let side = Mutex::new(side);
-        let (turning, schedule) = (Arc::default(), Schedule::open(&directory)?);
+        let (turning, searching, search_progress) = (Arc::default(), Arc::default(), Arc::default());
+        let schedule = Schedule::open(&directory)?;
         let verification = Verification::open(&directory);
-        let pair = Self { config, shared, plugins, blocks, peer, link, makings, side, turning, schedule, verification };
+        let pair = Self {
+            config,
+            shared,
+            plugins,
+            blocks,
+            peer,
+            link,
+            makings,
+            side,
+            turning,
+            searching,
+            search_progress,
+            tested: Mutex::default(),
+            schedule,
+            verification,
+        };
         let pair = Arc::new(pair);
+        runtime.spawn(Arc::clone(&pair).follow_witness());
+        let waits = Arc::clone(&pair);
+        runtime.spawn(async move {
+            while wanted.recv().await.is_some() {
+                Arc::clone(&waits).bring_keys().await;
+            }
+        });
         let turned = Arc::clone(&pair);
         runtime.spawn(async move {
             while let Some(hand_over) = turns.recv().await {

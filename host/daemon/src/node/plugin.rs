@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use farseal_core::primary::Command;
 use farseal_plugin::conform::{self, Effort};
-use farseal_plugin::{Cipher, Disguise, Plugin as _, PluginHost, Recovery, RotationPolicy, replay_diff};
+use farseal_plugin::{
+    Cipher, Contrast, Difference, Disguise, PluginHost, Recovery, RotationPolicy, Slot, StepFunction, contrast_ciphers,
+    contrast_disguises, replay_diff,
+};
 use tokio::sync::oneshot;
 
 use super::pair::PairNode;
@@ -14,11 +17,16 @@ use crate::control::operator::CommandError;
 use crate::lane::Event as LaneEvent;
 use crate::lane::keywork::{Carried, PolicySwap};
 use crate::plugins::chosen::{Place, Put};
-use crate::plugins::{self, PluginsError};
+use crate::plugins::journal::StepJournal;
+use crate::plugins::{self, PairPlugins, PluginsError, proven};
+use crate::recovery::Sweep;
 
 /// Stories for each rule of the contract before a component is put in: a second or two; `farseal plugin conform` tries
 /// more.
 const TRIAL: Effort = Effort { stories: 4, seed: 1 };
+
+/// Calls that are shown one by one: where two strategies part, they seldom meet again.
+const DIFFERENCES_SHOWN: usize = 64;
 
 /// A component that may be put in.
 enum Loaded {
@@ -47,10 +55,23 @@ impl PairNode {
             sha256: Some(swap.sha256),
             grants: swap.grants.clone(),
             config: config.clone(),
+            conformance: None,
         };
         let new = Put { digest: swap.sha256, grants: swap.grants, config };
         let name = format!("{}.{}", self.config.name, swap.slot);
-        let bytes = blocking(move || plugins::read(&name, &choice)).await?.map_err(|error| refused(&error))?;
+        let demanded = self.config.plugin(swap.slot).conformance.is_some();
+        let (bytes, result) = blocking(move || -> Result<_, PluginsError> {
+            let bytes = plugins::read(&name, &choice)?;
+            let prove = || proven::read(&name, &proven::beside(&choice.path), Some(&choice.path), swap.sha256);
+            let result = demanded.then(prove).transpose()?;
+            Ok((bytes, result))
+        })
+        .await?
+        .map_err(|error| refused(&error))?;
+        if let Some(result) = result.filter(|_| !swap.dry_run) {
+            let kept = self.plugins.proofs.keep(swap.sha256, &result);
+            kept.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
+        }
         self.put(swap.slot, now, new, bytes, swap.dry_run, swap.accept).await
     }
 
@@ -61,6 +82,11 @@ impl PairNode {
                 format!("nothing was put in the place of the {slot} since the configuration said what it says");
             return Err(CommandError::Refused { reason, next: None });
         };
+        if self.config.plugin(slot).conformance.is_some() {
+            let name = format!("{}.{slot}", self.config.name);
+            let proven = self.plugins.proofs.check(&name, place.before.digest);
+            proven.map_err(|error| refused(&PluginsError::from(error)))?;
+        }
         let bytes = self.plugins.components.load(place.before.digest);
         let bytes = bytes.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
         self.put(slot, place.now, place.before, bytes, false, true).await
@@ -98,20 +124,13 @@ impl PairNode {
         let tried = blocking(move || -> Result<_, CommandError> {
             let loaded = load(&host, slot, &name, &bytes, &put).map_err(|error| refused(&error))?;
             let (rules, tries) = try_rules(&host, &name, &bytes, &put)?;
-            let (calls, differences) = match (&loaded, plugins.policy.current()) {
-                (Loaded::Policy(new), Some(old)) => {
-                    let facts = old.facts();
-                    let calls = plugins.journal.calls_of(facts.digest, &facts.config);
-                    (calls.len(), replay_diff(&calls, &old, new))
-                }
-                (Loaded::Policy(_) | Loaded::Cipher(_) | Loaded::Disguise(_) | Loaded::Recovery(_), _) => {
-                    (0, Vec::new())
-                }
-            };
+            let compared = compare(&plugins, &loaded);
             let kept = if dry_run { Ok(put.digest) } else { plugins.components.keep(&bytes) };
             kept.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
-            let calls = u64::try_from(calls).unwrap_or(u64::MAX);
-            let report = SwapReport { old: now.digest, new: put.digest, rules, tries, calls, differences, put: false };
+            let calls = u64::try_from(compared.calls).unwrap_or(u64::MAX);
+            let Compared { differences, contrasts, .. } = compared;
+            let (old, new) = (now.digest, put.digest);
+            let report = SwapReport { old, new, rules, tries, calls, differences, contrasts, put: false };
             Ok((loaded, report, now))
         });
         let (loaded, mut report, now) = tried.await??;
@@ -156,7 +175,13 @@ impl PairNode {
         match loaded {
             Loaded::Cipher(new) => drop(self.plugins.cipher.install(Some(new))),
             Loaded::Disguise(new) => drop(self.plugins.disguise.install(Some(new))),
-            Loaded::Recovery(new) => drop(self.plugins.recovery.install(Some(new))),
+            Loaded::Recovery(new) => {
+                self.plugins.recovery.install(Some(new));
+                if let Some(taken) = self.taken() {
+                    // It may have stopped: a strategy that begins later begins by itself.
+                    let _ = taken.sweeper.send(Sweep::Changed);
+                }
+            }
             Loaded::Policy(new) => return self.install_policy(new, details).await,
         }
         Ok(())
@@ -184,6 +209,35 @@ impl PairNode {
         });
         self.tell(Command::PolicyChanged, "plugin swap").await
     }
+}
+
+/// What is known of how a candidate differs from what is in its place.
+#[derive(Default)]
+struct Compared {
+    /// Journalled calls that both made.
+    calls: usize,
+    differences: Vec<Difference>,
+    contrasts: Vec<Contrast>,
+}
+
+fn compare(plugins: &PairPlugins, loaded: &Loaded) -> Compared {
+    match loaded {
+        Loaded::Policy(new) => replayed(&plugins.policy, &plugins.policy_journal, new),
+        Loaded::Recovery(new) => replayed(&plugins.recovery, &plugins.recovery_journal, new),
+        Loaded::Cipher(new) => contrasted(plugins.cipher.current().map(|old| contrast_ciphers(&old, new))),
+        Loaded::Disguise(new) => contrasted(plugins.disguise.current().map(|old| contrast_disguises(&old, new))),
+    }
+}
+
+fn replayed<P: StepFunction>(slot: &Slot<P>, journal: &StepJournal<P>, new: &P) -> Compared {
+    let Some(old) = slot.current() else { return Compared::default() };
+    let facts = old.facts();
+    let calls = journal.calls_of(facts.digest, &facts.config);
+    Compared { calls: calls.len(), differences: replay_diff(&calls, &*old, new), contrasts: Vec::new() }
+}
+
+fn contrasted(contrasts: Option<Vec<Contrast>>) -> Compared {
+    Compared { contrasts: contrasts.unwrap_or_default(), ..Compared::default() }
 }
 
 fn load(host: &PluginHost, slot: PluginSlot, name: &str, bytes: &[u8], put: &Put) -> Result<Loaded, PluginsError> {
@@ -215,18 +269,36 @@ fn said(slot: PluginSlot, report: &SwapReport) -> Vec<String> {
         format!("{} in the place of {}", report.new.short(), report.old.short()),
         format!("{} rules of the contract tried, {} times in all; none is broken", report.rules, report.tries),
     ];
-    if slot != PluginSlot::Policy {
+    if matches!(slot, PluginSlot::Cipher | PluginSlot::Disguise) {
+        lines.push(format!(
+            "a {slot}'s calls are not journalled; compared is what both make of the same made-up traffic:"
+        ));
+        lines.extend(report.contrasts.iter().map(contrast));
+        return lines;
+    }
+    if report.calls == 0 {
+        lines.push(format!("no call of the {slot} in force is journalled here: there are no decisions to compare"));
         return lines;
     }
     let differing = u64::try_from(report.differences.len()).unwrap_or(u64::MAX);
     let agreed = report.calls.saturating_sub(differing);
     lines.push(format!("{agreed} of {} journalled calls are decided as before, {differing} otherwise", report.calls));
-    for each in &report.differences {
+    for each in report.differences.iter().take(DIFFERENCES_SHOWN) {
         let words = |words: &[String]| if words.is_empty() { "nothing".to_owned() } else { words.join(", ") };
         let (old, new) = (words(&each.old), words(&each.new));
-        lines.push(format!("call {} at {}, {}: {old} before, {new} now", each.call, each.at, each.event));
+        let at = farseal_plugin::scenario::units::instant(each.at);
+        lines.push(format!("call {} at {at}, {}: {old} before, {new} now", each.call, each.event));
+    }
+    let more = report.differences.len().saturating_sub(DIFFERENCES_SHOWN);
+    if more > 0 {
+        lines.push(format!("and {more} calls more"));
     }
     lines
+}
+
+fn contrast(found: &Contrast) -> String {
+    let Contrast { what, old, new } = found;
+    if old == new { format!("{what}: {old}, as before") } else { format!("{what}: {old} before, {new} now") }
 }
 
 fn answer(

@@ -7,8 +7,8 @@ use farseal_core::drill::Live;
 use farseal_core::secondary::Status;
 use farseal_core::units::{BlockCount, Epoch, Lba, Sequence};
 
-use super::pair::{PairNode, Side};
-use crate::control::api::{KeyAtHand, PlannedEpoch, PluginSlot, RecoverPlan, Role};
+use super::pair::PairNode;
+use crate::control::api::{KeyAtHand, PlannedEpoch, PluginSlot, RecoverPlan};
 use crate::control::operator::CommandError;
 use crate::keyring::Keyring;
 use crate::keys::package::OpenEpochError;
@@ -16,16 +16,18 @@ use crate::plugins::PairPlugins;
 use crate::replica::{Event as ReplicaEvent, Replica};
 
 impl PairNode {
-    pub(super) async fn recover_plan(&self) -> Result<RecoverPlan, CommandError> {
-        let Side::Secondary { replica, .. } = self.side() else {
-            return Err(self.other_side("recover plan", Role::Secondary));
-        };
+    pub(super) async fn recover_plan(&self, at: Option<&str>) -> Result<RecoverPlan, CommandError> {
+        let replica = self.keeper("recover plan")?;
         if self.taken().is_some() {
             let would = Some(format!("farseal status {}", self.config.name));
             return Err(self.wrong_state("recover plan", "taken over already", would));
         }
         let status = replica.ask(|done| ReplicaEvent::Look { done }).await.ok_or_else(stopped)?;
-        let live = self.live_epochs(&replica).await?;
+        let point = self.find_point(&replica, at).await?;
+        let (through, live) = match point {
+            Some(point) => self.epochs_at(&replica, Some(point)).await?,
+            None => (status.offered, self.live_epochs(&replica).await?),
+        };
         let (keyring, plugins) = (Arc::clone(&replica.keyring), Arc::clone(&self.plugins));
         let encrypted = self.config.encrypted;
         let looked = tokio::task::spawn_blocking(move || {
@@ -39,7 +41,7 @@ impl PairNode {
             blocks: epochs.iter().map(|epoch| epoch.blocks).sum(),
             epochs: if encrypted { epochs } else { Vec::new() },
             recovery: recovery.map(|facts| facts.about.name).unwrap_or_default(),
-            ..of_status(status)
+            ..of_status(status, through)
         })
     }
 
@@ -52,24 +54,28 @@ impl PairNode {
                 let next = Some(format!("`farseal recover plan {}` again", self.config.name));
                 return Err(CommandError::Refused { reason: "the index is being brought up to date".into(), next });
             };
-            for live in page.epochs {
-                epochs.entry(live.epoch).or_default().0 += live.blocks.0;
-            }
-            from = page.next;
+            from = tally(&mut epochs, page);
         }
         Ok(epochs)
     }
 }
 
-fn of_status(status: Status) -> RecoverPlan {
-    let through = status.offered;
+/// Adds what a page says of each epoch. Says where the next page begins.
+pub(super) fn tally(epochs: &mut BTreeMap<Epoch, BlockCount>, page: Live) -> Lba {
+    for live in page.epochs {
+        epochs.entry(live.epoch).or_default().0 += live.blocks.0;
+    }
+    page.next
+}
+
+fn of_status(status: Status, through: Sequence) -> RecoverPlan {
     RecoverPlan {
         now: farseal_core::units::WallTime(0),
         generation: status.generation,
         through,
         at: status.durable_wall.filter(|_| status.durable == through),
         held: status.durable,
-        chain: status.chain,
+        chain: status.chain.to_string(),
         catching_up: status.gap_open,
         own_history: status.base_differs,
         cut: status.group_cut.0,
@@ -104,7 +110,7 @@ fn planned(keyring: &Keyring, plugins: &PairPlugins, epoch: Epoch, blocks: Block
     PlannedEpoch { epoch, blocks: blocks.0, key, component, component_here }
 }
 
-fn stopped() -> CommandError {
+pub(super) fn stopped() -> CommandError {
     let next = Some("see the node's log, mend the cause and restart the node".into());
     CommandError::Failed { reason: "the copy's thread has stopped".into(), next }
 }

@@ -368,7 +368,7 @@ impl PairNode {
         let before = Control::load(&directory)?;
         let Some(keeps) = before.keeps.clone() else { anyhow::bail!("this site did not write before") };
         let kept = before.history();
-        let generation = before.generation.next();
+        let generation = Lineage::apart(before.generation);
         let copy = directory.join(&keeps.folder);
         let epochs =
             Keyring::open(&copy.join("epochs"), self.config.id, Arc::clone(&self.shared.identity), self.peer.clone())?;

@@ -11,10 +11,10 @@ use super::Shared;
 use super::pair::{PairNode, Side, Taken};
 use crate::control::api::{
     HistoryStatus, JournalUse, KeyStatus, Lag, LastError, Marks, Mode, NextRotation, NodeStatus, PairState, PairStatus,
-    PluginSlot, PluginStanding, PluginStatus, Role, RotationWord,
+    PluginSlot, PluginStanding, PluginStatus, PointsStatus, Role, RotationWord,
 };
 use crate::lane::{Event as LaneEvent, Lane, LaneView};
-use crate::replica::Event as ReplicaEvent;
+use crate::replica::{Event as ReplicaEvent, Replica};
 use crate::role::Control;
 
 /// How long a console waits for a busy lane.
@@ -50,7 +50,11 @@ impl PairNode {
                 let _ =
                     replica.inbox.send(ReplicaEvent::Look { done: Box::new(move |status| drop(sender.send(status))) });
                 match status.recv_timeout(PATIENCE) {
-                    Ok(status) => self.secondary_status(&status),
+                    Ok(status) => PairStatus {
+                        points: self.points_status(&replica),
+                        arrived: *self.makings.arrived.lock().unwrap_or_else(PoisonError::into_inner),
+                        ..self.secondary_status(&status)
+                    },
                     Err(_) => self.blank(Role::Secondary, PairState::Stopped { why: "the log does not answer".into() }),
                 }
             }
@@ -210,13 +214,17 @@ impl PairNode {
                 next: None,
                 held: None,
             }),
-            last_error: status.alarms.last().map(|(at, alarm)| LastError {
-                at: *at,
-                message: alarm.to_string(),
-                next: None,
-            }),
+            last_error: self.copys_error(status),
             ..self.blank(Role::Secondary, state)
         }
+    }
+
+    fn copys_error(&self, status: &farseal_core::secondary::Status) -> Option<LastError> {
+        if let Some(message) = self.awaits_keys() {
+            let next = Some("at the escrow site: `farseal escrow requests`".into());
+            return Some(LastError { at: self.shared.clock.now().wall, message, next });
+        }
+        status.alarms.last().map(|(at, alarm)| LastError { at: *at, message: alarm.to_string(), next: None })
     }
 
     fn blank(&self, role: Role, state: PairState) -> PairStatus {
@@ -247,6 +255,8 @@ impl PairNode {
             verify: None,
             escrow: self.escrow_status(),
             seed: None,
+            points: None,
+            arrived: None,
         }
     }
 
@@ -293,6 +303,29 @@ impl PairNode {
                 }
             })
             .collect()
+    }
+}
+
+impl PairNode {
+    /// What the copy keeps beside its newest point, if it does.
+    fn points_status(&self, replica: &Replica) -> Option<PointsStatus> {
+        let (sender, view) = std::sync::mpsc::channel();
+        let _ = replica.inbox.send(ReplicaEvent::Points { done: Box::new(move |view| drop(sender.send(view))) });
+        let view = view.recv_timeout(PATIENCE).ok()?;
+        let now = self.shared.clock.now().wall;
+        let pins = u64::try_from(view.points.pins().len()).unwrap_or(u64::MAX);
+        if view.terms.is_none() && pins == 0 && view.tested.is_none() {
+            return None;
+        }
+        let oldest = view.points.moments().front().filter(|_| view.window);
+        Some(PointsStatus {
+            window: view.terms.map(|terms| terms.span),
+            oldest: oldest.map(|moment| (moment.sequence, now.since(moment.at))),
+            room: view.room,
+            shortened: view.shortened().map(|shortened| shortened.why.to_string()),
+            pins,
+            tested: view.tested,
+        })
     }
 }
 

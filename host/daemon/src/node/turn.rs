@@ -23,7 +23,7 @@ use crate::store::files;
 use crate::store::home::Home as _;
 
 /// What a lane leaves in its folder.
-const LANE_FILES: [&str; 6] = ["journal", "epochs", "owed.map", "lane.json", "policy.json", "keys.json"];
+const LANE_FILES: [&str; 6] = ["journal", "epochs", "owed.map", "lane.json", "policy.json", "keys.journal"];
 /// Blocks that are opened between two looks at whether all are.
 const SETTLE_BLOCKS: u64 = 1 << 16;
 
@@ -76,6 +76,7 @@ impl PairNode {
     pub(super) fn stop_writing(&self) -> anyhow::Result<Arc<Lane>> {
         let lane = self.writer().ok_or_else(|| anyhow::anyhow!("this site does not write"))?;
         self.makings.withdraw();
+        self.withdraw_test();
         self.link.stop_dialling();
         if let Side::Secondary { replica, .. } = self.side() {
             if let Some(taken) = self.taken() {
@@ -158,6 +159,7 @@ fn end(
     let control = Control {
         generation: lineage.generation,
         taken_over_at: None,
+        opened_at: None,
         lineage: Some(*lineage),
         planned: false,
         keeps: Some(Keeps {
@@ -208,7 +210,7 @@ pub(super) fn finish_turn(directory: &Path, control: &Control) -> anyhow::Result
     if ended.exists() {
         files::sync_dir(&ended)?;
     }
-    for name in ["log", "index"] {
+    for name in ["log", "index", "points"] {
         remove(&directory.join(name))?;
     }
     if !keeps.ended.is_empty() {
@@ -227,7 +229,7 @@ pub(super) fn finish_turn(directory: &Path, control: &Control) -> anyhow::Result
 
 /// A site that writes with a lane of its own folder over its image alone needs no lane and no copy of before.
 fn clear_before(directory: &Path, folder: &str) -> anyhow::Result<()> {
-    for name in LANE_FILES.into_iter().chain(["log", "index"]) {
+    for name in LANE_FILES.into_iter().chain(["log", "index", "points"]) {
         remove(&directory.join(name))?;
     }
     for entry in std::fs::read_dir(directory)? {

@@ -12,7 +12,8 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use farseal_core::compaction::{self, Facts, Room};
-use farseal_core::record::{Header, TAG_BYTES};
+use farseal_core::layout::SearchTags;
+use farseal_core::record::{Header, Kind, tag_bytes_each};
 use farseal_core::units::{ByteLen, Sequence};
 
 use super::{Event, Runner, StartError};
@@ -69,9 +70,12 @@ impl Runner {
         if let Some(waiting) = self.compaction.waiting.take() {
             return self.change_over(waiting);
         }
-        let Some(index) = &self.index else { return };
-        let each = self.settings.block_bytes.as_u64() + u64::try_from(TAG_BYTES).unwrap_or_default();
-        let mut segments = self.log.full_segments(self.kept);
+        if self.index.is_none() {
+            return;
+        }
+        let tags = tag_bytes_each(Kind::Data, self.settings.layout.map_or(SearchTags::NONE, |layout| layout.tags));
+        let each = self.settings.block_bytes.as_u64() + u64::try_from(tags).unwrap_or_default();
+        let mut segments = self.log.full_segments(self.compacts_before());
         segments.retain(|segment| !self.log.is_replaced(segment.number));
         let full: Vec<u32> = segments.iter().map(|segment| segment.number).collect();
         let must_go = self.retire.must_go(&full, &self.compaction.spoiled);
@@ -80,7 +84,7 @@ impl Runner {
             .iter()
             .map(|segment| Facts {
                 bytes: segment.bytes,
-                live: ByteLen(index.live(segment.number).0 * each),
+                live: ByteLen(self.anybody_lives_in(segment.number) * each),
                 written: segment.compacted.map(|blocks| ByteLen(blocks * each)),
             })
             .collect();
@@ -108,9 +112,9 @@ impl Runner {
     }
 
     pub(super) fn judge(&mut self, judge: Judge) {
-        if let Some(index) = &self.index {
-            let kept = judge.records.iter().map(|(header, location)| index.reads(header, *location)).collect();
-            let _ = judge.answer.send(kept);
+        if self.index.is_some() {
+            let reads = |(header, location): &(Header, Location)| self.anybody_reads(header, *location);
+            let _ = judge.answer.send(judge.records.iter().map(reads).collect());
         }
     }
 
@@ -143,6 +147,7 @@ impl Runner {
         }
         for (header, to) in compacted.moved() {
             index.moved(header, *to, |number| compacted.replaces(number));
+            self.beside.moved(header, *to, &|number| compacted.replaces(number));
         }
         self.checkpoint();
         let (kept, log) = (compacted.bytes().0, self.log.bytes().0);

@@ -74,7 +74,7 @@ impl Runner {
     }
 }
 
-fn page(index: &Index, ledger: &Ledger, from: Lba, volume: BlockCount, through: Sequence) -> Live {
+pub(crate) fn page(index: &Index, ledger: &Ledger, from: Lba, volume: BlockCount, through: Sequence) -> Live {
     let blocks = volume.0.saturating_sub(from.0).min(LIVE_SCAN_BLOCKS);
     let mut found: BTreeMap<Epoch, LiveEpoch> = BTreeMap::new();
     let mut at = from;

@@ -97,20 +97,24 @@ pub(super) fn start_checker(
     requests
 }
 
-/// A key record that has no place yet. One that is refused is refused again where it stands, and said so there. What an
+/// A key record, or the cover in its stead, that has no place yet. One that is refused is refused again where it stands, and said so there. What an
 /// epoch's package is on disk is not changed before a record that stands does it.
 fn tried(keyring: &Keyring, plugins: &PairPlugins, record: &[u8]) -> Option<KeyFacts> {
     let framed = Framed::decode(record).ok()?;
     let body = record.get(HEADER_BYTES..)?;
-    if framed.header.kind != Kind::Key || !framed.body_matches(body) {
+    if !matches!(framed.header.kind, Kind::Key | Kind::Cover) || !framed.body_matches(body) {
         return None;
     }
     let (verified, facts) = described(keyring, plugins, &framed.header, body).ok()?;
     openable(keyring, plugins, &verified).ok()?;
-    if keyring.package(facts.epoch).is_some() {
+    let kept = if framed.header.kind == Kind::Cover {
+        keyring.keep_cover(&verified)
+    } else if keyring.package(facts.epoch).is_some() {
         return None;
-    }
-    keyring.keep(verified).ok()?;
+    } else {
+        keyring.keep(verified)
+    };
+    kept.ok()?;
     Some(facts)
 }
 

@@ -11,12 +11,14 @@ use std::sync::mpsc::Sender;
 use farseal_core::chain::{Chain, Digest};
 use farseal_core::group::{KeptCuts, OfferLimit};
 use farseal_core::ledger::Ledger;
+use farseal_core::points::Hole;
 use farseal_core::record::Header;
 use farseal_core::secondary::{Recovered, Secondary, Settings};
 use farseal_core::units::{CutNumber, Sequence};
 use serde::{Deserialize, Serialize};
 
 use super::backlog::{Backlog, Limits};
+use super::points::{self, Beside};
 use super::retire::Retire;
 use super::{Amount, Event, Parts, Runner, StartError, compact, inspect, keys, start_syncer};
 use crate::store::files;
@@ -45,6 +47,9 @@ pub(super) struct Checkpoint {
     /// The running hash there.
     #[serde(default)]
     pub gap_chain: Option<Chain>,
+    /// Where the copy was no state of the volume.
+    #[serde(default)]
+    pub holes: Vec<Hole>,
     /// Every record that is not in the index lies here or later; packed.
     pub scan_from: u64,
 }
@@ -77,6 +82,7 @@ impl Checkpoint {
             group_cuts: KeptCuts::default(),
             gap_open_after: begin.gap_open_after,
             gap_chain: Some(begin.gap_chain),
+            holes: Vec::new(),
             scan_from: Location::START.pack(),
         }
     }
@@ -170,7 +176,10 @@ impl Runner {
             cuts: checkpoint.group_cuts,
             gap_chain: checkpoint.gap_chain.unwrap_or(begin.gap_chain),
             differs_after: begin.differs_after,
+            holes: checkpoint.holes,
         };
+        let mut beside = Beside::open(&directory, parts.terms, control.opened_at, &log, &index)?;
+        points::finish(&log, &mut beside)?;
         let syncer = start_syncer(&log, inbox.clone());
         let compaction = compact::Compaction::new(inbox.clone());
         let retire = Retire::of(parts.retired);
@@ -196,7 +205,10 @@ impl Runner {
             in_turn: Amount::default(),
             kept: from,
             compaction,
+            beside,
+            opening: None,
             retire,
+            waits: None,
             paths: BTreeMap::new(),
             slots: super::slots::Slots::default(),
             stores: 0,
@@ -206,6 +218,10 @@ impl Runner {
             cuts: parts.cuts,
             cuts_told: None,
             taken_over: Some(parts.taken_over),
+            grouped: parts.grouped,
+            with_escrow: parts.with_escrow,
+            word: parts.word,
+            words: Vec::new(),
         })
     }
 }

@@ -11,7 +11,7 @@ use farseal_core::compaction::Room;
 use farseal_core::drill::LIVE_SCAN_BLOCKS;
 use farseal_core::record::Kind;
 use farseal_core::refresh::{AskOld, Old, Page};
-use farseal_core::retire::{Answer as Said, AskRetire, Holding, Order, Proof, Refusal, Verdict};
+use farseal_core::retire::{Answer as Said, AskRetire, Holding, Order, OrderRefused, Proof, Refusal, Verdict};
 use farseal_core::secondary::Input;
 use farseal_core::units::{BlockCount, Epoch, Extent, Lba, Path, Sequence};
 use sha2::{Digest as _, Sha256};
@@ -103,7 +103,9 @@ impl Runner {
             Some(scan) if scan.next.0 >= self.settings.blocks.0 => {
                 let oldest = scan.oldest;
                 self.retire.scan = None;
-                if let Verdict::Raise(_) = self.holding(oldest).judge(&order)? {
+                if let Verdict::Raise(_) = self.holding(oldest).judge(&order)?
+                    && self.points_let_go(&order)?
+                {
                     self.raise(&order, ask)?;
                 }
             }
@@ -125,6 +127,16 @@ impl Runner {
             own_history: self.secondary.base_differs() || keeps_branches(&self.pair_directory),
             taken_over: self.control.taken_over_at.is_some(),
         }
+    }
+
+    /// Earlier points may need the keys, too. Pins have the word; the window begins anew, and is waited for.
+    fn points_let_go(&mut self, order: &Order) -> Result<bool, Refusal> {
+        let needs = self.pinned_needs();
+        if let Some((point, epoch)) = needs.into_iter().find(|(_, epoch)| *epoch <= order.through) {
+            return Err(OrderRefused::Pinned { point, epoch }.into());
+        }
+        let needed = self.window_needs().is_some_and(|epoch| epoch <= order.through);
+        Ok(!needed || self.window_begins_now())
     }
 
     /// From here on these keys are gone, whatever crashes.
@@ -150,8 +162,12 @@ impl Runner {
                 return Err(refusal);
             }
             self.sweep();
-            if matches!(self.retire.sweep, Sweep::Rewriting(_)) {
-                self.compact(Room::Enough);
+            if let Sweep::Rewriting(segments) = &self.retire.sweep {
+                // What the window holds is not written anew.
+                let before = self.compacts_before().segment;
+                if segments.last().is_none_or(|last| *last < before) || self.window_begins_now() {
+                    self.compact(Room::Enough);
+                }
             }
             return Ok(Said::UnderWay);
         }

@@ -1,14 +1,85 @@
-//! The replica's part in a takeover: the generation is made durable, then the copy is handed over as it is.
+//! The replica's part in a takeover: the main site may ask for it, the generation is made durable, then the copy is handed
+//! over as it is.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
+use farseal_core::declare::{Answer as Said, Declare, Refusal};
+use farseal_core::group::OfferLimit;
 use farseal_core::lineage::Lineage;
+use farseal_core::owed::OwedMap;
 use farseal_core::secondary::Input;
-use farseal_core::units::Generation;
+use farseal_core::units::{Generation, Path, Sequence};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Control, HandOver, Runner};
+use crate::link::listen::Answer;
+use crate::recovery::account::Beginning;
+
+/// The main site's word of a disaster, which waits for its answer.
+pub(super) struct Word {
+    path: Path,
+    id: u64,
+    permit: OwnedSemaphorePermit,
+}
 
 impl Runner {
+    /// The main site says that it is lost. The answer leaves before the takeover closes its path.
+    pub(super) fn declared(&mut self, path: Path, declare: Declare, permit: OwnedSemaphorePermit) {
+        if !self.paths.contains_key(&path) {
+            return self.give(Input::Nonsense { path });
+        }
+        let said = self.judge_declared(declare);
+        let word = Word { path, id: declare.id, permit };
+        if matches!(said, Said::TakesOver { .. }) && self.grouped {
+            self.words.push(word);
+            if !(self.word)() {
+                tracing::error!(pair = self.name, "a disaster is declared, and this site's lead cannot be reached");
+                self.answer_words(false);
+            }
+            return;
+        }
+        self.answer_word(word, said);
+        match said {
+            Said::TakesOver { .. } => {
+                tracing::warn!(pair = self.name, "the main site declares a disaster: this site takes over");
+                self.give(Input::Limit(OfferLimit::Everything));
+                self.give(Input::TakeOver);
+            }
+            Said::Refused(refusal) => {
+                tracing::warn!(
+                    pair = self.name,
+                    "the main site declares a disaster, and this site does not take over: {refusal}"
+                );
+            }
+        }
+    }
+
+    /// The group is taken over, or is not.
+    pub(super) fn answer_words(&mut self, taken: bool) {
+        let through = self.secondary.status().offered;
+        let said = if taken { Said::TakesOver { through } } else { Said::Refused(Refusal::Grouped) };
+        std::mem::take(&mut self.words).into_iter().for_each(|word| self.answer_word(word, said));
+    }
+
+    fn answer_word(&self, word: Word, said: Said) {
+        let Word { path, id, permit } = word;
+        if let Some(answers) = self.paths.get(&path) {
+            let _ = answers.send(Answer::Held { id, answer: said.encode(), permit });
+        }
+    }
+
+    fn judge_declared(&self, declare: Declare) -> Said {
+        let status = self.secondary.status();
+        let missing = self.keyring.missing().len();
+        if declare.generation != status.generation {
+            Said::Refused(Refusal::OtherGeneration { here: status.generation })
+        } else if missing > 0 && !self.with_escrow {
+            Said::Refused(Refusal::NoKeys { epochs: u64::try_from(missing).unwrap_or(u64::MAX) })
+        } else {
+            Said::TakesOver { through: status.offered }
+        }
+    }
+
     pub(super) fn persist(&mut self, generation: Generation, taken_over: bool) {
         let (through, chain) = self.secondary.fork();
         let mut control = Control { generation, ..self.control.clone() };
@@ -23,6 +94,7 @@ impl Runner {
                 None => Lineage::at(generation, through, chain),
             });
             control.taken_over_at = Some(through);
+            control.opened_at = self.opening.filter(|point| *point < through);
             control.planned = self.secondary.was_handed_over();
             control.epoch_floor = control.epoch_floor.max(self.keyring.newest());
         }
@@ -42,8 +114,20 @@ impl Runner {
             return;
         }
         self.checkpoint();
+        let beginning = self.beginning(through);
         let (Some(index), Some(taken_over)) = (self.index.take(), self.taken_over.take()) else { return };
         let own_history = self.secondary.base_differs();
+        let mut differs = own_history.then(|| self.differs());
+        let index = match self.control.opened_at.and_then(|_| self.beside.take_opened()) {
+            // The other site has what came after the point: it is to get the blocks as they were.
+            Some(point) => {
+                let size = (self.settings.blocks, self.settings.block_bytes);
+                let map = differs.get_or_insert_with(|| OwedMap::empty(size.0, size.1));
+                point.differences(&index).into_iter().for_each(|extent| map.mark(extent));
+                point
+            }
+            None => index,
+        };
         taken_over(HandOver {
             generation: self.control.generation,
             through,
@@ -51,10 +135,27 @@ impl Runner {
             planned: self.control.planned,
             epoch_floor: self.control.epoch_floor,
             based: self.control.keeps.is_some(),
-            differs: own_history.then(|| self.differs()),
-            index: Arc::new(index),
+            opened_at: self.control.opened_at,
+            differs,
+            index: Arc::new(RwLock::new(index)),
             reader: self.log.reader(),
             ledger: Arc::new(self.secondary.ledger().clone()),
+            beginning,
         });
+    }
+
+    fn beginning(&self, through: Sequence) -> Beginning {
+        let status = self.secondary.status();
+        Beginning {
+            format: 1,
+            at: self.clock.now().wall,
+            through,
+            point: self.control.opened_at,
+            written: status.durable_wall.filter(|_| status.durable == through),
+            held: status.durable,
+            chain: status.chain.to_string(),
+            catching_up: status.gap_open,
+            cut: status.group_cut,
+        }
     }
 }

@@ -138,6 +138,7 @@ fn start_replica(parts: &Parts) -> Result<Arc<Replica>, ExportError> {
         retired: Retired::default(),
         directory: copy,
         settings: ReplicaSettings {
+            layout: settings.layout,
             pair: settings.pair,
             volume: settings.volume,
             encrypted: settings.encrypted,
@@ -147,8 +148,11 @@ fn start_replica(parts: &Parts) -> Result<Arc<Replica>, ExportError> {
         keyring: Arc::new(keyring),
         plugins: Arc::clone(&parts.plugins),
         clock: parts.clock,
+        terms: None,
         base: None,
         grouped: false,
+        with_escrow: false,
+        word: Box::new(|| false),
         cuts: Box::new(|_| {}),
         // Nobody asks this replica to take over.
         taken_over: Box::new(|_| {}),
@@ -326,6 +330,7 @@ impl Carrier {
                     | Send::AskDrill(_)
                     | Send::AskOld(_)
                     | Send::AskRetire(_)
+                    | Send::Declare(_)
                     | Send::Close => break,
                 };
                 let size = u32::try_from(bytes.len()).unwrap_or(WAITING_BYTES_MAX).min(WAITING_BYTES_MAX);

@@ -118,6 +118,8 @@ struct Lead {
     waiting: BTreeMap<Ticket, Waiting>,
     /// Takeovers that members carry out, by group.
     takeovers: Vec<Waiting>,
+    /// Takeovers for which the pairs are asked whether they can, by group.
+    asked: BTreeMap<String, takeover::Asked>,
     next_ticket: u64,
     status_at: Instant,
 }
@@ -137,6 +139,7 @@ impl Lead {
             reached: BTreeMap::new(),
             waiting: BTreeMap::new(),
             takeovers: Vec::new(),
+            asked: BTreeMap::new(),
             next_ticket: 0,
             status_at: now.instant,
         };
@@ -201,6 +204,9 @@ impl Lead {
                 }
             }
             Report::Ready { pair, obstacle } => self.ready(pair, obstacle),
+            Report::CanTakeOver { pair, obstacle } => self.can_take_over(pair, obstacle),
+            Report::Declared { pair, refusal } => self.declared(pair, refusal),
+            Report::Word { pair } => self.hear_word(pair),
             Report::Node(status) => {
                 if let Some(member) = self.members.get_mut(&member) {
                     member.status = Some(*status);
@@ -268,13 +274,13 @@ impl Lead {
                     Some(cuts) => _ = group.common.heard(pair.id, cuts),
                     None => group.common.forget(pair.id),
                 }
-                let taking_over = group.record.taking_over.is_some();
+                let (taking_over, open_at) = (group.record.taking_over.is_some(), group.record.open_at.clone());
                 if wrote || matches!(group.record.phase, Phase::Turning { .. }) {
                     self.tell(&pair.group, Input::Turned { lane: pair.id });
                 }
                 self.tell_limit(&pair.group);
                 if taking_over {
-                    self.order(pair.id, Order::TakeOver { pair: pair.id });
+                    self.order(pair.id, Order::TakeOver { pair: pair.id, at: open_at });
                 }
             }
         }
@@ -295,6 +301,7 @@ impl Lead {
         for pair in gone.pairs {
             if self.reached.get(&pair) == Some(&member) {
                 self.reached.remove(&pair);
+                self.can_take_over(pair, Some("its node cannot be reached any more".into()));
                 self.tell_of(pair, Input::Left { lane: pair });
             }
         }
@@ -387,6 +394,7 @@ impl Lead {
             Output::PrepareTurn { lane } => self.order(lane, Order::PrepareTurn { pair: lane }),
             Output::Quiesce { lane } => self.order(lane, Order::Quiesce { pair: lane }),
             Output::GoOn { lane } => self.order(lane, Order::GoOn { pair: lane }),
+            Output::Declare { lane } => self.order(lane, Order::Declare { pair: lane }),
             Output::HandOver { lane } => self.order(lane, Order::HandOver { pair: lane }),
             Output::Persist { phase } => {
                 if !self.record(name, |record| record.phase = phase)
@@ -516,7 +524,7 @@ impl Lead {
     fn command(&mut self, member: MemberId, ask: u64, group: &str, command: GroupCommand) -> Option<ErrorReply> {
         let name = command.name();
         let (wanted, word) = match command {
-            GroupCommand::TakeOver => return self.take_over(member, ask, group),
+            GroupCommand::TakeOver { at } => return self.take_over(member, ask, group, at),
             GroupCommand::Forget { pair } => return self.forget_pair(member, ask, group, &pair),
             GroupCommand::AddPreset(_) | GroupCommand::RemovePreset(_) => {
                 return self.change_presets(member, ask, group, command);
@@ -532,6 +540,7 @@ impl Lead {
             }
             GroupCommand::Resume => (Command::Resume, Some(Word::Resume)),
             GroupCommand::SwapSides => (Command::Turn, None),
+            GroupCommand::Declare => (Command::Declare, None),
         };
         self.want(member, ask, group, wanted, (name, word))
     }
@@ -566,6 +575,16 @@ impl Lead {
             }
         }
         self.tell(&name, Input::Ready { lane: pair, ready });
+    }
+
+    /// A node says what became of the word of a disaster at the copy of one of its pairs.
+    fn declared(&mut self, pair: PairId, refusal: Option<String>) {
+        let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
+        let taken = refusal.is_none();
+        if let (Some(group), Some(why)) = (self.groups.get_mut(&name), refusal) {
+            group.obstacles.insert(pair, why);
+        }
+        self.tell(&name, Input::Declared { lane: pair, taken });
     }
 
     fn forget_pair(&mut self, member: MemberId, ask: u64, name: &str, pair: &str) -> Option<ErrorReply> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farseal_core::group::{KeptCuts, LaneStanding};
+use farseal_core::group::{CutName, KeptCuts, LaneStanding};
 use farseal_core::limits::CUT_HOLD_MAX;
 use farseal_core::primary::Command;
 use farseal_core::units::PairId;
@@ -140,8 +140,13 @@ impl Member {
             Order::Quiesce { pair } => self.command(pair, Command::Quiesce),
             Order::GoOn { pair } => self.command(pair, Command::GoOn),
             Order::HandOver { pair } => self.command(pair, Command::HandOver),
+            Order::Declare { pair } => self.declare(pair),
             Order::Limit { pair, limit } => self.replica(pair, ReplicaEvent::Limit(limit)),
-            Order::TakeOver { pair } => self.replica(pair, ReplicaEvent::TakeOver),
+            Order::PrepareTakeOver { pair, at, by_word } => self.prepare_takeover(pair, at, by_word),
+            Order::RefuseWord { pair } => self.replica(pair, ReplicaEvent::RefuseWord),
+            Order::DropTakeOver { pair } => self.drop_takeover(pair),
+            Order::TakeOver { pair, at: None } => self.replica(pair, ReplicaEvent::TakeOver),
+            Order::TakeOver { pair, at: Some(_) } => self.take_over_at_point(pair),
             Order::Status(status) => self.site.heard(status),
             Order::Answer { id, reply } => self.site.answered(id, reply),
         }
@@ -231,6 +236,43 @@ impl Member {
             let obstacle = pair.prepare_swap().await.err().map(|refused| refused.to_string());
             site.report(Report::Ready { pair: id, obstacle });
         });
+    }
+
+    /// The copy answers when its site has decided for the whole group.
+    fn declare(self: &Arc<Self>, id: PairId) {
+        let Some(pair) = self.pairs.get(&id).cloned() else { return };
+        let site = Arc::clone(&self.site);
+        self.runtime.spawn(async move {
+            let refusal = pair.declare_with_group().await.err().map(|refused| refused.to_string());
+            site.report(Report::Declared { pair: id, refusal });
+        });
+    }
+
+    /// A point is pinned, so that it is still there when the group has decided.
+    fn prepare_takeover(self: &Arc<Self>, id: PairId, at: Option<CutName>, by_word: bool) {
+        let Some(pair) = self.pairs.get(&id).cloned() else { return };
+        let site = Arc::clone(&self.site);
+        self.runtime.spawn(async move {
+            let obstacle = pair.prepare_takeover(at.as_ref(), by_word).await.err().map(|refused| refused.to_string());
+            site.report(Report::CanTakeOver { pair: id, obstacle });
+        });
+    }
+
+    fn drop_takeover(&self, id: PairId) {
+        if let Some(pair) = self.pairs.get(&id).cloned() {
+            self.runtime.spawn(async move { pair.drop_takeover().await });
+        }
+    }
+
+    /// Told again after a restart, it has been done, or is done now.
+    fn take_over_at_point(&self, id: PairId) {
+        if let Some(pair) = self.pairs.get(&id).cloned() {
+            self.runtime.spawn(async move {
+                if let Err(error) = pair.take_over_prepared().await {
+                    tracing::error!(pair = pair.config.name, "its group is taken over, and this pair is not: {error}");
+                }
+            });
+        }
     }
 
     fn replica(&self, pair: PairId, event: ReplicaEvent) {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use farseal_core::group::Phase;
+use farseal_core::group::{CutName, Phase};
 use farseal_core::limits::CUTS_NAMED_MAX;
 use farseal_core::preset::Presets;
 use farseal_core::units::{CutNumber, PairId};
@@ -44,6 +44,9 @@ pub struct GroupRecord {
     pub held: CutNumber,
     /// A takeover at this cut was decided: every pair of the group carries it out, whenever it comes.
     pub taking_over: Option<CutNumber>,
+    /// With the volumes as they were at this earlier cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_at: Option<CutName>,
     pub named: Vec<Named>,
     #[serde(default)]
     pub presets: Presets,
@@ -166,7 +169,6 @@ impl ControlStore for FileStore {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use farseal_core::group::CutName;
     use farseal_core::units::WallTime;
 
     use super::*;

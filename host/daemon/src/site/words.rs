@@ -37,6 +37,20 @@ pub enum Report {
         pair: PairId,
         obstacle: Option<String>,
     },
+    /// Whether the pair can be taken over, at the point that was asked for; if not, why.
+    CanTakeOver {
+        pair: PairId,
+        obstacle: Option<String>,
+    },
+    /// What became of the word of a disaster at the pair's copy: why it is not taken over, or nothing.
+    Declared {
+        pair: PairId,
+        refusal: Option<String>,
+    },
+    /// The main site of a copy here declares a disaster.
+    Word {
+        pair: PairId,
+    },
     /// Its own status, once a second.
     Node(Box<NodeStatus>),
     Ask {
@@ -109,9 +123,31 @@ pub enum Order {
         pair: PairId,
         limit: OfferLimit,
     },
-    /// Take over at the cut that the limit before it named.
+    /// Say to the copy that this site is lost.
+    Declare {
+        pair: PairId,
+    },
+    /// Find out whether the pair can be taken over as it was at this cut, and keep that point.
+    PrepareTakeOver {
+        pair: PairId,
+        at: Option<CutName>,
+        /// By the main site's word: keys that are with the escrow site may come later.
+        #[serde(default)]
+        by_word: bool,
+    },
+    /// Nothing comes of the main site's word.
+    RefuseWord {
+        pair: PairId,
+    },
+    /// Nothing comes of it: the point need not be kept.
+    DropTakeOver {
+        pair: PairId,
+    },
+    /// Take over at the cut that the limit before it named; the volume as it was at the point that was prepared.
     TakeOver {
         pair: PairId,
+        #[serde(default)]
+        at: Option<CutName>,
     },
     Status(SiteStatus),
     Answer {
@@ -154,7 +190,12 @@ pub enum GroupCommand {
     /// No longer.
     RemovePreset(RemovePreset),
     /// Make all copies here, at one cut, the side that writes.
-    TakeOver,
+    TakeOver {
+        /// The volumes as they were at this earlier cut.
+        at: Option<CutName>,
+    },
+    /// This site is lost, or about to be: the other one is to take all pairs over.
+    Declare,
     /// A pair whose node is gone for good is no longer waited for.
     Forget { pair: String },
 }
@@ -243,7 +284,8 @@ impl GroupCommand {
             Self::SwapSides => "swap-sides",
             Self::AddPreset(_) => "preset-add",
             Self::RemovePreset(_) => "preset-remove",
-            Self::TakeOver => "takeover",
+            Self::TakeOver { .. } => "takeover",
+            Self::Declare => "declare",
             Self::Forget { .. } => "forget",
         }
     }

@@ -5,10 +5,12 @@
 //! often records are applied.
 
 mod live;
+mod points;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::path::Path;
+use std::sync::Arc;
 
 use farseal_core::record::{Header, Kind};
 use farseal_core::units::{BlockCount, Extent, Lba, Sequence};
@@ -84,7 +86,13 @@ pub struct Index {
     checkpoint: Checkpoint,
 }
 
-type Group = [Option<Box<Chunk>>; 1024];
+/// Chunks, which indexes of several points share until one of them changes, and which of them changed since the last
+/// checkpoint.
+#[derive(Clone, Debug)]
+struct Group {
+    chunks: [Option<Arc<Chunk>>; 1024],
+    touched: [u64; 16],
+}
 
 /// `order` is the sequence number, then two bits of kind, then the index in the record; zero where nothing was said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -98,7 +106,6 @@ pub(super) struct Chunk {
     pub(super) slots: [Slot; CHUNK_SLOTS],
     newest: u64,
     data: u64,
-    touched: bool,
 }
 
 impl IndexError {
@@ -146,14 +153,14 @@ impl Slot {
 
 impl Chunk {
     pub(super) fn filled(slot: Slot) -> Self {
-        Self { slots: [slot; CHUNK_SLOTS], newest: slot.sequence(), data: 0, touched: false }
+        Self { slots: [slot; CHUNK_SLOTS], newest: slot.sequence(), data: 0 }
     }
 
     /// From an image on disk.
     pub(super) fn of(slots: [Slot; CHUNK_SLOTS]) -> Self {
         let newest = slots.iter().map(|slot| slot.sequence()).max().unwrap_or_default();
         let data = super::wide(slots.iter().filter(|slot| slot.kind() == DATA).count());
-        Self { slots, newest, data, touched: false }
+        Self { slots, newest, data }
     }
 
     /// Puts a slot in its place, unless what is there is newer. Says what was there before.
@@ -179,7 +186,7 @@ impl Index {
             index.present += chunk.data;
             index.live.add_chunk(&chunk);
             let group = index.group(u64::from(number));
-            group[narrow(u64::from(number) % GROUP_CHUNKS)] = Some(Box::new(chunk));
+            group.chunks[narrow(u64::from(number) % GROUP_CHUNKS)] = Some(Arc::new(chunk));
         }
         index.zeroes = zeroes;
         Ok((index, Some(state)))
@@ -239,6 +246,39 @@ impl Index {
         runs
     }
 
+    /// Runs of one record each, of blocks whose record is newer than `after`, from `from` on: `most` of them and a chunk's more,
+    /// and where to go on.
+    pub fn newer(&self, after: Sequence, from: Lba, most: usize) -> (Vec<(Extent, Place)>, Option<Lba>) {
+        let mut runs = Vec::new();
+        let mut at = from.0;
+        while at < self.blocks {
+            if runs.len() >= most {
+                return (runs, Some(Lba(at)));
+            }
+            let number = at / CHUNK_BLOCKS;
+            let group_end = (number / GROUP_CHUNKS + 1) * GROUP_CHUNKS;
+            let bare = !matches!(self.groups.get(narrow(number / GROUP_CHUNKS)), Some(Some(_)));
+            if bare && self.zeroes.within(number, group_end).next().is_none() {
+                at = group_end * CHUNK_BLOCKS;
+                continue;
+            }
+            let until = ((number + 1) * CHUNK_BLOCKS).min(self.blocks);
+            let zeroes = || self.zeroes.get(number).unwrap_or_default().sequence();
+            if self.chunk(number).map_or_else(zeroes, |chunk| chunk.newest) > after.0
+                && let Some(within) = Extent::new(Lba(at), BlockCount(until - at))
+            {
+                let mut first = at;
+                for (count, place) in self.places(within) {
+                    let newer = place.filter(|place| place.sequence > after);
+                    runs.extend(newer.and_then(|place| Some((Extent::new(Lba(first), count)?, place))));
+                    first += count.0;
+                }
+            }
+            at = until;
+        }
+        (runs, None)
+    }
+
     /// The blocks of `within` in runs: how many, and do they hold data?
     pub fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)> {
         self.runs_where(within, |slot| slot.kind() == DATA)
@@ -267,7 +307,7 @@ impl Index {
         let (mut part, mut newest) = (0, 0);
         let groups = (0_u64..).zip(&self.groups).filter_map(|(at, group)| Some((at, group.as_deref()?)));
         let chunks = groups.flat_map(|(at, group)| {
-            (at * GROUP_CHUNKS..).zip(group).filter_map(|(number, chunk)| Some((number, chunk.as_deref()?)))
+            (at * GROUP_CHUNKS..).zip(&group.chunks).filter_map(|(number, chunk)| Some((number, chunk.as_deref()?)))
         });
         for (number, chunk) in chunks {
             for (lba, slot) in (number * CHUNK_BLOCKS..).zip(&chunk.slots).filter(|(_, slot)| slot.kind() == DATA) {
@@ -329,14 +369,11 @@ impl Index {
         self.touched.dedup();
         let changed = self.touched.iter().map(|number| {
             let group = self.groups.get(narrow(u64::from(*number) / GROUP_CHUNKS)).and_then(Option::as_deref);
-            (*number, group.and_then(|group| group[narrow(u64::from(*number) % GROUP_CHUNKS)].as_deref()))
+            (*number, group.and_then(|group| group.chunks[narrow(u64::from(*number) % GROUP_CHUNKS)].as_deref()))
         });
         self.checkpoint.write(changed, &self.zeroes, state)?;
-        for number in std::mem::take(&mut self.touched) {
-            if let Some(chunk) = self.chunk_mut(u64::from(number)) {
-                chunk.touched = false;
-            }
-        }
+        self.touched.clear();
+        self.groups.iter_mut().flatten().for_each(|group| group.touched = [0; 16]);
         Ok(())
     }
 
@@ -347,9 +384,10 @@ impl Index {
             let until = ((at / CHUNK_BLOCKS + 1) * CHUNK_BLOCKS).min(end);
             let number = at / CHUNK_BLOCKS;
             let zeroes = &self.zeroes;
-            let chunk = self.groups[narrow(number / GROUP_CHUNKS)].get_or_insert_with(empty_group)
-                [narrow(number % GROUP_CHUNKS)]
-            .get_or_insert_with(|| Box::new(Chunk::filled(zeroes.get(number).unwrap_or_default())));
+            let group = self.groups[narrow(number / GROUP_CHUNKS)].get_or_insert_with(empty_group);
+            let chunk = group.chunks[narrow(number % GROUP_CHUNKS)]
+                .get_or_insert_with(|| Arc::new(Chunk::filled(zeroes.get(number).unwrap_or_default())));
+            let chunk = Arc::make_mut(chunk);
             let (before, mut tally) = (chunk.data, Tally::default());
             for lba in at..until {
                 if let Some(old) = chunk.put(narrow(lba % CHUNK_BLOCKS), slot) {
@@ -358,11 +396,8 @@ impl Index {
                 slot.order += step;
             }
             tally.end(&mut self.live);
-            let (data, touched) = (chunk.data, std::mem::replace(&mut chunk.touched, true));
-            self.present = self.present + data - before;
-            if !touched {
-                self.touch(number);
-            }
+            self.present = self.present + chunk.data - before;
+            self.touch(number);
             at = until;
         }
     }
@@ -398,7 +433,7 @@ impl Index {
         let Some(Some(group)) = self.groups.get_mut(narrow(number / GROUP_CHUNKS)) else {
             return;
         };
-        let place = &mut group[narrow(number % GROUP_CHUNKS)];
+        let place = &mut group.chunks[narrow(number % GROUP_CHUNKS)];
         match place {
             None => {}
             Some(chunk) if chunk.newest <= slot.sequence() => {
@@ -418,7 +453,7 @@ impl Index {
             let until = ((at / CHUNK_BLOCKS + 1) * CHUNK_BLOCKS).min(end);
             let number = at / CHUNK_BLOCKS;
             let newer = self.zeroes.get(number).is_some_and(|zeroed| zeroed.sequence() > slot.sequence());
-            if self.chunk_mut(number).is_some() || !newer {
+            if self.chunk(number).is_some() || !newer {
                 self.cover(at, until, slot, 0);
             }
             at = until;
@@ -435,12 +470,7 @@ impl Index {
 
     fn chunk(&self, number: u64) -> Option<&Chunk> {
         let group = self.groups.get(narrow(number / GROUP_CHUNKS))?.as_deref()?;
-        group[narrow(number % GROUP_CHUNKS)].as_deref()
-    }
-
-    fn chunk_mut(&mut self, number: u64) -> Option<&mut Chunk> {
-        let group = self.groups.get_mut(narrow(number / GROUP_CHUNKS))?.as_deref_mut()?;
-        group[narrow(number % GROUP_CHUNKS)].as_deref_mut()
+        group.chunks[narrow(number % GROUP_CHUNKS)].as_deref()
     }
 
     fn group(&mut self, number: u64) -> &mut Group {
@@ -449,10 +479,15 @@ impl Index {
 
     /// Chunk numbers fit 32 bits: a volume has at most 2^40 blocks.
     fn touch(&mut self, number: u64) {
-        self.touched.extend(u32::try_from(number));
+        let (word, bit) = (narrow(number % GROUP_CHUNKS / 64), 1 << (number % 64));
+        let Some(Some(group)) = self.groups.get_mut(narrow(number / GROUP_CHUNKS)) else { return };
+        let touched = &mut group.touched[word];
+        if std::mem::replace(touched, *touched | bit) & bit == 0 {
+            self.touched.extend(u32::try_from(number));
+        }
     }
 }
 
 fn empty_group() -> Box<Group> {
-    Box::new([const { None }; 1024])
+    Box::new(Group { chunks: [const { None }; 1024], touched: [0; 16] })
 }

@@ -361,6 +361,13 @@ impl Log {
         ByteLen(plain + shared(&self.shared.compacted).values().sum::<u64>())
     }
 
+    /// Bytes of plain segments from a place on.
+    pub fn bytes_from(&self, from: Location) -> ByteLen {
+        let segments = shared(&self.shared.segments);
+        let all: u64 = segments.range(from.segment..).map(|(_, end)| end).sum();
+        ByteLen(all.saturating_sub(u64::from(from.offset)))
+    }
+
     /// Writes the buffer and what follows it; after an error, neither.
     fn write_out(&mut self, more: &[u8], records: u64) -> Result<(), StoreError> {
         let Some((number, tail)) = &mut self.tail else {

@@ -24,8 +24,6 @@ const REGION_BLOCKS: u64 = 256;
 const STRIPES: usize = 64;
 /// Failed blocks that are remembered, and so counted exactly.
 const FAILED_MAX: usize = 1 << 16;
-/// Failed blocks that a sweep names.
-const NAMED_MAX: usize = 16;
 
 /// Where blocks come from before they are in the image.
 pub trait BlockSource: Send + Sync {
@@ -39,6 +37,20 @@ pub trait BlockSource: Send + Sync {
     /// the image holds.
     fn is_based(&self) -> bool {
         false
+    }
+}
+
+impl<S: BlockSource + ?Sized> BlockSource for Arc<S> {
+    fn open(&self, extent: Extent, into: &mut [u8]) -> Result<(), Unopened> {
+        (**self).open(extent, into)
+    }
+
+    fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)> {
+        (**self).runs(within)
+    }
+
+    fn is_based(&self) -> bool {
+        (**self).is_based()
     }
 }
 
@@ -104,6 +116,11 @@ pub struct OpenedHome<S: BlockSource> {
     present: u64,
     opened: AtomicU64,
     failed: Mutex<BTreeSet<u64>>,
+}
+
+impl SweepResult {
+    /// Failed blocks that it names.
+    pub const NAMED_MAX: usize = 16;
 }
 
 impl<S: BlockSource> OpenedHome<S> {
@@ -177,6 +194,12 @@ impl<S: BlockSource> OpenedHome<S> {
         result
     }
 
+    /// Blocks of the extent that are in the image.
+    pub fn in_image(&self, extent: Extent) -> BlockCount {
+        BlockCount(self.bits.count(extent.first().0.min(self.blocks), extent.end().0.min(self.blocks)))
+    }
+
+    /// How far opening is.
     pub fn progress(&self) -> OpenedProgress {
         OpenedProgress {
             present: BlockCount(self.present),
@@ -194,10 +217,12 @@ impl<S: BlockSource> OpenedHome<S> {
                 result.opened.0 += end - first;
                 return Ok(());
             }
+            // A rule, not a fault: nothing failed, and no other block would open either.
+            Err(StoreError::Refused) => return Err(StoreError::Refused),
             Err(error) if end - first == 1 => {
                 self.note_failed(first);
                 result.failed.0 += 1;
-                if result.first_failed.len() < NAMED_MAX {
+                if result.first_failed.len() < SweepResult::NAMED_MAX {
                     result.first_failed.push(Lba(first));
                 }
                 result.why.get_or_insert(error);

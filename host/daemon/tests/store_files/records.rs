@@ -17,6 +17,7 @@ pub(crate) fn header(kind: Kind, sequence: u64, lba: u64, blocks: u32) -> Header
         kind,
         encrypted: true,
         stack: 0,
+        search_tags: farseal_core::layout::SearchTags::NONE,
         pair: PAIR,
         volume: VolumeId([2; 16]),
         generation: Generation(3),

@@ -1,6 +1,5 @@
 //! Three nodes, of which the escrow site alone holds the keys of a pair, and what the tests that use them have in common with others.
 
-use std::fs;
 use std::rc::Rc;
 
 use crate::built::{farseal, plugins};
@@ -17,22 +16,18 @@ pub(crate) struct Three {
 
 /// A pair whose keys the escrow alone holds. Nothing runs yet.
 pub(crate) fn three(purpose: &str) -> Three {
+    three_with(purpose, &[])
+}
+
+/// The same; the pair was made with these options, too.
+pub(crate) fn three_with(purpose: &str, more: &[&str]) -> Three {
     let stage = Stage::new(purpose).unwrap();
     let [main, remote, escrow] =
         ["main", "remote", "escrow"].map(|name| Site::init(&stage, farseal(), plugins(), name).unwrap());
-    let card = |site: &Site| {
-        let file = stage.dir.join(format!("{}.card", site.name));
-        fs::write(&file, site.farseal(&["pair", "card"]).unwrap()).unwrap();
-        file.display().to_string()
-    };
-    let address = format!("127.0.0.1:{}", free_port().unwrap());
-    escrow.farseal(&["escrow", "open", "--listen", &address]).unwrap();
-    escrow.farseal(&["escrow", "admit", &card(&main)]).unwrap();
-    escrow.farseal(&["escrow", "admit", &card(&remote)]).unwrap();
-    main.farseal(&["escrow", "add", &card(&escrow), "--address", &address]).unwrap();
+    main.add_escrow(&escrow, &remote).unwrap();
     let volume = main.dir.join("volume.img");
     let listen = format!("127.0.0.1:{}", free_port().unwrap());
-    let options = ["--listen", &listen, "--escrow", "escrow"];
+    let options = [&["--listen", &listen, "--escrow", "escrow"], more].concat();
     main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: 16, options: &options }).unwrap();
     Three { stage, main, remote, escrow }
 }

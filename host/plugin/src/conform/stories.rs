@@ -12,6 +12,8 @@ use crate::wit::rotation::{Context, Decided, Event, HostLimits, KeyInfo, KeyStat
 use crate::wit::types::Extension;
 
 const HOUR: u64 = 3_600_000;
+/// Calls of one story: settings that change the key every second must not make it last for ever.
+const CALLS: u64 = 400;
 
 /// Texts that people and other programs write.
 const TEXTS: [&str; 7] = ["", "audit", "rate 100", "pause", "\u{0}\u{e9}\u{7f}", "{\"a\":1}", "rate -1 resume"];
@@ -59,6 +61,7 @@ fn rotation(rule: Rule, chance: &mut Chance, story: &mut Mapping) {
     host.insert("max-age".into(), span(floor + HOUR + chance.below(48 * HOUR)));
     host.insert("delivery".into(), span(chance.pick(&[0, 2_000, 600_000]).unwrap_or(0)));
     story.insert("host".into(), Value::Mapping(host));
+    story.insert("calls".into(), CALLS.into());
     // Told twice there are more calls, which must not get other numbers for that.
     let count = if rule == Rule::ToldTwice { 1 } else { 1 + chance.below(7) };
     story.insert("entropy".into(), numbers(chance, count, |chance| chance.next().into()));
@@ -85,10 +88,14 @@ fn rotation(rule: Rule, chance: &mut Chance, story: &mut Mapping) {
         }
         Rule::SettingsChecked
         | Rule::ComesToRest
+        | Rule::WakesAhead
         | Rule::ToldTwice
         | Rule::Finishes
         | Rule::RoundTrips
-        | Rule::Seals => {}
+        | Rule::NeverGuesses
+        | Rule::PlansRepeat
+        | Rule::Opens
+        | Rule::Depends => {}
     }
     story.insert("timeline".into(), Value::Sequence(timeline));
 }
@@ -202,9 +209,11 @@ fn recovery(rule: Rule, chance: &mut Chance, story: &mut Mapping) {
     story.insert("entropy".into(), chance.next().into());
     let mut timeline = Vec::new();
     for _ in 0..chance.below(16) {
-        timeline.push(match chance.below(6) {
+        timeline.push(match chance.below(8) {
             0 | 1 => entry("advance", span(chance.below(60_000))),
             2 => "restart".into(),
+            4 => entry("clock", chance.text(&["+3650d", "-3650d", "-2h", "+2h", "-1ms"])),
+            5 => entry("crash", chance.text(&["before-ack", "after-ack"])),
             3 if rule != Rule::Finishes => entry("request", chance.text(&TEXTS)),
             _ => entry("read", Value::Sequence(vec![chance.below(blocks).into(), (1 + chance.below(64)).into()])),
         });

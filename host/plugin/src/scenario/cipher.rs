@@ -134,8 +134,9 @@ fn plan_words(plan: &Plan, batch: &Batch) -> Vec<String> {
     pairs.chunk_by(same).filter_map(words).collect()
 }
 
+const SUBKEY: [u8; 32] = [0x42; 32];
+
 fn round_trip(worker: &mut CipherWorker, batch: &Batch, script: &mut Script) -> Result<(), CallError> {
-    const SUBKEY: [u8; 32] = [0x42; 32];
     let plain: Vec<Unit> = batch
         .records
         .iter()
@@ -160,10 +161,62 @@ fn round_trip(worker: &mut CipherWorker, batch: &Batch, script: &mut Script) -> 
     let same =
         sealed.value.iter().zip(&plain).filter(|(bytes, unit)| **bytes == unit.bytes && !bytes.is_empty()).count();
     if same > 0 {
-        script.fail(format!("{same} records are sealed to themselves"));
+        script.fail(format!("{same} records are sealed to themselves (R-41)"));
     }
     script.line(&format!("  raw       {total} bytes sealed, opened and the same again"));
     script.round_trip = true;
+    let sealed = units(&sealed.value);
+    let Some((plain, sealed)) = plain.iter().zip(&sealed).find(|(unit, _)| !unit.bytes.is_empty()) else {
+        return Ok(());
+    };
+    block_by_block(worker, plain, sealed, script)?;
+    depends(worker, plain, sealed, script)
+}
+
+/// A block of a unit, as a unit of its own.
+fn alone(unit: &Unit, block: usize) -> Unit {
+    let size = usize::try_from(unit.block_bytes).unwrap_or(usize::MAX);
+    let part = |bytes: &[u8], size: usize| bytes.chunks(size.max(1)).nth(block).unwrap_or_default().to_vec();
+    Unit { nonces: part(&unit.nonces, NONCE), block_bytes: unit.block_bytes, bytes: part(&unit.bytes, size) }
+}
+
+const NONCE: usize = 12;
+
+/// The last block comes back alone, and beside one of which a bit was changed.
+fn block_by_block(
+    worker: &mut CipherWorker,
+    plain: &Unit,
+    sealed: &Unit,
+    script: &mut Script,
+) -> Result<(), CallError> {
+    let last = (plain.nonces.len() / NONCE).saturating_sub(1);
+    let wanted = alone(plain, last).bytes;
+    if worker.open(&SUBKEY, &[alone(sealed, last)])?.value.first() != Some(&wanted) {
+        script.fail("a block that comes back alone opens to something else (R-40)");
+    }
+    let mut damaged = sealed.clone();
+    if let Some(byte) = damaged.bytes.first_mut().filter(|_| last > 0) {
+        *byte ^= 1;
+        let opened = worker.open(&SUBKEY, &[damaged])?.value;
+        if !opened.first().is_some_and(|bytes| bytes.ends_with(&wanted)) {
+            script.fail("one changed bit spoils another block (R-40)");
+        }
+    }
+    Ok(())
+}
+
+/// The first block under the nonce of another one, and under another key.
+fn depends(worker: &mut CipherWorker, plain: &Unit, sealed: &Unit, script: &mut Script) -> Result<(), CallError> {
+    let (wanted, first) = (alone(plain, 0).bytes, alone(sealed, 0));
+    let moved = Unit { nonces: vec![0xb5; NONCE], ..first.clone() };
+    if worker.open(&SUBKEY, &[moved])?.value.first() == Some(&wanted) {
+        script.fail("a block opens under another block's nonce (R-41)");
+    }
+    let mut other = SUBKEY;
+    other.iter_mut().for_each(|byte| *byte ^= 0x11);
+    if worker.open(&other, &[first])?.value.first() == Some(&wanted) {
+        script.fail("a block opens under another key (R-41)");
+    }
     Ok(())
 }
 
@@ -173,7 +226,8 @@ fn nonce(record: usize, block: usize) -> Vec<u8> {
     [number(record).as_slice(), &[a, b, c, d]].concat()
 }
 
-fn stack_words(stack: &Stack) -> String {
+/// The layers, the innermost first.
+pub(crate) fn stack_words(stack: &Stack) -> String {
     let layer = |suite: Suite| match suite {
         Suite::Aes256Gcm => "aes-256-gcm",
         Suite::Aes256GcmSiv => "aes-256-gcm-siv",

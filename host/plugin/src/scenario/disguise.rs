@@ -123,7 +123,8 @@ fn round_trips(disguise: &Disguise, cover_bytes: usize, story: &Story, script: &
             Payload::Bytes(bytes) => *bytes,
             Payload::Capacity => capacity,
         };
-        if bytes > capacity {
+        // A capacity of 0 is none, also for an empty payload.
+        if bytes > capacity || capacity == 0 {
             script.line(&format!("  {bytes:>9} bytes do not fit"));
             continue;
         }

@@ -5,14 +5,18 @@ use std::collections::VecDeque;
 use serde::Deserialize;
 use serde::de::Error as _;
 
-use super::units::{Instant, Span, clock_time, span, story_time};
+use super::journalled::JournalledOf;
+use super::rotation::Crash;
+use super::units::{Instant, Span, Step, clock_time, span, story_time};
 use super::{Script, quoted};
 use crate::fault::CallError;
 use crate::host::Plugin as _;
-use crate::recovery::Recovery;
+use crate::recovery::{Recovery, extent_words};
 use crate::wit::recovery::{Action, Context, Event, Extent, OnAccess, Outcome, Progress, Swept};
 use crate::wit::types::Extension;
-use crate::written_last;
+use crate::{found, written_last};
+
+mod journalled;
 
 /// Largest volume in a story: its blocks are counted one by one.
 const VOLUME_BLOCKS: u64 = 4 << 20;
@@ -61,9 +65,16 @@ enum Entry {
     Run(u64),
     Read(u64, u64),
     Request(String),
+    /// An operator's search finds these records.
+    Search(Vec<(u64, u64)>),
     Restart,
+    Clock(i64),
+    /// Touches the next call.
+    Crash(Crash),
     /// The journal holds this text as the strategy's state.
     State(String),
+    /// A call of a node's journal, made again.
+    Journalled(Box<JournalledOf<Recovery>>),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -73,7 +84,11 @@ struct EntryForm {
     run: Option<Span>,
     read: Option<(u64, u64)>,
     request: Option<String>,
+    search: Option<Vec<(u64, u64)>>,
+    clock: Option<Step>,
+    crash: Option<Crash>,
     state: Option<String>,
+    journalled: Option<JournalledOf<Recovery>>,
 }
 
 impl<'de> Deserialize<'de> for Entry {
@@ -83,13 +98,21 @@ impl<'de> Deserialize<'de> for Entry {
             return Ok(Self::Restart);
         }
         let form: EntryForm = serde_yaml_ng::from_value(value).map_err(D::Error::custom)?;
-        match (form.advance, form.run, form.read, form.request, form.state) {
-            (Some(by), None, None, None, None) => Ok(Self::Advance(by.0)),
-            (None, Some(by), None, None, None) => Ok(Self::Run(by.0)),
-            (None, None, Some((first, blocks)), None, None) => Ok(Self::Read(first, blocks)),
-            (None, None, None, Some(text), None) => Ok(Self::Request(text)),
-            (None, None, None, None, Some(text)) => Ok(Self::State(text)),
-            _ => Err(D::Error::custom("a timeline entry is one happening")),
+        let found = [
+            form.advance.map(|by| Self::Advance(by.0)),
+            form.run.map(|by| Self::Run(by.0)),
+            form.read.map(|(first, blocks)| Self::Read(first, blocks)),
+            form.request.map(Self::Request),
+            form.search.map(Self::Search),
+            form.clock.map(|step| Self::Clock(step.0)),
+            form.crash.map(Self::Crash),
+            form.state.map(Self::State),
+            form.journalled.map(|journalled| Self::Journalled(Box::new(journalled))),
+        ];
+        let mut found = found.into_iter().flatten();
+        match (found.next(), found.next()) {
+            (Some(entry), None) => Ok(entry),
+            (None | Some(_), _) => Err(D::Error::custom("a timeline entry is one happening")),
         }
     }
 }
@@ -118,8 +141,12 @@ pub(super) fn play(strategy: Recovery, story: &Story, script: &mut Script) {
         access: OnAccess::Open,
         work: VecDeque::new(),
         answers: Vec::new(),
+        searches: 0,
+        found: Vec::new(),
         chain: 0,
         calls: 0,
+        offset: 0,
+        crash: None,
         ended: false,
     };
     for (first, blocks) in story.present.iter().flatten() {
@@ -128,15 +155,19 @@ pub(super) fn play(strategy: Recovery, story: &Story, script: &mut Script) {
     for (first, blocks) in &story.damaged {
         node.mark(*first, *blocks, Block::Damaged);
     }
-    node.call(None);
-    node.call(Some(Event::Begin));
+    // A journal has the first call among its own, or begins later.
+    let relives = story.timeline.iter().any(|entry| matches!(entry, Entry::Journalled(_)));
+    if !relives {
+        node.call(None);
+        node.call(Some(Event::Begin));
+    }
     for entry in &story.timeline {
         if node.ended {
             break;
         }
         node.enter(entry);
     }
-    node.close();
+    if relives { node.close_journal() } else { node.close() }
 }
 
 struct Node<'a> {
@@ -146,18 +177,29 @@ struct Node<'a> {
     blocks: Vec<Block>,
     now: u64,
     state: Option<String>,
+    /// In story time.
     wake_at: Option<u64>,
     access: OnAccess,
     /// Background opens in order, the first under way.
     work: VecDeque<Extent>,
     /// What the strategy asked for, and gets in its next event.
     answers: Vec<Extension>,
+    /// Searches so far, and what the last one found while it is being answered.
+    searches: u64,
+    found: Vec<Extent>,
     chain: u32,
     calls: u32,
+    /// How far the node's clock is off.
+    offset: i64,
+    crash: Option<Crash>,
     ended: bool,
 }
 
 impl Node<'_> {
+    fn clock(&self) -> u64 {
+        (self.story.start.0 + self.now).saturating_add_signed(self.offset)
+    }
+
     fn mark(&mut self, first: u64, blocks: u64, block: Block) {
         let from = usize::try_from(first).unwrap_or(usize::MAX);
         let count = usize::try_from(blocks).unwrap_or(usize::MAX);
@@ -209,20 +251,28 @@ impl Node<'_> {
             Entry::Run(by) => self.advance(*by, true),
             Entry::Read(first, blocks) => self.read(&Extent { first: *first, blocks: *blocks }),
             Entry::Request(text) => self.call(Some(Event::Requested(text.clone()))),
-            Entry::Restart => {
-                // Background work is asked for again by the strategy; the blocks that are open stay open.
-                self.work.clear();
-                self.script.finished = false;
-                self.call(Some(Event::Begin));
+            Entry::Search(records) => self.search(records),
+            Entry::Restart => self.restart(),
+            Entry::Clock(step) => {
+                self.offset = self.offset.saturating_add(*step);
+                let way = if *step < 0 { "back" } else { "ahead" };
+                self.head(&format!("the clock steps {way} by {}", span(step.unsigned_abs())));
             }
+            Entry::Crash(crash) => self.crash = Some(*crash),
             Entry::State(text) => {
                 self.head(&format!("the journal holds another state of {} bytes; the node restarts", text.len()));
-                self.work.clear();
-                self.script.finished = false;
                 self.state = Some(text.clone());
-                self.call(Some(Event::Begin));
+                self.restart();
             }
+            Entry::Journalled(journalled) => self.relive(journalled),
         }
+    }
+
+    /// Background work is asked for again by the strategy; the blocks that are open stay open.
+    fn restart(&mut self) {
+        self.work.clear();
+        self.script.finished = false;
+        self.call(Some(Event::Begin));
     }
 
     fn advance(&mut self, by: u64, until_finished: bool) {
@@ -233,7 +283,7 @@ impl Node<'_> {
                 return;
             }
             let done = self.work.front().map(|extent| started.saturating_add(self.cost(extent)));
-            let wake = self.wake_at.map(|at| at.saturating_sub(self.story.start.0).max(self.now));
+            let wake = self.wake_at.map(|at| at.max(self.now));
             let next = done.into_iter().chain(wake).min().unwrap_or(u64::MAX);
             if next > end {
                 self.now = end;
@@ -270,6 +320,29 @@ impl Node<'_> {
         self.call(Some(Event::Accessed(vec![*extent])));
     }
 
+    /// As the host does: what was found is told in batches, and of it alone something is opened, at once.
+    fn search(&mut self, records: &[(u64, u64)]) {
+        self.searches += 1;
+        self.head(&format!("a search finds {} records", records.len()));
+        let records: Vec<Extent> =
+            records.iter().map(|(first, blocks)| Extent { first: *first, blocks: *blocks }).collect();
+        for batch in records.chunks(found::SEARCH_BATCH) {
+            self.found = batch.to_vec();
+            self.call(Some(Event::Ext(found::found(self.searches, "id", batch))));
+            self.found.clear();
+        }
+    }
+
+    fn open_found(&mut self, extent: &Extent) -> String {
+        let words = extent_words(extent);
+        if !self.found.contains(extent) {
+            return format!("open {words}: no search found them, ignored");
+        }
+        let (opened, failed) = self.open(extent);
+        let error = if failed > 0 { format!(", {failed} blocks fail verification") } else { String::new() };
+        format!("open {words}: {opened} blocks opened{error}")
+    }
+
     fn call(&mut self, event: Option<Event>) {
         if self.ended {
             return;
@@ -291,23 +364,40 @@ impl Node<'_> {
         let failed = self.count(Block::Failed);
         let present = opened + failed + self.count(Block::Sealed) + self.count(Block::Damaged);
         let context = Context {
-            now: self.story.start.0 + self.now,
+            now: self.clock(),
             volume: "volume".into(),
             config: self.strategy.facts().config.clone(),
             volume_blocks: self.story.volume_blocks,
             progress: Progress { present, opened, failed },
             entropy: self.story.entropy,
         };
-        let title = event.as_ref().map_or_else(|| "first call".into(), event_words);
+        let title = event.as_ref().map_or_else(|| "first call".into(), crate::recovery::words);
         self.script.blank();
         self.script.line(&format!("{:<18}{title:<48}open {opened} of {present}", story_time(self.now)));
-        let answer = match &event {
+        let ask = || match &event {
             None => self.strategy.init(&context),
             Some(event) => self.strategy.step(self.state.as_deref().unwrap_or_default(), event, &context),
         };
+        let mut answer = ask();
+        let crash = self.crash.take();
+        if crash == Some(Crash::BeforeAck) {
+            let again = ask();
+            self.script
+                .line("  crash     before the answer is in the journal; the node starts and makes the same call again");
+            if again != answer {
+                self.script.impure("the same call has another answer (R-1)");
+            }
+            answer = again;
+        }
         match answer {
             Ok(called) => {
                 self.carry_out(called.value);
+                if crash.is_some() {
+                    if crash == Some(Crash::AfterAck) {
+                        self.script.line("  crash     after the answer is in the journal; the node starts");
+                    }
+                    return self.restart();
+                }
                 self.script.logs(&called.logs);
                 self.script.fuel(called.fuel);
                 for answer in std::mem::take(&mut self.answers) {
@@ -332,19 +422,25 @@ impl Node<'_> {
     }
 
     fn carry_out(&mut self, outcome: Outcome) {
+        let wakes = outcome.decisions.iter().filter(|decision| matches!(decision.action, Action::WakeAt(_))).count();
+        self.script.count_if("many-wakes", wakes > 1);
         for decision in &outcome.decisions {
             let words = self.carry_out_one(&decision.action);
-            let why = if decision.why.is_empty() {
-                String::new()
-            } else {
-                format!(" because {}", crate::fault::escaped(&decision.why))
-            };
-            self.script.line(&format!("  plugin    {words}{why}"));
+            self.tell(&words, &decision.why);
         }
-        if self.state.as_ref() != Some(&outcome.state) {
-            self.script.line(&format!("  state     {}", crate::fault::escaped(&outcome.state)));
+        self.take_state(outcome.state);
+    }
+
+    fn tell(&mut self, words: &str, why: &str) {
+        let why = if why.is_empty() { String::new() } else { format!(" because {}", crate::fault::escaped(why)) };
+        self.script.line(&format!("  plugin    {words}{why}"));
+    }
+
+    fn take_state(&mut self, state: String) {
+        if self.state.as_ref() != Some(&state) {
+            self.script.line(&format!("  state     {}", crate::fault::escaped(&state)));
         }
-        self.state = Some(outcome.state);
+        self.state = Some(state);
     }
 
     fn carry_out_one(&mut self, action: &Action) -> String {
@@ -357,12 +453,15 @@ impl Node<'_> {
                 self.access = OnAccess::Refuse;
                 "accesses to closed blocks are refused".into()
             }
+            Action::Open(extent) if !self.found.is_empty() => self.open_found(extent),
             Action::Open(extent) => {
                 self.work.push_back(*extent);
                 format!("open {}", extent_words(extent))
             }
             Action::WakeAt(at) => {
-                self.wake_at = Some((*at).max(self.story.start.0 + self.now + 1_000));
+                self.script.count_if("late-wakes", *at <= self.clock());
+                // As long as it was to be when it was asked for: a clock that steps changes nothing of that.
+                self.wake_at = Some(self.now.saturating_add(at.saturating_sub(self.clock()).max(1_000)));
                 format!("wake-at {}", clock_time(self.story.start.0, *at))
             }
             Action::Finished => {
@@ -412,22 +511,4 @@ fn newest_parts(blocks: u64, runs: &[(u64, u64)]) -> Vec<u64> {
         }
     }
     firsts
-}
-
-fn extent_words(extent: &Extent) -> String {
-    format!("{} blocks from {}", extent.blocks, extent.first)
-}
-
-fn event_words(event: &Event) -> String {
-    match event {
-        Event::Begin => "begin".into(),
-        Event::Swept(swept) => {
-            let failed = if swept.failed > 0 { format!(", {} failed", swept.failed) } else { String::new() };
-            format!("swept {}: {} opened{failed}", extent_words(&swept.extent), swept.opened)
-        }
-        Event::Accessed(extents) => format!("accessed: {} extents", extents.len()),
-        Event::Timer => "timer".into(),
-        Event::Requested(text) => format!("requested: {}", quoted(text)),
-        Event::Ext(ext) => format!("extension {}: {}", ext.name, ext.json),
-    }
 }

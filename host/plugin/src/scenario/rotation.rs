@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use serde::Deserialize;
 use serde::de::Error as _;
 
+use super::journalled::{JournalledOf, OWN};
 use super::units::{Instant, Size, Span, Step, clock_time, size, span, story_time};
 use super::{Script, quoted};
 use crate::fault::{CallError, FaultClass};
@@ -14,6 +15,8 @@ use crate::wit::rotation::{
     Action, Context, Decided, Decision, Event, HostLimits, How, KeyInfo, KeyState, Outcome, OutcomeOfDecision, Watch,
 };
 use crate::wit::types::Extension;
+
+mod journalled;
 
 /// Calls in a row without time passing; more, and the policy talks to itself.
 const CHAIN: u32 = 32;
@@ -33,6 +36,9 @@ pub(super) struct Story {
     link: Link,
     #[serde(default)]
     told: Told,
+    /// The story ends after so many calls: one that lasts long says no more about a policy that is asked often.
+    #[serde(default)]
+    calls: Option<usize>,
     timeline: Vec<Entry>,
 }
 
@@ -92,7 +98,7 @@ enum Link {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Crash {
+pub(super) enum Crash {
     BeforeAck,
     AfterAck,
 }
@@ -112,6 +118,8 @@ enum Entry {
     Request(String),
     Suspect(Option<u64>),
     Link(Link),
+    /// The escrow site answers, or does not: without its receipt a key has no place.
+    Escrow(Link),
     Clock(i64),
     Crash(Crash),
     Restart,
@@ -122,6 +130,8 @@ enum Entry {
     Migrate(u32),
     /// This very call; what comes of it is not carried out.
     Call(Box<RotationCall>),
+    /// A call of a node's journal, made again.
+    Journalled(Box<JournalledOf<RotationPolicy>>),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -134,12 +144,14 @@ struct EntryForm {
     request: Option<String>,
     suspect: Option<SuspectForm>,
     link: Option<Link>,
+    escrow: Option<Link>,
     clock: Option<Step>,
     crash: Option<Crash>,
     ext: Option<Extension>,
     state: Option<String>,
     migrate: Option<u32>,
     call: Option<RotationCall>,
+    journalled: Option<JournalledOf<RotationPolicy>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -199,12 +211,14 @@ impl<'de> Deserialize<'de> for Entry {
                 .transpose()?,
         );
         found.extend(form.link.map(Self::Link));
+        found.extend(form.escrow.map(Self::Escrow));
         found.extend(form.clock.map(|step| Self::Clock(step.0)));
         found.extend(form.crash.map(Self::Crash));
         found.extend(form.ext.map(Self::Ext));
         found.extend(form.state.map(Self::State));
         found.extend(form.migrate.map(Self::Migrate));
         found.extend(form.call.map(|call| Self::Call(Box::new(call))));
+        found.extend(form.journalled.map(|journalled| Self::Journalled(Box::new(journalled))));
         match <[Self; 1]>::try_from(found) {
             Ok([entry]) => Ok(entry),
             Err(found) => Err(D::Error::custom(format!("a timeline entry is one happening, not {}", found.len()))),
@@ -238,6 +252,7 @@ pub(super) fn play(policy: RotationPolicy, story: &Story, script: &mut Script) {
         now: 0,
         offset: 0,
         link: story.link,
+        escrow: Link::Up,
         keys: vec![first],
         state: None,
         wake_at: None,
@@ -251,14 +266,18 @@ pub(super) fn play(policy: RotationPolicy, story: &Story, script: &mut Script) {
         queue: VecDeque::new(),
         ended: false,
     };
-    node.happens(None);
+    // A journal has the first call among its own, or begins later.
+    let relives = story.timeline.iter().any(|entry| matches!(entry, Entry::Journalled(_)));
+    if !relives {
+        node.happens(None);
+    }
     for entry in &story.timeline {
         if node.ended {
             break;
         }
         node.enter(entry);
     }
-    node.close();
+    if relives { node.close_journal() } else { node.close() }
 }
 
 fn foreign_state(error: &CallError) -> bool {
@@ -289,6 +308,7 @@ struct Node<'a> {
     /// How far the node's clock is off.
     offset: i64,
     link: Link,
+    escrow: Link,
     /// Oldest first.
     keys: Vec<Key>,
     state: Option<String>,
@@ -347,10 +367,12 @@ impl Node<'_> {
             Entry::Link(link) => {
                 self.link = *link;
                 self.head(if *link == Link::Up { "link up" } else { "link down" });
-                let due = (self.link == Link::Up).then(|| self.now + self.story.host.delivery.0);
-                if let Some(key) = self.keys.iter_mut().find(|key| key.state == KeyState::Delivering) {
-                    key.due = due;
-                }
+                self.send();
+            }
+            Entry::Escrow(escrow) => {
+                self.escrow = *escrow;
+                self.head(if *escrow == Link::Up { "the escrow answers" } else { "the escrow is silent" });
+                self.send();
             }
             Entry::Clock(step) => {
                 self.offset = self.offset.saturating_add(*step);
@@ -378,6 +400,7 @@ impl Node<'_> {
             }
             Entry::Migrate(from) => self.migrate(*from),
             Entry::Call(call) => self.make(call),
+            Entry::Journalled(journalled) => self.relive(journalled),
         }
     }
 
@@ -410,7 +433,7 @@ impl Node<'_> {
     fn make(&mut self, call: &RotationCall) {
         let mut call = call.clone();
         if let RotationCall::Step { state, .. } = &mut call
-            && state == "own"
+            && state == OWN
         {
             *state = self.state.clone().unwrap_or_default();
         }
@@ -532,14 +555,14 @@ impl Node<'_> {
         }
         self.script.count("by-host", 1);
         let epoch = self.begin();
-        let way = if self.link == Link::Up { "on its way" } else { "waiting for the link" };
+        let way = self.way();
         self.script.line(&format!("  host      sealing stops; key {epoch} is drawn unasked and {way}"));
     }
 
     /// Draws the next key and sends it if the link is up.
     fn begin(&mut self) -> u64 {
         let epoch = self.keys.last().map_or(1, |key| key.epoch + 1);
-        let due = (self.link == Link::Up).then(|| self.now + self.story.host.delivery.0);
+        let due = self.is_on_its_way().then(|| self.now + self.story.host.delivery.0);
         let since = self.clock();
         self.keys.push(Key {
             epoch,
@@ -553,6 +576,26 @@ impl Node<'_> {
         });
         self.began = Some(self.now);
         epoch
+    }
+
+    /// The key that is drawn goes on its way, or waits.
+    fn send(&mut self) {
+        let due = self.is_on_its_way().then(|| self.now + self.story.host.delivery.0);
+        if let Some(key) = self.keys.iter_mut().find(|key| key.state == KeyState::Delivering) {
+            key.due = due;
+        }
+    }
+
+    fn is_on_its_way(&self) -> bool {
+        self.link == Link::Up && self.escrow == Link::Up
+    }
+
+    fn way(&self) -> &'static str {
+        match (self.escrow, self.link) {
+            (Link::Down, Link::Up | Link::Down) => "waiting for the escrow",
+            (Link::Up, Link::Down) => "waiting for the link",
+            (Link::Up, Link::Up) => "on its way",
+        }
     }
 
     fn arrive(&mut self) {
@@ -610,6 +653,12 @@ impl Node<'_> {
     }
 
     fn call(&mut self, event: Option<Event>) {
+        if self.story.calls.is_some_and(|most| self.calls >= most) {
+            self.head("the story ends here: enough calls");
+            self.script.count("cut", 1);
+            self.ended = true;
+            return;
+        }
         self.chain += 1;
         let most = if self.story.told == Told::Twice { 2 * CHAIN } else { CHAIN };
         if self.chain > most {
@@ -711,6 +760,7 @@ impl Node<'_> {
 
     fn carry_out(&mut self, outcome: Outcome) {
         self.state = Some(outcome.state);
+        self.judge_wakes(&outcome.decisions);
         for decision in outcome.decisions {
             let id = decision.id;
             if id <= self.last_id {
@@ -737,6 +787,19 @@ impl Node<'_> {
         }
     }
 
+    ///
+    fn judge_wakes(&mut self, decisions: &[Decision]) {
+        let now = self.clock();
+        let wakes = || {
+            decisions.iter().filter_map(|decision| match decision.action {
+                Action::WakeAt(at) => Some(at),
+                Action::Rotate(_) | Action::Watch(_) | Action::Alert(_) | Action::Ext(_) => None,
+            })
+        };
+        self.script.count_if("late-wakes", wakes().any(|at| at <= now));
+        self.script.count_if("many-wakes", wakes().count() > 1);
+    }
+
     fn decide(&mut self, decision: Decision) -> OutcomeOfDecision {
         let id = decision.id;
         match decision.action {
@@ -752,7 +815,7 @@ impl Node<'_> {
                     ));
                 }
                 let epoch = self.begin();
-                let way = if self.link == Link::Up { "on its way" } else { "waiting for the link" };
+                let way = self.way();
                 self.script.line(&format!("  host      #{id} applied: key {epoch} is drawn and {way}"));
                 OutcomeOfDecision::Applied
             }
@@ -810,27 +873,12 @@ impl Node<'_> {
     }
 
     fn event_words(&self, event: &Event) -> String {
-        match event {
-            Event::Started => "started".into(),
-            Event::Timer => "timer".into(),
-            Event::Usage => {
-                let sealed =
-                    self.keys.iter().rev().find(|key| key.state == KeyState::Active).map_or(0, |key| key.bytes);
-                format!("usage: {} sealed", size(sealed))
-            }
-            Event::Requested(text) => format!("requested: {}", quoted(text)),
-            Event::Suspect(epoch) => format!("suspect: key {epoch}"),
-            Event::Rotated(epoch) => format!("rotated: key {epoch} is in force"),
-            Event::Decided(decided) => {
-                let outcome = match &decided.outcome {
-                    OutcomeOfDecision::Applied => "applied",
-                    OutcomeOfDecision::Clamped(_) => "clamped",
-                    OutcomeOfDecision::Refused(_) => "refused",
-                };
-                format!("decided: #{} {outcome}", decided.id)
-            }
-            Event::Ext(ext) => format!("extension {}", quoted(&ext.name)),
+        let words = crate::rotation::words(event);
+        if matches!(event, Event::Usage) {
+            let sealed = self.keys.iter().rev().find(|key| key.state == KeyState::Active).map_or(0, |key| key.bytes);
+            return format!("{words}: {} sealed", size(sealed));
         }
+        words
     }
 
     fn action_words(&self, action: &Action) -> String {

@@ -152,6 +152,22 @@ impl<'de> Deserialize<'de> for Range {
     }
 }
 
+/// A time as scenarios write it, to the second.
+#[must_use]
+pub fn instant(ms: u64) -> String {
+    let (day, rest) = (ms / 86_400_000, ms % 86_400_000 / 1_000);
+    // The inverse of `days`, of the same source.
+    let shifted = day + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
+}
+
 /// A span for people: `1d2h`, `500ms`, `0s`.
 #[must_use]
 pub fn span(ms: u64) -> String {
@@ -216,6 +232,9 @@ mod tests {
         assert_eq!(parse_instant("2026-01-01T00:00:00Z"), Some(1_767_225_600_000));
         assert_eq!(parse_instant("2024-02-29T23:59:59Z"), Some(1_709_251_199_000));
         assert_eq!(parse_instant("2026-13-01T00:00:00Z"), None);
+        for text in ["1970-01-01T00:00:00Z", "2024-02-29T23:59:59Z", "2000-12-31T00:00:01Z", "2026-11-29T15:04:05Z"] {
+            assert_eq!(parse_instant(text).map(instant).as_deref(), Some(text));
+        }
         assert_eq!((span(93_600_000), span(0), size(3 << 29)), ("1d2h".into(), "0s".into(), "1.5GiB".into()));
         assert_eq!(story_time(93_605_250), "+1d02:00:05.250");
     }

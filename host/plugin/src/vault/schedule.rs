@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::epoch_key::EpochKey;
+use super::search::SearchKey;
 use super::stack::{KeyLabel, MAX_LABEL, Suite};
 
 /// Sequence numbers in a span, as a power of two: every 2^20 records the layer keys change.
@@ -21,6 +22,7 @@ const EPOCH_SALT: &[u8] = b"farseal v1 epoch";
 const RECORD_INFO: &[u8] = b"farseal v1 record";
 const MASK_INFO: &[u8] = b"farseal v1 mask";
 const COMMIT_INFO: &[u8] = b"farseal v1 commit";
+const SEARCH_INFO: &[u8] = b"farseal v1 search";
 const DRILL_INFO: &[u8] = b"farseal v1 drill";
 
 /// Bytes in a nonce of every suite here.
@@ -107,6 +109,15 @@ impl EpochSchedule {
         let mut proof = [0u8; 32];
         self.expand(&[DRILL_INFO, challenge], &mut proof);
         proof
+    }
+
+    /// The branch for search tags: HKDF-Expand(PRK, "farseal v1 search", 32). Neither does it lead to a layer key nor any layer key to
+    /// it: both are outputs of one pseudorandom function for different inputs.
+    #[must_use]
+    pub fn search(&self) -> SearchKey {
+        let mut key = Zeroizing::new([0u8; LAYER_KEY_LEN]);
+        self.expand(&[SEARCH_INFO], key.as_mut_slice());
+        SearchKey::new(&key)
     }
 
     /// The key and the nonce mask of one layer in one span.

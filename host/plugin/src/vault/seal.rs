@@ -11,7 +11,7 @@ use super::guest::{GuestFault, GuestLayer};
 use super::provider::{AeadKey, Provider, aead_key, chacha20};
 use super::schedule::{EpochSchedule, KeyCheck, KeyScope, LayerKey, NonceMask, Span};
 use super::stack::{Stack, StackIndex, StackList, Suite};
-use super::unit::{BadLength, BlockAad, Unit};
+use super::unit::{BadLength, BlockAad, Tags, Unit};
 
 /// Seals records under one epoch key. One for each worker: it keeps the expanded keys of the span it is in.
 pub struct Sealer {
@@ -335,12 +335,12 @@ impl StackKeys {
         let seq = unit.seq;
         let block_len = unit.checked_block_len()?;
         let mut aad = BlockAad::new(unit.header);
-        for (block, bytes, tag) in unit.blocks(block_len) {
+        for (block, bytes, Tags { tag, beside }) in unit.blocks(block_len) {
             if let Some(stream) = &self.stream {
                 chacha20(&stream.key, stream.mask.nonce(seq, block), bytes);
             }
             let nonce = self.outer_mask.nonce(seq, block);
-            let aad = aad.of_block(block, bytes);
+            let aad = aad.of_block(block, bytes, beside);
             self.outer.seal(nonce, aad, bytes, tag).map_err(|_| SealError::Refused { seq, block })?;
         }
         Ok(())
@@ -350,9 +350,9 @@ impl StackKeys {
         let seq = unit.seq;
         let block_len = unit.checked_block_len()?;
         let mut aad = BlockAad::new(unit.header);
-        for (block, bytes, tag) in unit.blocks(block_len) {
+        for (block, bytes, Tags { tag, beside }) in unit.blocks(block_len) {
             let nonce = self.outer_mask.nonce(seq, block);
-            let aad = aad.of_block(block, bytes);
+            let aad = aad.of_block(block, bytes, beside);
             self.outer.open(nonce, aad, bytes, tag).map_err(|_| OpenError::NotAuthentic { seq, block })?;
             if let Some(stream) = &self.stream {
                 chacha20(&stream.key, stream.mask.nonce(seq, block), bytes);

@@ -6,8 +6,10 @@ use super::stack::StackIndex;
 pub const HEADER_LEN: usize = 96;
 /// Bytes of a block's tag.
 pub const TAG_LEN: usize = 16;
-/// Bytes of associated data for one block: header || block index u32be || block length u32be.
+/// Bytes of associated data for one block of a record without search tags: header || block index u32be || block length u32be.
 pub const AAD_LEN: usize = HEADER_LEN + 8;
+/// Most bytes of search tags beside one block: eight of 16.
+pub const MAX_BESIDE: usize = 8 * 16;
 /// Largest block, in bytes.
 pub const MAX_BLOCK: u32 = 64 * 1024;
 
@@ -29,7 +31,10 @@ pub struct Unit<'a> {
     /// The blocks. An empty body counts as one block of no bytes, so that a record without a body is
     /// authenticated too.
     pub body: &'a mut [u8],
-    /// 16 bytes for each block.
+    /// Bytes behind each block's tag that the tag proves with the block: its search tags, which end the associated data. At most 128,
+    /// and none where there is no body.
+    pub beside: usize,
+    /// For each block 16 bytes, and those beside it.
     pub tags: &'a mut [u8],
 }
 
@@ -80,43 +85,55 @@ impl Unit<'_> {
         };
         let blocks = block_count(self.body.len(), self.block_len).ok_or(bad)?;
         let numbered = self.first_block.checked_add(blocks).is_some();
-        if !numbered || tags_len(self.body.len(), self.block_len) != Some(self.tags.len()) {
+        let beside = self.beside <= MAX_BESIDE && (self.beside == 0 || !self.body.is_empty());
+        let tags = usize::try_from(blocks).ok().and_then(|blocks| blocks.checked_mul(TAG_LEN + self.beside));
+        if !numbered || !beside || tags != Some(self.tags.len()) {
             return Err(bad);
         }
         usize::try_from(self.block_len).map_err(|_| bad)
     }
 
-    /// The blocks with their indices and tags. An empty body gives one empty block.
-    pub(super) fn blocks(&mut self, block_len: usize) -> impl Iterator<Item = (u32, &mut [u8], &mut [u8; TAG_LEN])> {
+    /// The blocks with their indices and tags, and what stands beside these. An empty body gives one empty block.
+    pub(super) fn blocks(&mut self, block_len: usize) -> impl Iterator<Item = (u32, &mut [u8], Tags<'_>)> {
         // `chunks_mut` of nothing is nothing, but a body of nothing has one tag.
         let nothing: Option<&mut [u8]> = if self.body.is_empty() { Some(&mut []) } else { None };
-        let (tags, _) = self.tags.as_chunks_mut::<TAG_LEN>();
+        let tags = self.tags.chunks_mut(TAG_LEN + self.beside).filter_map(|tags| {
+            let (tag, beside) = tags.split_first_chunk_mut::<TAG_LEN>()?;
+            Some(Tags { tag, beside })
+        });
         (self.first_block..)
             .zip(nothing.into_iter().chain(self.body.chunks_mut(block_len)))
             .zip(tags)
-            .map(|((index, block), tag)| (index, block, tag))
+            .map(|((index, block), tags)| (index, block, tags))
     }
 }
 
-/// The associated data of a record's blocks: the header once, the last eight bytes for each block.
-pub(super) struct BlockAad([u8; AAD_LEN]);
+/// The tag of one block, and what it proves beside the block.
+pub(super) struct Tags<'a> {
+    pub(super) tag: &'a mut [u8; TAG_LEN],
+    pub(super) beside: &'a [u8],
+}
+
+/// The associated data of a record's blocks: the header once, what follows for each block.
+pub(super) struct BlockAad([u8; AAD_LEN + MAX_BESIDE]);
 
 impl BlockAad {
     pub(super) fn new(header: &[u8; HEADER_LEN]) -> Self {
-        let mut bytes = [0; AAD_LEN];
+        let mut bytes = [0; AAD_LEN + MAX_BESIDE];
         for (to, from) in bytes.iter_mut().zip(header) {
             *to = *from;
         }
         Self(bytes)
     }
 
-    /// For the block with this index and length. A block is at most 64 KiB long, so its length always fits.
-    pub(super) fn of_block(&mut self, index: u32, block: &[u8]) -> &[u8; AAD_LEN] {
+    /// For the block with this index and length, and what stands beside its tag. A block is at most 64 KiB long, so its length
+    /// always fits.
+    pub(super) fn of_block(&mut self, index: u32, block: &[u8], beside: &[u8]) -> &[u8] {
         let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
         let place = index.to_be_bytes().into_iter().chain(length.to_be_bytes());
-        for (to, from) in self.0.iter_mut().skip(HEADER_LEN).zip(place) {
+        for (to, from) in self.0.iter_mut().skip(HEADER_LEN).zip(place.chain(beside.iter().copied())) {
             *to = from;
         }
-        &self.0
+        self.0.get(..AAD_LEN + beside.len()).unwrap_or(&self.0)
     }
 }

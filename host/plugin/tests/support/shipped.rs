@@ -24,7 +24,8 @@ fn build_shipped() -> PathBuf {
     root().join("target/plugins")
 }
 
-fn read_components(place: &Path) -> BTreeMap<String, Vec<u8>> {
+/// Every component in a folder by its file's name.
+pub(crate) fn read_components(place: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
     let components = files.filter(|path| path.extension().is_some_and(|extension| extension == "wasm"));
     components

@@ -62,6 +62,7 @@ impl Record {
             block_len: self.block_len,
             first_block: self.first_block,
             body: &mut self.body,
+            beside: 0,
             tags: &mut self.tags,
         }
     }

@@ -1,8 +1,9 @@
-//! Nothing is offered under an epoch whose key the secondary does not hold, durably and opened.
+//! Nothing is offered under an epoch whose key the secondary does not hold, durably and opened; and each point that is kept opens as the volume was.
 
 use farseal_core::units::{Epoch, Sequence};
 
-use super::{Checker, Failure};
+use super::{Checker, Failure, difference};
+use crate::seal::Stamp;
 use crate::world::World;
 
 /// A key gets its place in the order.
@@ -15,6 +16,14 @@ pub fn placed(world: &World, epoch: Epoch) -> Result<(), Failure> {
         Checker::Recoverable,
         format!("the key of epoch {epoch} is placed without the escrow site's receipt"),
     ))
+}
+
+/// An earlier point was opened.
+pub fn at_point(world: &World, point: Sequence, found: &[Stamp]) -> Result<(), Failure> {
+    match difference(found, &world.model.image(point)) {
+        None => Ok(()),
+        Some(what) => Err(Failure::new(Checker::Recoverable, format!("point {point}: {what}"))),
+    }
 }
 
 /// The secondary offers the records from after `before` to `through`.

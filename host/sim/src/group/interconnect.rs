@@ -158,7 +158,9 @@ impl World {
                 self.tell_lane(lane, Input::Operator(primary::Command::GoOn))
             }
             GroupOutput::HandOver { .. } => self.tell_lane(lane, Input::Operator(primary::Command::HandOver)),
-            GroupOutput::Reserve { .. }
+            // No disaster is declared in these worlds.
+            GroupOutput::Declare { .. }
+            | GroupOutput::Reserve { .. }
             | GroupOutput::Persist { .. }
             | GroupOutput::Named { .. }
             | GroupOutput::Answer { .. }

@@ -66,6 +66,7 @@ impl Keeper {
 
     pub fn restart(&mut self, now: Now) {
         let settings = Settings {
+            layout: None,
             pair: pair(self.index),
             volume: VOLUME,
             encrypted: false,

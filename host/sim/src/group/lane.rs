@@ -98,6 +98,7 @@ impl Lane {
 
     fn settings(&self) -> Settings {
         Settings {
+            layout: None,
             pair: pair(self.index),
             volume: VOLUME,
             generation: Generation(1),
@@ -212,6 +213,7 @@ impl Lane {
             kind: planned.kind,
             encrypted: false,
             stack: 0,
+            search_tags: farseal_core::layout::SearchTags::NONE,
             pair: pair(self.index),
             volume: VOLUME,
             generation: Generation(1),

@@ -173,6 +173,7 @@ impl World {
             | GroupOutput::Resume { lane }
             | GroupOutput::Quiesce { lane }
             | GroupOutput::GoOn { lane }
+            | GroupOutput::Declare { lane }
             | GroupOutput::HandOver { lane } => self.order(*lane, output.clone()),
             GroupOutput::PrepareTurn { lane } => {
                 self.turn_begins(group);

@@ -63,6 +63,7 @@ impl World {
         line.renew();
         self.tell_lane(lane, Input::Attaching { path })?;
         let attach = Attach {
+            layout: None,
             pair: pair(lane),
             volume: VOLUME,
             generation: Generation(1),
@@ -141,7 +142,8 @@ impl World {
                     | Refusal::OtherVolume
                     | Refusal::NotSecondary
                     | Refusal::Damaged
-                    | Refusal::OtherLink => Ok(()),
+                    | Refusal::OtherLink
+                    | Refusal::LayoutDiffers => Ok(()),
                 }
             }
         }

@@ -127,7 +127,8 @@ impl World {
                     | OrderRefused::TakenOver
                     | OrderRefused::OwnHistory
                     | OrderRefused::Unapplied { .. }
-                    | OrderRefused::Ahead { .. } => {}
+                    | OrderRefused::Ahead { .. }
+                    | OrderRefused::Pinned { .. } => {}
                 }
                 Ok(())
             }

@@ -125,6 +125,7 @@ impl Writer {
             kind,
             encrypted: true,
             stack: 0,
+            search_tags: farseal_core::layout::SearchTags::NONE,
             pair: self.pair,
             volume: VOLUME,
             generation: self.generation,

@@ -88,7 +88,8 @@ impl Reason {
             Self::Torn(_) => By::Checksum,
             Self::Refused(Refusal::EncryptionDiffers) | Self::Alarm(Alarm::EncryptionDiffers) => By::EncryptBit,
             Self::Unopened(_, Unopened::EncryptionDiffers) => By::EncryptBit,
-            Self::Refused(_) | Self::Alarm(Alarm::Misplaced | Alarm::Fenced(_) | Alarm::OtherPlace) => {
+            Self::Refused(_)
+            | Self::Alarm(Alarm::Misplaced | Alarm::Fenced(_) | Alarm::OtherPlace | Alarm::LayoutDiffers) => {
                 By::ControlInformation
             }
             Self::Alarm(Alarm::KeyRefused { .. } | Alarm::Ledger { .. }) | Self::Key(_) => By::KeyCheck,
@@ -127,12 +128,19 @@ pub struct Remote<'a> {
 }
 
 fn settings() -> Settings {
-    Settings { pair: PAIR, volume: VOLUME, encrypted: true, block_bytes: block_bytes(), blocks: BlockCount(BLOCKS) }
+    Settings {
+        pair: PAIR,
+        volume: VOLUME,
+        encrypted: true,
+        block_bytes: block_bytes(),
+        blocks: BlockCount(BLOCKS),
+        layout: None,
+    }
 }
 
 pub fn attach() -> Attach {
-    let Settings { pair, volume, encrypted, block_bytes, blocks } = settings();
-    Attach { pair, volume, generation: GENERATION, encrypted, block_bytes, blocks, path: 0, paths: 1 }
+    let Settings { pair, volume, encrypted, block_bytes, blocks, layout: _ } = settings();
+    Attach { pair, volume, generation: GENERATION, encrypted, block_bytes, blocks, path: 0, paths: 1, layout: None }
 }
 
 impl<'a> Remote<'a> {

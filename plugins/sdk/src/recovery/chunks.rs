@@ -121,13 +121,13 @@ impl Chunks {
             return Next::WaitForSwept;
         }
         if let Some(pace) = u64::from(self.chunk).saturating_mul(1_000).checked_div(rate).map(Span::from_millis) {
-            // Never further ahead than one pace, even if the clock stepped back.
-            let not_before = self.not_before.min(now + pace);
-            if now < not_before {
-                return Next::WaitUntil(not_before.max(now + NEAREST_WAKE));
+            // Never further ahead than one pace, even if the clock stepped back; kept, or the wait would begin anew each time.
+            self.not_before = self.not_before.min(now + pace);
+            if now < self.not_before {
+                return Next::WaitUntil(self.not_before.max(now + NEAREST_WAKE));
             }
             // What the last second left unused is caught up, as nobody is woken more often.
-            self.not_before = not_before.max(now - NEAREST_WAKE) + pace;
+            self.not_before = self.not_before.max(now - NEAREST_WAKE) + pace;
         }
         self.take(chunk);
         Next::Open(self.extent(chunk), why)

@@ -47,9 +47,9 @@ impl Awaited {
         Some(firsts.into_iter().map(|first| Extent { first, blocks }).collect())
     }
 
-    /// It is not waited for any longer once its time is over.
+    /// It is not waited for any longer once its time is over, nor when the clock stepped back meanwhile.
     pub fn give_up(&mut self, now: Instant) {
-        if self.until.is_some_and(|until| until <= now) {
+        if self.until.is_some_and(|until| until <= now || until > now + PATIENCE) {
             self.until = None;
         }
     }
@@ -69,6 +69,14 @@ mod tests {
 
     fn ext(json: &str) -> Extension {
         Extension { name: WRITTEN_LAST.into(), json: json.into() }
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_ends_the_wait() {
+        let (mut awaited, mut decisions) = (Awaited::default(), Decisions::default());
+        awaited.ask(64, Instant::from_millis(5_000), &mut decisions);
+        awaited.give_up(Instant::from_millis(1_000));
+        assert!(!awaited.waits());
     }
 
     #[test]

@@ -11,11 +11,19 @@
 //! is the last that any of the copies needs: whatever is lost while some lanes have handed over and others have not, what
 //! the other site has of all of them is one state. But for one case, which no protocol without a wait for ever avoids: a
 //! lane that goes on by itself after the decision, because it hears nothing of it for so long, writes here until it does.
+//!
+//! A disaster that the site declares takes the same way without asking, and nothing ends it on the way: lanes stand still for a
+//! cut and for the copies to hold it as long as that may take, and then the word goes out, whatever there is by then:
+//!
+//! ```text
+//!   Quiescing ──▶ Cutting ──▶ Copying ──▶ Declared ──every lane is taken over──▶ done
+//!       └────────────┴── too long ──┴────────▲ └──── refused, or too long ────▶ all go on writing here
+//! ```
 
 use std::collections::BTreeSet;
 
 use super::{Coordinator, Demand, Output, Phase, Refusal, Stage, Then};
-use crate::limits::{GROUP_READY_WAIT, GROUP_STAND_WAIT, GROUP_TURN_AGAIN};
+use crate::limits::{GROUP_DECLARED_WAIT, GROUP_READY_WAIT, GROUP_STAND_WAIT, GROUP_TURN_AGAIN};
 use crate::primary::SwapState;
 use crate::units::{CutNumber, Instant, Now, PairId, Ticket};
 
@@ -24,6 +32,8 @@ use crate::units::{CutNumber, Instant, Now, PairId, Ticket};
 pub(super) struct Turn {
     ticket: Ticket,
     step: Step,
+    /// The site declares a disaster: what hinders a change of sides does not hinder it.
+    disaster: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +54,14 @@ enum Step {
     },
     Copying {
         cut: CutNumber,
+        until: Instant,
+    },
+    /// The word of a disaster is with these lanes' copies.
+    Declared {
+        cut: CutNumber,
+        waiting: BTreeSet<PairId>,
+        refused: Vec<PairId>,
+        again: Instant,
         until: Instant,
     },
 }
@@ -68,10 +86,38 @@ impl Coordinator {
         } else if !not_in_order.is_empty() {
             Refusal::NotInOrder(not_in_order)
         } else {
-            self.turn = Some(Turn { ticket, step: Step::Wanted });
+            self.turn = Some(Turn { ticket, step: Step::Wanted, disaster: false });
             return;
         };
         self.answer(ticket, Err(refusal));
+    }
+
+    /// What is missing, behind or paused is declared lost with the rest.
+    pub(super) fn want_declared(&mut self, ticket: Ticket) {
+        let refusal = match &self.turn {
+            Some(turn) if turn.disaster => Refusal::Declaring,
+            Some(_) => Refusal::Turning,
+            None if matches!(self.phase, Phase::Turning { .. }) => Refusal::Turning,
+            None if self.lanes.values().all(Option::is_none) => Refusal::Missing(self.lanes.keys().copied().collect()),
+            None => {
+                self.turn = Some(Turn { ticket, step: Step::Wanted, disaster: true });
+                return;
+            }
+        };
+        self.answer(ticket, Err(refusal));
+    }
+
+    /// The site is declaring a disaster.
+    pub(super) fn is_declared(&self) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.disaster)
+    }
+
+    /// What became of the word at a lane's copy.
+    pub(super) fn on_declared(&mut self, lane: PairId, taken: bool) {
+        let Some(Turn { step: Step::Declared { waiting, refused, .. }, .. }) = &mut self.turn else { return };
+        if waiting.remove(&lane) && !taken {
+            refused.push(lane);
+        }
     }
 
     /// A lane was asked whether it can change sides.
@@ -129,6 +175,7 @@ impl Coordinator {
             | Step::Quiescing { until }
             | Step::Cutting { until }
             | Step::Copying { until, .. } => Some(until),
+            Step::Declared { again, until, .. } => Some(again.min(until)),
         }
     }
 
@@ -137,7 +184,12 @@ impl Coordinator {
             return self.remind(now);
         }
         let Some(turn) = &self.turn else { return };
+        let disaster = turn.disaster;
         match &turn.step {
+            Step::Wanted if disaster => {
+                self.tell_all(|lane| Output::Quiesce { lane });
+                self.step(Step::Quiescing { until: now.instant.plus(GROUP_STAND_WAIT) });
+            }
             Step::Wanted => {
                 let waiting = self.lanes.keys().copied().collect();
                 self.tell_all(|lane| Output::PrepareTurn { lane });
@@ -156,8 +208,16 @@ impl Coordinator {
                 if late.is_empty() {
                     self.wanted.push_front(Demand { ticket: None, name: None, then: Then::Turn, tries: 0 });
                     self.step(Step::Cutting { until });
+                } else if now.instant >= until && disaster {
+                    self.declare(now, CutNumber::NONE);
                 } else if now.instant >= until {
                     self.end_turn(Refusal::NotStill(late));
+                }
+            }
+            Step::Copying { cut, until } if disaster => {
+                let (cut, until) = (*cut, *until);
+                if self.copied() >= Some(cut) || now.instant >= until {
+                    self.declare(now, cut);
                 }
             }
             Step::Copying { cut, until } => {
@@ -170,6 +230,24 @@ impl Coordinator {
                     let behind =
                         self.lanes.iter().filter(|(_, lane)| lane.is_none_or(|lane| lane.copied.boundary < cut));
                     self.end_turn(Refusal::NotCopied(behind.map(|(lane, _)| *lane).collect()));
+                }
+            }
+            Step::Cutting { until } if disaster => {
+                if now.instant >= *until {
+                    self.declare(now, CutNumber::NONE);
+                }
+            }
+            Step::Declared { cut, waiting, refused, again, until } => {
+                let (cut, again, until) = (*cut, *again, *until);
+                let (over, late) =
+                    (waiting.is_empty(), [refused.as_slice(), &Vec::from_iter(waiting.clone())].concat());
+                if over && late.is_empty() {
+                    let ticket = self.turn.take().map(|turn| turn.ticket);
+                    self.answer(ticket, Ok(cut));
+                } else if over || now.instant >= until {
+                    self.give_disaster_up(Refusal::NotTaken(late));
+                } else if now.instant >= again {
+                    self.stand_still_again(now);
                 }
             }
             Step::Cutting { until } => {
@@ -189,17 +267,48 @@ impl Coordinator {
         }
     }
 
-    /// Nothing was decided: every lane goes on.
-    pub(super) fn end_turn(&mut self, refusal: Refusal) {
-        let Some(turn) = self.turn.take() else { return };
-        self.wanted.retain(|demand| demand.then != Then::Turn);
-        if let Stage::Opening { demand, .. } | Stage::Releasing { demand, .. } = &mut self.stage {
-            demand.take_if(|demand| demand.then == Then::Turn);
+    /// The word goes to every copy that can be spoken to. Without a cut of its own the group is taken over at an earlier one.
+    fn declare(&mut self, now: Now, cut: CutNumber) {
+        self.drop_turn_cut();
+        let waiting: BTreeSet<PairId> =
+            self.lanes.iter().filter(|(_, lane)| lane.is_some()).map(|(lane, _)| *lane).collect();
+        self.outputs.extend(waiting.iter().map(|lane| Output::Declare { lane: *lane }));
+        let (again, until) = (now.instant.plus(GROUP_TURN_AGAIN), now.instant.plus(GROUP_DECLARED_WAIT));
+        self.step(Step::Declared { cut, waiting, refused: Vec::new(), again, until });
+    }
+
+    /// Initiators wait until it is known who goes on.
+    fn stand_still_again(&mut self, now: Now) {
+        self.tell_all(|lane| Output::Quiesce { lane });
+        if let Some(Turn { step: Step::Declared { again, .. }, .. }) = &mut self.turn {
+            *again = now.instant.plus(GROUP_TURN_AGAIN);
         }
+    }
+
+    fn give_disaster_up(&mut self, refusal: Refusal) {
+        let Some(turn) = self.turn.take() else { return };
+        self.drop_turn_cut();
         self.tell_all(|lane| Output::GoOn { lane });
         self.answer(turn.ticket, Err(refusal));
     }
 
+    /// Nothing was decided: every lane goes on. A disaster that is declared is not ended by what ends a change of sides.
+    pub(super) fn end_turn(&mut self, refusal: Refusal) {
+        if self.is_declared() {
+            return;
+        }
+        let Some(turn) = self.turn.take() else { return };
+        self.drop_turn_cut();
+        self.tell_all(|lane| Output::GoOn { lane });
+        self.answer(turn.ticket, Err(refusal));
+    }
+
+    fn drop_turn_cut(&mut self) {
+        self.wanted.retain(|demand| demand.then != Then::Turn);
+        if let Stage::Opening { demand, .. } | Stage::Releasing { demand, .. } = &mut self.stage {
+            demand.take_if(|demand| demand.then == Then::Turn);
+        }
+    }
     /// Only what is durable is decided: no lane has been told.
     pub(super) fn on_turn_not_persisted(&mut self) {
         if !matches!(self.phase, Phase::Turning { .. }) {

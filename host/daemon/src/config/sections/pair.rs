@@ -15,15 +15,19 @@ use farseal_plugin::{Digest, Grant};
 use super::super::problem::ConfigError;
 use super::super::read::{Field, Table};
 use super::super::units::{SPAN_FORM, parse_span, size_text, span_text};
-use super::super::{Link, Pair, PairSide, Peer, PluginChoice, Plugins, Transfer, Volume};
+use super::super::{Holders, Link, Pair, PairSide, Peer, PluginChoice, Plugins, Transfer, Volume};
 use super::{Base, NAME_FORM, Unique, bytes, name, size};
+use crate::plugins::proven::beside;
 use crate::range::ByteRange;
 
 const ID_FORM: &str = "32 hexadecimal digits, as `farseal pair create` draws them; the same at both sites";
 
 mod flow;
+mod layout;
 mod order;
 mod ranges;
+mod retention;
+mod witness;
 
 /// The shipped component for each slot.
 pub(crate) const DEFAULT_CIPHER: &str = "aes-256-gcm";
@@ -79,6 +83,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
     let ranges = ranges::ranges(table, block_bytes)?;
     let side = side(table, context, (&name, &ranges), peer, block_bytes)?;
     let encrypted = table.take("encrypted").map(|field| field.boolean()).transpose()?.unwrap_or(true);
+    let layout = layout::layout(table, block_bytes, encrypted)?;
     let (escrow, holders) = super::escrow::holders(table, context.peers, peer, encrypted)?;
     let (transfer, paths) = way(table)?;
     let modes = [("async", Mode::Async), ("sync-flush", Mode::SyncFlush), ("sync", Mode::Sync)];
@@ -92,6 +97,9 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         Some(field) => journal_max(&field)?,
         None => JOURNAL_BYTES_MAX,
     };
+    let retention = retention::terms(table)?;
+    let opens_on_arrival = opens_on_arrival(table, layout.is_some(), holders)?;
+    let witness_silence = witness::silence(table, escrow.is_some())?;
     let pick = flow::pick(table, matches!(side, PairSide::Primary { .. }))?;
     let (limits, shape, pacing) = (flow::limits(table)?, flow::shape(table)?, flow::pacing(table)?);
     let link = flow::link(table, shape)?;
@@ -113,6 +121,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         ranges,
         encrypted,
         block_bytes,
+        layout,
         paths,
         transfer,
         mode,
@@ -120,6 +129,9 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         rotate,
         key_limits,
         journal_max,
+        retention,
+        witness_silence,
+        opens_on_arrival,
         pick,
         limits,
         shape,
@@ -147,6 +159,24 @@ fn id(table: &mut Table<'_, '_>, key: &'static str, unique: &mut Unique) -> Resu
     let id = field.parsed(ID_FORM, parse_id)?;
     unique.add(&field, &format!("{id:02x?}"), key)?;
     Ok(id)
+}
+
+/// R26 as an option: not where access is by search alone, nor where this site holds no keys.
+fn opens_on_arrival(table: &mut Table<'_, '_>, by_search: bool, holders: Holders) -> Result<bool, ConfigError> {
+    let Some(field) = table.take("open-on-arrival") else { return Ok(false) };
+    let opens = field.boolean()?;
+    let fix = "write open-on-arrival = false, or remove this line";
+    if opens && by_search {
+        return Err(field.wrong("the pair's layout has its copy opened by search alone", "false with a layout", fix));
+    }
+    if opens && holders == Holders::Escrow {
+        return Err(field.wrong(
+            "the remote holds no keys to open it with",
+            "false with key-holders = \"escrow\"",
+            fix,
+        ));
+    }
+    Ok(opens)
 }
 
 /// Not an id.
@@ -316,7 +346,12 @@ fn journal_max(field: &Field<'_, '_>) -> Result<ByteLen, ConfigError> {
     size_within(field, JOURNAL_BYTES_MIN, ByteLen(1 << 50), "write journal-max = \"4GiB\"")
 }
 
-fn size_within(field: &Field<'_, '_>, least: ByteLen, most: ByteLen, fix: &str) -> Result<ByteLen, ConfigError> {
+pub(super) fn size_within(
+    field: &Field<'_, '_>,
+    least: ByteLen,
+    most: ByteLen,
+    fix: &str,
+) -> Result<ByteLen, ConfigError> {
     let size = bytes(field)?;
     if (least..=most).contains(&size) {
         return Ok(size);
@@ -335,12 +370,14 @@ fn plugin(
     let no_settings = || serde_json::Value::Object(serde_json::Map::new());
     let Some(field) = table.take(slot) else {
         let path = context.plugins.dir.join(format!("{default}.wasm"));
+        let conformance = context.plugins.require_conformance.then(|| beside(&path));
         return Ok(PluginChoice {
             component: default.to_owned(),
             path,
             sha256: None,
             grants: vec![],
             config: no_settings(),
+            conformance,
         });
     };
     let form = format!("{{ component = {default:?}, sha256 = \"..\" }}");
@@ -369,8 +406,12 @@ fn plugin(
         }
         None => no_settings(),
     };
+    let conformance = match table.take("conformance") {
+        Some(field) if field.text("a path, or \"none\"")? != "none" => Some(context.base.path(&field)?),
+        Some(_) | None => context.plugins.require_conformance.then(|| beside(&path)),
+    };
     table.finish()?;
-    Ok(PluginChoice { component: text.to_owned(), path, sha256, grants, config })
+    Ok(PluginChoice { component: text.to_owned(), path, sha256, grants, config, conformance })
 }
 
 fn pinned(field: &Field<'_, '_>, form: &str) -> Result<Digest, ConfigError> {

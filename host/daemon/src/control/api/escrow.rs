@@ -3,6 +3,8 @@
 use farseal_core::units::{Epoch, Sequence, WallTime};
 use serde::{Deserialize, Serialize};
 
+use crate::escrow::mark::Freshness;
+
 /// Parameters of `escrow`: at the site that keeps a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
@@ -11,6 +13,9 @@ pub enum EscrowCommand {
     Request {
         /// Why, for that person; one line of at most 256 bytes.
         reason: String,
+        /// Not the keys: what finds one value, and the opening of what it finds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        search: Option<EscrowSearch>,
     },
     /// Get the keys of the request that was approved.
     Fetch {
@@ -18,6 +23,18 @@ pub enum EscrowCommand {
         #[serde(default)]
         wait: bool,
     },
+}
+
+/// A search that is asked for at the escrow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct EscrowSearch {
+    /// The key field's name, and its value as an operator types it.
+    pub field: String,
+    pub value: String,
+    /// The first and the last epoch to search; all of the copy's unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<(Epoch, Epoch)>,
 }
 
 /// What the escrow's operator says to a request.
@@ -34,6 +51,9 @@ pub struct EscrowAnswer {
     /// The texts of people's shares, where the escrow's key is shared out.
     #[serde(default)]
     pub shares: Vec<String>,
+    /// The copy that asks is known to be stale, and its keys are to be released all the same.
+    #[serde(default)]
+    pub although_stale: bool,
 }
 
 /// An escrow site, as its operator sees it.
@@ -72,14 +92,28 @@ pub struct EscrowRequest {
     pub keys: u64,
     /// Of the first and the last of them.
     pub epochs: (Epoch, Epoch),
-    /// How far the copy goes that they are to open.
+    /// How far the copy goes that they are to open, and what is known here of its age.
     pub through: Sequence,
+    pub freshness: Freshness,
+    /// Not the keys, but what finds this value in their epochs, and the opening of what it finds.
+    pub search: Option<EscrowSearched>,
     /// As the asking site says.
     pub reason: String,
     /// How it stands.
     pub state: EscrowRequestState,
     /// All of its keys were fetched.
     pub fetched: bool,
+}
+
+/// What a search at the escrow looks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EscrowSearched {
+    pub field: String,
+    /// As the escrow reads it in what it was asked.
+    pub value: String,
+    /// Blocks of a record: as many are opened around each that holds the value.
+    pub record_blocks: u32,
 }
 
 /// How a request stands.
@@ -108,6 +142,8 @@ pub struct EscrowLineStatus {
     pub up: bool,
     /// Why it is not.
     pub trouble: Option<String>,
+    /// How far the escrow was told that the copy is durable; none while it was not told of the newest.
+    pub marked: Option<Sequence>,
     /// Keys without a receipt, of all pairs of the line.
     pub waiting: u64,
     /// At the site that keeps the copy: keys that only the escrow has.

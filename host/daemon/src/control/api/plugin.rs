@@ -1,6 +1,6 @@
 //! Plugins that are put in and taken out: what is asked for and what a swap showed.
 
-use farseal_plugin::{Difference, Digest};
+use farseal_plugin::{Contrast, Difference, Digest};
 use serde::{Deserialize, Serialize};
 
 use super::PluginSlot;
@@ -35,6 +35,8 @@ pub struct SwapReport {
     pub calls: u64,
     /// Where they decide otherwise.
     pub differences: Vec<Difference>,
+    /// Of a cipher or disguise, whose calls are not journalled: what both make of the same made-up traffic.
+    pub contrasts: Vec<Contrast>,
     /// It is in its place now.
     pub put: bool,
 }

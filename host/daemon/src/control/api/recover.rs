@@ -1,16 +1,70 @@
 //! What opening a copy would come to, as it travels between a node and its operator.
 
+use farseal_core::group::CutName;
 use farseal_core::units::{Epoch, Generation, Sequence, WallTime};
 use farseal_plugin::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::SearchParameters;
+
 /// Parameters of `recover`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// A point is written as [`POINT_FORM`] says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum RecoverCommand {
-    /// What a takeover would open now, and whether all that it needs is at hand: [`RecoverPlan`]. Changes nothing.
-    Plan,
+    /// What a takeover would open, and whether all that it needs is at hand: [`RecoverPlan`]. Changes nothing.
+    Plan {
+        /// The point; the newest unless given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<String>,
+    },
+    /// What can be gone back to: [`PointsReport`](super::PointsReport).
+    Points,
+    /// Keep a point, whatever the window does.
+    Pin {
+        /// The point.
+        at: String,
+        /// What to call it; the name of the cut, or of its record, unless given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<CutName>,
+    },
+    /// Keep it no longer than other points.
+    Unpin {
+        /// The pin.
+        name: CutName,
+    },
+    /// Open a point for reading and writing beside the copy, which goes on; what is written is thrown away in the end.
+    Test {
+        /// The point; the newest unless given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<String>,
+    },
+    /// End the test, and throw away what was written.
+    EndTest,
+    /// After a takeover: how far opening is, and what is known of it: [`RecoveryReport`](super::RecoveryReport). Changes nothing.
+    Report,
+    /// Words for the recovery strategy, at most [`WORDS_MAX`] bytes: which ones it knows, its own README says.
+    Tell {
+        /// The words.
+        words: String,
+    },
+    /// Opens the records that hold a value: [`SearchReport`](super::SearchReport).
+    Search(SearchParameters),
+    /// Writes a search key of one value to a file, where the epochs' keys are: [`SearchKeyReport`](super::SearchKeyReport).
+    SearchKey(SearchParameters),
+    /// After a takeover: removes the image of what was opened as it arrived, once all of the copy is open.
+    DropArrived,
+    /// Who searched for what, and what was opened for it: [`AuditReport`](super::AuditReport).
+    Audit,
 }
+
+/// Of [`RecoverCommand::Tell`].
+pub const WORDS_MAX: usize = 1024;
+
+/// How a point is written.
+pub const POINT_FORM: &str = "a record's number, the name of a cut or a pin, a time as 2026-11-29T11:30:00Z by the main site's clock, an \
+                              age as 15m-ago, or \"newest\"";
 
 /// What a takeover would open now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

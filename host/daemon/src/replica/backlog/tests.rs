@@ -213,6 +213,7 @@ fn header(sequence: u64, kind: Kind, lba: u64, blocks: u32) -> Header {
         kind,
         encrypted: true,
         stack: 0,
+        search_tags: farseal_core::layout::SearchTags::NONE,
         pair: PAIR,
         volume: VolumeId([2; 16]),
         generation: Generation(3),

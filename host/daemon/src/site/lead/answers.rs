@@ -27,17 +27,19 @@ impl Lead {
                     | Refusal::Abandoned(pairs)
                     | Refusal::NotStill(pairs)
                     | Refusal::NotCopied(pairs) => format!(": {}", self.names(pairs)),
-                    Refusal::Unable(pairs) => format!(": {}", self.unable(name, pairs)),
+                    Refusal::Unable(pairs) | Refusal::NotTaken(pairs) => format!(": {}", self.unable(name, pairs)),
                     Refusal::Paused
                     | Refusal::NotPaused
                     | Refusal::Turning
+                    | Refusal::Declaring
                     | Refusal::GivenUp
                     | Refusal::NotKept
                     | Refusal::TooMany
                     | Refusal::Empty => String::new(),
                 };
                 let what = match (&refusal, waiting.command) {
-                    (Refusal::Turning | Refusal::GivenUp, _) => "",
+                    (Refusal::Turning | Refusal::Declaring | Refusal::GivenUp, _) => "",
+                    (_, "declare") => "; what was not taken over goes on here",
                     (_, "swap-sides") => "; all pairs go on here",
                     (_, "resume") => "; nothing was changed",
                     _ => "; no cut was made",
@@ -71,6 +73,20 @@ fn done(command: &str, name: &str, cut: CutNumber) -> CommandReply {
             let next = "connect initiators to the exports there; this site keeps the copies".to_owned();
             CommandReply { message, details: Vec::new(), next: Some(next), report: None }
         }
+        "declare" => {
+            let at = if cut == CutNumber::NONE {
+                "an earlier cut than this site's last".into()
+            } else {
+                format!("cut {cut}")
+            };
+            let message = format!(
+                "the other site takes all pairs of group {name} over, at {at} or a later one; this site is fenced"
+            );
+            let next =
+                "connect initiators to the exports there; when this site is well again: `farseal rejoin` each pair"
+                    .to_owned();
+            CommandReply { message, details: Vec::new(), next: Some(next), report: None }
+        }
         _ => CommandReply::new(format!("cut {cut} of group {name} is made; the copies offer it once all hold it")),
     }
 }
@@ -88,6 +104,8 @@ fn next(refusal: &Refusal, name: &str) -> String {
         Refusal::Turning => format!(
             "`farseal status --site` shows how far it is; `farseal resume --group {name}` has the pairs go on that are here still"
         ),
+        Refusal::Declaring => "wait for its end; `farseal status --site` shows the pairs".into(),
+        Refusal::NotTaken(_) => format!("at the other site: `farseal takeover --group {name}`"),
         Refusal::NotKept => "mend the disk of the lead's state folder, then try again; its log says more".into(),
         Refusal::GivenUp | Refusal::Abandoned(_) | Refusal::TooMany | Refusal::Empty => {
             "`farseal status --site` shows the group".into()

@@ -159,7 +159,8 @@ impl Lead {
             | GroupCommand::Pause { .. }
             | GroupCommand::Resume
             | GroupCommand::SwapSides
-            | GroupCommand::TakeOver
+            | GroupCommand::Declare
+            | GroupCommand::TakeOver { .. }
             | GroupCommand::Forget { .. } => return None,
         };
         let message = match changed {

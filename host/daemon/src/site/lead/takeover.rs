@@ -1,33 +1,129 @@
 //! Takeovers of a group: all of its pairs at one cut, decided once and carried out by each, whenever it comes.
 
-use farseal_core::group::Common;
+use std::collections::{BTreeMap, BTreeSet};
+
+use farseal_core::group::{Common, CutName};
 use farseal_core::units::{CutNumber, PairId};
 
 use super::super::words::{Order, Reply};
-use super::{Lead, MemberId, Waiting, refused};
+use super::{Lead, MemberId, Waiting, no_group, refused};
 use crate::control::api::{CommandReply, ErrorCode, ErrorReply};
 
+/// A takeover that is not decided yet.
+pub(super) struct Asked {
+    /// The operator who waits for the answer; without one it is the main site's word.
+    by: Option<(MemberId, u64)>,
+    at: Option<CutName>,
+    /// Pairs that have not said whether they can.
+    waits: BTreeSet<PairId>,
+    /// Why some cannot.
+    obstacles: BTreeMap<PairId, String>,
+}
+
 impl Lead {
-    /// All pairs at one cut, or none: the decision is durable before the first is told.
-    pub(super) fn take_over(&mut self, member: MemberId, ask: u64, name: &str) -> Option<ErrorReply> {
-        let group = self.groups.get(name)?;
+    /// All pairs at one cut, or none: each is asked first whether it can.
+    pub(super) fn take_over(
+        &mut self,
+        member: MemberId,
+        ask: u64,
+        name: &str,
+        at: Option<CutName>,
+    ) -> Option<ErrorReply> {
+        if let Err(refused) = self.may_take_over(name) {
+            return Some(refused);
+        }
+        if self.asked.contains_key(name) {
+            let message = format!("a takeover of group {name} is being prepared");
+            return Some(refused(message, Some("wait for its answer".into())));
+        }
+        self.prepare_all(name, Some((member, ask)), at);
+        None
+    }
+
+    /// The main site declares a disaster: its word for one pair is its word for the group.
+    pub(super) fn hear_word(&mut self, pair: PairId) {
+        let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
+        // What is under way already answers it when it is decided.
+        if self.asked.contains_key(&name) {
+            return;
+        }
+        tracing::warn!(group = name, "the main site declares a disaster of the group");
+        match self.may_take_over(&name) {
+            Ok(_) => self.prepare_all(&name, None, None),
+            Err(refused) => {
+                tracing::error!(group = name, "the group is not taken over: {}", refused.message);
+                self.order(pair, Order::RefuseWord { pair });
+            }
+        }
+    }
+
+    fn prepare_all(&mut self, name: &str, by: Option<(MemberId, u64)>, at: Option<CutName>) {
+        let lanes: Vec<PairId> = self.lanes_of(name);
+        let asked = Asked { by, at: at.clone(), waits: lanes.iter().copied().collect(), obstacles: BTreeMap::new() };
+        let by_word = asked.by.is_none();
+        self.asked.insert(name.to_owned(), asked);
+        for pair in lanes {
+            self.order(pair, Order::PrepareTakeOver { pair, at: at.clone(), by_word });
+        }
+    }
+
+    fn lanes_of(&self, name: &str) -> Vec<PairId> {
+        self.groups.get(name).into_iter().flat_map(|group| group.coordinator.lanes()).collect()
+    }
+
+    /// A node says whether one of its pairs can be taken over. With the last answer it is decided.
+    pub(super) fn can_take_over(&mut self, pair: PairId, obstacle: Option<String>) {
+        let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
+        let Some(asked) = self.asked.get_mut(&name) else { return };
+        if !asked.waits.remove(&pair) {
+            return;
+        }
+        asked.obstacles.extend(obstacle.map(|why| (pair, why)));
+        if !asked.waits.is_empty() {
+            return;
+        }
+        let Some(asked) = self.asked.remove(&name) else { return };
+        let refusal = if asked.obstacles.is_empty() {
+            self.decide_takeover(&name, &asked)
+        } else {
+            let told = asked.obstacles.iter().map(|(pair, why)| format!("{} ({why})", self.names(&[*pair])));
+            let told = told.collect::<Vec<_>>().join(", ");
+            let next = "`farseal recover points PAIR` and `farseal recover plan PAIR` say more of each";
+            Some(refused(format!("nothing of group {name} was taken over: {told}"), Some(next.into())))
+        };
+        let Some(refusal) = refusal else { return };
+        for pair in self.lanes_of(&name) {
+            if asked.at.is_some() {
+                self.order(pair, Order::DropTakeOver { pair });
+            }
+            self.order(pair, Order::RefuseWord { pair });
+        }
+        match asked.by {
+            Some((member, ask)) => self.reply(member, ask, Reply::No(refusal)),
+            None => tracing::error!(group = name, "by the main site's word: {}", refusal.message),
+        }
+    }
+
+    /// The group's pairs, and the cut at which they would be taken over.
+    fn may_take_over(&self, name: &str) -> Result<(Vec<PairId>, CutNumber), ErrorReply> {
+        let Some(group) = self.groups.get(name) else { return Err(no_group(name)) };
         let lanes: Vec<PairId> = group.coordinator.lanes().collect();
         let missing: Vec<PairId> = lanes.iter().copied().filter(|pair| !self.reached.contains_key(pair)).collect();
         let writing: Vec<PairId> = lanes.iter().copied().filter(|pair| group.writes.get(pair) == Some(&true)).collect();
         let cut = group.common.cut();
         if let Some(cut) = group.record.taking_over {
             let message = format!("a takeover of group {name} at cut {cut} is under way");
-            return Some(refused(message, Some("`farseal status --site` shows how far it is".into())));
+            return Err(refused(message, Some("`farseal status --site` shows how far it is".into())));
         }
         if !writing.is_empty() {
             let message = format!("initiators write here to {} of group {name} already", self.names(&writing));
             let next = "`farseal takeover PAIR --alone` takes over one of the others, at its own state";
-            return Some(refused(message, Some(next.into())));
+            return Err(refused(message, Some(next.into())));
         }
         if !missing.is_empty() {
             let message = format!("{} of group {name} cannot be reached: nothing was taken over", self.names(&missing));
             let next = "start their nodes; `farseal takeover PAIR --alone` takes over one pair without the others";
-            return Some(refused(message, Some(next.into())));
+            return Err(refused(message, Some(next.into())));
         }
         let recovering: Vec<PairId> =
             lanes.iter().copied().filter(|pair| lanes.len() > 1 && !group.common.knows(*pair)).collect();
@@ -36,49 +132,61 @@ impl Lead {
                 "what the copies of {} of group {name} hold is not known yet after a restart: nothing was taken over",
                 self.names(&recovering)
             );
-            return Some(refused(message, Some("try again in a moment; the nodes' logs say what hinders them".into())));
+            return Err(refused(message, Some("try again in a moment; the nodes' logs say what hinders them".into())));
         }
         if cut == CutNumber::NONE && lanes.len() > 1 {
             let message = format!("no cut of group {name} is held here by all its pairs: nothing was taken over");
             let next =
                 "`farseal takeover PAIR --alone` takes over each by itself; they may disagree on what was written";
-            return Some(refused(message, Some(next.into())));
+            return Err(refused(message, Some(next.into())));
         }
+        Ok((lanes, cut))
+    }
+
+    /// The decision is durable before the first is told.
+    fn decide_takeover(&mut self, name: &str, asked: &Asked) -> Option<ErrorReply> {
+        // Since they were asked, anything may have happened.
+        let (lanes, cut) = match self.may_take_over(name) {
+            Ok(found) => found,
+            Err(refused) => return Some(refused),
+        };
         let group = self.groups.get_mut(name)?;
         group.common.fix();
         let limit = group.common.limit();
         group.record.taking_over = Some(cut);
+        group.record.open_at.clone_from(&asked.at);
         group.record.held = cut;
         let record = group.record.clone();
         if let Err(error) = self.store.put_group(name, &record) {
             if let Some(group) = self.groups.get_mut(name) {
-                group.record.taking_over = None;
+                (group.record.taking_over, group.record.open_at) = (None, None);
             }
             let reply = ErrorReply { code: ErrorCode::Failed, message: error.to_string(), next: None };
             return Some(reply);
         }
         tracing::warn!(group = name, cut = cut.0, "the group is taken over");
-        self.takeovers.push(Waiting { member, ask, group: name.to_owned(), command: "takeover", word: None });
+        let waits = |(member, ask)| Waiting { member, ask, group: name.to_owned(), command: "takeover", word: None };
+        self.takeovers.extend(asked.by.map(waits));
         for pair in lanes {
             self.order(pair, Order::Limit { pair, limit });
-            self.order(pair, Order::TakeOver { pair });
+            self.order(pair, Order::TakeOver { pair, at: asked.at.clone() });
         }
         None
     }
 
     /// Every pair of a group that was taken over says that it writes here.
     pub(super) fn end_takeovers(&mut self) {
-        let ended: Vec<(String, CutNumber, usize)> = self
+        let ended: Vec<(String, CutNumber, Option<CutName>, usize)> = self
             .groups
             .iter()
             .filter_map(|(name, group)| {
                 let cut = group.record.taking_over?;
                 let all = group.coordinator.lanes().all(|pair| group.writes.get(&pair) == Some(&true));
-                all.then(|| (name.clone(), cut, group.writes.len()))
+                all.then(|| (name.clone(), cut, group.record.open_at.clone(), group.writes.len()))
             })
             .collect();
-        for (name, cut, pairs) in ended {
-            self.record(&name, |record| record.taking_over = None);
+        for (name, cut, open_at, pairs) in ended {
+            self.record(&name, |record| (record.taking_over, record.open_at) = (None, None));
             if let Some(group) = self.groups.get_mut(&name) {
                 // What comes next is a new history.
                 group.common = Common::new(group.coordinator.lanes().collect(), cut, false);
@@ -89,8 +197,11 @@ impl Lead {
             let done: Vec<Waiting> = done;
             for waiting in done {
                 let at = if pairs > 1 { format!(" at cut {cut}") } else { String::new() };
+                let open = open_at
+                    .as_ref()
+                    .map_or_else(String::new, |name| format!(", with the volumes as they were at {name}"));
                 let mut reply = CommandReply::new(format!(
-                    "this site writes now: all {pairs} pairs of group {name} were taken over{at}"
+                    "this site writes now: all {pairs} pairs of group {name} were taken over{at}{open}"
                 ));
                 reply.next = Some("connect initiators to the exports; `farseal status --site` shows all pairs".into());
                 self.reply(waiting.member, waiting.ask, Reply::Done(reply));

@@ -2,6 +2,7 @@
 //! have moved.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use farseal_core::record::{Header, Kind};
 
@@ -10,7 +11,7 @@ use crate::store::log::{Kept, Location, Run};
 use crate::store::narrow;
 
 /// Blocks of data by segment.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Live {
     blocks: BTreeMap<u32, u64>,
 }
@@ -135,18 +136,16 @@ impl Index {
                 number = (number / GROUP_CHUNKS + 1) * GROUP_CHUNKS;
                 continue;
             };
-            if let Some(chunk) = &mut group[narrow(number % GROUP_CHUNKS)] {
-                let (mut tally, mut changed) = (Tally::default(), false);
+            let place = &mut group.chunks[narrow(number % GROUP_CHUNKS)];
+            if let Some(chunk) = place.as_mut().filter(|chunk| chunk.slots.iter().any(&mine)) {
+                let (chunk, mut tally) = (Arc::make_mut(chunk), Tally::default());
                 for slot in chunk.slots.iter_mut().filter(|slot| mine(slot)) {
                     let old = *slot;
                     slot.location = to.pack();
                     tally.replaced(&mut self.live, old, *slot);
-                    changed = true;
                 }
                 tally.end(&mut self.live);
-                if changed && !std::mem::replace(&mut chunk.touched, true) {
-                    self.touch(number);
-                }
+                self.touch(number);
             }
             number += 1;
         }

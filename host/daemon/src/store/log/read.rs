@@ -41,7 +41,7 @@ pub enum ReadError {
 pub struct Part {
     /// The whole record's.
     pub header: Header,
-    /// 16 bytes for each block; one tag where the record has no blocks.
+    /// For each block 16 bytes and its search tags; one tag where the record has no blocks.
     pub tags: Bytes,
     pub blocks: Bytes,
 }
@@ -85,6 +85,28 @@ impl LogReader {
         let missing = ReadError::NoSuchBlock { index: first, blocks: entry.kept.blocks(&header) };
         let (tags, blocks) = entry.part(&bytes, first, count).ok_or(missing)?;
         Ok(Part { header, tags, blocks })
+    }
+
+    /// The record's header, and the tags of `count` of its blocks from `first` on, without the blocks: what a search compares. They
+    /// are not checked here; whoever opens a block checks its tags.
+    pub fn tags(&self, location: Location, first: u32, count: u32) -> Result<(Header, Bytes), ReadError> {
+        let left = self.end_of(location)?.saturating_sub(u64::from(location.offset));
+        let mut bytes = vec![0; narrow(left.min(wide(SLICE_HEAD_BYTES)))];
+        self.fill(location, 0, &mut bytes)?;
+        let entry = loop {
+            let have = bytes.len();
+            match Entry::head(&bytes).map_err(|flaw| ReadError::Damaged { location, flaw })? {
+                Ok(entry) => break entry,
+                Err(want) => bytes.resize(want, 0),
+            }
+            self.fill(location, wide(have), bytes.get_mut(have..).unwrap_or_default())?;
+        };
+        let header = entry.framed.header;
+        let missing = ReadError::NoSuchBlock { index: first, blocks: entry.kept.blocks(&header) };
+        let (at, len) = entry.tags_at(first, count).ok_or(missing)?;
+        let mut tags = vec![0; len];
+        self.fill(location, at, &mut tags)?;
+        Ok((header, tags.into()))
     }
 
     /// What stands at `location`, without its body.

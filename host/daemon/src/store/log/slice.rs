@@ -5,7 +5,7 @@
 //! slice:   0  magic "FSS1"    4  crc32c of everything after this field
 //!          8  the record's header, verbatim (96)
 //!        104  runs (u32)    108  runs: first block in the record, blocks (u32 each)
-//!             the tags of the blocks that are kept, then these blocks, in the record's order
+//!             the tags (and search tags) of the blocks that are kept, then these blocks, in the record's order
 //! ```
 //!
 //! A block's tag covers the header and the block's index in its record, and neither changes: a slice is made, checked
@@ -13,7 +13,7 @@
 
 use bytes::Bytes;
 use farseal_core::limits::RECORD_PAYLOAD_MAX;
-use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind, TAG_BYTES};
+use farseal_core::record::{Framed, HEADER_BYTES, Header, Kind};
 
 use super::read::Cursor;
 use super::{Flaw, record_at};
@@ -57,6 +57,26 @@ impl Kept {
         match self {
             Self::Whole => header.blocks,
             Self::Runs(runs) => runs.iter().map(|run| run.count).sum(),
+        }
+    }
+
+    /// What either of two readers reads of one record with this header.
+    pub fn both(self, other: Self, header: &Header) -> Self {
+        let (Self::Runs(one), Self::Runs(two)) = (self, other) else { return Self::Whole };
+        let mut all: Vec<Run> = one.into_iter().chain(two).collect();
+        all.sort_unstable_by_key(|run| run.first);
+        let mut runs: Vec<Run> = Vec::new();
+        for run in all {
+            match runs.last_mut() {
+                Some(last) if run.first <= last.first + last.count => {
+                    last.count = last.count.max(run.first + run.count - last.first);
+                }
+                _ => runs.push(run),
+            }
+        }
+        match runs.as_slice() {
+            [run] if run.count == header.blocks => Self::Whole,
+            _ => Self::Runs(runs),
         }
     }
 
@@ -121,7 +141,8 @@ impl Entry {
         match &self.kept {
             Kept::Whole => self.framed.header.record_bytes(),
             kept @ Kept::Runs(_) => {
-                let each = TAG_BYTES + self.framed.header.block_bytes.as_usize();
+                let header = &self.framed.header;
+                let each = header.tag_bytes_each() + header.block_bytes.as_usize();
                 self.head + narrow(u64::from(kept.blocks(&self.framed.header))) * each
             }
         }
@@ -149,9 +170,18 @@ impl Entry {
             kept @ Kept::Runs(_) => kept.blocks(header),
         }));
         let count = narrow(u64::from(count));
-        let blocks = self.head + tags * TAG_BYTES;
+        let each_tag = header.tag_bytes_each();
+        let blocks = self.head + tags * each_tag;
         let cut = |from: usize, each: usize| bytes.slice(from + at * each..from + (at + count) * each);
-        Some((cut(self.head, TAG_BYTES), cut(blocks, size)))
+        Some((cut(self.head, each_tag), cut(blocks, size)))
+    }
+
+    /// Where this entry holds the tags of blocks from `first` on, by their index in the record: bytes before them, and their length;
+    /// `None` if not all of them are here.
+    pub(super) fn tags_at(&self, first: u32, count: u32) -> Option<(u64, usize)> {
+        let header = &self.framed.header;
+        let (at, each) = (self.kept.position(header, first, count)?, header.tag_bytes_each());
+        Some((wide(self.head + at * each), narrow(u64::from(count)) * each))
     }
 
     /// An entry of the blocks of `keep` alone, out of this one's bytes; `None` if some of them are not here.
@@ -216,15 +246,22 @@ pub(in crate::store) fn entry_bytes(cursor: &mut Cursor, at: u64) -> Result<Opti
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use farseal_core::layout::SearchTags;
     use farseal_core::units::{BlockBytes, Generation, Lba, PairId, Sequence, VolumeId, WallTime};
 
     use super::*;
 
     fn record(blocks: u32) -> (Entry, Bytes) {
+        tagged(blocks, 0)
+    }
+
+    /// With so many search tags a block.
+    fn tagged(blocks: u32, search_tags: u8) -> (Entry, Bytes) {
         let header = Header {
             kind: Kind::Data,
             encrypted: true,
             stack: 0,
+            search_tags: SearchTags::new(search_tags).unwrap(),
             pair: PairId([1; 16]),
             volume: VolumeId([2; 16]),
             generation: Generation(1),
@@ -258,6 +295,38 @@ mod tests {
             let expected = there.then(|| whole.part(&bytes, first, count).unwrap());
             assert_eq!(slice.part(&cut, first, count), expected, "{count} from {first}");
         }
+    }
+
+    #[test]
+    fn what_two_readers_read_is_kept_for_both() {
+        let header = record(8).0.framed.header;
+        for (one, two, both) in [
+            (runs(&[(1, 2)]), runs(&[(3, 1), (6, 1)]), runs(&[(1, 3), (6, 1)])),
+            (runs(&[(0, 4)]), runs(&[(2, 6)]), Kept::Whole),
+            (runs(&[(0, 1)]), Kept::Whole, Kept::Whole),
+            (runs(&[(5, 1)]), runs(&[(1, 1)]), runs(&[(1, 1), (5, 1)])),
+        ] {
+            assert_eq!(one.clone().both(two.clone(), &header), both);
+            assert_eq!(two.both(one, &header), both);
+        }
+    }
+
+    #[test]
+    fn a_slice_keeps_the_search_tags_of_the_blocks_it_keeps() {
+        let (whole, bytes) = tagged(8, 2);
+        let cut = Bytes::from(whole.cut(&bytes, &runs(&[(1, 2), (6, 1)])).unwrap());
+        let slice = Entry::head(&cut).unwrap().unwrap();
+        assert_eq!((slice.bytes(), slice.check(&cut)), (cut.len(), Ok(())));
+        for (first, count) in [(1, 2), (2, 1), (6, 1)] {
+            let (tags, blocks) = whole.part(&bytes, first, count).unwrap();
+            assert_eq!((tags.len(), blocks.len()), (narrow(u64::from(count)) * 48, narrow(u64::from(count)) * 512));
+            for (entry, bytes) in [(&whole, &bytes), (&slice, &cut)] {
+                assert_eq!(entry.part(bytes, first, count).unwrap(), (tags.clone(), blocks.clone()));
+                let (at, len) = entry.tags_at(first, count).unwrap();
+                assert_eq!(bytes[narrow(at)..narrow(at) + len], tags, "tags alone, at the same place");
+            }
+        }
+        assert_eq!(slice.tags_at(3, 1), None);
     }
 
     #[test]

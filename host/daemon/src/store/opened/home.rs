@@ -125,6 +125,8 @@ impl<S: BlockSource> OpenedHome<S> {
                 }
                 Ok(bytes)
             }
+            // A rule, not a fault: the blocks stay as they are, and count as closed.
+            Err(StoreError::Refused) => Err(StoreError::Refused),
             Err(error) => {
                 // Keeps what can be opened, and counts what cannot.
                 let _ = self.open_run(first, end, &mut SweepResult::default());

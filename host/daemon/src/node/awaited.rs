@@ -1,0 +1,92 @@
+//! A takeover by the main site's word whose keys are with the escrow site: it is decided, and opens when a person there has said yes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::makings::Makings;
+use super::pair::{PairNode, Taken};
+use crate::arrival::Image;
+use crate::control::operator::CommandError;
+use crate::keyring::Keyring;
+use crate::replica::HandOver;
+
+/// An escrow site that cannot be reached is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// What the person at the escrow site reads.
+const DECLARED: &str = "the main site declared a disaster; this site has taken over";
+const UNHEARD: &str = "neither this site nor its witness heard the main site; this site has taken over";
+
+/// What is opened when the keys are here.
+#[derive(Debug)]
+pub struct Awaited {
+    pub hand_over: HandOver,
+    pub keyring: Arc<Keyring>,
+    pub taken: Arc<Mutex<Option<Taken>>>,
+    pub image: Option<Image>,
+}
+
+impl Makings {
+    /// Opens what was taken over, or has its keys asked for first.
+    pub(super) fn open_or_await(&self, awaited: Awaited) {
+        let missing = awaited.keyring.missing().len();
+        if missing == 0 || self.has_search_keys() {
+            return self.open(&awaited);
+        }
+        tracing::warn!(
+            pair = self.config.name,
+            missing,
+            "this site has taken over, and opens the copy when the escrow site has released its keys"
+        );
+        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = Some(awaited);
+        (self.keys_wanted)();
+    }
+
+    /// Keys came: with the last of them the copy opens. Says whether nothing is awaited any more.
+    pub(super) fn open_awaited(&self) -> bool {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        if awaited.as_ref().is_some_and(|awaited| !awaited.keyring.missing().is_empty()) {
+            return false;
+        }
+        awaited.take().iter().for_each(|awaited| self.open(awaited));
+        true
+    }
+
+    fn open(&self, Awaited { hand_over, keyring, taken, image }: &Awaited) {
+        match self.bring_up(keyring, hand_over, image.as_ref()) {
+            Ok(up) => *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(up),
+            Err(error) => tracing::error!(pair = self.config.name, "the copy could not be opened: {error:#}"),
+        }
+    }
+}
+
+impl PairNode {
+    /// Asks the escrow site for the keys of a takeover and waits for them. Who is denied has to ask by hand.
+    pub(super) async fn bring_keys(self: Arc<Self>) {
+        let pair = &self.config.name;
+        let reason = if self.by_witness() { UNHEARD } else { DECLARED };
+        loop {
+            let brought = match self.request_keys(reason.into()).await {
+                Ok(_) => self.fetch_keys(true).await,
+                Err(error) => Err(error),
+            };
+            match brought {
+                _ if self.makings.open_awaited() => return,
+                Err(error @ CommandError::Refused { .. }) => {
+                    return tracing::error!(pair, "the copy stays closed: {error}; ask with `farseal escrow request`");
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(pair, "the escrow site is asked again: {error}"),
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Why a copy that was taken over is not open yet.
+    pub(super) fn awaits_keys(&self) -> Option<String> {
+        let awaited = self.makings.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = awaited.as_ref()?.keyring.missing().len();
+        Some(format!("it opens when the escrow site has released the keys of {missing} epochs"))
+    }
+}

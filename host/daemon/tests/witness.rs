@@ -1,0 +1,128 @@
+//! The witness rule on three nodes: a site that keeps a copy takes over by itself when neither it nor its witness hears the main
+//! site, and never because of what only one of them does not hear.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/built.rs"]
+mod built;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../../xtask/src/nbd_client.rs"]
+mod nbd_client;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../../xtask/src/site.rs"]
+mod site;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "support/sites.rs"]
+mod sites;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "support/three.rs"]
+mod three;
+
+use std::fs;
+
+use serde_json::Value;
+use site::{Site, free_port, wait_for};
+use sites::{BLOCK, PAIR, PATIENCE};
+use three::{Three, client, read, refusal, three_with, write};
+
+/// Three nodes that run, the remote one under the rule; the witness knows of the pair.
+fn witnessed(purpose: &str, holders: &str) -> Three {
+    let mut three = three_with(purpose, &["--key-holders", holders]);
+    three.remote.edit("\nwitness-silence = \"none\"", "\nwitness-silence = \"10s\"").unwrap();
+    three.start();
+    write(&three.main, &[(1, 1), (2, 2)]);
+    three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
+    wait_for("a mark at the witness", PATIENCE, || {
+        let node: Value = serde_json::from_str(&three.main.farseal(&["status", "--json"])?)?;
+        Ok(node["pairs"][0]["escrow"]["marked"].as_u64())
+    })
+    .unwrap();
+    three
+}
+
+/// So many times this text stands in the node's log.
+fn wait_for_words(site: &Site, words: &str, times: usize) {
+    wait_for(words, PATIENCE, || {
+        let log = fs::read(site.log())?;
+        Ok((String::from_utf8_lossy(&log).matches(words).count() >= times).then_some(()))
+    })
+    .unwrap();
+}
+
+fn keeps(site: &Site) -> bool {
+    site.farseal(&["recover", "plan", PAIR]).is_ok() && nbd_client::Client::connect(&site.socket(), PAIR).is_err()
+}
+
+#[test]
+fn a_main_site_that_neither_hears_is_taken_over_once_and_fenced_when_it_comes_back() {
+    let mut three = witnessed("witness", "both");
+    three.main.kill().unwrap();
+    assert_eq!(read(&three.remote, &[1, 2]), [1, 2]);
+    let report = three.remote.farseal(&["recover", "report", PAIR]).unwrap();
+    assert!(report.contains("witness   escrow had not heard the other site for"), "{report}");
+    let logged = three.escrow.farseal(&["escrow", "log"]).unwrap();
+    assert!(logged.contains("asks when the main site of pair"), "{logged}");
+    write(&three.remote, &[(3, 3)]);
+    three.main.start().unwrap();
+    three.main.wait_until("the newer generation", |status| status.state() == "diverged").unwrap();
+    assert!(client(&three.main).write(0, &vec![9; usize::try_from(BLOCK).unwrap()]).is_err(), "two sites write");
+    wait_for("the place where the histories part", PATIENCE, || Ok(three.main.farseal(&["rejoin", PAIR]).ok()))
+        .unwrap();
+    three.remote.wait_until("the copy at the old main site", |status| status.is_safe()).unwrap();
+    assert_eq!(read(&three.remote, &[1, 2, 3]), [1, 2, 3]);
+}
+
+#[test]
+fn nothing_is_taken_over_while_the_witness_hears_the_main_site_or_says_nothing() {
+    let mut three = witnessed("witness-hears", "both");
+    // The remote moves to where the main site does not find it: the link is silent, and the main site lives.
+    three.remote.kill().unwrap();
+    let config = fs::read_to_string(three.remote.config()).unwrap();
+    let listen = config.lines().find(|line| line.starts_with("listen = \"127.0.0.1:")).unwrap();
+    three.remote.edit(listen, &format!("listen = \"127.0.0.1:{}\"", free_port().unwrap())).unwrap();
+    three.remote.start().unwrap();
+    wait_for_words(&three.remote, "the witness was asked", 2);
+    assert!(keeps(&three.remote), "taken over although the witness hears the main site");
+    write(&three.main, &[(3, 3)]);
+    // Now all are silent, the witness as well.
+    three.escrow.kill().unwrap();
+    three.main.kill().unwrap();
+    wait_for_words(&three.remote, "the witness says nothing", 2);
+    assert!(keeps(&three.remote), "taken over by silence alone");
+    // A witness that begins anew cannot tell the main site's silence from its own.
+    three.escrow.start().unwrap();
+    wait_for_words(&three.remote, "NeverHeard", 1);
+    assert!(keeps(&three.remote), "taken over on the word of a witness that never heard the main site");
+}
+
+#[test]
+fn a_remote_without_keys_fences_by_the_rule_and_opens_when_a_person_says_yes() {
+    let mut three = witnessed("witness-escrow", "escrow");
+    three.main.kill().unwrap();
+    let asked = || {
+        let asked = three.escrow.farseal(&["escrow", "requests"])?;
+        Ok(Some(asked).filter(|asked| asked.contains("neither this site nor its witness heard the main site")))
+    };
+    wait_for("the remote's request", PATIENCE, asked).unwrap();
+    assert!(nbd_client::Client::connect(&three.remote.socket(), PAIR).is_err(), "served without keys");
+    three.escrow.farseal(&["escrow", "approve", "1", "--yes"]).unwrap();
+    assert_eq!(read(&three.remote, &[1, 2]), [1, 2]);
+}
+
+#[test]
+fn a_rule_without_a_witness_is_refused_by_name() {
+    let three = three_with("witness-none", &["--key-holders", "both"]);
+    let config = fs::read_to_string(three.remote.config()).unwrap();
+    let escrow = config.lines().find(|line| line.starts_with("escrow = ")).unwrap();
+    for (silence, says) in [("5s", "10s to 31d"), ("soon", "witness-silence")] {
+        three.remote.edit("\nwitness-silence = \"none\"", &format!("\nwitness-silence = \"{silence}\"")).unwrap();
+        let refused = refusal(&three.remote, &["pair", "card"]);
+        assert!(refused.contains(says), "{refused}");
+        three.remote.edit(&format!("\nwitness-silence = \"{silence}\""), "\nwitness-silence = \"none\"").unwrap();
+    }
+    three.remote.edit("\nwitness-silence = \"none\"", "\nwitness-silence = \"10m\"").unwrap();
+    three.remote.edit(&format!("\n{escrow}"), "").unwrap();
+    three.remote.edit("\nkey-holders = \"both\"", "\nkey-holders = \"secondary\"").unwrap();
+    let refused = refusal(&three.remote, &["pair", "card"]);
+    assert!(refused.contains("never by silence alone") && refused.contains("add escrow"), "{refused}");
+}

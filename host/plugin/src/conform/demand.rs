@@ -1,0 +1,121 @@
+//! What an operator may demand before a component is taken: a result of the conformance kit that is this component's, of
+//! this kit, whole and without a failure.
+
+use super::{Effort, KIT, Report, Rule};
+use crate::fault::escaped;
+use crate::kind::Digest;
+
+/// Most bytes of a result: some rules, each with a story and the end of a transcript.
+pub const RESULT_BYTES_MAX: u64 = 1 << 20;
+
+/// Why a result does not speak for a component.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unproven {
+    /// It is no result.
+    #[error("this is no result of the conformance kit: {reason}")]
+    Unreadable {
+        /// Where and why.
+        reason: String,
+    },
+    /// It is another component's.
+    #[error("this is the result of {tried}, not of {given}")]
+    OtherComponent {
+        /// Whose it is.
+        tried: Digest,
+        /// Whose is asked for.
+        given: Digest,
+    },
+    /// It was made by a kit with other rules.
+    #[error("this was made by version {found} of the kit; {KIT} is needed")]
+    OtherKit {
+        /// Which.
+        found: u32,
+    },
+    /// It was tried too little.
+    #[error("{found} stories were told for each rule; {} are needed", Effort::default().stories)]
+    Little {
+        /// How many.
+        found: u32,
+    },
+    /// A rule of its kind was not tried.
+    #[error("rule {} was not tried: {}", .0.number(), .0.words())]
+    Untried(Rule),
+    /// A rule is broken.
+    #[error("rule {} is broken: {said}", rule.number())]
+    Broken {
+        /// Which.
+        rule: Rule,
+        /// How.
+        said: String,
+    },
+}
+
+/// Whether this result, as `farseal plugin conform --json` writes it, speaks for the component with this digest.
+///
+/// # Errors
+/// The first thing that is missing.
+pub fn demand(result: &[u8], component: Digest) -> Result<(), Unproven> {
+    let report: Report =
+        serde_json::from_slice(result).map_err(|error| Unproven::Unreadable { reason: error.to_string() })?;
+    if report.digest != component {
+        return Err(Unproven::OtherComponent { tried: report.digest, given: component });
+    }
+    if report.kit != KIT {
+        return Err(Unproven::OtherKit { found: report.kit });
+    }
+    if report.stories < Effort::default().stories {
+        return Err(Unproven::Little { found: report.stories });
+    }
+    for rule in Rule::of(report.kind) {
+        let verdict = report.verdicts.iter().find(|verdict| verdict.rule == rule).ok_or(Unproven::Untried(rule))?;
+        if let Some(broken) = &verdict.broken {
+            return Err(Unproven::Broken { rule, said: escaped(&broken.said) });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Broken, Verdict};
+    use super::*;
+    use crate::kind::Kind;
+
+    fn report() -> Report {
+        let verdict = |rule| Verdict { rule, tried: 40, broken: None };
+        Report {
+            kit: KIT,
+            name: "interval".into(),
+            version: "0.1.0".into(),
+            kind: Kind::Rotation,
+            digest: Digest([1; 32]),
+            seed: 1,
+            stories: 40,
+            settings: serde_json::Value::Null,
+            verdicts: Rule::of(Kind::Rotation).into_iter().map(verdict).collect(),
+        }
+    }
+
+    fn judged(change: impl FnOnce(&mut Report)) -> Result<(), Unproven> {
+        let mut report = report();
+        change(&mut report);
+        demand(&serde_json::to_vec(&report).unwrap_or_default(), Digest([1; 32]))
+    }
+
+    #[test]
+    fn only_a_whole_result_of_this_component_and_kit_without_a_failure_will_do() {
+        assert_eq!(judged(|_| ()), Ok(()));
+        let given = Digest([1; 32]);
+        let other = Digest([2; 32]);
+        assert_eq!(judged(|report| report.digest = other), Err(Unproven::OtherComponent { tried: other, given }));
+        assert_eq!(judged(|report| report.kit = KIT - 1), Err(Unproven::OtherKit { found: KIT - 1 }));
+        assert_eq!(judged(|report| report.stories = 4), Err(Unproven::Little { found: 4 }));
+        assert_eq!(judged(|report| drop(report.verdicts.remove(0))), Err(Unproven::Untried(Rule::Pure)));
+        let broken = Some(Broken { said: "a panic fault".into(), scenario: None, transcript: Vec::new() });
+        assert_eq!(
+            judged(|report| report.verdicts.iter_mut().take(2).for_each(|verdict| verdict.broken.clone_from(&broken))),
+            Err(Unproven::Broken { rule: Rule::Pure, said: "a panic fault".into() })
+        );
+        assert!(matches!(demand(b"{}", given), Err(Unproven::Unreadable { .. })));
+    }
+}
