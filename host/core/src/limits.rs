@@ -240,7 +240,7 @@ pub const ESCROW_WAIT: Millis = Millis(5_000);
 /// Wait before a store that was full is tried again.
 pub const STORE_RETRY_INTERVAL: Millis = Millis(1_000);
 
-/// How long a FLUSH or FUA write waits for a journal that takes nothing (no room, or no cipher) before it fails: below
+/// How long a FLUSH or FUA write waits for a journal that takes nothing (no room, no cipher, or no key) before it fails: below
 /// the 30 s after which Linux times a SCSI command out, so that an initiator hears the cause before it guesses one.
 pub const STALL_PATIENCE: Millis = Millis(20_000);
 

@@ -153,6 +153,8 @@ pub struct Primary {
     queued_bytes: u64,
     commits: VecDeque<Commit>,
     stall: Option<Stall>,
+    /// Since when nothing can be sealed for want of a key.
+    keyless_since: Option<Instant>,
     // Durability.
     appended: Sequence,
     appended_bytes_unsynced: u64,
@@ -234,6 +236,7 @@ impl Primary {
             queued_bytes: 0,
             commits: VecDeque::new(),
             stall: None,
+            keyless_since: None,
             appended: last,
             appended_bytes_unsynced: 0,
             synced: last,
@@ -321,6 +324,7 @@ impl Primary {
         let retries = [
             self.stall.map(|stall| (stall.retry_at, "append again")),
             self.home_stalled_until.map(|at| (at, "destage again")),
+            self.keyless_since.map(|since| (since.plus(STALL_PATIENCE), "tell those who wait that there is no key")),
         ];
         let resync = self.copying.timeout().map(|at| (at, "begin the resync again"));
         let hold = self.group.timeout().map(|at| (at, "go on without the group's cut"));

@@ -144,6 +144,27 @@ fn a_journal_without_room_refuses_writes_at_once_and_a_flush_after_a_while_and_l
     }
 }
 
+#[test]
+fn without_a_key_a_flush_fails_after_a_while_and_nothing_accepted_is_lost() {
+    let flow = Flow { way: Way { paths: 2, ..Way::default() }, ..Flow::default() };
+    let mut primary = Primary::new(at(1_000), Settings { paired: true, flow, ..settings(BLOCKS) }, Recovered::fresh());
+    let mut at_ms = |ms, input| {
+        primary.handle(at(1_000 + ms), input);
+        let outputs: Vec<Output> = std::iter::from_fn(|| primary.poll_output()).collect();
+        (outputs, primary.room())
+    };
+    let patience = STALL_PATIENCE.0;
+    let (outputs, _) = at_ms(0, write(1, false));
+    assert_eq!(replies(&outputs), [(1, Ok(()))], "it is in the buffer");
+    let (outputs, room) = at_ms(patience - 1, Input::Flush { ticket: Ticket(2) });
+    assert_eq!((replies(&outputs), room), (vec![], Room::Open));
+    let (outputs, room) = at_ms(patience, Input::Tick);
+    assert_eq!((replies(&outputs), room), (vec![(2, Err(ReplyError::Io))], Room::Failed));
+    let (outputs, room) = at_ms(patience + 1, prepared(1));
+    let said = "what was accepted has its place behind the key";
+    assert_eq!((kinds(&outputs), room), (vec![Kind::Key, Kind::Data], Room::Open), "{said}");
+}
+
 /// A lane whose first key the secondary holds, too, with one path up.
 fn linked() -> Primary {
     let mut primary = started(true, Recovered::fresh());

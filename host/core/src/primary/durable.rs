@@ -105,11 +105,15 @@ impl Primary {
         self.stall.is_some_and(|stall| stall.fault == StoreFault::Full)
     }
 
-    /// What those are told who wait for durability, once the journal has taken nothing for too long. What was accepted
-    /// stays accepted, and becomes durable when the journal takes it.
+    /// What those are told who wait for durability, once the journal has taken nothing for too long, or there was no key to seal
+    /// with. What was accepted stays accepted, and becomes durable when the journal takes it.
     pub(super) fn hopeless(&self) -> Option<ReplyError> {
-        let stall = self.stall.filter(|stall| self.told >= stall.since.plus(STALL_PATIENCE))?;
-        Some(if stall.fault == StoreFault::Full { ReplyError::NoSpace } else { ReplyError::Io })
+        let too_long = |since: Instant| self.told >= since.plus(STALL_PATIENCE);
+        match self.stall.filter(|stall| too_long(stall.since)) {
+            Some(stall) if stall.fault == StoreFault::Full => Some(ReplyError::NoSpace),
+            Some(_) => Some(ReplyError::Io),
+            None => self.keyless_since.filter(|since| too_long(*since)).map(|_| ReplyError::Io),
+        }
     }
 
     pub(super) fn fail_journal(&mut self, now: Now) {

@@ -7,6 +7,12 @@ use super::*;
 
 impl Primary {
     pub(super) fn plan_commits(&mut self, now: Now) {
+        self.give_places(now);
+        let keyless = matches!(self.held, Some(Held::NoKey | Held::HardLimit));
+        self.keyless_since = keyless.then(|| self.keyless_since.unwrap_or(now.instant));
+    }
+
+    fn give_places(&mut self, now: Now) {
         while self.commits.len() < COMMITS_IN_FLIGHT_MAX && !self.journal_failed && self.stall.is_none() {
             let records = self.plan_records(now);
             let discarded = std::mem::take(&mut self.discard_after_commit);
