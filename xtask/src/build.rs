@@ -32,9 +32,12 @@ pub(crate) fn core_module(workspace: &Workspace, plugin: &Plugin) -> Result<Vec<
     cargo.args(["rustc", "--quiet", "--locked", "--package", &package, "--lib", "--crate-type", "cdylib"]);
     cargo.args(["--target", TARGET, "--profile", "plugin"]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?).env_remove("RUSTFLAGS");
-    run(&mut cargo).with_context(|| format!("{package} does not build for {TARGET}"))?;
     let file = format!("{}.wasm", package.replace('-', "_"));
     let path = workspace.target.join(TARGET).join("plugin").join(file);
+    if !path.exists() {
+        eprintln!("building {} for {TARGET}", plugin.name);
+    }
+    run(&mut cargo).with_context(|| format!("{package} does not build for {TARGET}"))?;
     fs::read(&path).with_context(|| format!("cargo built no {}", path.display()))
 }
 

@@ -100,6 +100,10 @@ impl Workspace {
     /// Builds programs of the workspace. The whole workspace is named, for its features: with those of one package alone
     /// Cargo would compile the WebAssembly runtime a second time.
     pub(crate) fn build(&self, words: &[&str]) -> Result<()> {
+        let profile = if words.contains(&"--release") { "release" } else { "debug" };
+        if !self.target.join(profile).join("farseal").exists() {
+            eprintln!("building farseal with all that it needs ({profile}): some ten minutes of two cores, this once");
+        }
         run(self.cargo().args(["build", "--quiet", "--locked", "--workspace"]).args(words))
     }
 

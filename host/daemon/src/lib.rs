@@ -6,6 +6,7 @@
 //! world and none of the others.
 
 pub mod arrival;
+pub mod chained;
 pub mod cli;
 pub mod clock;
 pub mod components;

@@ -4,8 +4,8 @@
 //! The stories follow from the seed alone, so that a report can be made again, and are played as `fixtures/` are: through
 //! the component itself, with the node around it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -20,14 +20,21 @@ use crate::scenario::{Run, Scenario};
 
 mod chance;
 pub mod demand;
+mod rules;
 mod settings;
 mod shrink;
 mod stories;
 
 use chance::Chance;
+pub use rules::Rule;
 
 /// Version of the kit: raised when a rule is added or made stricter.
-pub const KIT: u32 = 2;
+pub const KIT: u32 = 3;
+
+/// Of long stories a few say what many would: one in so many.
+const FEWER_LONG_STORIES: u32 = 8;
+/// What a state may gain, in bytes, while nothing new happens.
+const GROWTH_BYTES: u64 = 48;
 
 /// How hard to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,56 +49,6 @@ impl Default for Effort {
     fn default() -> Self {
         Self { stories: 40, seed: 1 }
     }
-}
-
-/// A rule that the kit tries. What each says in full is in `wit/README.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Rule {
-    /// Equal arguments, equal answers: each story is told twice, to two instances.
-    #[serde(rename = "C-1")]
-    Pure,
-    /// No trap, no loop, no hoard, on any input that the types allow.
-    #[serde(rename = "C-2")]
-    NeverDies,
-    /// Answers are within the contract's bounds.
-    #[serde(rename = "C-3")]
-    WithinBounds,
-    /// Wrong settings are refused with their place; none is a fault.
-    #[serde(rename = "C-4")]
-    SettingsChecked,
-    /// State of another plugin is refused or survived, and the next step is sound.
-    #[serde(rename = "C-5")]
-    ForeignState,
-    /// It comes to rest: 32 calls without time passing are too many.
-    #[serde(rename = "C-6")]
-    ComesToRest,
-    /// Wake-ups that are asked for lie ahead, one an answer.
-    #[serde(rename = "C-7")]
-    WakesAhead,
-    /// Rotation: what the node tells twice brings no more keys than told once.
-    #[serde(rename = "C-10")]
-    ToldTwice,
-    /// Rotation: its own state, handed over as one of its own schema, goes on.
-    #[serde(rename = "C-11")]
-    Migrates,
-    /// Recovery: left alone with a volume, the plan comes to its end, restarts and damage notwithstanding.
-    #[serde(rename = "C-20")]
-    Finishes,
-    /// Disguise: round trips and exact capacity.
-    #[serde(rename = "C-30")]
-    RoundTrips,
-    /// Disguise: nothing in plain covers, nothing false in carriers with one bit changed.
-    #[serde(rename = "C-31")]
-    NeverGuesses,
-    /// Cipher: plans that a fresh instance repeats.
-    #[serde(rename = "C-40")]
-    PlansRepeat,
-    /// Cipher: of an own algorithm each block opens to what it was, alone and beside a damaged one.
-    #[serde(rename = "C-41")]
-    Opens,
-    /// Cipher: of an own algorithm a block does not open under another's nonce or key.
-    #[serde(rename = "C-42")]
-    Depends,
 }
 
 /// What came of one rule.
@@ -178,10 +135,15 @@ pub fn try_only(
 ) -> Result<Report, LoadError> {
     let found = host.inspect(subject, bytes)?;
     let component = host.check(subject, bytes)?;
-    let trial = Trial { host, component, config, name: found.about.name.clone(), kind: found.kind, effort };
+    let (name, by_the_way) = (found.about.name.clone(), RefCell::default());
+    let trial = Trial { host, component, config, name, kind: found.kind, effort, by_the_way };
     trial.load(subject, config)?;
     let rules = Rule::of(found.kind).into_iter().filter(|rule| only.contains(rule));
-    let verdicts = rules.map(|rule| trial.verdict(rule, &found.about.config_schema)).collect();
+    let mut verdicts: Vec<_> = rules.map(|rule| trial.verdict(rule, &found.about.config_schema)).collect();
+    let by_the_way = trial.by_the_way.into_inner();
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.broken.is_none()) {
+        verdict.broken = by_the_way.get(&verdict.rule).cloned();
+    }
     Ok(Report {
         kit: KIT,
         name: found.about.name.clone(),
@@ -195,119 +157,20 @@ pub fn try_only(
     })
 }
 
-impl Rule {
-    /// Every rule, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
-        Self::Pure,
-        Self::NeverDies,
-        Self::WithinBounds,
-        Self::SettingsChecked,
-        Self::ForeignState,
-        Self::ComesToRest,
-        Self::WakesAhead,
-        Self::ToldTwice,
-        Self::Migrates,
-        Self::Finishes,
-        Self::RoundTrips,
-        Self::NeverGuesses,
-        Self::PlansRepeat,
-        Self::Opens,
-        Self::Depends,
-    ];
-
-    /// The rules of a kind.
-    #[must_use]
-    pub fn of(kind: Kind) -> Vec<Self> {
-        Self::ALL.into_iter().filter(|rule| rule.kinds().contains(&kind)).collect()
+/// What a state grew in each of the last two thirds of a story that tells the same three times. A list that keeps the last fifty of
+/// something is full after the first; digits that a counter gains are a few bytes.
+fn growth(run: &Run) -> Option<String> {
+    let [first, second, third] = run.states[..] else { return None };
+    let grew = |from: u64, to: u64| to.saturating_sub(from) >= GROWTH_BYTES;
+    let outgrew = run.fault == Some(FaultClass::Protocol) && !run.restless;
+    if run.counts.contains_key("cut") || !(outgrew || (grew(first, second) && grew(second, third))) {
+        return None;
     }
-
-    /// The kinds that it is tried on.
-    #[must_use]
-    pub const fn kinds(self) -> &'static [Kind] {
-        match self {
-            Self::Pure | Self::NeverDies | Self::WithinBounds | Self::SettingsChecked => &Kind::ALL,
-            Self::ForeignState | Self::ComesToRest | Self::WakesAhead => &[Kind::Rotation, Kind::Recovery],
-            Self::ToldTwice | Self::Migrates => &[Kind::Rotation],
-            Self::Finishes => &[Kind::Recovery],
-            Self::RoundTrips | Self::NeverGuesses => &[Kind::Disguise],
-            Self::PlansRepeat | Self::Opens | Self::Depends => &[Kind::Cipher],
-        }
-    }
-
-    /// The rules of the contract that it tries, as `wit/README.md` numbers them; the bounds of answers have no number.
-    #[must_use]
-    pub const fn contract(self) -> &'static [&'static str] {
-        match self {
-            Self::Pure => &["R-1", "R-20"],
-            Self::NeverDies => &["R-2", "R-3"],
-            Self::WithinBounds => &["R-5", "R-30"],
-            Self::SettingsChecked | Self::ForeignState | Self::Migrates | Self::Finishes => &[],
-            Self::ComesToRest => &["R-6"],
-            Self::WakesAhead => &["R-8"],
-            Self::ToldTwice => &["R-5"],
-            Self::RoundTrips => &["R-21", "R-22"],
-            Self::NeverGuesses => &["R-23"],
-            Self::PlansRepeat => &["R-31", "R-32"],
-            Self::Opens => &["R-40"],
-            Self::Depends => &["R-41"],
-        }
-    }
-
-    /// Its number, as `wit/README.md` has it.
-    #[must_use]
-    pub const fn number(self) -> &'static str {
-        match self {
-            Self::Pure => "C-1",
-            Self::NeverDies => "C-2",
-            Self::WithinBounds => "C-3",
-            Self::SettingsChecked => "C-4",
-            Self::ForeignState => "C-5",
-            Self::ComesToRest => "C-6",
-            Self::WakesAhead => "C-7",
-            Self::ToldTwice => "C-10",
-            Self::Migrates => "C-11",
-            Self::Finishes => "C-20",
-            Self::RoundTrips => "C-30",
-            Self::NeverGuesses => "C-31",
-            Self::PlansRepeat => "C-40",
-            Self::Opens => "C-41",
-            Self::Depends => "C-42",
-        }
-    }
-
-    /// In a few words.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Pure => "equal arguments give equal answers",
-            Self::NeverDies => "no input that the types allow ends in a fault",
-            Self::WithinBounds => "answers are within the contract's bounds",
-            Self::SettingsChecked => "wrong settings are refused, with their place",
-            Self::ForeignState => "foreign state is refused or survived",
-            Self::ComesToRest => "it comes to rest when no time passes",
-            Self::WakesAhead => "wake-ups lie ahead, one an answer",
-            Self::ToldTwice => "what is told twice brings no more keys",
-            Self::Migrates => "its own state goes on under its own schema",
-            Self::Finishes => "the plan comes to its end",
-            Self::RoundTrips => "what is hidden is found again",
-            Self::NeverGuesses => "nothing is found that was not hidden",
-            Self::PlansRepeat => "a fresh instance plans the same",
-            Self::Opens => "what was sealed opens, block by block",
-            Self::Depends => "no block opens under another's nonce or key",
-        }
-    }
-
-    /// The first failure of a story that is this rule's: each names its rule of the contract.
-    fn failure(self, run: &Run) -> Option<String> {
-        let names = |failure: &String, rule: &&str| failure.split(['(', ')', ',', ' ']).any(|word| word == *rule);
-        run.failures.iter().find(|failure| self.contract().iter().any(|rule| names(failure, rule))).cloned()
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<5} {}", self.number(), self.words())
-    }
+    Some(if outgrew {
+        format!("the state outgrew its bound in {} rounds of the same", 3 * stories::ROUNDS)
+    } else {
+        format!("the state has {first}, {second} and {third} bytes after each {} rounds of the same", stories::ROUNDS)
+    })
 }
 
 fn a_fault(class: FaultClass) -> String {
@@ -336,6 +199,8 @@ struct Trial<'a> {
     name: String,
     kind: Kind,
     effort: Effort,
+    /// What a story for one rule found of another.
+    by_the_way: RefCell<BTreeMap<Rule, Broken>>,
 }
 
 impl Trial<'_> {
@@ -343,21 +208,51 @@ impl Trial<'_> {
         if rule == Rule::SettingsChecked {
             return self.check_settings(schema);
         }
-        for turn in 0..self.effort.stories {
+        let fewer = if rule == Rule::StaysSmall { FEWER_LONG_STORIES } else { 1 };
+        let stories = self.effort.stories.div_ceil(fewer);
+        for turn in 0..stories {
             let mut chance = Chance::new(self.effort.seed, rule.number(), turn);
             let story = stories::story(self.kind, rule, self.config, &mut chance);
-            if self.breaks(rule, &story).is_some() {
-                let story = shrink::shrink(story, |shorter| self.breaks(rule, shorter).is_some());
-                return Verdict { rule, tried: turn + 1, broken: self.breaks(rule, &story) };
+            if let Some(broken) = self.shortest(rule, &story) {
+                return Verdict { rule, tried: turn + 1, broken: Some(broken) };
             }
         }
-        Verdict { rule, tried: self.effort.stories, broken: None }
+        Verdict { rule, tried: stories, broken: None }
+    }
+
+    /// How the story breaks the rule, or the shortest one that is left of it.
+    fn shortest(&self, rule: Rule, story: &serde_yaml_ng::Value) -> Option<Broken> {
+        self.breaks(rule, story)?;
+        let story = shrink::shrink(story.clone(), |shorter| self.breaks(rule, shorter).is_some());
+        self.breaks(rule, &story)
+    }
+
+    /// A component that dies without what the rule is about breaks another rule. Said there, it is not missed: the stories for
+    /// that one may be without it.
+    fn dies_anyway(&self, story: &serde_yaml_ng::Value) -> bool {
+        let mut without = story.clone();
+        if let Some(timeline) = without.get_mut("timeline").and_then(serde_yaml_ng::Value::as_sequence_mut) {
+            timeline.retain(|entry| entry.get("state").is_none() && entry.get("migrate").is_none());
+        }
+        let Some(run) = self.tell(&without) else { return false };
+        let Some(class) = run.fault else { return false };
+        let rule = match class {
+            FaultClass::Timeout | FaultClass::Fuel | FaultClass::Memory | FaultClass::Panic => Rule::NeverDies,
+            FaultClass::Protocol | FaultClass::Invariant if run.restless => Rule::ComesToRest,
+            FaultClass::Protocol | FaultClass::Invariant => Rule::WithinBounds,
+        };
+        if !self.by_the_way.borrow().contains_key(&rule)
+            && let Some(broken) = self.shortest(rule, &without)
+        {
+            self.by_the_way.borrow_mut().insert(rule, broken);
+        }
+        true
     }
 
     /// How the story breaks the rule; none where it does not.
     fn breaks(&self, rule: Rule, story: &serde_yaml_ng::Value) -> Option<Broken> {
         let mut story = story.clone();
-        let run = self.tell(&story)?;
+        let mut run = self.tell(&story)?;
         let said = match rule {
             Rule::Pure => {
                 let again = self.tell(&story)?;
@@ -372,7 +267,7 @@ impl Trial<'_> {
             Rule::WithinBounds => {
                 (run.fault == Some(FaultClass::Protocol) && !run.restless).then(|| "a protocol fault".into())
             }
-            Rule::ForeignState | Rule::Migrates => run.fault.map(a_fault),
+            Rule::ForeignState | Rule::Migrates => run.fault.filter(|_| !self.dies_anyway(&story)).map(a_fault),
             Rule::ComesToRest => run.restless.then(|| "call followed call, and no time passed".into()),
             Rule::ToldTwice => {
                 let count = |run: &Run| run.counts.get("rotations").copied().unwrap_or(0);
@@ -386,6 +281,15 @@ impl Trial<'_> {
                 let twice = self.tell(&story)?;
                 (count(&twice) > once).then(|| format!("{once} new keys told once, {} told twice", count(&twice)))
             }
+            Rule::StaysSmall => {
+                let base = story.get("timeline")?.clone();
+                story.as_mapping_mut()?.insert("timeline".into(), stories::three_times(&base));
+                run = self.tell(&story)?;
+                growth(&run)
+            }
+            Rule::Heeds => (run.counts.get("unheeded-suspicions").copied().unwrap_or(0) > 0).then(|| {
+                "told that the key in force may be known to others, it neither asks for a new one nor alerts".into()
+            }),
             Rule::Finishes => {
                 let left_alone = story.get("timeline").and_then(|timeline| timeline.as_sequence()?.last()?.get("run"));
                 let ended = run.finished || run.restless || run.fault.is_some() || left_alone.is_none();

@@ -62,6 +62,8 @@ struct Expect {
     max_age: Option<units::Span>,
     final_epoch: Option<Range>,
     slots: Option<Range>,
+    state_bytes: Option<Range>,
+    unheeded_suspicions: Option<Range>,
     finished: Option<bool>,
     opened: Option<Range>,
     refused_reads: Option<Range>,
@@ -107,6 +109,8 @@ pub struct Run {
     pub impure: Option<String>,
     /// What was counted, such as `rotations`.
     pub counts: BTreeMap<&'static str, u64>,
+    /// Of a rotation policy: how long its state was after each entry of the timeline, in bytes.
+    pub states: Vec<u64>,
     /// A recovery strategy's plan came to its end.
     pub finished: bool,
 }
@@ -225,6 +229,9 @@ struct Script {
     refused: bool,
     fault: Option<FaultClass>,
     counts: BTreeMap<&'static str, u64>,
+    states: Vec<u64>,
+    /// What was said since the last blank line while nobody listened; none while somebody does.
+    unheard: Option<String>,
     finished: bool,
     round_trip: bool,
     /// It never comes to rest: too many calls without time passing.
@@ -234,16 +241,37 @@ struct Script {
 
 impl Script {
     fn line(&mut self, line: &str) {
-        self.text.push_str(line.trim_end());
-        self.text.push('\n');
+        let text = self.unheard.as_mut().unwrap_or(&mut self.text);
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
 
     fn blank(&mut self) {
-        self.text.push('\n');
+        match &mut self.unheard {
+            Some(text) => text.replace_range(.., "\n"),
+            None => self.text.push('\n'),
+        }
+    }
+
+    /// What follows is not part of the transcript.
+    fn stop_listening(&mut self) {
+        self.unheard.get_or_insert_default();
+    }
+
+    /// What follows is.
+    fn listen(&mut self) {
+        self.unheard = None;
+    }
+
+    /// Something went wrong: what led to it is part of the transcript, too.
+    fn hear(&mut self) {
+        let unheard = self.unheard.take().unwrap_or_default();
+        self.text.push_str(&unheard);
     }
 
     fn fail(&mut self, failure: impl Into<String>) {
         let failure = failure.into();
+        self.hear();
         self.line(&format!("  FAILS     {failure}"));
         self.failures.push(failure);
     }
@@ -276,6 +304,7 @@ impl Script {
 
     /// The story's end by a fault or a refusal.
     fn error(&mut self, error: &CallError) {
+        self.hear();
         self.line(&format!("  error     {error}"));
         self.logs(error.logs());
         self.fault = error.class();
@@ -298,6 +327,8 @@ impl Script {
             ("refused-decisions", expect.refused_decisions),
             ("alerts", expect.alerts),
             ("final-epoch", expect.final_epoch),
+            ("state-bytes", expect.state_bytes),
+            ("unheeded-suspicions", expect.unheeded_suspicions),
             ("opened", expect.opened),
             ("refused-reads", expect.refused_reads),
             ("stacks", expect.stacks),
@@ -333,8 +364,8 @@ impl Script {
         if expect.round_trip && !self.round_trip {
             self.fail("no raw batch made the round trip");
         }
-        let Self { text, failures, fault, restless, impure, counts, finished, .. } = self;
-        Run { transcript: text, failures, fault, restless, impure, counts, finished }
+        let Self { text, failures, fault, restless, impure, counts, states, finished, .. } = self;
+        Run { transcript: text, failures, fault, restless, impure, counts, states, finished }
     }
 }
 

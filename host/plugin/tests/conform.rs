@@ -60,6 +60,8 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("rotation", "restless", Rule::ComesToRest),
         ("rotation", "late-wake", Rule::WakesAhead),
         ("rotation", "two-wakes", Rule::WakesAhead),
+        ("rotation", "none", Rule::StaysSmall),
+        ("rotation", "none", Rule::Heeds),
         ("rotation", "counting", Rule::ToldTwice),
         ("rotation", "none", Rule::Migrates),
         ("rotation", "many", Rule::WithinBounds),

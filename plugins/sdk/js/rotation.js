@@ -117,7 +117,10 @@ export class Asking {
    * forgets it when this says `true`. A suspicion waits for nothing.
    */
   observeHolding(event, cx) {
-    if (event.tag === 'suspect') this.suspicion(event.val);
+    // A number that no key has, or has any more, must not stand before that of the key in force.
+    const known = (epoch) => cx.keys.some((key) => key.epoch === epoch);
+    if (this.suspect !== undefined && !known(this.suspect)) this.suspect = undefined;
+    if (event.tag === 'suspect' && known(event.val)) this.suspicion(event.val);
     if (event.tag === 'decided') this.answered(event.val, cx);
     const isNew = this.lookAtKeys(cx);
     if (this.suspect === this.epoch) this.want(`the key of epoch ${this.epoch} may be known to others`);

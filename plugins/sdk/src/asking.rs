@@ -68,9 +68,10 @@ impl Asking {
     /// As [`observe`](Self::observe), for a policy that holds requests back: it keeps what was asked for, calls
     /// [`want`](Self::want) when that is to be heeded, and forgets it when this says `true`. A suspicion waits for nothing.
     pub fn observe_holding<S>(&mut self, event: &Event, cx: &Context<'_, S>) -> bool {
-        if let Event::Suspect(epoch) = event {
-            self.suspect = self.suspect.max(Some(*epoch));
-        }
+        // A number that no key has, or has any more, must not stand before that of the key in force.
+        let known = |epoch: &u64| cx.keys.iter().any(|key| key.epoch == *epoch);
+        let named = if let Event::Suspect(epoch) = event { Some(*epoch) } else { None };
+        self.suspect = self.suspect.filter(known).max(named.filter(known));
         if let Event::Decided(decided) = event {
             self.answered(decided, cx);
         }

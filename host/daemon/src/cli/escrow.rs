@@ -14,6 +14,7 @@ use super::failure::{Exit, Failure};
 use super::pair::{free_name, read_card};
 use super::show::line;
 use super::{Place, agreed, identity, operate, say, show, wait_for};
+use crate::chained::LineHash;
 use crate::config::sections::{BEAT, parse_peer_address};
 use crate::config::write::{append, escrow_section, peer_section};
 use crate::config::{Peer, PeerAddress};
@@ -330,12 +331,25 @@ fn answer(place: &Place, answer: &EscrowAnswer) -> Result<(), Failure> {
     operate::print(&wait_for(async { Ok(client.escrow_answer(answer).await?) })?)
 }
 
+/// What a log says of itself.
+pub(super) fn log_end(altered: u64, end: LineHash) -> String {
+    let warning = match altered {
+        0 => String::new(),
+        1 => "ALTERED: at one place a line was changed, taken out or put in\n".into(),
+        places => format!("ALTERED: at {places} places a line was changed, taken out or put in\n"),
+    };
+    format!(
+        "{warning}the last line's sha256 is {end}: written down elsewhere, it shows whether the log's end is missing\n"
+    )
+}
+
 fn log(place: &Place) -> Result<(), Failure> {
     let view = view(place)?;
     let mut text = String::new();
     for (at, who, what) in &view.log {
         let _ = writeln!(text, "{:>16}  {who}: {what}", ago(view.now, *at));
     }
+    text.push_str(&log_end(view.log_altered, view.log_end));
     say(&text)
 }
 

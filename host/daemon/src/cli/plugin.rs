@@ -17,6 +17,9 @@ use super::{Place, agreed, operate, say, show, wait_for};
 use crate::control::api::{CommandReply, PairCommand, PluginCommand as Asked, PluginSlot, Swap, SwapReport};
 use crate::plugins::{FileCache, proven};
 
+/// Bytes of a component from which compiling it is felt: those with an interpreter have 12 MiB and more.
+const LARGE: u64 = 4 << 20;
+
 mod inspect;
 mod journal;
 
@@ -335,6 +338,9 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     if bytes > farseal_core::limits::COMPONENT_BYTES_MAX {
         let message = format!("{} has {bytes} bytes, more than any component", file.display());
         return Err(Failure::new(Exit::Failed, message, "give a .wasm component"));
+    }
+    if bytes > LARGE {
+        eprintln!("{} has {} MiB: to compile it takes up to a minute", file.display(), bytes >> 20);
     }
     fs::read(file).map_err(failed)
 }

@@ -7,6 +7,7 @@ use std::str::FromStr as _;
 use clap::Args;
 use farseal_core::units::Epoch;
 
+use super::escrow::log_end;
 use super::failure::{Exit, Failure};
 use super::show::line;
 use super::{Place, say, understood, wait_for};
@@ -201,6 +202,9 @@ pub(super) fn logged(report: &AuditReport) -> String {
     }
     if report.unreadable > 0 {
         let _ = writeln!(text, "{} lines cannot be read: a crash cut them off", report.unreadable);
+    }
+    if !report.lines.is_empty() {
+        text.push_str(&log_end(report.altered, report.end));
     }
     text
 }

@@ -17,7 +17,7 @@ use super::heard::Heard;
 use super::library::Library;
 use super::mark::{Freshness, Mark};
 use super::search::{AskedSearch, NotOpened, SealedRecord, record_of};
-use super::store::{Answer, Asked, EscrowStore, EscrowStoreError, KeptMark, Logged};
+use super::store::{Answer, Asked, EscrowStore, EscrowStoreError, KeptMark, Log, Logged};
 use super::wire::{CELL_BYTES, DepositRefusal, FromEscrow, Place, Request, RequestRefusal, RequestState, ToEscrow};
 use crate::keys::capsule::KemSecret;
 use crate::keys::card::PeerCard;
@@ -243,7 +243,7 @@ impl Desk {
     ///
     /// # Errors
     /// [`EscrowStoreError`].
-    pub fn logged(&self, most: usize) -> Result<Vec<Logged>, EscrowStoreError> {
+    pub fn logged(&self, most: usize) -> Result<Log, EscrowStoreError> {
         self.store.logged(most)
     }
 

@@ -1,6 +1,7 @@
 //! What an escrow keeps: deposits as they came, what was asked for and what a person said to it, and an audit log that only
 //! grows. A redb file; each change is durable when its call returns.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use farseal_core::units::{Epoch, PairId, WallTime};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::mark::Mark;
 use super::search::AskedSearch;
 use super::wire::Place;
+use crate::chained::{Chained, LineHash};
 use crate::keys::fingerprint::Fingerprint;
 use crate::store::database::Database;
 pub use crate::store::database::DatabaseError as EscrowStoreError;
@@ -74,12 +76,23 @@ pub struct Answer {
 
 /// One line of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct Logged {
     pub at: WallTime,
     /// Whose doing it was: a site by its name and fingerprint, or the escrow's operator.
     pub who: String,
     pub what: String,
+}
+
+/// The audit log, as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The newest lines, oldest of them first.
+    pub lines: Vec<Logged>,
+    /// Lines that do not follow on the one before them as it is now, or are none.
+    pub altered: u64,
+    /// Of the last line.
+    pub end: LineHash,
 }
 
 impl EscrowStore {
@@ -253,29 +266,34 @@ impl EscrowStore {
     pub fn log(&self, line: &Logged) -> Result<(), EscrowStoreError> {
         self.0.change(|tables| {
             let mut table = tables.open_table(LOG)?;
-            let next = table.last()?.map_or(0, |(at, _)| at.value()) + 1;
-            table.insert(next, serde_json::to_vec(line).unwrap_or_default().as_slice())?;
+            let last = table.last()?.map(|(at, line)| (at.value(), LineHash::of(line.value())));
+            let (at, before) = last.unwrap_or((0, LineHash::NONE));
+            table.insert(at + 1, serde_json::to_vec(&Chained { before, line }).unwrap_or_default().as_slice())?;
             Ok(())
         })
     }
 
-    /// The newest lines of the audit log, oldest of them first.
+    /// The newest lines of the audit log, and whether all that there are follow on each other.
     ///
     /// # Errors
     /// [`EscrowStoreError`].
-    pub fn logged(&self, most: usize) -> Result<Vec<Logged>, EscrowStoreError> {
-        let mut found = self.0.read(|tables| {
-            let table = tables.open_table(LOG)?;
-            table
-                .iter()?
-                .rev()
-                .take(most)
-                .map(|entry| entry.map(|(_, line)| line.value().to_vec()))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(Into::into)
+    pub fn logged(&self, most: usize) -> Result<Log, EscrowStoreError> {
+        let (mut lines, mut altered, mut end) = (VecDeque::new(), 0, LineHash::NONE);
+        self.0.read(|tables| {
+            for entry in tables.open_table(LOG)?.iter()? {
+                let (_, line) = entry?;
+                let chained = serde_json::from_slice::<Chained<Logged>>(line.value());
+                let follows = chained.as_ref().is_ok_and(|chained| chained.before == end);
+                altered += u64::from(!follows);
+                end = LineHash::of(line.value());
+                lines.extend(chained.ok().map(|chained| chained.line));
+                if lines.len() > most {
+                    lines.pop_front();
+                }
+            }
+            Ok(())
         })?;
-        found.reverse();
-        found.iter().map(|bytes| self.0.parsed("a line of the log".into(), bytes)).collect()
+        Ok(Log { lines: lines.into(), altered, end })
     }
 }
 

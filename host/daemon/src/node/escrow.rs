@@ -119,7 +119,9 @@ impl Node {
             sites: self.shared.config.peers.iter().map(|peer| peer.name.clone()).collect(),
             shares_needed: self.shared.identity.shares_needed(),
             requests,
-            log: log.into_iter().map(|line| (line.at, line.who, line.what)).collect(),
+            log: log.lines.into_iter().map(|line| (line.at, line.who, line.what)).collect(),
+            log_altered: log.altered,
+            log_end: log.end,
         })
     }
 

@@ -20,7 +20,7 @@ use crate::range::ByteRange;
 use crate::recovery::Bring;
 use crate::replica::Event as ReplicaEvent;
 use crate::replica::points::Purpose;
-use crate::search::audit::{self, LINES_MAX};
+use crate::search::audit::{self, LINES_MAX, Read};
 use crate::search::key_file::{BadKeyFile, KEY_FILE_BYTES_MAX, KeyFile};
 use crate::search::{self, Wanted};
 use crate::store::files;
@@ -155,9 +155,9 @@ impl PairNode {
 
     pub(super) fn recover_audit(&self) -> Result<AuditReport, CommandError> {
         let read = audit::read(&self.makings.directory(), LINES_MAX);
-        let (lines, unreadable) =
+        let Read { lines, unreadable, altered, end } =
             read.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
-        Ok(AuditReport { lines, unreadable })
+        Ok(AuditReport { lines, unreadable, altered, end })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The audit log of searches: who asked for what and which records were opened for it, in a file that is only added to
 //!
 //! A line of JSON each. A line is durable before what it tells of is done, so the log may name a record that a crash kept closed, and
-//! never leaves one out that was opened.
+//! never leaves one out that was opened. Each holds the hash of the line before.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use farseal_core::units::{Epoch, WallTime};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
+use crate::chained::{Chained, LineHash};
 use crate::store::StoreError;
 
 /// The file's name in the pair's folder.
@@ -58,6 +60,20 @@ pub struct Audit {
     path: PathBuf,
     file: File,
     next: u64,
+    last: LineHash,
+}
+
+/// A log that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// The newest lines, oldest of them first.
+    pub lines: Vec<Logged>,
+    /// Lines that are none: a crash may have cut one off.
+    pub unreadable: u64,
+    /// Lines that do not follow on the one before them as it is now.
+    pub altered: u64,
+    /// Of the last line.
+    pub end: LineHash,
 }
 
 impl Audit {
@@ -67,7 +83,8 @@ impl Audit {
     /// [`StoreError`]: without the log nothing may be searched.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join(NAME);
-        let next = read(directory, 1)?.0.last().map_or(0, |line| line.search) + 1;
+        let read = read(directory, 1)?;
+        let next = read.lines.last().map_or(0, |line| line.search) + 1;
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o600);
         let mut file = options.open(&path).map_err(|source| StoreError::io(&path, "open the audit log", source))?;
@@ -75,7 +92,7 @@ impl Audit {
         if let Ok(folder) = File::open(directory) {
             folder.sync_all().map_err(|source| StoreError::io(directory, "sync the folder", source))?;
         }
-        Ok(Self { path, file, next })
+        Ok(Self { path, file, next, last: read.end })
     }
 
     /// The number of the search that is asked for now.
@@ -88,43 +105,60 @@ impl Audit {
     /// # Errors
     /// [`StoreError`]: what it tells of must not be done.
     pub fn add(&mut self, line: &Logged) -> Result<(), StoreError> {
-        let mut bytes = serde_json::to_vec(line).unwrap_or_default();
+        let mut bytes = serde_json::to_vec(&Chained { before: self.last, line }).unwrap_or_default();
+        let hash = LineHash::of(&bytes);
         bytes.push(b'\n');
         let added = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
-        added.map_err(|source| StoreError::io(&self.path, "add to the audit log", source))
+        added.map_err(|source| StoreError::io(&self.path, "add to the audit log", source))?;
+        self.last = hash;
+        Ok(())
     }
 }
 
-/// The newest lines, oldest of them first, and how many lines cannot be read: a crash may have cut one off.
+/// Reads the newest lines, and looks whether each that there is follows on the one before.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn read(directory: &Path, most: usize) -> Result<(Vec<Logged>, u64), StoreError> {
+pub fn read(directory: &Path, most: usize) -> Result<Read, StoreError> {
     let path = directory.join(NAME);
     let failed = |source| StoreError::io(&path, "read the audit log", source);
+    let mut found = Read { lines: Vec::new(), unreadable: 0, altered: 0, end: LineHash::NONE };
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
         Err(error) => return Err(failed(error)),
     };
-    let (mut lines, mut unread) = (std::collections::VecDeque::new(), 0);
+    let mut lines = std::collections::VecDeque::new();
     let mut reader = BufReader::new(file);
-    let mut line = Vec::new();
+    let mut part = Vec::new();
+    // A line that is too long is read in parts, none of which is a line.
+    let (mut hash, mut is_whole) = (Sha256::new(), true);
     loop {
-        line.clear();
-        // A longer line is read in parts, none of which is a line.
-        let read = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(failed)?;
-        if read == 0 {
-            return Ok((lines.into(), unread));
+        part.clear();
+        let read = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut part).map_err(failed)?;
+        let ends = part.pop_if(|last| *last == b'\n').is_some();
+        hash.update(&part);
+        if !ends && read > 0 {
+            is_whole = false;
+            continue;
         }
-        match serde_json::from_slice::<Logged>(&line) {
-            Ok(logged) => {
-                lines.push_back(logged);
-                if lines.len() > most {
-                    lines.pop_front();
+        if ends || !is_whole {
+            let this = LineHash::from(std::mem::take(&mut hash));
+            match serde_json::from_slice::<Chained<Logged>>(&part) {
+                Ok(Chained { before, line }) if is_whole => {
+                    found.altered += u64::from(before != found.end);
+                    lines.push_back(line);
+                    if lines.len() > most {
+                        lines.pop_front();
+                    }
                 }
+                _ => found.unreadable += 1,
             }
-            Err(_) => unread += 1,
+            (found.end, is_whole) = (this, true);
+        }
+        if read == 0 {
+            found.lines = lines.into();
+            return Ok(found);
         }
     }
 }
@@ -170,8 +204,9 @@ mod tests {
         ];
         lines.iter().for_each(|line| audit.add(line).unwrap());
         drop(audit);
-        assert_eq!(read(folder.path(), 10).unwrap(), (lines.to_vec(), 0));
-        assert_eq!(read(folder.path(), 2).unwrap(), (lines[2..].to_vec(), 0));
+        let all = read(folder.path(), 10).unwrap();
+        assert_eq!((all.lines, all.unreadable, all.altered), (lines.to_vec(), 0, 0));
+        assert_eq!(read(folder.path(), 2).unwrap().lines, lines[2..]);
         let path = folder.path().join(NAME);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 9]).unwrap();
@@ -179,6 +214,32 @@ mod tests {
         assert_eq!(audit.next(), 2);
         audit.add(&asked(2)).unwrap();
         let expected = [&lines[..3], &[asked(2)]].concat();
-        assert_eq!(read(folder.path(), 10).unwrap(), (expected, 1));
+        let all = read(folder.path(), 10).unwrap();
+        assert_eq!((all.lines, all.unreadable, all.altered), (expected, 1, 0), "a crash alters nothing");
+    }
+
+    #[test]
+    fn a_line_that_was_changed_taken_out_or_put_in_shows_and_so_does_an_end_that_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut audit = Audit::open(folder.path()).unwrap();
+        (1..=4).for_each(|search| audit.add(&asked(search)).unwrap());
+        let path = folder.path().join(NAME);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let end = read(folder.path(), 10).unwrap().end;
+        let lines: Vec<&str> = whole.lines().collect();
+        let changed = lines[1].replace("\"7\"", "\"8\"");
+        for (what, kept, altered) in [
+            ("as it is", lines.clone(), 0),
+            ("changed", vec![lines[0], &changed, lines[2], lines[3]], 1),
+            ("taken out", vec![lines[0], lines[2], lines[3]], 1),
+            ("put in", vec![lines[0], lines[0], lines[1], lines[2], lines[3]], 1),
+            ("without its beginning", lines[1..].to_vec(), 1),
+            ("without its end", lines[..3].to_vec(), 0),
+        ] {
+            std::fs::write(&path, kept.join("\n") + "\n").unwrap();
+            let found = read(folder.path(), 10).unwrap();
+            assert_eq!(found.altered, altered, "{what}");
+            assert_eq!(found.end == end, what != "without its end", "{what}");
+        }
     }
 }

@@ -1,15 +1,19 @@
-//! The shortest story that still does it: what may be left out is, and lists lose their halves, then single entries.
+//! The shortest story that still does it: what may be left out is, lists lose their halves, then single entries, and the values that
+//! are left become plain.
 
 use serde_yaml_ng::Value;
 
 /// Stories played at most: a story is short already, and each try costs a few milliseconds.
 const TRIES: u32 = 150;
+/// As well as these, to make plain what is left.
+const PLAIN_TRIES: u32 = 80;
 
 /// Lists of a story that may become shorter.
 const LISTS: [&str; 9] = ["timeline", "seen", "seeds", "covers", "payloads", "flips", "batches", "present", "damaged"];
 
 /// What a story may do without.
-const OPTIONAL: [&str; 9] = ["host", "entropy", "speed", "present", "damaged", "smallest", "seen", "seeds", "flips"];
+const OPTIONAL: [&str; 10] =
+    ["host", "entropy", "speed", "present", "damaged", "smallest", "seen", "seeds", "flips", "calls"];
 
 /// `still` says whether a shorter story does it, too.
 pub(super) fn shrink(mut story: Value, still: impl Fn(&Value) -> bool) -> Value {
@@ -26,9 +30,89 @@ pub(super) fn shrink(mut story: Value, still: impl Fn(&Value) -> bool) -> Value 
             shorten(&mut story, list, &mut tries, &still);
         }
         if weight(&story) == before || tries == 0 {
-            return story;
+            break;
         }
     }
+    plain(&mut story, &still);
+    story
+}
+
+/// Numbers, texts and lists within what happens become the plainest that still do it.
+fn plain(story: &mut Value, still: &impl Fn(&Value) -> bool) {
+    let mut tries = PLAIN_TRIES;
+    let mut at = 0;
+    // Places are numbered anew after each change: a list that became empty has none below it.
+    while let Some(place) = places(story).get(at) {
+        let plainer = leaf(story, place).map(plainest).unwrap_or_default();
+        for value in plainer {
+            if tries == 0 {
+                return;
+            }
+            tries -= 1;
+            let mut changed = story.clone();
+            if let Some(leaf) = leaf_mut(&mut changed, place) {
+                *leaf = value;
+            }
+            if still(&changed) {
+                *story = changed;
+                break;
+            }
+        }
+        at += 1;
+    }
+}
+
+/// What may stand for a value, the plainest first; nothing for one that is as plain as it can be.
+fn plainest(value: &Value) -> Vec<Value> {
+    if value.as_u64().is_some_and(|number| number > 1) {
+        return vec![0.into(), 1.into()];
+    }
+    if let Some([first, ..]) = value.as_sequence().map(Vec::as_slice) {
+        return vec![Value::Sequence(Vec::new()), Value::Sequence(vec![first.clone()])];
+    }
+    let Some(text) = value.as_str().filter(|text| !text.is_empty()) else { return Vec::new() };
+    match text.strip_suffix("ms").and_then(|ms| ms.parse::<u64>().ok()) {
+        Some(0) => Vec::new(),
+        Some(_) => ["0s", "1s", "1h"].map(Value::from).into(),
+        None => vec!["".into()],
+    }
+}
+
+/// The way to a value: positions in lists and in mappings.
+type Place = Vec<usize>;
+
+/// Every list, text and number below the entries of the timeline, from the outside in.
+fn places(story: &Value) -> Vec<Place> {
+    let mut found = Vec::new();
+    let entries = story.get("timeline").and_then(Value::as_sequence).map_or(0, Vec::len);
+    let mut open: Vec<Place> = (0..entries).rev().map(|entry| vec![entry]).collect();
+    while let Some(place) = open.pop() {
+        let value = leaf(story, &place);
+        let entries = value.and_then(Value::as_mapping).map_or(0, |mapping| mapping.len());
+        let below = value.and_then(Value::as_sequence).map_or(entries, Vec::len);
+        open.extend((0..below).rev().map(|step| [&place[..], &[step]].concat()));
+        if place.len() > 1 {
+            found.push(place);
+        }
+    }
+    found
+}
+
+fn leaf<'a>(story: &'a Value, place: &[usize]) -> Option<&'a Value> {
+    place.iter().try_fold(story.get("timeline")?, |value, step| match value.as_mapping() {
+        Some(mapping) => mapping.values().nth(*step),
+        None => value.as_sequence()?.get(*step),
+    })
+}
+
+fn leaf_mut<'a>(story: &'a mut Value, place: &[usize]) -> Option<&'a mut Value> {
+    place.iter().try_fold(story.get_mut("timeline")?, |value, step| {
+        if value.is_mapping() {
+            value.as_mapping_mut()?.values_mut().nth(*step)
+        } else {
+            value.as_sequence_mut()?.get_mut(*step)
+        }
+    })
 }
 
 fn weight(story: &Value) -> usize {
@@ -75,5 +159,16 @@ mod tests {
         };
         let shrunk = shrink(story, |story| holds(story, 3) && holds(story, 8));
         assert_eq!(serde_yaml_ng::to_string(&shrunk).unwrap(), "timeline:\n- 3\n- 8\n");
+    }
+
+    #[test]
+    fn what_is_left_is_plain() {
+        let text = "timeline: [{ call: { keys: [{ epoch: 77, since: 5 }, { epoch: 9 }], name: abc, age: 71234ms } }]";
+        let story: Value = serde_yaml_ng::from_str(text).unwrap();
+        let call = |story: &Value| story.get("timeline").unwrap().get(0).unwrap().get("call").unwrap().clone();
+        let epoch = |story: &Value| call(story).get("keys")?.get(0)?.get("epoch")?.as_u64();
+        let shrunk = shrink(story, |story| story.get("timeline").unwrap().get(0).is_some() && epoch(story) == Some(77));
+        let plain = "call:\n  keys:\n  - epoch: 77\n    since: 0\n  name: ''\n  age: 0s\n";
+        assert_eq!(serde_yaml_ng::to_string(&shrunk["timeline"][0]).unwrap(), plain);
     }
 }

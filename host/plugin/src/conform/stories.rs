@@ -15,6 +15,11 @@ const HOUR: u64 = 3_600_000;
 /// Calls of one story: settings that change the key every second must not make it last for ever.
 const CALLS: u64 = 400;
 
+/// How often a long story tells the same in each of its three parts.
+pub(super) const ROUNDS: u64 = 60;
+/// Calls of a long story.
+const LONG_CALLS: u64 = 1_500;
+
 /// Texts that people and other programs write.
 const TEXTS: [&str; 7] = ["", "audit", "rate 100", "pause", "\u{0}\u{e9}\u{7f}", "{\"a\":1}", "rate -1 resume"];
 
@@ -66,10 +71,18 @@ fn rotation(rule: Rule, chance: &mut Chance, story: &mut Mapping) {
     let count = if rule == Rule::ToldTwice { 1 } else { 1 + chance.below(7) };
     story.insert("entropy".into(), numbers(chance, count, |chance| chance.next().into()));
     let mut timeline = Vec::new();
-    for _ in 0..4 + chance.below(20) {
+    let happenings = if rule == Rule::StaysSmall { 1 + chance.below(3) } else { 4 + chance.below(20) };
+    for _ in 0..happenings {
         timeline.push(happening(rule, chance));
     }
     match rule {
+        Rule::StaysSmall => {
+            story.insert("calls".into(), LONG_CALLS.into());
+        }
+        Rule::Heeds => {
+            // Whatever is on its way arrives, and no limit of the host's stands in the way of another.
+            timeline.extend([entry("link", "up"), entry("advance", span(2 * HOUR)), entry("suspect", "current")]);
+        }
         Rule::ForeignState => {
             timeline.push(entry("state", foreign_state(chance)));
             timeline.push(entry("advance", span(chance.below(6 * HOUR))));
@@ -120,7 +133,7 @@ fn happening(rule: Rule, chance: &mut Chance) -> Value {
         },
         7 => entry("link", chance.text(&["up", "up", "down"])),
         // A clock that jumps makes two tellings differ in when, which is not what that rule is about.
-        8 if rule != Rule::ToldTwice => {
+        8 if !matches!(rule, Rule::ToldTwice | Rule::StaysSmall) => {
             let step = chance.pick(&["+3650d", "-3650d", "-2h", "+2h", "-1ms", "+100000d"]).unwrap_or("-2h");
             entry("clock", step)
         }
@@ -128,6 +141,14 @@ fn happening(rule: Rule, chance: &mut Chance) -> Value {
         10 => "restart".into(),
         _ => entry("advance", span(chance.below(HOUR))),
     }
+}
+
+/// The same, often, told in three parts.
+pub(super) fn three_times(timeline: &Value) -> Value {
+    let mut part = Mapping::new();
+    part.insert("repeat".into(), ROUNDS.into());
+    part.insert("of".into(), timeline.clone());
+    Value::Sequence(vec![Value::Mapping(part); 3])
 }
 
 fn foreign_state(chance: &mut Chance) -> String {

@@ -106,7 +106,11 @@ class Asking:
     def observe_holding(self, event, cx):
         """As `observe`, for a policy that holds requests back: it keeps what was asked for, calls `want` when that is to be heeded,
         and forgets it when this says `True`. A suspicion waits for nothing."""
-        if isinstance(event, wit.Event_Suspect):
+        # A number that no key has, or has any more, must not stand before that of the key in force.
+        known = [key.epoch for key in cx.keys]
+        if self.suspect not in known:
+            self.suspect = None
+        if isinstance(event, wit.Event_Suspect) and event.value in known:
             self._suspicion(event.value)
         if isinstance(event, wit.Event_Decided):
             self._answered(event.value, cx)

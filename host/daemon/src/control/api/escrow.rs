@@ -3,6 +3,7 @@
 use farseal_core::units::{Epoch, Sequence, WallTime};
 use serde::{Deserialize, Serialize};
 
+use crate::chained::LineHash;
 use crate::escrow::mark::Freshness;
 
 /// Parameters of `escrow`: at the site that keeps a copy.
@@ -72,6 +73,10 @@ pub struct EscrowView {
     pub requests: Vec<EscrowRequest>,
     /// The newest lines of the audit log: when, who, what.
     pub log: Vec<(WallTime, String, String)>,
+    /// Lines of the audit log, all that there are, that do not follow on the one before them.
+    pub log_altered: u64,
+    /// SHA-256 of its last line.
+    pub log_end: LineHash,
 }
 
 /// Keys that a site asks for.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use farseal_core::units::Epoch;
 use serde::{Deserialize, Serialize};
 
+use crate::chained::LineHash;
 use crate::range::ByteRange;
 use crate::search::audit::Logged;
 
@@ -88,6 +89,10 @@ pub struct AuditReport {
     pub lines: Vec<Logged>,
     /// Lines that a crash cut off.
     pub unreadable: u64,
+    /// Lines that do not follow on the one before them: something was changed, taken out or put in there.
+    pub altered: u64,
+    /// SHA-256 of the last line. A log that ends otherwise than one wrote down, and does not hold that line, lacks its end.
+    pub end: LineHash,
 }
 
 /// How far a search is that runs now.
