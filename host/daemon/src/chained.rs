@@ -51,7 +51,7 @@ impl<'de> Deserialize<'de> for LineHash {
         let wrong = || D::Error::custom("a hash has 64 hexadecimal digits");
         let digits = text.as_bytes().as_chunks::<2>().0;
         let mut hash = [0; 32];
-        if text.len() != 64 {
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(wrong());
         }
         for (byte, pair) in hash.iter_mut().zip(digits) {

@@ -107,6 +107,8 @@ fn every_epoch_says_on_whose_word_it_came_and_what_became_of_it() {
     main.farseal(&["key", "rotate", PAIR, "--force", "--reason", "drill 7"]).unwrap();
     main.farseal(&["key", "rotate", PAIR, "--how", "pause"]).unwrap();
     main.farseal(&["key", "rotate", PAIR]).unwrap();
+    let slip = main.farseal(&["suspect", PAIR, "7000"]).unwrap_err().to_string();
+    assert!(slip.contains("no key has epoch 7000; the newest has "), "{slip}");
     main.farseal(&["key", "rotate", PAIR, "--suspect"]).unwrap();
     writer.stop();
     main.wait_until("everything at the remote", site::Status::is_safe).unwrap();

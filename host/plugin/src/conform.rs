@@ -15,6 +15,7 @@ use crate::cache::CodeCache;
 use crate::fault::FaultClass;
 use crate::host::{Checked, Plugin, PluginHost};
 use crate::kind::{Digest, Grant, Kind};
+use crate::limits;
 use crate::load_error::{LoadError, Problem};
 use crate::scenario::{Run, Scenario};
 
@@ -162,7 +163,9 @@ pub fn try_only(
 fn growth(run: &Run) -> Option<String> {
     let [first, second, third] = run.states[..] else { return None };
     let grew = |from: u64, to: u64| to.saturating_sub(from) >= GROWTH_BYTES;
-    let outgrew = run.fault == Some(FaultClass::Protocol) && !run.restless;
+    let longest = run.counts.get("state-bytes").copied().unwrap_or(0);
+    let is_long = usize::try_from(longest).is_ok_and(|longest| longest > limits::STATE_BYTES / 2);
+    let outgrew = run.fault == Some(FaultClass::Protocol) && is_long;
     if run.counts.contains_key("cut") || !(outgrew || (grew(first, second) && grew(second, third))) {
         return None;
     }

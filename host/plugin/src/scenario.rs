@@ -258,6 +258,10 @@ impl Script {
         self.unheard.get_or_insert_default();
     }
 
+    const fn listens(&self) -> bool {
+        self.unheard.is_none()
+    }
+
     /// What follows is.
     fn listen(&mut self) {
         self.unheard = None;

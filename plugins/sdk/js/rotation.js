@@ -123,7 +123,12 @@ export class Asking {
     if (event.tag === 'suspect' && known(event.val)) this.suspicion(event.val);
     if (event.tag === 'decided') this.answered(event.val, cx);
     const isNew = this.lookAtKeys(cx);
-    if (this.suspect === this.epoch) this.want(`the key of epoch ${this.epoch} may be known to others`);
+    if (this.suspect === this.epoch) {
+      this.want(`the key of epoch ${this.epoch} may be known to others`);
+      // It does not wait for the end of what an earlier wish waits for, where the host's floor allows a key.
+      const allowed = later(this.born, cx.limits.minInterval) <= cx.now;
+      if (event.tag === 'suspect' && event.val === this.epoch && allowed) this.retry = undefined;
+    }
     return isNew;
   }
 

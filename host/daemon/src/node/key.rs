@@ -168,7 +168,7 @@ pub(super) fn report(message: &str, report: &impl Serialize) -> Result<CommandRe
     Ok(CommandReply { report: Some(serde_json::to_value(report).map_err(failed)?), ..CommandReply::new(message) })
 }
 
-fn epoch_of(package: &VerifiedEpoch) -> Epoch {
+pub(super) fn epoch_of(package: &VerifiedEpoch) -> Epoch {
     Epoch(package.descriptor().terms.epoch)
 }
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 use farseal_core::group::{CutName, OfferLimit};
 use farseal_core::primary::{Command, Mode, PauseState};
 use farseal_core::rotation::{How, Refused, State as RotationState};
+use farseal_core::units::Epoch;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use super::Node;
 use super::pair::PairNode;
+use super::{Node, key};
 use crate::control::api::{
     CommandReply, EscrowAnswer, EscrowView, GroupCommand, NodeStatus, PairCommand, Pause, PluginStatus, Role, Rotate,
     SiteView, SwapSides, TakeOver,
@@ -105,10 +106,7 @@ impl PairNode {
         self.must_fit_a_seed(&command).await?;
         match command {
             PairCommand::Rotate(rotate) => self.rotate(rotate).await,
-            PairCommand::Suspect(suspect) => {
-                self.tell(Command::Suspect(suspect.epoch), "suspect").await?;
-                Ok(CommandReply::new("the policy was told that the key may be known to others"))
-            }
+            PairCommand::Suspect(suspect) => self.suspect(suspect.epoch).await,
             PairCommand::Pause(pause) => self.pause(pause).await,
             PairCommand::Resume => {
                 if self.look().await?.status.pause == PauseState::Running {
@@ -153,6 +151,17 @@ impl PairNode {
         let Some(key) = self.look().await?.status.key else { return Ok(Duration::ZERO) };
         let (since, now) = (key.since, self.shared.clock.now().wall);
         Ok(Duration::from_millis(self.config.key_limits.interval_min.0.saturating_sub(now.since(since).0)))
+    }
+
+    /// An epoch that no key has is somebody's slip: the policy would make nothing of it.
+    async fn suspect(&self, epoch: Epoch) -> Result<CommandReply, CommandError> {
+        let newest = self.writer().and_then(|lane| lane.keyring.kept().iter().map(key::epoch_of).max());
+        if let Some(newest) = newest.filter(|newest| !(Epoch::NONE.next()..=*newest).contains(&epoch)) {
+            let reason = format!("no key has epoch {epoch}; the newest has {newest}");
+            return Err(CommandError::BadParameter { parameter: "epoch", reason });
+        }
+        self.tell(Command::Suspect(epoch), "suspect").await?;
+        Ok(CommandReply::new("the policy was told that the key may be known to others"))
     }
 
     async fn rotate(&self, rotate: Rotate) -> Result<CommandReply, CommandError> {

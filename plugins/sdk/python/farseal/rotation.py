@@ -117,6 +117,10 @@ class Asking:
         is_new = self._look_at_keys(cx)
         if self.suspect == self.epoch:
             self.want(f"the key of epoch {self.epoch} may be known to others")
+            # It does not wait for the end of what an earlier wish waits for, where the host's floor allows a key.
+            named = isinstance(event, wit.Event_Suspect) and event.value == self.epoch
+            if named and later(self.born, cx.limits.min_interval) <= cx.now:
+                self.retry = None
         return is_new
 
     def want(self, reason):

@@ -92,27 +92,26 @@ impl Node<'_> {
         self.script.count_if("unheeded-suspicions", counts && self.heeds == before && !self.ended);
     }
 
-    /// The first round and the last are told whole, and what goes wrong in between.
+    /// The first round and the last are told whole, and what goes wrong in between. Within rounds that are not told nothing is.
     fn repeat(&mut self, times: u64, of: &[Entry]) {
         let rotations = |node: &Self| node.script.counts.get("rotations").copied().unwrap_or(0);
         let mut before = (self.calls, rotations(self));
+        let shortened = times > 2 && self.script.listens();
         for round in 1..=times {
             if self.ended {
                 return;
             }
-            if round == times {
+            if shortened && round == times {
                 self.script.listen();
-                if times > 2 {
-                    let (calls, keys) = (self.calls - before.0, rotations(self) - before.1);
-                    let bytes = self.state_bytes();
-                    self.head(&format!(
-                        "{} more rounds: {calls} calls, {keys} new keys, a state of {bytes} bytes",
-                        times - 2
-                    ));
-                }
+                let (calls, keys) = (self.calls - before.0, rotations(self) - before.1);
+                let bytes = self.state_bytes();
+                self.head(&format!(
+                    "{} more rounds: {calls} calls, {keys} new keys, a state of {bytes} bytes",
+                    times - 2
+                ));
             }
             of.iter().for_each(|entry| self.enter(entry));
-            if round == 1 && times > 2 {
+            if shortened && round == 1 {
                 before = (self.calls, rotations(self));
                 self.script.stop_listening();
             }
