@@ -155,7 +155,8 @@ impl PairNode {
 
     /// An epoch that no key has is somebody's slip: the policy would make nothing of it.
     async fn suspect(&self, epoch: Epoch) -> Result<CommandReply, CommandError> {
-        let newest = self.writer().and_then(|lane| lane.keyring.kept().iter().map(key::epoch_of).max());
+        let newest =
+            self.writer().and_then(|lane| lane.keyring.kept().iter().map(|package| key::epoch_of(package)).max());
         if let Some(newest) = newest.filter(|newest| !(Epoch::NONE.next()..=*newest).contains(&epoch)) {
             let reason = format!("no key has epoch {epoch}; the newest has {newest}");
             return Err(CommandError::BadParameter { parameter: "epoch", reason });
