@@ -14,6 +14,18 @@ pub struct Declare {
     pub generation: Generation,
 }
 
+/// What a keeper has to take over with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keeps {
+    pub generation: Generation,
+    /// What a takeover would open.
+    pub offered: Sequence,
+    /// Epochs of it whose keys are not here.
+    pub keys_missing: u64,
+    /// An escrow site has them, and is asked for them after the takeover.
+    pub escrowed: bool,
+}
+
 /// What the keeper does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
@@ -38,6 +50,18 @@ pub enum Refusal {
 }
 
 impl Declare {
+    /// What a keeper says to it. Of a pair of a group the group decides after that.
+    #[must_use]
+    pub fn judge(self, keeps: &Keeps) -> Answer {
+        if self.generation != keeps.generation {
+            Answer::Refused(Refusal::OtherGeneration { here: keeps.generation })
+        } else if keeps.keys_missing > 0 && !keeps.escrowed {
+            Answer::Refused(Refusal::NoKeys { epochs: keeps.keys_missing })
+        } else {
+            Answer::TakesOver { through: keeps.offered }
+        }
+    }
+
     pub(crate) fn encode(self) -> Vec<u8> {
         [self.id.to_le_bytes(), self.generation.0.to_le_bytes()].concat()
     }
@@ -76,6 +100,21 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_word_counts_in_its_own_generation_where_the_keys_are_here_or_can_be_asked_for() {
+        let word = Declare { id: 1, generation: Generation(4) };
+        let keeps = Keeps { generation: Generation(4), offered: Sequence(9), keys_missing: 0, escrowed: false };
+        let takes_over = Answer::TakesOver { through: Sequence(9) };
+        assert_eq!(word.judge(&keeps), takes_over);
+        for here in [Generation(3), Generation(5)] {
+            let refused = Answer::Refused(Refusal::OtherGeneration { here });
+            assert_eq!(word.judge(&Keeps { generation: here, ..keeps }), refused, "of an old generation, or a new one");
+        }
+        let closed = Keeps { keys_missing: 2, ..keeps };
+        assert_eq!(word.judge(&closed), Answer::Refused(Refusal::NoKeys { epochs: 2 }));
+        assert_eq!(word.judge(&Keeps { escrowed: true, ..closed }), takes_over);
+    }
 
     #[test]
     fn answers_come_back_as_they_went_and_nothing_else_is_one() {

@@ -26,7 +26,8 @@ use crate::points::Hole;
 use crate::primary::StoreFault;
 use crate::record::{Header, Kind};
 use crate::units::{
-    BlockBytes, BlockCount, CutNumber, Epoch, Generation, Instant, Now, PairId, Path, Sequence, VolumeId, WallTime,
+    BlockBytes, BlockCount, CutNumber, Epoch, Generation, Instant, Millis, Now, PairId, Path, Sequence, VolumeId,
+    WallTime,
 };
 use crate::window::{Arrival, Window};
 
@@ -109,6 +110,11 @@ pub enum Input {
     /// How far the group lets this lane be offered. Only grows; a takeover opens what is offered then.
     Limit(OfferLimit),
     TakeOver,
+    /// As [`Input::TakeOver`], by silence: only where the main site was not heard after `unheard_since`, and before `until`.
+    TakeOverUnheard {
+        unheard_since: Instant,
+        until: Instant,
+    },
     /// The primary stops writing at this record, and this site is to go on from there.
     HandOver {
         path: Path,
@@ -118,6 +124,24 @@ pub enum Input {
         generation: Generation,
     },
     Tick,
+}
+
+impl Input {
+    /// It came over the link.
+    fn is_of_the_primary(&self) -> bool {
+        match self {
+            Self::Attach { .. } | Self::Record { .. } | Self::Nonsense { .. } | Self::HandOver { .. } => true,
+            Self::PathLost { .. }
+            | Self::LogSynced { .. }
+            | Self::LogFailed { .. }
+            | Self::KeyChecked { .. }
+            | Self::Limit(_)
+            | Self::TakeOver
+            | Self::TakeOverUnheard { .. }
+            | Self::GenerationPersisted { .. }
+            | Self::Tick => false,
+        }
+    }
 }
 
 /// What a key record's descriptor says.
@@ -234,6 +258,13 @@ pub struct Status {
     pub generation: Generation,
     pub taken_over: bool,
     pub paths: usize,
+    /// A path is up, or waits to be welcomed.
+    #[serde(skip)]
+    pub linked: bool,
+    /// When something came from the primary last, a refused attach included, or the last path to it was lost; this machine's
+    /// start, if nothing came since.
+    #[serde(skip)]
+    pub heard: Instant,
     /// Durable here without a hole.
     pub durable: Sequence,
     /// What a takeover would open.
@@ -250,6 +281,23 @@ pub struct Status {
     /// The running hash up to `durable`.
     pub chain: Chain,
     pub alarms: Vec<(WallTime, Alarm)>,
+}
+
+/// What a takeover waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wish {
+    /// Somebody's word.
+    Word,
+    /// The primary's silence.
+    Unheard { since: Instant, until: Instant },
+}
+
+impl Status {
+    /// For how long nothing was heard of the primary, as of now: not at all while it is linked, and since this machine's start at most.
+    #[must_use]
+    pub fn unheard(&self, now: Instant) -> Millis {
+        if self.linked { Millis(0) } else { now.since(self.heard) }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -270,6 +318,7 @@ pub struct Secondary {
     paths: BTreeSet<Path>,
     /// The path on which something came last: the one that surely lives, and takes the answers.
     heard: Option<Path>,
+    heard_at: Instant,
     /// Keys that a restart found and that are being checked again. Until then no path is welcomed: the mark that it
     /// would be told might be below what was acknowledged before.
     rechecked: BTreeSet<Sequence>,
@@ -277,8 +326,8 @@ pub struct Secondary {
     /// The log holds records whose encrypt bit is not the one that this site's operator set: until that is set right,
     /// nothing is offered, no path is welcomed, and nobody takes over.
     other_bit: bool,
-    /// An operator takes over as soon as it is known again what may be offered.
-    takeover_wanted: bool,
+    /// It is taken over as soon as it is known again what may be offered.
+    takeover_wanted: Option<Wish>,
     /// Every number that is stored, durable or not.
     seen: Window<()>,
     /// Stored, not yet durable, in the order of storing.
@@ -367,10 +416,11 @@ impl Secondary {
             outputs: VecDeque::new(),
             paths: BTreeSet::new(),
             heard: None,
+            heard_at: now.instant,
             rechecked: BTreeSet::new(),
             attaches: BTreeMap::new(),
             other_bit: recovered.above.iter().any(|(header, _)| header.encrypted != settings.encrypted),
-            takeover_wanted: false,
+            takeover_wanted: None,
             seen: Window::from(recovered.contiguous),
             unsynced: VecDeque::new(),
             stored: 0,
@@ -521,6 +571,8 @@ impl Secondary {
             generation: self.generation,
             taken_over: self.taken_over,
             paths: self.paths.len(),
+            linked: self.is_linked(),
+            heard: self.heard_at,
             durable: self.durable.contiguous(),
             offered: self.offered,
             durable_wall: self.durable_wall,
@@ -535,6 +587,9 @@ impl Secondary {
     }
 
     fn take(&mut self, now: Now, input: Input) {
+        if self.is_linked() || input.is_of_the_primary() {
+            self.heard_at = now.instant;
+        }
         match input {
             Input::Attach { path, attach } => {
                 self.attaches.insert(path, attach);
@@ -556,7 +611,10 @@ impl Secondary {
                 }
             }
             Input::Limit(limit) => self.on_limit(limit),
-            Input::TakeOver => self.takeover_wanted = true,
+            Input::TakeOver => self.takeover_wanted = Some(Wish::Word),
+            Input::TakeOverUnheard { unheard_since: since, until } => {
+                self.takeover_wanted.get_or_insert(Wish::Unheard { since, until });
+            }
             Input::HandOver { path, hand_over } => self.on_hand_over(now, path, &hand_over),
             Input::GenerationPersisted { generation } => {
                 if self.taking_over && generation == self.generation {
@@ -581,10 +639,23 @@ impl Secondary {
         }
     }
 
+    /// A primary that waits for its welcome, while keys are checked again, is there.
+    fn is_linked(&self) -> bool {
+        !self.paths.is_empty() || !self.attaches.is_empty()
+    }
+
+    /// Is it still so, when it can be done?
+    fn stands(&self, now: Now, wish: Wish) -> bool {
+        match wish {
+            Wish::Word => true,
+            Wish::Unheard { since, until } => !self.is_linked() && self.heard_at <= since && now.instant < until,
+        }
+    }
+
     fn proceed(&mut self, now: Now) {
         self.advance(now);
         if self.rechecked.is_empty() {
-            if std::mem::take(&mut self.takeover_wanted) {
+            if self.takeover_wanted.take().is_some_and(|wish| self.stands(now, wish)) {
                 if self.other_bit {
                     self.alarm(now, Alarm::EncryptionDiffers);
                 } else {

@@ -64,6 +64,7 @@ impl World {
 
     pub fn take_over(&mut self) -> Outcome {
         if self.may_be_taken_over() {
+            self.witness.other_wish();
             return self.tell_secondary(secondary::Input::TakeOver);
         }
         let other = !self.secondary.settings.encrypted && !self.secondary.records.is_empty();

@@ -15,6 +15,7 @@ pub mod preset;
 pub mod recoverable;
 pub mod retired;
 pub mod tamper;
+pub mod witness;
 pub mod write_order;
 
 use std::fmt;
@@ -42,6 +43,7 @@ pub enum Checker {
     Preset,
     GroupTurn,
     Retired,
+    Witness,
     /// A machine or the driver met what it calls impossible.
     Panic,
 }
@@ -71,6 +73,7 @@ pub fn instant(world: &World) -> Result<(), Failure> {
         owed::check(world)?;
     }
     retired::check(world)?;
+    fence::told(world)?;
     bounds::check(world)
 }
 

@@ -101,6 +101,8 @@ pub struct Faults {
     dice: Dice,
     /// Faults stop here: everything heals.
     pub healed: bool,
+    /// All of them come this many times rarer: where an operation takes long.
+    pub rarer: u64,
     pub injected: BTreeMap<Fault, u64>,
 }
 
@@ -117,7 +119,7 @@ impl Faults {
                 rates.insert(fault, rate);
             }
         }
-        Self { rates, dice: Dice::new(seed, 3), healed: false, injected: BTreeMap::new() }
+        Self { rates, dice: Dice::new(seed, 3), healed: false, rarer: 1, injected: BTreeMap::new() }
     }
 
     pub fn has(&self, fault: Fault) -> bool {
@@ -140,7 +142,7 @@ impl Faults {
             return false;
         }
         let Some(rate) = self.rates.get(&fault).copied() else { return false };
-        let strikes = self.dice.below(1000 * rarer) < rate;
+        let strikes = self.dice.below(1000 * rarer * self.rarer) < rate;
         if strikes {
             *self.injected.entry(fault).or_default() += 1;
         }

@@ -11,17 +11,22 @@
 //! and who judges ([`check`]). [`mutation`] breaks the driver to show that each checker fires. Who writes may change
 //! ([`turn`], [`branch`]), an operator wants anything ([`operator`], [`flow`]) and has old keys destroyed ([`retire`]), a policy
 //! says anything ([`policy`]), earlier points of the copy are opened
-//! ([`points`]), and a disk may be set back ([`rollback`]).
+//! ([`points`]), and a disk may be set back ([`rollback`]). The site that writes declares a disaster ([`disaster`]), or it is heard
+//! no more and its copy's keeper takes over by the witness rule ([`witness`]).
 //! What a link or a copy that lies can do is tried one by one ([`tamper`]).
 //! Several subsystems and their groups have a world of their own ([`group`]).
 
 pub mod branch;
+
+pub mod disaster;
 
 pub mod operator;
 
 pub mod policy;
 
 pub mod turn;
+
+pub mod witness;
 pub mod world;
 
 pub mod primary;

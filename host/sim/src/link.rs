@@ -1,6 +1,7 @@
 //! The link: paths that delay, stall, break and are made anew. Inside one connection nothing is lost or reordered, as in TCP.
 
 use farseal_core::carriage::Slot;
+use farseal_core::declare::Declare;
 use farseal_core::frame::{Ack, Attach, Differs, HandOver, KeyRefusal, Refusal, Welcome};
 use farseal_core::owed::OwedMap;
 use farseal_core::retire::{Order, Proof};
@@ -44,6 +45,7 @@ pub enum Message {
         map: Box<OwedMap>,
     },
     Retire(Order),
+    Declare(Declare),
     Retired(Proof),
     Nonsense,
 }

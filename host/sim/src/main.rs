@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use farseal_sim::check::{Checker, Failure};
 use farseal_sim::faults::Fault;
 use farseal_sim::group;
 use farseal_sim::group::figures::Figures;
+use farseal_sim::mutation::Mutation;
 use farseal_sim::stats::Stats;
 use farseal_sim::tamper::{self, Tally};
 use farseal_sim::trace;
@@ -19,6 +21,8 @@ const USAGE: &str = "farseal-sim [--seed N] [--seeds N] [--seconds S] [--first N
 Every eighth seed also runs a world of groups.
 
   tamper [--count N] [--first N]  tampers N times (1000000 unless told) with what travels and what is stored
+
+  broken [--seeds N] [--first N]  breaks takeovers by word and by silence on purpose: how many seeds notice each break
 
   --seed N        one seed, told in full
   --group-seed N  one seed of groups of lanes, told in full
@@ -65,12 +69,16 @@ fn main() -> ExitCode {
     if words.next_if_eq("tamper").is_some() {
         return tamper_with(words);
     }
+    let broken = words.next_if_eq("broken").is_some();
     // A panic of a machine is a failure like any other: it is told with its seed, not where it happens.
     std::panic::set_hook(Box::new(|_| {}));
     let Some(wanted) = parse(words) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if broken {
+        return break_takeovers(wanted.first.unwrap_or(1), wanted.seeds.unwrap_or(100));
+    }
     if let Some(file) = &wanted.replay {
         return replay(file, wanted.step);
     }
@@ -195,6 +203,23 @@ fn tamper_with(words: impl Iterator<Item = String>) -> ExitCode {
     tally.undetected.iter().for_each(|undetected| eprintln!("{undetected}"));
     println!("{:.1} s; {} not noticed", begun.elapsed().as_secs_f64(), tally.undetected.len());
     if tally.undetected.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Each break of the rules by which a site takes over without an operator there must be noticed by some seeds.
+fn break_takeovers(first: u64, count: u64) -> ExitCode {
+    let seeds = first..first.saturating_add(count);
+    let mut blind = 0;
+    let mut tell = |name: String, found: Vec<Failure>| {
+        blind += u64::from(found.is_empty());
+        let by: BTreeSet<Checker> = found.iter().map(|failure| failure.checker).collect();
+        println!("{name}: {} of {count} seeds, by {by:?}", found.len());
+        found.first().iter().for_each(|failure| println!("  {failure}"));
+    };
+    for mutation in Mutation::OF_DECLARING.into_iter().chain(Mutation::OF_THE_WITNESS) {
+        let broken = |seed| run(&Settings { mutation: Some(mutation), ..Settings::new(seed) }).failure;
+        tell(format!("{mutation:?}"), seeds.clone().filter_map(broken).collect());
+    }
+    if blind == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn is_repeatable(settings: &Settings) -> bool {

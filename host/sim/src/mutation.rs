@@ -99,9 +99,54 @@ pub enum Mutation {
     PinsNotKept,
     /// The writing site destroys its own keys while its journal needs them.
     OwnKeysDestroyedEarly,
+    /// A keeper takes over by a word of another generation.
+    OldWordTaken,
+    /// The operator is told that this site is fenced when the keeper has said that it takes over.
+    ToldByTheAnswer,
+    /// The remote's silence is enough.
+    WitnessNotAsked,
+    /// A witness's statement counts for a question that it does not answer.
+    OldStatementTaken,
+    /// No time passes for the rule while the witness is asked and its statement is kept.
+    StatementNeverOld,
+    /// The takeover begins before the statement is durable.
+    StatementNotKept,
+    /// A witness that begins anew remembers what it heard before.
+    WitnessRemembers,
+    /// The rule does not know how seldom the main site speaks to the witness.
+    BeatNotAsked,
+    /// What comes and goes between two looks at the link is not heard of.
+    LinkLookedAtAlone,
+    /// The copy's machine takes over by the rule's word, whatever it has heard since.
+    MachineNotAsked,
 }
 
 impl Mutation {
+    /// These break how a disaster is declared.
+    pub const OF_DECLARING: [Self; 2] = [Self::OldWordTaken, Self::ToldByTheAnswer];
+
+    /// And these the witness rule.
+    pub const OF_THE_WITNESS: [Self; 8] = [
+        Self::WitnessNotAsked,
+        Self::OldStatementTaken,
+        Self::StatementNeverOld,
+        Self::StatementNotKept,
+        Self::WitnessRemembers,
+        Self::BeatNotAsked,
+        Self::LinkLookedAtAlone,
+        Self::MachineNotAsked,
+    ];
+
+    #[must_use]
+    pub fn is_of_declaring(self) -> bool {
+        Self::OF_DECLARING.contains(&self)
+    }
+
+    #[must_use]
+    pub fn is_of_the_witness(self) -> bool {
+        Self::OF_THE_WITNESS.contains(&self)
+    }
+
     /// It breaks how epochs are retired.
     #[must_use]
     pub fn is_of_retiring(self) -> bool {

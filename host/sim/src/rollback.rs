@@ -76,7 +76,12 @@ impl World {
         // A disk that comes back from before a change of sides belongs to another history: that is the fence's affair.
         let set_back = [Mutation::GivenUpForgotten, Mutation::KeyOfTheSnapshot];
         let broken = self.settings.mutation.is_some_and(|mutation| !set_back.contains(&mutation));
-        if self.rollback.happened() || broken || self.model.before > Sequence::NONE || self.sides.may_change() {
+        if self.rollback.happened()
+            || broken
+            || self.model.before > Sequence::NONE
+            || self.sides.may_change()
+            || self.sides.changed
+        {
             return;
         }
         for (fault, side) in [(Fault::SnapshotPrimary, Side::Primary), (Fault::SnapshotSecondary, Side::Secondary)] {

@@ -207,6 +207,7 @@ impl SecondarySite {
 impl World {
     pub fn crash_secondary(&mut self) {
         self.keeper_crashes();
+        self.witness.keeper_crashes();
         self.secondary.machine = None;
         self.secondary.life += 1;
         self.slots.forget();
@@ -260,6 +261,7 @@ impl World {
         self.secondary.settings.encrypted = !self.faults.strikes(Fault::OtherBit);
         let machine = Secondary::new(self.clock(), self.secondary.settings, recovered);
         self.secondary.machine = Some(machine);
+        self.keeper_follows_witness();
         self.carry_out_secondary()
     }
 
@@ -380,6 +382,7 @@ impl World {
                     let (fork, _) = machine.fork();
                     let (lineage, planned) = (self.lineage_taken(machine, generation), machine.was_handed_over());
                     self.sides.taking(lineage, planned);
+                    self.judge_rules_takeover()?;
                     if kept {
                         (self.secondary.taken_over, self.secondary.taken_at) = (true, Some(fork));
                     }
@@ -544,6 +547,7 @@ impl World {
                 Ok(())
             }
             Message::Retire(order) => self.order_comes(Some(path), order),
+            Message::Declare(word) => self.word_comes(Some(path), word),
             Message::Welcome(_)
             | Message::Refuse(_)
             | Message::Ack(_)

@@ -37,6 +37,8 @@ pub struct Sides {
     /// It knows that it handed over.
     handed: bool,
     turn_due: bool,
+    /// They have changed at least once.
+    pub changed: bool,
     /// The old primary writes again without having been answered. The copy that was taken over, if it was, is to keep this
     /// history then.
     back: Option<Lineage>,
@@ -57,13 +59,14 @@ impl Sides {
             knows: false,
             handed: false,
             turn_due: false,
+            changed: false,
             back: None,
         }
     }
 
     /// The generation that takes over is being made durable.
     pub fn taking(&mut self, lineage: Lineage, planned: bool) {
-        (self.forked, self.planned) = (Some(lineage), planned);
+        (self.forked, self.planned, self.changed) = (Some(lineage), planned, true);
     }
 
     /// No side is changed in this run.
@@ -105,6 +108,11 @@ impl World {
     /// The new generation is durable.
     pub fn taken_over(&mut self) -> Outcome {
         self.stats.see(Sometimes::TakeOver);
+        if self.rollback.happened() {
+            // What follows has nothing to be compared with.
+            self.stats.see(Sometimes::TakeOverAfterASetBack);
+            self.over = true;
+        }
         self.turn_later();
         Ok(())
     }
@@ -128,6 +136,7 @@ impl World {
     fn take_back(&mut self) -> Outcome {
         self.crash_primary();
         self.link.paths().for_each(|path| self.break_path(path));
+        self.disaster.turned();
         let Some(found) = self.recover_primary()? else { return Ok(()) };
         if let Some(hand_over) = found.recovered.handing_over {
             let mut lineage = Lineage::taken_back(&hand_over);
@@ -245,6 +254,7 @@ impl World {
         self.begin_segment(lineage.start.next());
         (self.sides.forked, self.sides.planned, self.sides.knows, self.sides.handed) = (None, false, false, false);
         self.sides.back = None;
+        (self.disaster.turned(), self.witness.turned());
         for path in self.link.paths() {
             let line = self.link.line(path);
             (line.open, line.primary_up, line.secondary_up) = (false, false, false);

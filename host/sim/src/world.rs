@@ -14,6 +14,7 @@ use farseal_core::units::{
 
 use crate::check::{self, Checker, Failure, ceiling::Ceilings, liveness, nonce::Nonces};
 use crate::dice::Dice;
+use crate::disaster::{Disaster, DisasterEvent};
 use crate::disguise::Disguise;
 use crate::disk::to_usize;
 use crate::faults::{Fault, Faults};
@@ -33,6 +34,7 @@ use crate::slots::Slots;
 use crate::stats::{Sometimes, Stats};
 use crate::trace::Trace;
 use crate::turn::Sides;
+use crate::witness::{self, Witness, WitnessEvent};
 
 mod accident;
 mod ending;
@@ -122,6 +124,8 @@ pub enum Event {
     Look,
     /// The site that was taken over from, or handed over, becomes the keeper.
     Turn,
+    Disaster(DisasterEvent),
+    Witness(WitnessEvent),
 }
 
 #[derive(Debug)]
@@ -146,6 +150,8 @@ pub struct World {
     pub owed_may_have_changed: bool,
     pub rollback: Rollback,
     pub retirement: Retirement,
+    pub disaster: Disaster,
+    pub witness: Witness,
     pub points: Points,
     pub operator: Operator,
     pub disguise: Disguise,
@@ -161,6 +167,8 @@ pub struct World {
     /// Nothing else is left to do since then.
     settling_since: Option<u64>,
     ends_in_takeover: bool,
+    /// It does so now: nothing more happens to the keeper.
+    pub closing: bool,
     /// The run is over, and that is right so.
     pub over: bool,
     next_ticket: u64,
@@ -256,14 +264,21 @@ impl World {
             blocks: BlockCount(blocks),
         };
         let mut sides = Sides::draw(seed, often);
+        let (mut disaster, mut witness) =
+            (Disaster::draw(seed, settings.mutation), Witness::draw(seed, settings.mutation));
         let before = near_the_end(seed, &settings);
         let mut secondary = SecondarySite::new(secondary_settings);
         if before > Sequence::NONE {
             let lineage = Lineage::at(primary.settings.generation, before, Chain::START);
             secondary = SecondarySite::keeper(&secondary, lineage, vec![0; to_usize(blocks)], None, None);
             primary.begins_behind(before);
-            sides.keep();
+            (sides.keep(), disaster.keep(), witness.keep());
         }
+        let slow = witness.is_in_force();
+        let pace_us = if slow { witness::PACE_US } else { pace_us };
+        let operations =
+            if slow && settings.operations.is_none() { operations + witness::OPERATIONS } else { operations };
+        faults.rarer = if slow { witness::RARER } else { 1 };
         let policy = Policy::draw(seed, &mut primary.settings.key_limits, settings.mutation);
         Self {
             model: Model::new(to_usize(blocks), before),
@@ -283,6 +298,8 @@ impl World {
             owed_may_have_changed: true,
             rollback: Rollback::draw(seed, settings.mutation == Some(Mutation::GivenUpForgotten)),
             retirement: Retirement::draw(seed, settings.mutation),
+            disaster,
+            witness,
             points: Points::draw(seed),
             operator,
             disguise,
@@ -296,6 +313,7 @@ impl World {
             healed_at: None,
             settling_since: None,
             ends_in_takeover: dice.chance(120),
+            closing: false,
             over: false,
             next_ticket: 0,
             next_stamp: 0,
@@ -318,6 +336,7 @@ impl World {
         }
         self.restart_primary()?;
         self.restart_secondary()?;
+        self.begin_witness();
         for path in self.link.paths() {
             self.dial(path);
         }
@@ -368,6 +387,8 @@ impl World {
             }
             Event::Look => self.look(),
             Event::Turn => self.turn(),
+            Event::Disaster(event) => self.disaster_event(event),
+            Event::Witness(event) => self.witness_event(event),
         }
     }
 
@@ -430,6 +451,7 @@ impl World {
         self.stats.operations += 1;
         self.accidents()?;
         self.change_sides()?;
+        self.declare()?;
         self.follow_presets()?;
         self.retire()?;
         if self.primary.machine.is_none() {

@@ -275,3 +275,28 @@ fn retired_checker_fires_when_a_restart_reads_from_the_beginning_what_lies_below
     // The first key record that is not taken again stops the order, far below what was acknowledged.
     fires(Mutation::CheckpointForgotten, &[Checker::Retired, Checker::Durability]);
 }
+
+#[test]
+fn fence_checker_fires_when_the_word_of_another_generation_is_taken() {
+    fires(Mutation::OldWordTaken, &[Checker::Fence]);
+}
+
+#[test]
+fn fence_checker_fires_when_an_operator_is_told_that_a_site_is_fenced_which_is_not_yet() {
+    fires(Mutation::ToldByTheAnswer, &[Checker::Fence]);
+}
+
+#[test]
+fn witness_checker_fires_when_the_remotes_silence_is_enough() {
+    fires(Mutation::WitnessNotAsked, &[Checker::Witness]);
+}
+
+#[test]
+fn witness_checker_fires_when_the_takeover_does_not_wait_for_the_statement_to_be_durable() {
+    fires(Mutation::StatementNotKept, &[Checker::Witness]);
+}
+
+#[test]
+fn witness_checker_fires_when_a_witness_that_begins_anew_remembers() {
+    fires(Mutation::WitnessRemembers, &[Checker::Witness]);
+}

@@ -407,6 +407,16 @@ fn the_word_of_a_disaster_goes_out_without_a_cut_where_there_is_no_time_for_one(
     assert_eq!(group.later(GROUP_STAND_WAIT.0), "declare A, declare B", "the copies are too slow to hold it");
 }
 
+/// The operator was told of a cut, or a later one, that one of the copies lacked: they had been taken over at an earlier one.
+#[test]
+fn no_cut_is_named_of_a_disaster_whose_word_goes_out_before_every_copy_holds_it() {
+    let mut group = declared();
+    group.stands(1, quiesced(1));
+    assert_eq!(group.later(GROUP_STAND_WAIT.0), "declare A, declare B");
+    assert_eq!(group.tell(Input::Declared { lane: lane(1), taken: true }), "");
+    assert_eq!(group.tell(Input::Declared { lane: lane(2), taken: true }), "answer 7 cut 0");
+}
+
 #[test]
 fn lanes_go_on_where_the_other_site_does_not_take_over_at_the_word_of_a_disaster() {
     let mut group = declared();

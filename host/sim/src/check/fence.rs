@@ -1,8 +1,10 @@
 //! One writable side per generation: a site that was taken over from neither answers well once it knows nor is believed,
 //! and a planned change of sides has both at the same record.
 
+use farseal_core::declare::Declare;
 use farseal_core::frame::HandOver;
 use farseal_core::lineage::Lineage;
+use farseal_core::primary::{Primary, Room};
 use farseal_core::units::Sequence;
 
 use super::{Checker, Failure};
@@ -47,6 +49,30 @@ pub fn welcomed(world: &World) -> Result<(), Failure> {
         return Err(Failure::new(Checker::Fence, "a stale primary is welcomed"));
     }
     Ok(())
+}
+
+/// The keeper takes over by the main site's word.
+pub fn word(world: &World, word: Declare) -> Result<(), Failure> {
+    let here = world.secondary.generation.max(Lineage::FIRST.generation);
+    if word.generation.max(Lineage::FIRST.generation) != here {
+        return Err(Failure::new(
+            Checker::Fence,
+            format!("the word of generation {} has the keeper of generation {here} take over", word.generation),
+        ));
+    }
+    Ok(())
+}
+
+/// The operator who declared a disaster was told that this site is fenced: it takes no writes any more, not even after a crash.
+pub fn told(world: &World) -> Result<(), Failure> {
+    let room = world.primary.machine.as_ref().filter(|_| world.disaster.told).map(Primary::room);
+    match room {
+        Some(Room::Fenced) | None => Ok(()),
+        Some(room) => Err(Failure::new(
+            Checker::Fence,
+            format!("the operator was told that this site is fenced, and it takes writes: {room:?}"),
+        )),
+    }
 }
 
 /// The old primary hears that the other site goes on.

@@ -101,6 +101,7 @@ impl World {
             | Message::HandOver(_)
             | Message::AskLive { .. }
             | Message::Retire(_)
+            | Message::Declare(_)
             | Message::Nonsense => Ok(()),
         }
     }

@@ -169,6 +169,10 @@ impl World {
                 Ok(())
             }
             Output::PersistFence { generation } => {
+                if self.crash_around_the_fence() {
+                    // It learns it again.
+                    return Ok(());
+                }
                 self.sides.knows = true;
                 self.primary.fenced =
                     Some(generation).filter(|_| self.settings.mutation != Some(Mutation::FenceForgotten));

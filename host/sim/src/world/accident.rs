@@ -46,6 +46,7 @@ impl World {
             self.crash(Side::Secondary);
         }
         self.snapshots();
+        self.outages()?;
         if self.faults.strikes(Fault::ClockJump) {
             self.wall_offset = self.dice_life.between(1_600_000_000_000, 1_800_000_000_000);
         }
@@ -67,6 +68,11 @@ impl World {
     }
 
     pub fn crash(&mut self, side: Side) {
+        self.crash_for(side, None);
+    }
+
+    /// It comes back after so many microseconds.
+    pub fn crash_for(&mut self, side: Side, down: Option<u64>) {
         let lines = self.link.paths();
         match side {
             Side::Primary if self.primary.machine.is_some() => self.crash_primary(),
@@ -76,7 +82,7 @@ impl World {
         for path in lines {
             self.break_path(path);
         }
-        let down = self.dice_life.between(100, 2_000_000);
+        let down = down.unwrap_or_else(|| self.dice_life.between(100, 2_000_000));
         self.after(down, Event::Restart(side));
     }
 }

@@ -29,7 +29,7 @@ impl World {
         }
         if self.ends_in_takeover && self.may_be_taken_over() {
             self.stats.see(Sometimes::TakeOver);
-            self.ends_in_takeover = false;
+            (self.ends_in_takeover, self.closing) = (false, true);
             self.take_over()?;
             return self.judge_takeover();
         }

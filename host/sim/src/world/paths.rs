@@ -65,6 +65,10 @@ impl World {
         match to {
             Side::Primary => self.primary_receives(path, message),
             Side::Secondary => {
+                if self.secondary.machine.is_some() {
+                    self.witness.heard_us = self.now;
+                }
+                let line = self.link.line(path);
                 if !line.secondary_up {
                     line.secondary_up = true;
                     // The same path came anew before the old connection's end was noticed.

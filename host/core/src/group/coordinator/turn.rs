@@ -216,8 +216,11 @@ impl Coordinator {
             }
             Step::Copying { cut, until } if disaster => {
                 let (cut, until) = (*cut, *until);
-                if self.copied() >= Some(cut) || now.instant >= until {
+                if self.copied() >= Some(cut) {
                     self.declare(now, cut);
+                } else if now.instant >= until {
+                    // What some copies lack is not promised: they may be taken over at an earlier one.
+                    self.declare(now, CutNumber::NONE);
                 }
             }
             Step::Copying { cut, until } => {
