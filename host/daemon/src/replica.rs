@@ -89,6 +89,11 @@ pub enum Event {
     /// How far the pair's group lets it be offered.
     Limit(OfferLimit),
     TakeOver,
+    /// As [`Event::TakeOver`], by the witness rule: only where the main site was not heard after `unheard_since`, and before `until`.
+    TakeOverUnheard {
+        unheard_since: Instant,
+        until: Instant,
+    },
     /// The site's lead does not take the group over at the main site's word.
     RefuseWord,
     Look {
@@ -419,6 +424,10 @@ impl Runner {
                 self.opening = None;
                 self.answer_words(true);
                 self.give(Input::TakeOver);
+            }
+            Event::TakeOverUnheard { unheard_since, until } => {
+                self.opening = None;
+                self.give(Input::TakeOverUnheard { unheard_since, until });
             }
             Event::RefuseWord => self.answer_words(false),
             Event::Look { done } => done(self.secondary.status()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use farseal_core::group::OfferLimit;
 use farseal_core::limits::WITNESS_ANSWER_MAX;
 use farseal_core::secondary::Status as CopyStatus;
-use farseal_core::units::{Millis, Sequence, WallTime};
+use farseal_core::units::{Instant, Millis, Sequence, WallTime};
 use farseal_core::witness::{Input, Output, Rule, Said};
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
@@ -77,8 +77,26 @@ impl PairNode {
             };
             tracing::warn!(pair, witness = line.name, ?said, "the main site is not heard here; the witness was asked");
             rule.handle(now, Input::Said { question, said });
-            if let (Some(Output::Declare { .. }), Said::Heard { ago, .. }) = (rule.poll_output(), said) {
-                self.take_over_by_witness(&line, silence, (ago, statement)).await;
+            let (Some(Output::Declare { question }), Said::Heard { ago, .. }) = (rule.poll_output(), said) else {
+                continue;
+            };
+            let kept = self.keep_evidence(&line, silence, (ago, &statement));
+            // And while its statement was made durable.
+            if !self.listen(&mut rule).await {
+                continue;
+            }
+            rule.handle(
+                self.shared.clock.now().instant,
+                if kept { Input::Kept { question } } else { Input::NoAnswer { question } },
+            );
+            if let Some(Output::TakeOver { unheard_since, until }) = rule.poll_output() {
+                tracing::warn!(
+                    pair,
+                    witness = line.name,
+                    unheard = ago.0,
+                    "neither this site nor the witness has heard the main site: this site takes over"
+                );
+                self.take_over_unheard(unheard_since, until).await;
                 rule = begin();
             }
         }
@@ -89,6 +107,7 @@ impl PairNode {
         let Some(status) = self.kept_copy().await else { return false };
         let now = self.shared.clock.now().instant;
         rule.handle(now, Input::Ready { ready: status.offered > Sequence::NONE && !status.base_differs });
+        rule.handle(now, Input::Heard { at: status.heard });
         rule.handle(now, Input::Link { up: status.paths > 0 });
         true
     }
@@ -127,12 +146,8 @@ impl PairNode {
             .ok()
     }
 
-    async fn take_over_by_witness(
-        &self,
-        line: &EscrowLine,
-        silence: Millis,
-        (unheard, statement): (Millis, Statement),
-    ) {
+    /// Keeps what the witness said, durably. `false`: it cannot be kept, and nothing is taken over.
+    fn keep_evidence(&self, line: &EscrowLine, silence: Millis, (unheard, statement): (Millis, &Statement)) -> bool {
         let evidence = Evidence {
             format: 1,
             at: self.shared.clock.now().wall,
@@ -144,20 +159,19 @@ impl PairNode {
         };
         let kept =
             files::write_atomically(&self.evidence_file(), &serde_json::to_vec_pretty(&evidence).unwrap_or_default());
-        if let Err(error) = kept {
-            return tracing::error!(pair = self.config.name, %error, "the witness's statement cannot be kept: nothing is taken over");
-        }
-        tracing::warn!(
-            pair = self.config.name,
-            witness = line.name,
-            unheard = unheard.0,
-            "neither this site nor the witness has heard the main site: this site takes over"
-        );
+        kept.inspect_err(|error| {
+            tracing::error!(pair = self.config.name, %error, "the witness's statement cannot be kept: nothing is taken over");
+        })
+        .is_ok()
+    }
+
+    /// A pair by itself is taken over by its own machine, which has the last word on what was heard; a group by its lead.
+    async fn take_over_unheard(&self, unheard_since: Instant, until: Instant) {
         if self.is_grouped() {
             self.shared.site.report(Report::Word { pair: self.config.id });
         } else if let Ok(replica) = self.keeper("takeover") {
             let _ = replica.inbox.send(ReplicaEvent::Limit(OfferLimit::Everything));
-            let _ = replica.inbox.send(ReplicaEvent::TakeOver);
+            let _ = replica.inbox.send(ReplicaEvent::TakeOverUnheard { unheard_since, until });
         }
         let taken = async {
             while self.kept_copy().await.is_some() {

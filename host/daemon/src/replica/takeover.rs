@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, RwLock};
 
-use farseal_core::declare::{Answer as Said, Declare, Refusal};
+use farseal_core::declare::{Answer as Said, Declare, Keeps, Refusal};
 use farseal_core::group::OfferLimit;
 use farseal_core::lineage::Lineage;
 use farseal_core::owed::OwedMap;
@@ -70,14 +70,12 @@ impl Runner {
 
     fn judge_declared(&self, declare: Declare) -> Said {
         let status = self.secondary.status();
-        let missing = self.keyring.missing().len();
-        if declare.generation != status.generation {
-            Said::Refused(Refusal::OtherGeneration { here: status.generation })
-        } else if missing > 0 && !self.with_escrow {
-            Said::Refused(Refusal::NoKeys { epochs: u64::try_from(missing).unwrap_or(u64::MAX) })
-        } else {
-            Said::TakesOver { through: status.offered }
-        }
+        declare.judge(&Keeps {
+            generation: status.generation,
+            offered: status.offered,
+            keys_missing: u64::try_from(self.keyring.missing().len()).unwrap_or(u64::MAX),
+            escrowed: self.with_escrow,
+        })
     }
 
     pub(super) fn persist(&mut self, generation: Generation, taken_over: bool) {
