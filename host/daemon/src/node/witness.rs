@@ -108,7 +108,7 @@ impl PairNode {
         let now = self.shared.clock.now().instant;
         rule.handle(now, Input::Ready { ready: status.offered > Sequence::NONE && !status.base_differs });
         rule.handle(now, Input::Heard { at: status.heard });
-        rule.handle(now, Input::Link { up: status.paths > 0 });
+        rule.handle(now, Input::Link { up: status.linked });
         true
     }
 
