@@ -254,7 +254,8 @@ impl World {
         self.begin_segment(lineage.start.next());
         (self.sides.forked, self.sides.planned, self.sides.knows, self.sides.handed) = (None, false, false, false);
         self.sides.back = None;
-        (self.disaster.turned(), self.witness.turned());
+        self.disaster.turned();
+        self.witness.turned();
         for path in self.link.paths() {
             let line = self.link.line(path);
             (line.open, line.primary_up, line.secondary_up) = (false, false, false);

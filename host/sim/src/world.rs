@@ -272,7 +272,9 @@ impl World {
             let lineage = Lineage::at(primary.settings.generation, before, Chain::START);
             secondary = SecondarySite::keeper(&secondary, lineage, vec![0; to_usize(blocks)], None, None);
             primary.begins_behind(before);
-            (sides.keep(), disaster.keep(), witness.keep());
+            sides.keep();
+            disaster.keep();
+            witness.keep();
         }
         let slow = witness.is_in_force();
         let pace_us = if slow { witness::PACE_US } else { pace_us };
