@@ -26,8 +26,7 @@ use crate::points::Hole;
 use crate::primary::StoreFault;
 use crate::record::{Header, Kind};
 use crate::units::{
-    BlockBytes, BlockCount, CutNumber, Epoch, Generation, Instant, Millis, Now, PairId, Path, Sequence, VolumeId,
-    WallTime,
+    BlockBytes, BlockCount, CutNumber, Epoch, Generation, Instant, Now, PairId, Path, Sequence, VolumeId, WallTime,
 };
 use crate::window::{Arrival, Window};
 
@@ -290,14 +289,6 @@ enum Wish {
     Word,
     /// The primary's silence.
     Unheard { since: Instant, until: Instant },
-}
-
-impl Status {
-    /// For how long nothing was heard of the primary, as of now: not at all while it is linked, and since this machine's start at most.
-    #[must_use]
-    pub fn unheard(&self, now: Instant) -> Millis {
-        if self.linked { Millis(0) } else { now.since(self.heard) }
-    }
 }
 
 #[derive(Clone, Copy, Debug)]

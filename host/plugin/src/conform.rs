@@ -255,7 +255,11 @@ impl Trial<'_> {
     /// How the story breaks the rule; none where it does not.
     fn breaks(&self, rule: Rule, story: &serde_yaml_ng::Value) -> Option<Broken> {
         let mut story = story.clone();
-        let mut run = self.tell(&story)?;
+        if rule == Rule::StaysSmall {
+            let base = story.get("timeline")?.clone();
+            story.as_mapping_mut()?.insert("timeline".into(), stories::three_times(&base));
+        }
+        let run = self.tell(&story)?;
         let said = match rule {
             Rule::Pure => {
                 let again = self.tell(&story)?;
@@ -284,12 +288,7 @@ impl Trial<'_> {
                 let twice = self.tell(&story)?;
                 (count(&twice) > once).then(|| format!("{once} new keys told once, {} told twice", count(&twice)))
             }
-            Rule::StaysSmall => {
-                let base = story.get("timeline")?.clone();
-                story.as_mapping_mut()?.insert("timeline".into(), stories::three_times(&base));
-                run = self.tell(&story)?;
-                growth(&run)
-            }
+            Rule::StaysSmall => growth(&run),
             Rule::Heeds => (run.counts.get("unheeded-suspicions").copied().unwrap_or(0) > 0).then(|| {
                 "told that the key in force may be known to others, it neither asks for a new one nor alerts".into()
             }),

@@ -8,7 +8,7 @@ use farseal_core::primary::StoreFault;
 use farseal_core::record::{Header, Kind};
 use farseal_core::secondary::{Input, KeyFacts, Output, Recovered, Secondary, Settings};
 use farseal_core::units::{
-    BlockBytes, BlockCount, Epoch, Generation, Instant, Lba, Millis, Now, PairId, Path, Sequence, VolumeId, WallTime,
+    BlockBytes, BlockCount, Epoch, Generation, Instant, Lba, Now, PairId, Path, Sequence, VolumeId, WallTime,
 };
 
 use super::{Step, snapshot, table};
@@ -317,7 +317,7 @@ fn a_restart_sees_behind_a_gap_that_does_not_join_what_its_checkpoint_knew() {
 }
 
 /// A keeper that checks its keys again after a restart has no path that is up, and the primary waits for its welcome: it was taken for
-/// unheard (group seed 188).
+/// unheard.
 #[test]
 fn a_primary_that_waits_for_its_welcome_is_heard() {
     let above = [(header(Kind::Key, 1, 0), Digest([1; 32])), (header(Kind::Data, 2, 0), Digest([2; 32]))];
@@ -325,14 +325,15 @@ fn a_primary_that_waits_for_its_welcome_is_heard() {
     let mut site = Site { secondary: Secondary::new(at(0), SETTINGS, recovered), does: Vec::new(), stored: 0 };
     site.attach();
     let status = site.secondary.status();
-    assert_eq!((status.paths, status.unheard(Instant(60_000))), (0, Millis(0)));
+    assert_eq!((status.paths, status.linked), (0, true));
     let by_silence = Input::TakeOverUnheard { unheard_since: Instant(0), until: Instant(90_000) };
     site.tell(60_000, by_silence.clone());
     site.checked(1, 1);
     assert!(!site.secondary.status().taken_over && site.secondary.status().paths == 1, "{:?}", site.does);
     // Lost, and silent from then on.
     site.tell(61_000, Input::PathLost { path: Path(0) });
-    assert_eq!(site.secondary.status().unheard(Instant(71_000)), Millis(10_000));
+    let status = site.secondary.status();
+    assert_eq!((status.linked, status.heard), (false, Instant(61_000)));
     site.tell(71_000, by_silence);
     assert!(!site.does.contains(&"persist generation 2".to_owned()), "it was heard since");
     site.tell(90_000, Input::TakeOverUnheard { unheard_since: Instant(61_000), until: Instant(90_000) });
