@@ -48,7 +48,7 @@ const COMMANDS: [Command; 14] = [
     },
     Command {
         name: "bench",
-        usage: "[--quick] [--json FILE]",
+        usage: "[--quick] [--only PART] [--json FILE]",
         purpose: "measures ciphers, plugins, NBD and takeover against other programs, and against the goals",
         run: bench::run,
     },

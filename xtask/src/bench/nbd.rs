@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::fio::{self, Figures, JOBS, Job};
-use super::{Effort, Programs, median, rotation};
+use super::{Effort, Programs, median};
 use crate::site::{PairTerms, Site, Stage, Status, wait_for};
 
 const PAIR: &str = "bench";
@@ -36,8 +36,7 @@ pub(super) fn measure(stage: &Rc<Stage>, programs: &Programs, effort: Effort) ->
     for job in JOBS {
         jobs.push(measure_job(&servers, job, effort)?);
     }
-    let rotation = rotation::measure(&servers.main, PAIR, effort)?;
-    Ok(json!({ "jobs": jobs, "rotation": rotation }))
+    Ok(json!({ "jobs": jobs }))
 }
 
 impl Servers {
@@ -49,7 +48,6 @@ impl Servers {
         writeln!(config, "\n[[volume]]\nname = \"{PAIR}\"\npath = \"volume.img\"\nsize = \"{size}MiB\"")?;
         let volume = main.dir.join("volume.img");
         main.pair_with(&remote, &PairTerms { name: PAIR, volume: &volume, mebibytes: size, options: &[] })?;
-        rotation::allow(&main)?;
         for site in [&mut plain, &mut remote, &mut main] {
             site.start()?;
         }
