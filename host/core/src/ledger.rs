@@ -1,6 +1,7 @@
 //! The epoch ledger: which epoch opens which sequence number. Filled by the records themselves, in their order.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,10 +19,30 @@ pub struct Entry {
 }
 
 /// Every epoch of a lane. Lookups never guess: what falls in no epoch is an error.
+///
+/// A clone costs nothing: what is in it is copied when an epoch comes while somebody still reads the older state.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Ledger {
     /// By the first sequence number that they seal.
+    #[serde(serialize_with = "by_reference")]
+    by_start: Arc<BTreeMap<Sequence, Entry>>,
+}
+
+/// As it is kept.
+#[derive(Deserialize)]
+struct Stored {
     by_start: BTreeMap<Sequence, Entry>,
+}
+
+impl From<Stored> for Ledger {
+    fn from(stored: Stored) -> Self {
+        Self { by_start: Arc::new(stored.by_start) }
+    }
+}
+
+fn by_reference<S: serde::Serializer>(shared: &Arc<impl Serialize>, to: S) -> Result<S::Ok, S::Error> {
+    shared.serialize(to)
 }
 
 /// Why a key record does not fit the ledger.
@@ -46,8 +67,9 @@ impl Ledger {
             return Err(LedgerError::NotNewer { epoch: entry.epoch, newest: newest.epoch });
         }
         // Starts are after their keys, and keys come in order: what lies at or after this start has not begun.
-        self.by_start.split_off(&entry.start);
-        self.by_start.insert(entry.start, entry);
+        let by_start = Arc::make_mut(&mut self.by_start);
+        by_start.split_off(&entry.start);
+        by_start.insert(entry.start, entry);
         Ok(())
     }
 
@@ -56,7 +78,7 @@ impl Ledger {
         let Some(entry) = self.newest().filter(|newest| newest.epoch == epoch && at < newest.start) else {
             return false;
         };
-        self.by_start.remove(&entry.start);
+        Arc::make_mut(&mut self.by_start).remove(&entry.start);
         true
     }
 
@@ -105,6 +127,15 @@ mod tests {
             .map(|sequence| ledger.epoch_of(Sequence(sequence)).map_or(0, |entry| entry.epoch.0))
             .collect();
         assert_eq!(epochs, [0, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn who_reads_an_older_state_keeps_it() {
+        let mut ledger = Ledger::default();
+        ledger.arm(entry(1, 1, 2)).unwrap();
+        let older = ledger.clone();
+        ledger.arm(entry(2, 10, 14)).unwrap();
+        assert_eq!((older.newest().unwrap().epoch, ledger.newest().unwrap().epoch), (Epoch(1), Epoch(2)));
     }
 
     #[test]
