@@ -58,6 +58,8 @@ struct Terms {
     how: How,
     /// The disguise's own settings, as a TOML table.
     settings: Option<String>,
+    /// What the pair's path shows all the time, as "8MiB/s": without it no pause is allowed with a disguise.
+    shape: Option<String>,
     /// One more line of the pair's section, at both sites.
     pair_line: Option<String>,
     workloads: Vec<Workload>,
@@ -155,6 +157,7 @@ fn options(workspace: &Workspace, words: &[String]) -> Result<Terms> {
         link: "tls".into(),
         how: How::InBand,
         settings: None,
+        shape: None,
         pair_line: None,
         workloads: Workload::ALL.to_vec(),
         escrow: false,
@@ -188,6 +191,7 @@ fn options(workspace: &Workspace, words: &[String]) -> Result<Terms> {
                 terms.how = how.context("--how is in-band or pause")?;
             }
             "--settings" => terms.settings = Some(value.clone()),
+            "--shape" => terms.shape = Some(value.clone()),
             "--pair-line" => terms.pair_line = Some(value.clone()),
             "--workload" => {
                 let named = value.split(',').map(Workload::named).collect::<Option<Vec<_>>>();
@@ -203,8 +207,8 @@ fn options(workspace: &Workspace, words: &[String]) -> Result<Terms> {
             "--farseal" => terms.farseal = Path::new(value).canonicalize()?,
             "--plugins" => terms.plugins = Path::new(value).canonicalize()?,
             _ => bail!(
-                "disguise-game takes --disguise NAME, --link tls|san, --how in-band|pause, --settings TOML, --pair-line TOML, --workload \
-                 NAMES, --escrow, --lanes N, --window MILLISECONDS, --minutes N or --events N, --short, --seed N, --out FOLDER, \
+                "disguise-game takes --disguise NAME, --link tls|san, --how in-band|pause, --settings TOML, --shape RATE, --pair-line TOML, \
+                 --workload NAMES, --escrow, --lanes N, --window MILLISECONDS, --minutes N or --events N, --short, --seed N, --out FOLDER, \
                  --farseal FILE and --plugins FOLDER, not {word}"
             ),
         }

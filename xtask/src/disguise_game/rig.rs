@@ -127,9 +127,12 @@ impl Lane {
             options.extend(["--escrow", &escrow_name]);
             escrow = Some(Escrow { site, port });
         }
+        let own = phase.disguise == terms.disguise;
+        if let Some(rate) = terms.shape.as_ref().filter(|_| own) {
+            options.extend(["--shape", rate]);
+        }
         let pair_terms = PairTerms { name: &pair, volume: &volume, mebibytes: MEBIBYTES, options: &options };
         main.pair_over(&remote, &pair_terms, port, listens)?;
-        let own = phase.disguise == terms.disguise;
         if let Some(settings) = terms.settings.as_ref().filter(|_| own) {
             let begins = format!("disguise = {{ component = \"{}\"", phase.disguise);
             main.edit(&begins, &format!("{begins}, config = {settings}"))?;
