@@ -60,6 +60,7 @@ pub mod site;
 pub mod status;
 pub mod takeback;
 pub mod turn;
+pub mod unheard;
 pub mod verify;
 pub mod witness;
 

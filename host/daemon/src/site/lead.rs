@@ -207,6 +207,7 @@ impl Lead {
             Report::CanTakeOver { pair, obstacle } => self.can_take_over(pair, obstacle),
             Report::Declared { pair, refusal } => self.declared(pair, refusal),
             Report::Word { pair } => self.hear_word(pair),
+            Report::Unheard { pair, unheard } => self.hear_unheard(pair, *unheard),
             Report::Node(status) => {
                 if let Some(member) = self.members.get_mut(&member) {
                     member.status = Some(*status);
