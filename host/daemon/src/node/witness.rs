@@ -7,7 +7,7 @@ use std::time::Duration;
 use farseal_core::group::OfferLimit;
 use farseal_core::limits::WITNESS_ANSWER_MAX;
 use farseal_core::secondary::Status as CopyStatus;
-use farseal_core::units::{Instant, Millis, Sequence, WallTime};
+use farseal_core::units::{Instant, Millis, WallTime};
 use farseal_core::witness::{Input, Output, Rule, Said};
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
@@ -105,7 +105,7 @@ impl PairNode {
     async fn listen(&self, rule: &mut Rule) -> bool {
         let Some(status) = self.kept_copy().await else { return false };
         let now = self.shared.clock.now().instant;
-        rule.handle(now, Input::Ready { ready: status.offered > Sequence::NONE && !status.base_differs });
+        rule.handle(now, Input::Ready { ready: status.has_point() });
         rule.handle(now, Input::Heard { at: status.heard });
         rule.handle(now, Input::Link { up: status.linked });
         true
