@@ -276,7 +276,12 @@ impl Lead {
                     None => group.common.forget(pair.id),
                 }
                 let (taking_over, open_at) = (group.record.taking_over.is_some(), group.record.open_at.clone());
-                if wrote || matches!(group.record.phase, Phase::Turning { .. }) {
+                let (declared, turning) =
+                    (group.record.declared.is_some(), matches!(group.record.phase, Phase::Turning { .. }));
+                if declared {
+                    self.record(&pair.group, |record| record.declared = None);
+                }
+                if wrote || turning {
                     self.tell(&pair.group, Input::Turned { lane: pair.id });
                 }
                 self.tell_limit(&pair.group);

@@ -242,10 +242,12 @@ impl Member {
     /// The copy answers when its site has decided for the whole group.
     fn declare(self: &Arc<Self>, id: PairId) {
         let Some(pair) = self.pairs.get(&id).cloned() else { return };
-        let site = Arc::clone(&self.site);
+        let member = Arc::clone(self);
         self.runtime.spawn(async move {
             let refusal = pair.declare_with_group().await.err().map(|refused| refused.to_string());
-            site.report(Report::Declared { pair: id, refusal });
+            // That the lane is fenced is known before it is said to be declared: the next operator is told so.
+            member.tell_what_changed();
+            member.site.report(Report::Declared { pair: id, refusal });
         });
     }
 
