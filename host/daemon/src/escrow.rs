@@ -14,6 +14,7 @@ pub mod desk;
 pub mod heard;
 pub mod library;
 pub mod mark;
+pub mod parts;
 pub mod search;
 pub mod serve;
 pub mod shares;

@@ -75,6 +75,49 @@ fn filled() -> Three {
     three
 }
 
+/// A record of 96 KiB, of many blocks: neither it nor what is sealed of it fits a cell.
+const LONG: usize = 96 << 10;
+const LONG_RECORDS: u64 = 24;
+
+fn long_record(id: u64) -> Vec<u8> {
+    let mut bytes: Vec<u8> =
+        (0..LONG).map(|at| u8::try_from((at / 7 + usize::try_from(id).unwrap()) % 251).unwrap()).collect();
+    bytes[..8].copy_from_slice(&id.to_le_bytes());
+    bytes[16..40].fill(0);
+    bytes[16..16 + customer(id).len()].copy_from_slice(customer(id).as_bytes());
+    bytes
+}
+
+#[test]
+fn a_record_that_is_longer_than_a_cell_is_opened_there_part_by_part() {
+    let layout = ["--record-bytes", "98304", "--field", "customer:16:24:text"];
+    let mut three = three_with("escrow-long", &[&["--disguise", "plain"], &layout[..]].concat());
+    three.start();
+    let mut initiator = client(&three.main);
+    let each = u64::try_from(LONG).unwrap();
+    for id in 0..LONG_RECORDS {
+        initiator.write(id * each, &long_record(id)).unwrap();
+    }
+    // And one that is nothing but zeroes behind its name.
+    let mut empty = vec![0; LONG];
+    empty[16..21].copy_from_slice(b"Meier");
+    initiator.write(LONG_RECORDS * each, &empty).unwrap();
+    initiator.flush().unwrap();
+    three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
+    three.main.kill().unwrap();
+    let request = ["escrow", "request", PAIR, "--reason", "court order 10", "--field", "customer=Meier"];
+    three.remote.farseal(&request).unwrap();
+    three.escrow.farseal(&["escrow", "approve", "1", "--yes"]).unwrap();
+    three.remote.farseal(&["escrow", "fetch", PAIR]).unwrap();
+    three.remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    let out = three.stage.dir.join("long.records");
+    let report = search(&three, &["--field", "customer=Meier", "--out", &out.display().to_string()]);
+    assert_eq!((report["found"].as_u64(), report["served"].as_u64()), (Some(2), Some(2)), "{report}");
+    assert_eq!(fs::read(&out).unwrap(), [long_record(3), empty].concat());
+    let said = client(&three.remote).read(4 * each, &mut [0; 4096]).unwrap_err().to_string();
+    assert!(said.ends_with(REFUSED), "another record: {said}");
+}
+
 fn search(three: &Three, words: &[&str]) -> Value {
     let said = three.remote.farseal(&[&["recover", "search", PAIR, "--json"], words].concat()).unwrap();
     serde_json::from_str(&said).unwrap()

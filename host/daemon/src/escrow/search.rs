@@ -21,7 +21,7 @@ use crate::keys::wire::{Reader, Short, to_hex};
 /// Bytes of a field's name and of a value at most, as a layout's.
 const NAME_MAX: usize = 32;
 const VALUE_MAX: usize = 256;
-/// Bytes of a sealed record that one cell holds, with what stands around it.
+/// Bytes of a sealed record that one cell holds, with what stands around it; a longer one goes in parts.
 pub const RECORD_BYTES_MAX: usize = 15 << 10;
 const HASHED: &[u8] = b"farseal v1 asked search";
 
@@ -75,6 +75,10 @@ pub enum NotOpened {
     NotAuthentic,
     #[error("its cipher runs in a component, which the escrow site does not run: ask for its epoch's key")]
     NeedsComponent,
+    #[error("another record came between its parts, or the line broke: search again")]
+    Interrupted,
+    #[error("it is longer than a record can be")]
+    TooLong,
 }
 
 impl AskedSearch {
@@ -134,7 +138,7 @@ impl SealedRecord {
     #[must_use]
     pub fn len(&self) -> usize {
         let each = |block: &SealedBlock| {
-            32 + 2 + block.descriptor.len() + HEADER_BYTES + 8 + 4 + 4 + block.tags.len() + block.bytes.len()
+            32 + 2 + block.descriptor.len() + HEADER_BYTES + 8 + 4 + 2 + block.tags.len() + 4 + block.bytes.len()
         };
         8 + self.blocks.iter().map(each).sum::<usize>()
     }
@@ -154,11 +158,26 @@ impl SealedRecord {
             bytes.extend_from_slice(&block.header);
             bytes.extend_from_slice(&block.lba.0.to_be_bytes());
             bytes.extend_from_slice(&block.block.to_be_bytes());
-            for part in [&block.tags, &block.bytes] {
-                bytes.extend_from_slice(&length(part));
-                bytes.extend_from_slice(part);
-            }
+            bytes.extend_from_slice(&length(&block.tags));
+            bytes.extend_from_slice(&block.tags);
+            // A block of 64 KiB is one more than two bytes count.
+            bytes.extend_from_slice(&u32::try_from(block.bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+            bytes.extend_from_slice(&block.bytes);
         }
+    }
+
+    /// As it goes in parts.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len());
+        self.write(&mut bytes);
+        bytes
+    }
+
+    /// `None`: it is none.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        Self::read(&mut Reader::new(bytes)).ok().flatten()
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, Short> {
@@ -171,7 +190,7 @@ impl SealedRecord {
             let (header, lba, block) = (reader.array()?, Lba(reader.u64()?), reader.u32()?);
             let length = usize::from(reader.u16()?);
             let tags = reader.bytes(length)?.to_vec();
-            let length = usize::from(reader.u16()?);
+            let length = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
             let bytes = reader.bytes(length)?.to_vec();
             blocks.push(SealedBlock { deposit, descriptor, header, lba, block, tags, bytes });
         }

@@ -278,6 +278,8 @@ impl PairNode {
                 | FromEscrow::Witness(_)
                 | FromEscrow::SearchKey { .. }
                 | FromEscrow::Opened(_)
+                | FromEscrow::OpenedPart(_)
+                | FromEscrow::More
                 | FromEscrow::Component(_) => {}
             }
         }
@@ -339,6 +341,8 @@ impl PairNode {
                     | FromEscrow::Kept { .. }
                     | FromEscrow::Witness(_)
                     | FromEscrow::Opened(_)
+                    | FromEscrow::OpenedPart(_)
+                    | FromEscrow::More
                     | FromEscrow::Component(_) => {}
                 }
             }
