@@ -9,6 +9,7 @@
 //! shares  the escrow's own key, shared out among people
 //! ```
 
+pub mod ciphers;
 pub mod client;
 pub mod desk;
 pub mod heard;

@@ -12,9 +12,11 @@ use farseal_core::units::{Epoch, Millis, PairId, WallTime};
 use farseal_core::witness::Said as Silence;
 use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
+use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::schedule::{EpochSchedule, KeyScope};
 use zeroize::Zeroizing;
 
+use super::ciphers::Ciphers;
 use super::heard::Heard;
 use super::library::Library;
 use super::mark::{Freshness, Mark};
@@ -50,6 +52,7 @@ pub struct Desk {
     sites: Vec<PeerCard>,
     store: EscrowStore,
     library: Library,
+    ciphers: Ciphers,
     /// Requests that were approved since the start, with what opens their deposits.
     open: Mutex<BTreeMap<u64, Opened>>,
     /// The newest marks, by pair and depositing site.
@@ -110,12 +113,18 @@ pub enum AnswerError {
 
 impl Desk {
     #[must_use]
-    pub fn new(identity: Arc<Identity>, sites: Vec<PeerCard>, store: EscrowStore, library: Library) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        sites: Vec<PeerCard>,
+        store: EscrowStore,
+        (library, ciphers): (Library, Ciphers),
+    ) -> Self {
         Self {
             identity,
             sites,
             store,
             library,
+            ciphers,
             open: Mutex::default(),
             marks: Mutex::default(),
             heard: Heard::default(),
@@ -651,7 +660,15 @@ impl Desk {
                     unknown.insert((key, scope))
                 }
             };
-            match sealed.open(key, scope, search) {
+            let opened = match sealed.component() {
+                None => sealed.open(key, scope, search, None),
+                Some(component) => {
+                    let open = |guest: &mut dyn GuestLayer| sealed.open(key, scope, search, Some(guest));
+                    let opened = self.ciphers.open(&self.library, (depositor, component), open);
+                    opened.unwrap_or(Err(NotOpened::NeedsComponent))
+                }
+            };
+            match opened {
                 Ok(block) => {
                     bytes += block.bytes.len();
                     blocks.push(block);

@@ -7,6 +7,8 @@
 use farseal_core::layout::Form;
 use farseal_core::record::{Framed, HEADER_BYTES, Kind, TAG_BYTES};
 use farseal_core::units::Lba;
+use farseal_plugin::Digest;
+use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::provider::Provider;
 use farseal_plugin::vault::seal::Opener;
 use farseal_plugin::vault::search::{SEARCH_TAG_LEN, SearchKey, TagPlace, ValueKey};
@@ -73,7 +75,9 @@ pub enum NotOpened {
     NoMatch,
     #[error("it is not what was sealed, or of an epoch that was not asked for")]
     NotAuthentic,
-    #[error("its cipher runs in a component, which the escrow site does not run: ask for its epoch's key")]
+    #[error(
+        "its cipher runs in a component that the main site did not send there, or that does not load: ask for its epoch's key"
+    )]
     NeedsComponent,
     #[error("another record came between its parts, or the line broke: search again")]
     Interrupted,
@@ -206,12 +210,19 @@ pub(super) struct OpenedBlock {
 }
 
 impl SealedBlock {
-    /// Opens it with its epoch's key.
+    /// The component that its cipher runs in, if it does.
+    pub(super) fn component(&self) -> Option<Digest> {
+        let terms = Descriptor::decode(&self.descriptor).ok()?.terms;
+        terms.needs_layer().then_some(Digest(terms.component))
+    }
+
+    /// Opens it with its epoch's key, and with the component that its cipher runs in.
     pub(super) fn open(
         &self,
         key: &farseal_plugin::vault::epoch_key::EpochKey,
         scope: &farseal_plugin::vault::schedule::KeyScope,
         search: &AskedSearch,
+        guest: Option<&mut dyn GuestLayer>,
     ) -> Result<OpenedBlock, NotOpened> {
         let header = Framed::decode(&self.header).map_err(|_| NotOpened::NotAuthentic)?.header;
         let descriptor = Descriptor::decode(&self.descriptor).map_err(|_| NotOpened::NotAuthentic)?;
@@ -225,7 +236,7 @@ impl SealedBlock {
         if !sound || self.tags.len() < TAG_BYTES {
             return Err(NotOpened::NotAuthentic);
         }
-        if descriptor.terms.needs_layer() {
+        if descriptor.terms.needs_layer() && guest.is_none() {
             return Err(NotOpened::NeedsComponent);
         }
         let (mut bytes, mut tags) = (self.bytes.clone(), self.tags.clone());
@@ -240,7 +251,7 @@ impl SealedBlock {
             tags: &mut tags,
         }];
         let mut opener = Opener::new(key, scope, descriptor.terms.stacks, Provider::AwsLc);
-        opener.open_batch(&mut units, None).map_err(|_| NotOpened::NotAuthentic)?;
+        opener.open_batch(&mut units, guest).map_err(|_| NotOpened::NotAuthentic)?;
         let own = search.value_key(&farseal_plugin::vault::schedule::EpochSchedule::new(key, scope).search());
         let place = TagPlace { seq: header.sequence.0, block: self.block, slot: search.slot };
         let at = TAG_BYTES + usize::from(search.slot) * SEARCH_TAG_LEN;
