@@ -20,6 +20,8 @@ pub struct Keeps {
     pub generation: Generation,
     /// What a takeover would open.
     pub offered: Sequence,
+    /// That is a state of the history that the main site writes; not so before the first copy is whole.
+    pub has_point: bool,
     /// Epochs of it whose keys are not here.
     pub keys_missing: u64,
     /// An escrow site has them, and is asked for them after the takeover.
@@ -47,6 +49,8 @@ pub enum Refusal {
     NoKeys { epochs: u64 },
     #[error("the pair's group cannot be taken over there now: `farseal takeover --group` there says why")]
     Grouped,
+    #[error("the copy there is not whole yet, and holds no state of this volume that could be taken over")]
+    NotWhole,
 }
 
 impl Declare {
@@ -55,6 +59,8 @@ impl Declare {
     pub fn judge(self, keeps: &Keeps) -> Answer {
         if self.generation != keeps.generation {
             Answer::Refused(Refusal::OtherGeneration { here: keeps.generation })
+        } else if !keeps.has_point {
+            Answer::Refused(Refusal::NotWhole)
         } else if keeps.keys_missing > 0 && !keeps.escrowed {
             Answer::Refused(Refusal::NoKeys { epochs: keeps.keys_missing })
         } else {
@@ -78,6 +84,7 @@ impl Answer {
             Self::Refused(Refusal::OtherGeneration { here }) => (1, here.0),
             Self::Refused(Refusal::NoKeys { epochs }) => (2, epochs),
             Self::Refused(Refusal::Grouped) => (3, 0),
+            Self::Refused(Refusal::NotWhole) => (4, 0),
         };
         [[code].as_slice(), &u64::to_le_bytes(number)].concat()
     }
@@ -91,6 +98,7 @@ impl Answer {
             1 => Self::Refused(Refusal::OtherGeneration { here: Generation(number) }),
             2 => Self::Refused(Refusal::NoKeys { epochs: number }),
             3 => Self::Refused(Refusal::Grouped),
+            4 => Self::Refused(Refusal::NotWhole),
             _ => return None,
         };
         (fields.done() && answer.encode() == bytes).then_some(answer)
@@ -102,15 +110,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_word_counts_in_its_own_generation_where_the_keys_are_here_or_can_be_asked_for() {
+    fn the_word_counts_in_its_own_generation_over_a_whole_copy_where_the_keys_are_here_or_can_be_asked_for() {
         let word = Declare { id: 1, generation: Generation(4) };
-        let keeps = Keeps { generation: Generation(4), offered: Sequence(9), keys_missing: 0, escrowed: false };
+        let (generation, offered) = (Generation(4), Sequence(9));
+        let keeps = Keeps { generation, offered, has_point: true, keys_missing: 0, escrowed: false };
         let takes_over = Answer::TakesOver { through: Sequence(9) };
         assert_eq!(word.judge(&keeps), takes_over);
         for here in [Generation(3), Generation(5)] {
             let refused = Answer::Refused(Refusal::OtherGeneration { here });
             assert_eq!(word.judge(&Keeps { generation: here, ..keeps }), refused, "of an old generation, or a new one");
         }
+        let part = Keeps { has_point: false, ..keeps };
+        assert_eq!(word.judge(&part), Answer::Refused(Refusal::NotWhole));
         let closed = Keeps { keys_missing: 2, ..keeps };
         assert_eq!(word.judge(&closed), Answer::Refused(Refusal::NoKeys { epochs: 2 }));
         assert_eq!(word.judge(&Keeps { escrowed: true, ..closed }), takes_over);
@@ -123,6 +134,7 @@ mod tests {
             Answer::Refused(Refusal::OtherGeneration { here: Generation(4) }),
             Answer::Refused(Refusal::NoKeys { epochs: 2 }),
             Answer::Refused(Refusal::Grouped),
+            Answer::Refused(Refusal::NotWhole),
         ] {
             let bytes = answer.encode();
             assert_eq!(Answer::decode(&bytes), Some(answer));

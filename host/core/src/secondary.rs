@@ -282,6 +282,14 @@ pub struct Status {
     pub alarms: Vec<(WallTime, Alarm)>,
 }
 
+impl Status {
+    /// There is a state of the primary's history that a takeover opens: not before the first copy is whole, nor while the base is a state
+    /// of another one.
+    pub fn has_point(&self) -> bool {
+        self.offered > Sequence::NONE && !self.base_differs
+    }
+}
+
 /// What a takeover waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Wish {

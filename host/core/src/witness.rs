@@ -17,8 +17,10 @@ use crate::limits::{WITNESS_AGAIN, WITNESS_ANSWER_MAX, WITNESS_GAPS};
 use crate::units::{Instant, Millis};
 
 mod heard;
+mod together;
 
 pub use heard::Heard;
+pub use together::{Hindrance, Listened, is_silent_for_witness};
 
 /// One thing that happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,17 +194,13 @@ impl Rule {
     }
 
     fn heard(&mut self, now: Instant, (since, until): (Instant, Instant), question: u64, said: Said) {
-        let wait = match said {
-            Said::Heard { ago, gap } => {
-                let least = self.silence.max(Millis(gap.0.saturating_mul(WITNESS_GAPS)));
-                if ago >= least {
-                    self.state = State::Keeping { since, question, until };
-                    self.output = Some(Output::Declare { question });
-                    return;
-                }
-                Millis(least.0 - ago.0).max(WITNESS_AGAIN)
+        let wait = match unheard_for(said, self.silence) {
+            Ok(()) => {
+                self.state = State::Keeping { since, question, until };
+                self.output = Some(Output::Declare { question });
+                return;
             }
-            Said::NeverHeard => self.silence.max(WITNESS_AGAIN),
+            Err(wait) => wait.max(WITNESS_AGAIN),
         };
         self.state = State::Waiting { since, until: now.plus(wait) };
     }
@@ -232,6 +230,17 @@ impl Rule {
         let question = self.questions;
         self.state = State::Asking { since, question, until: now.plus(WITNESS_ANSWER_MAX) };
         self.output = Some(Output::Ask { question });
+    }
+}
+
+/// Does what a witness says count as silence? If not, it may after so long at the earliest.
+fn unheard_for(said: Said, silence: Millis) -> Result<(), Millis> {
+    match said {
+        Said::Heard { ago, gap } => {
+            let least = silence.max(Millis(gap.0.saturating_mul(WITNESS_GAPS)));
+            if ago >= least { Ok(()) } else { Err(Millis(least.0 - ago.0)) }
+        }
+        Said::NeverHeard => Err(silence),
     }
 }
 

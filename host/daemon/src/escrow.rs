@@ -9,11 +9,13 @@
 //! shares  the escrow's own key, shared out among people
 //! ```
 
+pub mod ciphers;
 pub mod client;
 pub mod desk;
 pub mod heard;
 pub mod library;
 pub mod mark;
+pub mod parts;
 pub mod search;
 pub mod serve;
 pub mod shares;

@@ -60,6 +60,7 @@ pub mod site;
 pub mod status;
 pub mod takeback;
 pub mod turn;
+pub mod unheard;
 pub mod verify;
 pub mod witness;
 
@@ -174,13 +175,14 @@ impl Node {
         let clock = Clock::start();
         let exports = Registry::default();
         let stop = watch::Sender::new(false);
-        let desk = escrow::desk(&config, &identity)?;
+        let plugins = Arc::new(PluginHost::new(host_options(cache, mac_key))?);
+        let desk = escrow::desk(&config, &identity, &plugins)?;
         let shared = Arc::new(Shared {
             escrows: escrow::lines(&config, &identity, &stop)?,
             clock,
             identity,
             incarnation: Incarnation(incarnation),
-            plugins: Arc::new(PluginHost::new(host_options(cache, mac_key))?),
+            plugins,
             parted: PartedVolumes::open(&config, &exports)?,
             exports,
             stop,

@@ -19,10 +19,12 @@ mod sites;
 mod three;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use nbd_client::Client;
 use serde_json::Value;
-use sites::PAIR;
+use site::wait_for;
+use sites::{PAIR, PATIENCE};
 use three::{Three, client, refusal, three_with};
 
 const RECORD: usize = 512;
@@ -34,7 +36,7 @@ const REFUSED: &str = "with error 1";
 
 fn customer(id: u64) -> &'static str {
     match id % 100 {
-        3 | 77 => "Meier",
+        3 | 17 | 77 => "Meier",
         9 => "Schmidt",
         _ => "another",
     }
@@ -73,6 +75,76 @@ fn filled() -> Three {
     initiator.flush().unwrap();
     three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
     three
+}
+
+/// A record of 96 KiB: neither it nor what is sealed of it fits a cell.
+const LONG: usize = 96 << 10;
+const LONG_RECORDS: u64 = 24;
+
+fn long_record(id: u64) -> Vec<u8> {
+    let mut bytes: Vec<u8> =
+        (0..LONG).map(|at| u8::try_from((at / 7 + usize::try_from(id).unwrap()) % 251).unwrap()).collect();
+    bytes[..8].copy_from_slice(&id.to_le_bytes());
+    bytes[16..40].fill(0);
+    bytes[16..16 + customer(id).len()].copy_from_slice(customer(id).as_bytes());
+    bytes
+}
+
+fn component() -> PathBuf {
+    built::plugins().join("chacha20-guest.wasm")
+}
+
+fn seal_by_component(three: &Three) {
+    let raw = component().display().to_string();
+    let swap = ["plugin", "swap", PAIR, "cipher", &raw, "--grant", "raw", "--settings", "{}", "--yes"];
+    three.main.farseal(&swap).unwrap();
+    three.main.farseal(&["rotate", PAIR, "--force"]).unwrap();
+}
+
+fn wait_for_the_cipher(three: &Three) {
+    let name = format!("{}.wasm", farseal_plugin::Digest::of(&fs::read(component()).unwrap()));
+    wait_for("the cipher at the escrow", PATIENCE, || {
+        let mut sites = fs::read_dir(three.escrow.state().join("escrow-components"))?;
+        let kept = |site: &Path| site.join("components").join(&name).exists();
+        Ok(sites.any(|site| site.is_ok_and(|site| kept(&site.path()))).then_some(()))
+    })
+    .unwrap();
+}
+
+/// The later ones are sealed by a cipher that runs in a component of its own.
+#[test]
+fn a_record_that_is_longer_than_a_cell_is_opened_there_part_by_part_also_by_a_cipher_of_its_own() {
+    let layout = ["--record-bytes", "98304", "--field", "customer:16:24:text"];
+    let mut three = three_with("escrow-long", &[&["--disguise", "plain"], &layout[..]].concat());
+    three.start();
+    let mut initiator = client(&three.main);
+    let each = u64::try_from(LONG).unwrap();
+    for id in 0..LONG_RECORDS {
+        if id == LONG_RECORDS / 3 {
+            initiator.flush().unwrap();
+            seal_by_component(&three);
+        }
+        initiator.write(id * each, &long_record(id)).unwrap();
+    }
+    // And one that is nothing but zeroes behind its name.
+    let mut empty = vec![0; LONG];
+    empty[16..21].copy_from_slice(b"Meier");
+    initiator.write(LONG_RECORDS * each, &empty).unwrap();
+    initiator.flush().unwrap();
+    three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
+    wait_for_the_cipher(&three);
+    three.main.kill().unwrap();
+    let request = ["escrow", "request", PAIR, "--reason", "court order 10", "--field", "customer=Meier"];
+    three.remote.farseal(&request).unwrap();
+    three.escrow.farseal(&["escrow", "approve", "1", "--yes"]).unwrap();
+    three.remote.farseal(&["escrow", "fetch", PAIR]).unwrap();
+    three.remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    let out = three.stage.dir.join("long.records");
+    let report = search(&three, &["--field", "customer=Meier", "--out", &out.display().to_string()]);
+    assert_eq!((report["found"].as_u64(), report["served"].as_u64()), (Some(3), Some(3)), "{report}");
+    assert_eq!(fs::read(&out).unwrap(), [long_record(3), long_record(17), empty].concat());
+    let said = client(&three.remote).read(4 * each, &mut [0; 4096]).unwrap_err().to_string();
+    assert!(said.ends_with(REFUSED), "another record: {said}");
 }
 
 fn search(three: &Three, words: &[&str]) -> Value {

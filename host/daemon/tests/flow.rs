@@ -97,6 +97,31 @@ fn the_transfer_and_its_paths_change_while_records_flow_and_stay_changed_after_a
     assert!(refused.to_string().contains("1..=16"), "{refused}");
 }
 
+/// There is no state of the volume at the remote yet.
+#[test]
+fn a_disaster_is_not_declared_over_a_copy_that_is_not_whole_and_this_site_goes_on_writing() {
+    let mut sites = Sites::new("declared-early", 4, &[]);
+    std::fs::write(sites.main.dir.join("volume.img"), vec![7; 4 << 20]).unwrap();
+    let none = "\nlimits = { link = \"none\", resync = \"none\", initial-copy = \"none\"";
+    sites.main.edit(none, "\nlimits = { initial-copy = \"64KiB/s\"").unwrap();
+    sites.start();
+    wait_until(&sites.main, "a part of the copy", |status| status["flow"]["copy"]["done"].as_u64().unwrap_or(0) > 0);
+    let refused = sites.main.farseal(&["disaster", "declare", PAIR, "--yes"]).unwrap_err().to_string();
+    assert!(refused.contains("the copy there is not whole yet") && refused.contains("goes on writing"), "{refused}");
+    assert!(refused.contains("farseal status"), "{refused}");
+    sites.client().write(0, &[8; 4096]).unwrap();
+    assert!(Client::connect(&sites.remote.socket(), PAIR).is_err(), "the remote has taken over");
+    // Whole, it is taken over at the main site's word.
+    sites.main.farseal(&["throttle", PAIR, "--initial-copy", "none"]).unwrap();
+    wait_until(&sites.main, "the end of the copy", is_safe);
+    sites.main.farseal(&["disaster", "declare", PAIR, "--yes"]).unwrap();
+    let connected = || Ok(Client::connect(&sites.remote.socket(), PAIR).ok());
+    let mut taken = wait_for("the export of what was taken over", PATIENCE, connected).unwrap();
+    let mut found = [0; 8192];
+    taken.read(0, &mut found).unwrap();
+    assert_eq!((found[0], found[4096]), (8, 7));
+}
+
 #[test]
 fn an_initial_copy_is_throttled_shown_and_goes_on_after_a_restart() {
     const MIB: u64 = 1 << 20;

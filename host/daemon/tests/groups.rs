@@ -294,6 +294,10 @@ fn a_disaster_of_a_group_ends_its_service_at_a_cut_and_all_of_it_is_taken_over()
     for main in &rig.mains {
         main.wait_until("the fence", |status| status.state() == "diverged").unwrap();
     }
+    let again = rig.mains[1].farseal(&declare).unwrap_err().to_string();
+    for says in ["taken all of the group's pairs over already", "in generation", "s ago", "farseal rejoin"] {
+        assert!(again.contains(says), "{again}");
+    }
     let answered = chains.written();
     std::thread::sleep(A_WHILE);
     assert_eq!(chains.written(), answered, "no write is answered well where the service has ended");

@@ -9,6 +9,7 @@ mod support;
 
 use std::sync::Arc;
 
+use farseal::escrow::ciphers::Ciphers;
 use farseal::escrow::desk::{AnswerError, Desk, FETCH_WITHIN, Said};
 use farseal::escrow::library::Library;
 use farseal::escrow::mark::{Freshness, Mark};
@@ -26,6 +27,7 @@ use farseal_core::chain::Chain;
 use farseal_core::units::{Epoch, Generation, PairId, Sequence, WallTime};
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::schedule::EpochSchedule;
+use farseal_plugin::{HostOptions, PluginHost};
 use support::{PAIR, escrow, primary, secondary, stranger, terms};
 
 const NOW: WallTime = WallTime(1_790_000_000_000);
@@ -171,7 +173,8 @@ fn office(identity: Identity) -> Office {
     let store = EscrowStore::open(&directory.path().join("escrow.redb")).unwrap();
     let sites = [primary(), secondary(), stranger()].map(|site| site.card().clone()).to_vec();
     let library = Library::at(directory.path().join("components"));
-    Office { desk: Desk::new(Arc::new(identity), sites, store, library), _directory: directory }
+    let ciphers = Ciphers::of(Arc::new(PluginHost::new(HostOptions::uncached()).unwrap()));
+    Office { desk: Desk::new(Arc::new(identity), sites, store, (library, ciphers)), _directory: directory }
 }
 
 fn escrows_own() -> Identity {

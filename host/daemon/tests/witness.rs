@@ -21,7 +21,7 @@ mod three;
 use std::fs;
 
 use serde_json::Value;
-use site::{Site, free_port, wait_for};
+use site::{PairTerms, Site, free_port, wait_for};
 use sites::{BLOCK, PAIR, PATIENCE};
 use three::{Three, client, read, refusal, three_with, write};
 
@@ -93,6 +93,73 @@ fn nothing_is_taken_over_while_the_witness_hears_the_main_site_or_says_nothing()
     three.escrow.start().unwrap();
     wait_for_words(&three.remote, "NeverHeard", 1);
     assert!(keeps(&three.remote), "taken over on the word of a witness that never heard the main site");
+}
+
+/// The second pair of the group that is over both.
+const SECOND: &str = "second";
+
+/// Two pairs of one group between the same nodes, both under the rule, and cuts of it that the copies hold.
+fn witnessed_group(purpose: &str) -> Three {
+    let mut three = three_with(purpose, &["--key-holders", "both"]);
+    let port = port_in(&three.remote, "\nlisten = \"127.0.0.1:");
+    let (volume, listen) =
+        (three.main.dir.join("second.img"), format!("127.0.0.1:{}", port_in(&three.main, "\nlisten = \"127.0.0.1:")));
+    let options = ["--listen", &listen, "--escrow", "escrow", "--key-holders", "both"];
+    let terms = PairTerms { name: SECOND, volume: &volume, mebibytes: 16, options: &options };
+    three.main.pair_over(&three.remote, &terms, port, port).unwrap();
+    for _ in [PAIR, SECOND] {
+        three.remote.edit("\nwitness-silence = \"none\"", "\nwitness-silence = \"10s\"").unwrap();
+    }
+    three.start();
+    write(&three.main, &[(1, 1), (2, 2)]);
+    wait_for("a mark of each pair at the witness, and a cut that both copies hold", PATIENCE, || {
+        let main: Value = serde_json::from_str(&three.main.farseal(&["status", "--json"])?)?;
+        let marked = (0..2).all(|pair| main["pairs"][pair]["escrow"]["marked"].as_u64().is_some());
+        let site: Value = serde_json::from_str(&three.remote.farseal(&["status", "--json"])?)?;
+        let kept = site["site"]["groups"][0]["keeps"]["cut"].as_u64().unwrap_or(0) > 0;
+        Ok((marked && kept).then_some(()))
+    })
+    .unwrap();
+    three
+}
+
+fn port_in(site: &Site, before: &str) -> u16 {
+    let config = fs::read_to_string(site.config()).unwrap();
+    let (_, after) = config.split_once(before).unwrap();
+    after.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+}
+
+/// The node knows of the pair no more.
+fn without_pair(site: &Site, name: &str) {
+    let config = fs::read_to_string(site.config()).unwrap();
+    let named = format!("\nname = \"{name}\"");
+    let is_it = |section: &&str| section.starts_with("pair]]") && section.contains(&named);
+    let rest: Vec<&str> = config.split("\n[[").filter(|section| !is_it(section)).collect();
+    fs::write(site.config(), rest.join("\n[[")).unwrap();
+}
+
+/// The witness does not hear the main site, nor does one lane; the other one does.
+#[test]
+fn a_group_is_not_taken_over_where_another_of_its_lanes_hears_the_main_site_and_is_where_none_does() {
+    let mut three = witnessed_group("witness-group");
+    three.main.kill().unwrap();
+    without_pair(&three.main, PAIR);
+    let port = port_in(&three.escrow, "\nlisten = \"127.0.0.1:");
+    three.main.edit(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{}", free_port().unwrap())).unwrap();
+    three.main.start().unwrap();
+    wait_for_words(&three.remote, "second (its own lane hears the main site", 1);
+    for pair in [PAIR, SECOND] {
+        assert!(three.remote.farseal(&["recover", "plan", pair]).is_ok(), "{pair} is a copy still");
+        assert!(nbd_client::Client::connect(&three.remote.socket(), pair).is_err(), "{pair} is served");
+    }
+    three.main.kill().unwrap();
+    assert_eq!(read(&three.remote, &[1, 2]), [1, 2]);
+    for pair in [PAIR, SECOND] {
+        wait_for("its export", PATIENCE, || Ok(nbd_client::Client::connect(&three.remote.socket(), pair).ok()))
+            .unwrap();
+        let report = three.remote.farseal(&["recover", "report", pair]).unwrap();
+        assert!(report.contains("witness   escrow had not heard the other site for"), "{report}");
+    }
 }
 
 #[test]

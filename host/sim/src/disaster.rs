@@ -200,6 +200,7 @@ impl World {
         let keeps = Keeps {
             generation: here,
             offered: machine.offered(),
+            has_point: machine.status().has_point(),
             keys_missing,
             escrowed: self.disaster.dice.chance(500),
         };
@@ -220,7 +221,7 @@ impl World {
             }
             Answer::Refused(Refusal::OtherGeneration { .. }) => self.stats.see(Sometimes::WordOfAnotherGeneration),
             Answer::Refused(Refusal::NoKeys { .. }) => self.stats.see(Sometimes::WordRefusedForKeys),
-            Answer::Refused(Refusal::Grouped) => {}
+            Answer::Refused(Refusal::Grouped | Refusal::NotWhole) => {}
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use self::turn::{Turn, Turned};
 use super::{CutName, Numbers};
 use crate::limits::{CUT_OPEN_WAIT, CUT_RELEASE_WAIT, CUT_TRIES_MAX, CUTS_KEPT_MAX, CUTS_WANTED_MAX};
 use crate::primary::{CutCopied, PauseState, SwapState};
-use crate::units::{CutNumber, Instant, Millis, Now, PairId, Ticket, WallTime};
+use crate::units::{CutNumber, Generation, Instant, Millis, Now, PairId, Ticket, WallTime};
 
 /// What the operator set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +110,9 @@ pub struct LaneStanding {
     /// How far it is in a change of sides.
     #[serde(default)]
     pub swap: Option<SwapState>,
+    /// The other site writes it, in this generation: this one was taken over from.
+    #[serde(default)]
+    pub fenced: Option<Generation>,
     /// The greatest cut number in its order.
     pub newest: CutNumber,
     pub copied: CutCopied,
@@ -221,6 +224,8 @@ pub enum Refusal {
     NotCopied(Vec<PairId>),
     #[error("a disaster of the group is being declared")]
     Declaring,
+    #[error("the other site has taken all of the group's pairs over already, and writes them in generation {0}")]
+    Fenced(Generation),
     #[error("the other site did not take over {} of the group's pairs", .0.len())]
     NotTaken(Vec<PairId>),
     #[error("an operator had the pairs that had not changed sides go on here")]

@@ -101,6 +101,7 @@ impl Primary {
             written: false,
             pause: self.pause_state(),
             swap: self.swap.as_ref().map(swap::Stage::state),
+            fenced: self.fenced,
             newest: self.group.newest,
             copied: self.group.copied,
         }

@@ -5,7 +5,7 @@ use farseal_core::limits::{
     CUT_OPEN_WAIT, CUT_RELEASE_WAIT, CUT_TRIES_MAX, GROUP_DECLARED_WAIT, GROUP_STAND_WAIT, GROUP_TURN_AGAIN,
 };
 use farseal_core::primary::{CutCopied, PauseState, SwapState};
-use farseal_core::units::{CutNumber, Instant, Millis, Now, PairId, Ticket, WallTime};
+use farseal_core::units::{CutNumber, Generation, Instant, Millis, Now, PairId, Ticket, WallTime};
 
 fn lane(number: u8) -> PairId {
     PairId([number; 16])
@@ -20,6 +20,7 @@ const GOOD: LaneStanding = LaneStanding {
     written: true,
     pause: PauseState::Running,
     swap: None,
+    fenced: None,
     newest: CutNumber(0),
     copied: CutCopied { boundary: CutNumber(0), confirmed: CutNumber(0) },
 };
@@ -391,6 +392,22 @@ fn the_word_of_a_disaster_goes_out_once_every_copy_holds_the_cut_and_is_given_on
     assert_eq!(group.tell(Input::Declared { lane: lane(2), taken: true }), "");
     assert_eq!(group.tell(Input::Declared { lane: lane(2), taken: false }), "", "it has answered");
     assert_eq!(group.tell(Input::Declared { lane: lane(1), taken: true }), "answer 7 cut 1");
+}
+
+/// It was answered as if it had been done now.
+#[test]
+fn a_group_that_was_taken_over_is_not_declared_again_and_one_that_is_so_in_part_is() {
+    let fenced = |generation| LaneStanding { fenced: Some(Generation(generation)), in_order: false, ..GOOD };
+    let mut group = Group::new(2, Phase::Running);
+    group.joined(1, fenced(2));
+    group.joined(2, GOOD);
+    assert_eq!(group.wants(Command::Declare), "quiesce A, quiesce B");
+    let mut group = Group::new(2, Phase::Running);
+    group.joined(1, fenced(2));
+    group.joined(2, fenced(4));
+    let told = group.wants(Command::Declare);
+    let says = "the other site has taken all of the group's pairs over already, and writes them in generation 4";
+    assert_eq!(told, format!("answer 7 no: {says}"));
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub struct EscrowLine {
     jobs: UnboundedSender<Job>,
     state: Arc<Mutex<LineState>>,
     marks: Arc<Marks>,
+    /// Held while a record is opened there.
+    opening: tokio::sync::Mutex<()>,
 }
 
 /// The newest mark of each pair, and whether the escrow has it.
@@ -127,7 +129,7 @@ impl EscrowLine {
             beat_said: false,
         };
         runtime.spawn(task.run());
-        Self { name, card, jobs, state, marks }
+        Self { name, card, jobs, state, marks, opening: tokio::sync::Mutex::default() }
     }
 
     /// Deposits a key; `done` hears of the receipt, which is checked, however long that takes.
@@ -171,6 +173,10 @@ impl EscrowLine {
         let (sender, answer) = oneshot::channel();
         let _ = self.jobs.send(Job::Ask(messages, sender));
         answer.await.unwrap_or(Err(NoAnswer::Broke))
+    }
+
+    pub(super) fn opening(&self) -> &tokio::sync::Mutex<()> {
+        &self.opening
     }
 
     #[must_use]

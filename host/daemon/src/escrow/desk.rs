@@ -7,15 +7,20 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use farseal_core::limits::RECORD_PAYLOAD_MAX;
 use farseal_core::units::{Epoch, Millis, PairId, WallTime};
 use farseal_core::witness::Said as Silence;
 use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
+use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::schedule::{EpochSchedule, KeyScope};
+use zeroize::Zeroizing;
 
+use super::ciphers::Ciphers;
 use super::heard::Heard;
 use super::library::Library;
 use super::mark::{Freshness, Mark};
+use super::parts::{Coming, PART_BYTES, Part};
 use super::search::{AskedSearch, NotOpened, SealedRecord, record_of};
 use super::store::{Answer, Asked, EscrowStore, EscrowStoreError, KeptMark, Log, Logged};
 use super::wire::{CELL_BYTES, DepositRefusal, FromEscrow, Place, Request, RequestRefusal, RequestState, ToEscrow};
@@ -47,11 +52,21 @@ pub struct Desk {
     sites: Vec<PeerCard>,
     store: EscrowStore,
     library: Library,
+    ciphers: Ciphers,
     /// Requests that were approved since the start, with what opens their deposits.
     open: Mutex<BTreeMap<u64, Opened>>,
     /// The newest marks, by pair and depositing site.
     marks: Mutex<BTreeMap<(PairId, Fingerprint), Seen>>,
     heard: Heard,
+    /// Records that do not fit a cell, of each site that is about to have one opened.
+    long: Mutex<BTreeMap<Fingerprint, Long>>,
+}
+
+/// A record that comes in parts, or what was opened of the last one and goes in parts.
+#[derive(Debug, Default)]
+struct Long {
+    coming: Coming,
+    opened: Zeroizing<Vec<u8>>,
 }
 
 /// A mark in memory.
@@ -98,15 +113,22 @@ pub enum AnswerError {
 
 impl Desk {
     #[must_use]
-    pub fn new(identity: Arc<Identity>, sites: Vec<PeerCard>, store: EscrowStore, library: Library) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        sites: Vec<PeerCard>,
+        store: EscrowStore,
+        (library, ciphers): (Library, Ciphers),
+    ) -> Self {
         Self {
             identity,
             sites,
             store,
             library,
+            ciphers,
             open: Mutex::default(),
             marks: Mutex::default(),
             heard: Heard::default(),
+            long: Mutex::default(),
         }
     }
 
@@ -142,8 +164,10 @@ impl Desk {
                 }
                 ToEscrow::Open(record) => {
                     let opened = self.open_record(site, &record, now)?;
-                    answers.push(FromEscrow::Opened(opened));
+                    answers.push(self.opened(site, opened));
                 }
+                ToEscrow::OpenPart(part) => answers.push(self.take_part(site, &part, now)?),
+                ToEscrow::AskOpened { from } => answers.push(self.opened_from(site, from)),
                 ToEscrow::Fetch { request, after } => self.fetch(site, request, after, now, &mut answers)?,
                 ToEscrow::Drill { deposit, challenge } => {
                     let proof = self.drill(site, deposit, &challenge)?;
@@ -544,6 +568,56 @@ impl Desk {
         deposit.verify(card, self.identity.card().fingerprint()).ok()
     }
 
+    /// A part of a record; with the last one it is opened.
+    fn take_part(&self, site: &PeerCard, part: &Part, now: WallTime) -> Result<FromEscrow, EscrowStoreError> {
+        let added = self.long().entry(site.fingerprint()).or_default().coming.add(part);
+        let whole = match added {
+            Ok(Some(whole)) => whole,
+            Ok(None) => return Ok(FromEscrow::More),
+            Err(_) => return Ok(FromEscrow::Opened(Err(NotOpened::Interrupted))),
+        };
+        let opened = match SealedRecord::decode(&whole) {
+            Some(record) => self.open_record(site, &record, now)?,
+            None => Err(NotOpened::NotAuthentic),
+        };
+        Ok(self.opened(site, opened))
+    }
+
+    /// What does not fit a cell is kept in memory until the site has asked for the last part of it, or for something else.
+    fn opened(&self, site: &PeerCard, opened: Result<Vec<u8>, NotOpened>) -> FromEscrow {
+        match opened.map(Zeroizing::new) {
+            Ok(bytes) if bytes.len() > PART_BYTES => {
+                let first = Part::at(&bytes, 0);
+                self.long().insert(site.fingerprint(), Long { coming: Coming::default(), opened: bytes });
+                FromEscrow::OpenedPart(first)
+            }
+            Ok(bytes) => FromEscrow::Opened(Ok(bytes.to_vec())),
+            Err(why) => FromEscrow::Opened(Err(why)),
+        }
+    }
+
+    fn opened_from(&self, site: &PeerCard, from: u32) -> FromEscrow {
+        let mut long = self.long();
+        let opened = long.get(&site.fingerprint()).map(|long| &long.opened);
+        let part = opened.map(|opened| Part::at(opened, usize::try_from(from).unwrap_or(usize::MAX)));
+        let Some(part) = part.filter(|part| !part.bytes.is_empty()) else {
+            return FromEscrow::Opened(Err(NotOpened::Interrupted));
+        };
+        if part.is_last() {
+            long.remove(&site.fingerprint());
+        }
+        FromEscrow::OpenedPart(part)
+    }
+
+    /// A site's line has ended: nothing of what was under way on it stays.
+    pub fn leave(&self, site: &PeerCard) {
+        self.long().remove(&site.fingerprint());
+    }
+
+    fn long(&self) -> MutexGuard<'_, BTreeMap<Fingerprint, Long>> {
+        self.long.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Opens a record for the site that asked for a search, if it holds what was searched for. It is in the log before it is opened.
     fn open_record(
         &self,
@@ -561,6 +635,11 @@ impl Desk {
             return Ok(Err(NotOpened::NotApproved));
         };
         let Some(secret) = secret.as_deref().or(self.identity.kem()) else { return Ok(Err(NotOpened::NotApproved)) };
+        // No more than a record has, whatever the blocks say of themselves.
+        if record.blocks.len() > usize::try_from(search.record_blocks).unwrap_or(usize::MAX) {
+            return Ok(Err(NotOpened::NoMatch));
+        }
+        let mut bytes = 0;
         // Most records are of one epoch.
         let mut keys: BTreeMap<[u8; 32], (EpochKey, KeyScope)> = BTreeMap::new();
         let mut blocks = Vec::new();
@@ -581,9 +660,23 @@ impl Desk {
                     unknown.insert((key, scope))
                 }
             };
-            match sealed.open(key, scope, search) {
-                Ok(block) => blocks.push(block),
+            let opened = match sealed.component() {
+                None => sealed.open(key, scope, search, None),
+                Some(component) => {
+                    let open = |guest: &mut dyn GuestLayer| sealed.open(key, scope, search, Some(guest));
+                    let opened = self.ciphers.open(&self.library, (depositor, component), open);
+                    opened.unwrap_or(Err(NotOpened::NeedsComponent))
+                }
+            };
+            match opened {
+                Ok(block) => {
+                    bytes += block.bytes.len();
+                    blocks.push(block);
+                }
                 Err(why) => return Ok(Err(why)),
+            }
+            if bytes > usize::try_from(RECORD_PAYLOAD_MAX).unwrap_or(usize::MAX) {
+                return Ok(Err(NotOpened::TooLong));
             }
         }
         let first = record.blocks.first().map_or(0, |block| block.lba.0);

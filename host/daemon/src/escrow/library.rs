@@ -48,6 +48,11 @@ impl Library {
         ComponentPart::at(digest.0, &whole, usize::try_from(from).unwrap_or(usize::MAX), COMPONENT_PART_BYTES)
     }
 
+    /// What this site itself sent, whole.
+    pub(super) fn sent_by(&self, site: Fingerprint, digest: Digest) -> Option<Vec<u8>> {
+        self.of(site).ok()?.load(digest).ok()
+    }
+
     fn holds(&self, site: Fingerprint, digest: Digest) -> Result<bool, ComponentError> {
         match self.of(site)?.load(digest) {
             Ok(_) => Ok(true),

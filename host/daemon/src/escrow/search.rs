@@ -7,6 +7,8 @@
 use farseal_core::layout::Form;
 use farseal_core::record::{Framed, HEADER_BYTES, Kind, TAG_BYTES};
 use farseal_core::units::Lba;
+use farseal_plugin::Digest;
+use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::provider::Provider;
 use farseal_plugin::vault::seal::Opener;
 use farseal_plugin::vault::search::{SEARCH_TAG_LEN, SearchKey, TagPlace, ValueKey};
@@ -21,7 +23,7 @@ use crate::keys::wire::{Reader, Short, to_hex};
 /// Bytes of a field's name and of a value at most, as a layout's.
 const NAME_MAX: usize = 32;
 const VALUE_MAX: usize = 256;
-/// Bytes of a sealed record that one cell holds, with what stands around it.
+/// Bytes of a sealed record that one cell holds, with what stands around it; a longer one goes in parts.
 pub const RECORD_BYTES_MAX: usize = 15 << 10;
 const HASHED: &[u8] = b"farseal v1 asked search";
 
@@ -73,8 +75,14 @@ pub enum NotOpened {
     NoMatch,
     #[error("it is not what was sealed, or of an epoch that was not asked for")]
     NotAuthentic,
-    #[error("its cipher runs in a component, which the escrow site does not run: ask for its epoch's key")]
+    #[error(
+        "its cipher runs in a component that the main site did not send there, or that does not load: ask for its epoch's key"
+    )]
     NeedsComponent,
+    #[error("another record came between its parts, or the line broke: search again")]
+    Interrupted,
+    #[error("it is longer than a record can be")]
+    TooLong,
 }
 
 impl AskedSearch {
@@ -134,7 +142,7 @@ impl SealedRecord {
     #[must_use]
     pub fn len(&self) -> usize {
         let each = |block: &SealedBlock| {
-            32 + 2 + block.descriptor.len() + HEADER_BYTES + 8 + 4 + 4 + block.tags.len() + block.bytes.len()
+            32 + 2 + block.descriptor.len() + HEADER_BYTES + 8 + 4 + 2 + block.tags.len() + 4 + block.bytes.len()
         };
         8 + self.blocks.iter().map(each).sum::<usize>()
     }
@@ -154,11 +162,26 @@ impl SealedRecord {
             bytes.extend_from_slice(&block.header);
             bytes.extend_from_slice(&block.lba.0.to_be_bytes());
             bytes.extend_from_slice(&block.block.to_be_bytes());
-            for part in [&block.tags, &block.bytes] {
-                bytes.extend_from_slice(&length(part));
-                bytes.extend_from_slice(part);
-            }
+            bytes.extend_from_slice(&length(&block.tags));
+            bytes.extend_from_slice(&block.tags);
+            // A block of 64 KiB is one more than two bytes count.
+            bytes.extend_from_slice(&u32::try_from(block.bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+            bytes.extend_from_slice(&block.bytes);
         }
+    }
+
+    /// As it goes in parts.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len());
+        self.write(&mut bytes);
+        bytes
+    }
+
+    /// `None`: it is none.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        Self::read(&mut Reader::new(bytes)).ok().flatten()
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, Short> {
@@ -171,7 +194,7 @@ impl SealedRecord {
             let (header, lba, block) = (reader.array()?, Lba(reader.u64()?), reader.u32()?);
             let length = usize::from(reader.u16()?);
             let tags = reader.bytes(length)?.to_vec();
-            let length = usize::from(reader.u16()?);
+            let length = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
             let bytes = reader.bytes(length)?.to_vec();
             blocks.push(SealedBlock { deposit, descriptor, header, lba, block, tags, bytes });
         }
@@ -187,12 +210,19 @@ pub(super) struct OpenedBlock {
 }
 
 impl SealedBlock {
-    /// Opens it with its epoch's key.
+    /// The component that its cipher runs in, if it does.
+    pub(super) fn component(&self) -> Option<Digest> {
+        let terms = Descriptor::decode(&self.descriptor).ok()?.terms;
+        terms.needs_layer().then_some(Digest(terms.component))
+    }
+
+    /// Opens it with its epoch's key, and with the component that its cipher runs in.
     pub(super) fn open(
         &self,
         key: &farseal_plugin::vault::epoch_key::EpochKey,
         scope: &farseal_plugin::vault::schedule::KeyScope,
         search: &AskedSearch,
+        guest: Option<&mut dyn GuestLayer>,
     ) -> Result<OpenedBlock, NotOpened> {
         let header = Framed::decode(&self.header).map_err(|_| NotOpened::NotAuthentic)?.header;
         let descriptor = Descriptor::decode(&self.descriptor).map_err(|_| NotOpened::NotAuthentic)?;
@@ -206,7 +236,7 @@ impl SealedBlock {
         if !sound || self.tags.len() < TAG_BYTES {
             return Err(NotOpened::NotAuthentic);
         }
-        if descriptor.terms.needs_layer() {
+        if descriptor.terms.needs_layer() && guest.is_none() {
             return Err(NotOpened::NeedsComponent);
         }
         let (mut bytes, mut tags) = (self.bytes.clone(), self.tags.clone());
@@ -221,7 +251,7 @@ impl SealedBlock {
             tags: &mut tags,
         }];
         let mut opener = Opener::new(key, scope, descriptor.terms.stacks, Provider::AwsLc);
-        opener.open_batch(&mut units, None).map_err(|_| NotOpened::NotAuthentic)?;
+        opener.open_batch(&mut units, guest).map_err(|_| NotOpened::NotAuthentic)?;
         let own = search.value_key(&farseal_plugin::vault::schedule::EpochSchedule::new(key, scope).search());
         let place = TagPlace { seq: header.sequence.0, block: self.block, slot: search.slot };
         let at = TAG_BYTES + usize::from(search.slot) * SEARCH_TAG_LEN;

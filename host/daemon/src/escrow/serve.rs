@@ -11,10 +11,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::desk::Desk;
 use super::store::EscrowStoreError;
 use super::wire::{CELL_BYTES, CellError, FromEscrow, ToEscrow, fill, messages};
+use crate::keys::card::PeerCard;
 use crate::keys::tls::{peer_key, wrong_peer};
 use crate::link::session::HANDSHAKE_MAX;
 
@@ -84,13 +86,20 @@ async fn serve(socket: TcpStream, from: SocketAddr, acceptor: TlsAcceptor, desk:
     let key = peer_key(stream.get_ref().1).map_err(|error| LineError::Tls(error.to_string()))?;
     let site = desk.site(key).ok_or(LineError::Stranger)?.clone();
     tracing::info!(%from, site = %site.node, "a site's line is up");
+    let ended = talk(&mut stream, &site, &desk).await;
+    desk.leave(&site);
+    ended
+}
+
+/// A cell for each cell, until the line ends.
+async fn talk(stream: &mut TlsStream<TcpStream>, site: &PeerCard, desk: &Arc<Desk>) -> Result<(), LineError> {
     let (mut cell, mut answers) = (vec![0; CELL_BYTES], VecDeque::<FromEscrow>::new());
     loop {
         timeout(SILENCE_MAX, stream.read_exact(&mut cell)).await.map_err(|_| LineError::Silent)??;
         let said = messages::<ToEscrow>(&cell)?;
-        desk.hear(&site);
+        desk.hear(site);
         if !said.is_empty() {
-            let (desk, site) = (Arc::clone(&desk), site.clone());
+            let (desk, site) = (Arc::clone(desk), site.clone());
             let answer = move || desk.answer(&site, said, crate::clock::wall_time());
             answers.extend(tokio::task::spawn_blocking(answer).await.map_err(|_| LineError::Ended)??);
         }

@@ -10,7 +10,7 @@
 //!
 //! | version | since | messages |
 //! |---|---|---|
-//! | 1 | 0.1.0 | deposit, request, fetch, drill, destroy, component, ask component, mark, witness, beat, request search, open; receipt, refused, state, release, drilled, destroyed, kept, component, witness, search key, opened |
+//! | 1 | 0.1.0 | deposit, request, fetch, drill, destroy, component, ask component, mark, witness, beat, request search, open, open part, ask opened; receipt, refused, state, release, drilled, destroyed, kept, component, witness, search key, opened, opened part, more |
 
 use farseal_core::chain::Chain;
 use farseal_core::frame::ComponentPart;
@@ -18,6 +18,7 @@ use farseal_core::limits::COMPONENT_BYTES_MAX;
 use farseal_core::units::{Epoch, Generation, Millis, PairId, Sequence};
 
 use super::mark::Mark;
+use super::parts::Part;
 use super::search::{AskedSearch, NotOpened, SealedRecord};
 use crate::keys::deposit::{DEPOSIT_LEN_MAX, RECEIPT_LEN};
 use crate::keys::fingerprint::Fingerprint;
@@ -62,6 +63,10 @@ pub enum ToEscrow {
     RequestSearch(Request, AskedSearch),
     /// A record that an approved search found.
     Open(SealedRecord),
+    /// A part of one that does not fit a cell, in order.
+    OpenPart(Part),
+    /// From here on, what was opened of the last one.
+    AskOpened { from: u32 },
 }
 
 impl ToEscrow {
@@ -69,9 +74,13 @@ impl ToEscrow {
     #[must_use]
     pub fn goes_at_once(&self) -> bool {
         match self {
-            Self::Fetch { .. } | Self::Drill { .. } | Self::AskComponent { .. } | Self::Witness(_) | Self::Open(_) => {
-                true
-            }
+            Self::Fetch { .. }
+            | Self::Drill { .. }
+            | Self::AskComponent { .. }
+            | Self::Witness(_)
+            | Self::Open(_)
+            | Self::OpenPart(_)
+            | Self::AskOpened { .. } => true,
             Self::Deposit(_)
             | Self::Request(_)
             | Self::RequestSearch(..)
@@ -134,6 +143,10 @@ pub enum FromEscrow {
     SearchKey { place: Place, bytes: Vec<u8> },
     /// The record that was to be opened, or why it is not.
     Opened(Result<Vec<u8>, NotOpened>),
+    /// A part of it, where it does not fit a cell.
+    OpenedPart(Part),
+    /// The next part of the record that is to be opened is waited for.
+    More,
 }
 
 /// Why a deposit is not taken.
@@ -302,6 +315,14 @@ impl Message for ToEscrow {
                 bytes.push(12);
                 record.write(bytes);
             }
+            Self::OpenPart(part) => {
+                bytes.push(13);
+                part.write(bytes);
+            }
+            Self::AskOpened { from } => {
+                bytes.push(14);
+                bytes.extend_from_slice(&from.to_be_bytes());
+            }
         }
     }
 
@@ -340,10 +361,15 @@ impl Message for ToEscrow {
                     Some(record) => Self::Open(record),
                     None => return Ok(None),
                 },
+                13 => match Part::read(&mut reader)? {
+                    Some(part) => Self::OpenPart(part),
+                    None => return Ok(None),
+                },
+                14 => Self::AskOpened { from: reader.u32()? },
                 _ => return Ok(None),
             }))
         };
-        finish(kind, (1..=12).contains(&kind), whole(), reader.rest().is_empty())
+        finish(kind, (1..=14).contains(&kind), whole(), reader.rest().is_empty())
     }
 }
 
@@ -402,6 +428,11 @@ impl Message for FromEscrow {
                     Err(why) => bytes.push(why.code()),
                 }
             }
+            Self::OpenedPart(part) => {
+                bytes.push(14);
+                part.write(bytes);
+            }
+            Self::More => bytes.push(15),
         }
     }
 
@@ -460,11 +491,16 @@ impl Message for FromEscrow {
                         None => return Ok(None),
                     },
                 },
+                14 => match Part::read(&mut reader)? {
+                    Some(part) => Self::OpenedPart(part),
+                    None => return Ok(None),
+                },
+                15 => Self::More,
                 11 if body.len() == STATEMENT_LEN => Self::Witness(reader.bytes(STATEMENT_LEN)?.to_vec()),
                 _ => return Ok(None),
             }))
         };
-        finish(kind, (1..=13).contains(&kind), whole(), reader.rest().is_empty())
+        finish(kind, (1..=15).contains(&kind), whole(), reader.rest().is_empty())
     }
 }
 
@@ -560,7 +596,7 @@ macro_rules! numbered {
 numbered!(DepositRefusal: Unreadable, Forged, OtherEscrow, Unopenable, Destroyed, Full);
 numbered!(RequestState: Waiting, Approved, Denied, Expired, Unknown);
 numbered!(RequestRefusal: NothingForYou, TooMany, Failed);
-numbered!(NotOpened: NotApproved, NoMatch, NotAuthentic, NeedsComponent);
+numbered!(NotOpened: NotApproved, NoMatch, NotAuthentic, NeedsComponent, Interrupted, TooLong);
 
 /// The beginning of a text, in whole characters.
 fn cut(text: &str, most: usize) -> &str {
@@ -587,6 +623,15 @@ mod tests {
         (any::<[u8; 32]>(), 0..1_000_000u32, bytes).prop_map(|(digest, from, bytes)| {
             let of = from + u32::try_from(bytes.len()).unwrap();
             ComponentPart { digest, of, from, bytes }
+        })
+    }
+
+    fn long_part() -> impl Strategy<Value = Part> {
+        let bytes = proptest::collection::vec(any::<u8>(), 1..crate::escrow::parts::PART_BYTES);
+        (0..1_000_000u32, bytes).prop_map(|(from, bytes)| Part {
+            of: from + u32::try_from(bytes.len()).unwrap(),
+            from,
+            bytes,
         })
     }
 
@@ -640,6 +685,8 @@ mod tests {
             }),
             any::<u64>().prop_map(|every| ToEscrow::Beat { every: Millis(every) }),
             sealed().prop_map(ToEscrow::Open),
+            long_part().prop_map(ToEscrow::OpenPart),
+            any::<u32>().prop_map(|from| ToEscrow::AskOpened { from }),
             (any::<([u8; 16], [u8; 32], u8, u32)>(), mark(), "[a-z]{1,32}", "[ -~]{0,256}").prop_map(
                 |((pair, depositor, slot, blocks), copy, field, value)| {
                     let (pair, depositor) = (PairId(pair), Fingerprint(depositor));
@@ -681,6 +728,8 @@ mod tests {
             (place(), proptest::collection::vec(any::<u8>(), 0..=RELEASE_LEN_MAX))
                 .prop_map(|(place, bytes)| FromEscrow::SearchKey { place, bytes }),
             proptest::collection::vec(any::<u8>(), 0..9_000).prop_map(|bytes| FromEscrow::Opened(Ok(bytes))),
+            long_part().prop_map(FromEscrow::OpenedPart),
+            proptest::strategy::Just(FromEscrow::More),
             proptest::sample::select(NotOpened::ALL).prop_map(|why| FromEscrow::Opened(Err(why))),
         ]
     }

@@ -80,6 +80,7 @@ impl Intake {
             in_order: false,
             written: true,
             swap: None,
+            fenced: None,
             pause: PauseState::Running,
             newest: CutNumber::NONE,
             copied: CutCopied::default(),

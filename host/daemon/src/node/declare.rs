@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use farseal_core::declare::{Answer, Declare};
+use farseal_core::declare::{Answer, Declare, Refusal};
 use farseal_core::primary::Divergence;
 use tokio::time::{Instant, sleep};
 
@@ -76,7 +76,12 @@ impl PairNode {
             }
             Some(Answer::Refused(refusal)) => Err(CommandError::Refused {
                 reason: format!("the remote does not take over: {refusal}; this site goes on writing"),
-                next: None,
+                next: match refusal {
+                    Refusal::NotWhole => Some(format!(
+                        "until `farseal status {name}` shows that the copy is whole, the only one is here: then declare it again"
+                    )),
+                    Refusal::OtherGeneration { .. } | Refusal::NoKeys { .. } | Refusal::Grouped => None,
+                },
             }),
             None => Err(failed("the remote's answer is none that this version reads; this site goes on writing")),
         }

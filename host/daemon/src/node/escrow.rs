@@ -9,6 +9,7 @@ use farseal_core::chain::Chain;
 use farseal_core::secondary::Status as CopyStatus;
 use farseal_core::units::{Epoch, Generation, Sequence};
 use farseal_plugin::Digest;
+use farseal_plugin::PluginHost;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -21,6 +22,7 @@ use crate::control::api::{
     EscrowView, Role,
 };
 use crate::control::operator::CommandError;
+use crate::escrow::ciphers::Ciphers;
 use crate::escrow::client::{EscrowLine, Reach};
 use crate::escrow::desk::{AnswerError, Desk, Said};
 use crate::escrow::library::Library;
@@ -46,14 +48,18 @@ const NO_COPY: Mark = Mark { generation: Generation(0), through: Sequence::NONE,
 const REQUEST_BYTES_MAX: u64 = 4096;
 
 /// What this node answers as an escrow site, if it is one.
-pub(super) fn desk(config: &Config, identity: &Arc<Identity>) -> anyhow::Result<Option<Arc<Desk>>> {
+pub(super) fn desk(
+    config: &Config,
+    identity: &Arc<Identity>,
+    host: &Arc<PluginHost>,
+) -> anyhow::Result<Option<Arc<Desk>>> {
     if config.escrow.is_none() {
         return Ok(None);
     }
     let store = EscrowStore::open(&config.node.state_dir.join("escrow.redb"))?;
     let sites = config.peers.iter().map(|peer| peer.card.clone()).collect();
     let library = Library::at(config.node.state_dir.join("escrow-components"));
-    Ok(Some(Arc::new(Desk::new(Arc::clone(identity), sites, store, library))))
+    Ok(Some(Arc::new(Desk::new(Arc::clone(identity), sites, store, (library, Ciphers::of(Arc::clone(host)))))))
 }
 
 /// The lines to the escrow sites of this node's pairs.
@@ -278,6 +284,8 @@ impl PairNode {
                 | FromEscrow::Witness(_)
                 | FromEscrow::SearchKey { .. }
                 | FromEscrow::Opened(_)
+                | FromEscrow::OpenedPart(_)
+                | FromEscrow::More
                 | FromEscrow::Component(_) => {}
             }
         }
@@ -339,6 +347,8 @@ impl PairNode {
                     | FromEscrow::Kept { .. }
                     | FromEscrow::Witness(_)
                     | FromEscrow::Opened(_)
+                    | FromEscrow::OpenedPart(_)
+                    | FromEscrow::More
                     | FromEscrow::Component(_) => {}
                 }
             }

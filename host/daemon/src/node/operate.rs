@@ -301,6 +301,12 @@ impl PairNode {
         if self.taken().is_some() {
             return Err(self.wrong_state("takeover", "taken over already", None));
         }
+        if by_word && !self.copy_status().await?.is_some_and(|copy| copy.has_point()) {
+            return Err(CommandError::Refused {
+                reason: "its copy is not whole yet, and holds no state of the volume that could be taken over".into(),
+                next: None,
+            });
+        }
         if !by_word || self.makings.escrow_line().is_none() {
             self.must_have_keys()?;
         }

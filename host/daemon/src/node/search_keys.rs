@@ -9,6 +9,7 @@ use farseal_core::layout::{Canonical, Field, Layout};
 use farseal_core::units::{Epoch, Extent, Lba};
 use farseal_plugin::vault::search::ValueKey;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::makings::Makings;
 use super::pair::{PairNode, Taken};
@@ -16,8 +17,8 @@ use super::sides::failed;
 use crate::control::api::{CommandReply, EscrowSearch};
 use crate::control::operator::CommandError;
 use crate::escrow::client::EscrowLine;
-use crate::escrow::search::{AskedSearch, RECORD_BYTES_MAX, SealedRecord};
-use crate::escrow::wire::{FromEscrow, Request, ToEscrow};
+use crate::escrow::search::{AskedSearch, SealedRecord};
+use crate::escrow::wire::{Request, ToEscrow};
 use crate::keyring::Keyring;
 use crate::keys::search_release::SearchRelease;
 use crate::keys::wire::to_hex;
@@ -175,17 +176,8 @@ fn brought(
     block: usize,
 ) -> Result<(), String> {
     let Some((blocks, sequences)) = home.source().sealed(record)? else { return Ok(()) };
-    let sealed = SealedRecord { request, blocks };
-    if sealed.len() > RECORD_BYTES_MAX {
-        return Err(format!(
-            "it is longer than the {RECORD_BYTES_MAX} bytes that go there at once: ask for its epoch's key"
-        ));
-    }
-    let answers = runtime.block_on(line.ask(ToEscrow::Open(sealed))).map_err(|error| error.to_string())?;
-    let opened = answers
-        .into_iter()
-        .find_map(|answer| if let FromEscrow::Opened(opened) = answer { Some(opened) } else { None });
-    let bytes = opened.ok_or("it answered something else")?.map_err(|why| why.to_string())?;
+    let opened = runtime.block_on(line.open(SealedRecord { request, blocks }));
+    let bytes = Zeroizing::new(opened.map_err(|why| why.to_string())?);
     if bytes.len() != block * sequences.len() {
         return Err("it answered with another length".into());
     }

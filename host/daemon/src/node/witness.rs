@@ -7,7 +7,7 @@ use std::time::Duration;
 use farseal_core::group::OfferLimit;
 use farseal_core::limits::WITNESS_ANSWER_MAX;
 use farseal_core::secondary::Status as CopyStatus;
-use farseal_core::units::{Instant, Millis, Sequence, WallTime};
+use farseal_core::units::{Instant, Millis, WallTime};
 use farseal_core::witness::{Input, Output, Rule, Said};
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
@@ -18,7 +18,6 @@ use crate::escrow::wire::{FromEscrow, ToEscrow};
 use crate::keys::wire::to_hex;
 use crate::keys::witness::{Question, Statement};
 use crate::replica::Event as ReplicaEvent;
-use crate::site::words::Report;
 use crate::store::files;
 
 /// How often the link is looked at: the shortest silence is ten times as long.
@@ -77,10 +76,9 @@ impl PairNode {
             };
             tracing::warn!(pair, witness = line.name, ?said, "the main site is not heard here; the witness was asked");
             rule.handle(now, Input::Said { question, said });
-            let (Some(Output::Declare { question }), Said::Heard { ago, .. }) = (rule.poll_output(), said) else {
-                continue;
-            };
-            let kept = self.keep_evidence(&line, silence, (ago, &statement));
+            let Some(Output::Declare { question }) = rule.poll_output() else { continue };
+            let evidence = self.evidence_of(&line, silence, (said, &statement));
+            let kept = self.keep_evidence(&evidence);
             // And while its statement was made durable.
             if !self.listen(&mut rule).await {
                 continue;
@@ -93,11 +91,12 @@ impl PairNode {
                 tracing::warn!(
                     pair,
                     witness = line.name,
-                    unheard = ago.0,
+                    unheard = evidence.unheard.0,
                     "neither this site nor the witness has heard the main site: this site takes over"
                 );
-                self.take_over_unheard(unheard_since, until).await;
-                rule = begin();
+                self.take_over_unheard(evidence, unheard_since, until).await;
+                // Where nothing came of it, the silence goes on: what was heard since is told of by the copy's machine.
+                rule = Rule::new(unheard_since, silence);
             }
         }
     }
@@ -106,19 +105,19 @@ impl PairNode {
     async fn listen(&self, rule: &mut Rule) -> bool {
         let Some(status) = self.kept_copy().await else { return false };
         let now = self.shared.clock.now().instant;
-        rule.handle(now, Input::Ready { ready: status.offered > Sequence::NONE && !status.base_differs });
+        rule.handle(now, Input::Ready { ready: status.has_point() });
         rule.handle(now, Input::Heard { at: status.heard });
         rule.handle(now, Input::Link { up: status.linked });
         true
     }
 
-    async fn kept_copy(&self) -> Option<CopyStatus> {
+    pub(super) async fn kept_copy(&self) -> Option<CopyStatus> {
         let status = if self.writer().is_none() { self.copy_status().await.ok().flatten() } else { None };
         status.filter(|status| !status.taken_over)
     }
 
     /// A genuine answer to a new question, in time.
-    async fn ask_witness(&self, line: &EscrowLine) -> Option<(Said, Statement)> {
+    pub(super) async fn ask_witness(&self, line: &EscrowLine) -> Option<(Said, Statement)> {
         let mut challenge = [0; 32];
         getrandom::fill(&mut challenge).ok()?;
         let question = Question { pair: self.config.id, main: self.peer.fingerprint(), challenge };
@@ -146,9 +145,15 @@ impl PairNode {
             .ok()
     }
 
-    /// Keeps what the witness said, durably. `false`: it cannot be kept, and nothing is taken over.
-    fn keep_evidence(&self, line: &EscrowLine, silence: Millis, (unheard, statement): (Millis, &Statement)) -> bool {
-        let evidence = Evidence {
+    /// What the witness said just now, as it is kept.
+    pub(super) fn evidence_of(
+        &self,
+        line: &EscrowLine,
+        silence: Millis,
+        (said, statement): (Said, &Statement),
+    ) -> Evidence {
+        let unheard = if let Said::Heard { ago, .. } = said { ago } else { Millis(0) };
+        Evidence {
             format: 1,
             at: self.shared.clock.now().wall,
             silence,
@@ -156,19 +161,24 @@ impl PairNode {
             card: line.card.fingerprint().to_string(),
             unheard,
             statement: to_hex(&statement.encode()),
-        };
+        }
+    }
+
+    /// Keeps what the witness said, durably. `false`: it cannot be kept, and nothing is taken over.
+    pub(super) fn keep_evidence(&self, evidence: &Evidence) -> bool {
         let kept =
-            files::write_atomically(&self.evidence_file(), &serde_json::to_vec_pretty(&evidence).unwrap_or_default());
+            files::write_atomically(&self.evidence_file(), &serde_json::to_vec_pretty(evidence).unwrap_or_default());
         kept.inspect_err(|error| {
             tracing::error!(pair = self.config.name, %error, "the witness's statement cannot be kept: nothing is taken over");
         })
         .is_ok()
     }
 
-    /// A pair by itself is taken over by its own machine, which has the last word on what was heard; a group by its lead.
-    async fn take_over_unheard(&self, unheard_since: Instant, until: Instant) {
+    /// A pair by itself is taken over by its own machine, which has the last word on what was heard; a group by its lead, which asks
+    /// every pair's machine.
+    async fn take_over_unheard(&self, evidence: Evidence, unheard_since: Instant, until: Instant) {
         if self.is_grouped() {
-            self.shared.site.report(Report::Word { pair: self.config.id });
+            self.report_unheard(evidence, until);
         } else if let Ok(replica) = self.keeper("takeover") {
             let _ = replica.inbox.send(ReplicaEvent::Limit(OfferLimit::Everything));
             let _ = replica.inbox.send(ReplicaEvent::TakeOverUnheard { unheard_since, until });

@@ -73,6 +73,7 @@ impl Runner {
         declare.judge(&Keeps {
             generation: status.generation,
             offered: status.offered,
+            has_point: status.has_point(),
             keys_missing: u64::try_from(self.keyring.missing().len()).unwrap_or(u64::MAX),
             escrowed: self.with_escrow,
         })

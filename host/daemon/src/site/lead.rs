@@ -207,6 +207,7 @@ impl Lead {
             Report::CanTakeOver { pair, obstacle } => self.can_take_over(pair, obstacle),
             Report::Declared { pair, refusal } => self.declared(pair, refusal),
             Report::Word { pair } => self.hear_word(pair),
+            Report::Unheard { pair, unheard } => self.hear_unheard(pair, *unheard),
             Report::Node(status) => {
                 if let Some(member) = self.members.get_mut(&member) {
                     member.status = Some(*status);
@@ -275,7 +276,12 @@ impl Lead {
                     None => group.common.forget(pair.id),
                 }
                 let (taking_over, open_at) = (group.record.taking_over.is_some(), group.record.open_at.clone());
-                if wrote || matches!(group.record.phase, Phase::Turning { .. }) {
+                let (declared, turning) =
+                    (group.record.declared.is_some(), matches!(group.record.phase, Phase::Turning { .. }));
+                if declared {
+                    self.record(&pair.group, |record| record.declared = None);
+                }
+                if wrote || turning {
                     self.tell(&pair.group, Input::Turned { lane: pair.id });
                 }
                 self.tell_limit(&pair.group);

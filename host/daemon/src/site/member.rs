@@ -7,13 +7,13 @@ use std::time::Duration;
 use farseal_core::group::{CutName, KeptCuts, LaneStanding};
 use farseal_core::limits::CUT_HOLD_MAX;
 use farseal_core::primary::Command;
-use farseal_core::units::PairId;
+use farseal_core::units::{Millis, PairId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Site;
-use super::words::{MemberPair, Order, Part, Report};
+use super::words::{MemberPair, Order, Part, Report, Unheard};
 use crate::lane::intake::Intake;
 use crate::lane::{Event as LaneEvent, Lane};
 use crate::node::Shared;
@@ -142,7 +142,8 @@ impl Member {
             Order::HandOver { pair } => self.command(pair, Command::HandOver),
             Order::Declare { pair } => self.declare(pair),
             Order::Limit { pair, limit } => self.replica(pair, ReplicaEvent::Limit(limit)),
-            Order::PrepareTakeOver { pair, at, by_word } => self.prepare_takeover(pair, at, by_word),
+            Order::PrepareTakeOver { pair, at, by_word, unheard } => self.prepare_takeover(pair, at, by_word, unheard),
+            Order::StillUnheard { pair, silence } => self.look_again(pair, silence),
             Order::RefuseWord { pair } => self.replica(pair, ReplicaEvent::RefuseWord),
             Order::DropTakeOver { pair } => self.drop_takeover(pair),
             Order::TakeOver { pair, at: None } => self.replica(pair, ReplicaEvent::TakeOver),
@@ -241,19 +242,41 @@ impl Member {
     /// The copy answers when its site has decided for the whole group.
     fn declare(self: &Arc<Self>, id: PairId) {
         let Some(pair) = self.pairs.get(&id).cloned() else { return };
-        let site = Arc::clone(&self.site);
+        let member = Arc::clone(self);
         self.runtime.spawn(async move {
             let refusal = pair.declare_with_group().await.err().map(|refused| refused.to_string());
-            site.report(Report::Declared { pair: id, refusal });
+            // That the lane is fenced is known before it is said to be declared: the next operator is told so.
+            member.tell_what_changed();
+            member.site.report(Report::Declared { pair: id, refusal });
         });
     }
 
     /// A point is pinned, so that it is still there when the group has decided.
-    fn prepare_takeover(self: &Arc<Self>, id: PairId, at: Option<CutName>, by_word: bool) {
+    fn prepare_takeover(
+        self: &Arc<Self>,
+        id: PairId,
+        at: Option<CutName>,
+        by_word: bool,
+        unheard: Option<Box<Unheard>>,
+    ) {
         let Some(pair) = self.pairs.get(&id).cloned() else { return };
         let site = Arc::clone(&self.site);
         self.runtime.spawn(async move {
-            let obstacle = pair.prepare_takeover(at.as_ref(), by_word).await.err().map(|refused| refused.to_string());
+            let mut prepared = pair.prepare_takeover(at.as_ref(), by_word).await;
+            if let (Ok(()), Some(unheard)) = (&prepared, unheard) {
+                prepared = pair.prepare_unheard(&unheard).await;
+            }
+            let obstacle = prepared.err().map(|refused| refused.to_string());
+            site.report(Report::CanTakeOver { pair: id, obstacle });
+        });
+    }
+
+    /// What takes time is done: this is the lane's last word before it is decided.
+    fn look_again(self: &Arc<Self>, id: PairId, silence: Millis) {
+        let Some(pair) = self.pairs.get(&id).cloned() else { return };
+        let site = Arc::clone(&self.site);
+        self.runtime.spawn(async move {
+            let obstacle = pair.is_unheard(silence).await.err().map(|refused| refused.to_string());
             site.report(Report::CanTakeOver { pair: id, obstacle });
         });
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use farseal_core::group::{CutName, Phase};
 use farseal_core::limits::CUTS_NAMED_MAX;
 use farseal_core::preset::Presets;
-use farseal_core::units::{CutNumber, PairId};
+use farseal_core::units::{CutNumber, PairId, WallTime};
 use redb::{ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,9 @@ pub struct GroupRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_at: Option<CutName>,
     pub named: Vec<Named>,
+    /// When a disaster was declared here that the other site answered with its takeover; nothing once a pair is kept here again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared: Option<WallTime>,
     #[serde(default)]
     pub presets: Presets,
     /// A pause that was theirs, or for so long, is over, and the group has not gone on yet.
@@ -169,8 +172,6 @@ impl ControlStore for FileStore {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use farseal_core::units::WallTime;
-
     use super::*;
 
     #[test]
@@ -183,6 +184,7 @@ mod tests {
             phase: Phase::Paused { cut: CutNumber(7), lanes: 2, settled: true },
             held: CutNumber(6),
             taking_over: Some(CutNumber(7)),
+            declared: Some(WallTime(11)),
             ..GroupRecord::default()
         };
         record.add_named(Named { name: CutName::new("nightly").unwrap(), cut: CutNumber(5), wall: WallTime(9) });

@@ -5,6 +5,7 @@ use farseal_core::units::{CutNumber, Millis, PairId, WallTime};
 use serde::{Deserialize, Serialize};
 
 use crate::control::api::{AddPreset, CommandReply, ErrorReply, NodeStatus, PauseStatus, PresetStatus, RemovePreset};
+use crate::node::witness::Evidence;
 
 /// From a member to its lead.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,12 +52,28 @@ pub enum Report {
     Word {
         pair: PairId,
     },
+    /// Neither the copy of a pair here nor its witness has heard the main site: the group is to be taken over by the witness rule.
+    Unheard {
+        pair: PairId,
+        unheard: Box<Unheard>,
+    },
     /// Its own status, once a second.
     Node(Box<NodeStatus>),
     Ask {
         id: u64,
         ask: Ask,
     },
+}
+
+/// On what a group is taken over by nobody's word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Unheard {
+    /// The fingerprint of the main node that was not heard, as it is shown: another one needs a witness of its own.
+    pub main: String,
+    pub evidence: Evidence,
+    /// For how long the statement is fresh enough, from now on.
+    pub good_for: Millis,
 }
 
 /// A pair at a member.
@@ -134,6 +151,14 @@ pub enum Order {
         /// By the main site's word: keys that are with the escrow site may come later.
         #[serde(default)]
         by_word: bool,
+        /// By nobody's word: the pair's own lane must have been silent, too.
+        #[serde(default)]
+        unheard: Option<Box<Unheard>>,
+    },
+    /// All pairs can be taken over by the witness rule: has this lane been silent until now?
+    StillUnheard {
+        pair: PairId,
+        silence: Millis,
     },
     /// Nothing comes of the main site's word.
     RefuseWord {

@@ -7,6 +7,10 @@ use super::super::words::Reply;
 use super::{Lead, refused};
 use crate::control::api::CommandReply;
 
+/// What is to be done at the site that was taken over from.
+const TAKEN_NEXT: &str =
+    "connect initiators to the exports there; when this site is well again: `farseal rejoin` each pair";
+
 impl Lead {
     pub(super) fn answer(&mut self, name: &str, ticket: Ticket, result: Result<CutNumber, Refusal>) {
         if self.heard_for_presets(name, ticket, &result) {
@@ -17,6 +21,10 @@ impl Lead {
             Ok(cut) => {
                 if let Some(word) = &waiting.word {
                     self.word_on_pause(name, word);
+                }
+                if waiting.command == "declare" {
+                    let at = self.clock.now().wall;
+                    self.record(name, |record| record.declared = Some(at));
                 }
                 Reply::Done(done(waiting.command, name, cut))
             }
@@ -32,13 +40,16 @@ impl Lead {
                     | Refusal::NotPaused
                     | Refusal::Turning
                     | Refusal::Declaring
+                    | Refusal::Fenced(_)
                     | Refusal::GivenUp
                     | Refusal::NotKept
                     | Refusal::TooMany
                     | Refusal::Empty => String::new(),
                 };
+                let when = self.when_declared(name);
                 let what = match (&refusal, waiting.command) {
                     (Refusal::Turning | Refusal::Declaring | Refusal::GivenUp, _) => "",
+                    (Refusal::Fenced(_), _) => when.as_str(),
                     (_, "declare") => "; what was not taken over goes on here",
                     (_, "swap-sides") => "; all pairs go on here",
                     (_, "resume") => "; nothing was changed",
@@ -48,6 +59,14 @@ impl Lead {
             }
         };
         self.reply(waiting.member, waiting.ask, reply);
+    }
+
+    fn when_declared(&self, name: &str) -> String {
+        let declared = self.groups.get(name).and_then(|group| group.record.declared);
+        declared.map_or_else(
+            || "; no disaster of it was declared here since".to_owned(),
+            |at| format!("; its disaster was declared here {} s ago", self.clock.now().wall.since(at).0 / 1_000),
+        )
     }
 
     /// Each with why, where its node said so.
@@ -82,10 +101,7 @@ fn done(command: &str, name: &str, cut: CutNumber) -> CommandReply {
             let message = format!(
                 "the other site takes all pairs of group {name} over, at {at} or a later one; this site is fenced"
             );
-            let next =
-                "connect initiators to the exports there; when this site is well again: `farseal rejoin` each pair"
-                    .to_owned();
-            CommandReply { message, details: Vec::new(), next: Some(next), report: None }
+            CommandReply { message, details: Vec::new(), next: Some(TAKEN_NEXT.to_owned()), report: None }
         }
         _ => CommandReply::new(format!("cut {cut} of group {name} is made; the copies offer it once all hold it")),
     }
@@ -104,6 +120,7 @@ fn next(refusal: &Refusal, name: &str) -> String {
         Refusal::Turning => format!(
             "`farseal status --site` shows how far it is; `farseal resume --group {name}` has the pairs go on that are here still"
         ),
+        Refusal::Fenced(_) => TAKEN_NEXT.into(),
         Refusal::Declaring => "wait for its end; `farseal status --site` shows the pairs".into(),
         Refusal::NotTaken(_) => format!("at the other site: `farseal takeover --group {name}`"),
         Refusal::NotKept => "mend the disk of the lead's state folder, then try again; its log says more".into(),

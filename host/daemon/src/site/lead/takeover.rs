@@ -3,21 +3,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use farseal_core::group::{Common, CutName};
-use farseal_core::units::{CutNumber, PairId};
+use farseal_core::units::{CutNumber, Instant, PairId};
 
-use super::super::words::{Order, Reply};
+use super::super::words::{Order, Reply, Unheard};
 use super::{Lead, MemberId, Waiting, no_group, refused};
 use crate::control::api::{CommandReply, ErrorCode, ErrorReply};
 
 /// A takeover that is not decided yet.
+#[derive(Clone)]
 pub(super) struct Asked {
-    /// The operator who waits for the answer; without one it is the main site's word.
-    by: Option<(MemberId, u64)>,
+    why: Why,
     at: Option<CutName>,
     /// Pairs that have not said whether they can.
     waits: BTreeSet<PairId>,
     /// Why some cannot.
     obstacles: BTreeMap<PairId, String>,
+    /// The main site's word came meanwhile: it does what silence may not.
+    word_came: bool,
+}
+
+/// On what a group is taken over.
+#[derive(Clone)]
+enum Why {
+    /// An operator, who waits for the answer.
+    Asked { by: MemberId, ask: u64 },
+    /// The main site's word.
+    Word,
+    /// Nobody's: by the witness rule, on a statement that is good until then.
+    Silence { unheard: Box<Unheard>, until: Instant, last_look: bool },
 }
 
 impl Lead {
@@ -36,7 +49,7 @@ impl Lead {
             let message = format!("a takeover of group {name} is being prepared");
             return Some(refused(message, Some("wait for its answer".into())));
         }
-        self.prepare_all(name, Some((member, ask)), at);
+        self.prepare_all(name, Why::Asked { by: member, ask }, at);
         None
     }
 
@@ -44,12 +57,13 @@ impl Lead {
     pub(super) fn hear_word(&mut self, pair: PairId) {
         let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
         // What is under way already answers it when it is decided.
-        if self.asked.contains_key(&name) {
+        if let Some(asked) = self.asked.get_mut(&name) {
+            asked.word_came |= matches!(asked.why, Why::Silence { .. });
             return;
         }
         tracing::warn!(group = name, "the main site declares a disaster of the group");
         match self.may_take_over(&name) {
-            Ok(_) => self.prepare_all(&name, None, None),
+            Ok(_) => self.prepare_all(&name, Why::Word, None),
             Err(refused) => {
                 tracing::error!(group = name, "the group is not taken over: {}", refused.message);
                 self.order(pair, Order::RefuseWord { pair });
@@ -57,13 +71,37 @@ impl Lead {
         }
     }
 
-    fn prepare_all(&mut self, name: &str, by: Option<(MemberId, u64)>, at: Option<CutName>) {
+    /// One pair and its witness have not heard the main site. That is not the silence of the others: each is asked for its own.
+    pub(super) fn hear_unheard(&mut self, pair: PairId, unheard: Unheard) {
+        let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
+        if self.asked.contains_key(&name) {
+            return;
+        }
+        let heard_by = self.names(&[pair]);
+        tracing::warn!(group = name, "{heard_by} does not hear the main site: every pair is asked for its own lane");
+        match self.may_take_over(&name) {
+            Ok(_) => {
+                let until = self.clock.now().instant.plus(unheard.good_for);
+                let why = Why::Silence { unheard: Box::new(unheard), until, last_look: false };
+                self.prepare_all(&name, why, None);
+            }
+            Err(refused) => tracing::error!(group = name, "by the witness rule: {}", refused.message),
+        }
+    }
+
+    fn prepare_all(&mut self, name: &str, why: Why, at: Option<CutName>) {
         let lanes: Vec<PairId> = self.lanes_of(name);
-        let asked = Asked { by, at: at.clone(), waits: lanes.iter().copied().collect(), obstacles: BTreeMap::new() };
-        let by_word = asked.by.is_none();
+        let (by_word, unheard) = match &why {
+            Why::Asked { .. } => (false, None),
+            Why::Word => (true, None),
+            Why::Silence { unheard, .. } => (true, Some(unheard.clone())),
+        };
+        let waits = lanes.iter().copied().collect();
+        let asked = Asked { why, at: at.clone(), waits, obstacles: BTreeMap::new(), word_came: false };
         self.asked.insert(name.to_owned(), asked);
         for pair in lanes {
-            self.order(pair, Order::PrepareTakeOver { pair, at: at.clone(), by_word });
+            let (at, unheard) = (at.clone(), unheard.clone());
+            self.order(pair, Order::PrepareTakeOver { pair, at, by_word, unheard });
         }
     }
 
@@ -83,24 +121,57 @@ impl Lead {
             return;
         }
         let Some(asked) = self.asked.remove(&name) else { return };
-        let refusal = if asked.obstacles.is_empty() {
-            self.decide_takeover(&name, &asked)
-        } else {
+        let refusal = if !asked.obstacles.is_empty() {
             let told = asked.obstacles.iter().map(|(pair, why)| format!("{} ({why})", self.names(&[*pair])));
             let told = told.collect::<Vec<_>>().join(", ");
             let next = "`farseal recover points PAIR` and `farseal recover plan PAIR` say more of each";
             Some(refused(format!("nothing of group {name} was taken over: {told}"), Some(next.into())))
+        } else if matches!(asked.why, Why::Silence { last_look: false, .. }) {
+            self.look_again(&name, asked.clone())
+        } else {
+            self.decide_takeover(&name, &asked)
         };
-        let Some(refusal) = refusal else { return };
-        for pair in self.lanes_of(&name) {
+        if let Some(refusal) = refusal {
+            self.end_asked(&name, &asked, refusal);
+        }
+    }
+
+    /// All pairs can be taken over by the witness rule. To find that out took time, so each lane has a last word. Between it and the
+    /// decision is a round in this site, and one write.
+    fn look_again(&mut self, name: &str, mut asked: Asked) -> Option<ErrorReply> {
+        let Why::Silence { unheard, last_look, .. } = &mut asked.why else { return None };
+        *last_look = true;
+        let silence = unheard.evidence.silence;
+        let lanes = match self.may_take_over(name) {
+            Ok((lanes, _)) => lanes,
+            Err(refused) => return Some(refused),
+        };
+        asked.waits = lanes.iter().copied().collect();
+        self.asked.insert(name.to_owned(), asked);
+        for pair in lanes {
+            self.order(pair, Order::StillUnheard { pair, silence });
+        }
+        None
+    }
+
+    /// Nothing comes of it, unless there is another reason by now.
+    fn end_asked(&mut self, name: &str, asked: &Asked, mut refusal: ErrorReply) {
+        if asked.word_came {
+            match self.may_take_over(name) {
+                Ok(_) => return self.prepare_all(name, Why::Word, None),
+                Err(refused) => refusal = refused,
+            }
+        }
+        for pair in self.lanes_of(name) {
             if asked.at.is_some() {
                 self.order(pair, Order::DropTakeOver { pair });
             }
             self.order(pair, Order::RefuseWord { pair });
         }
-        match asked.by {
-            Some((member, ask)) => self.reply(member, ask, Reply::No(refusal)),
-            None => tracing::error!(group = name, "by the main site's word: {}", refusal.message),
+        match asked.why {
+            Why::Asked { by, ask } => self.reply(by, ask, Reply::No(refusal)),
+            Why::Word => tracing::error!(group = name, "by the main site's word: {}", refusal.message),
+            Why::Silence { .. } => tracing::error!(group = name, "by the witness rule: {}", refusal.message),
         }
     }
 
@@ -150,6 +221,12 @@ impl Lead {
             Ok(found) => found,
             Err(refused) => return Some(refused),
         };
+        if let Why::Silence { until, .. } = &asked.why
+            && self.clock.now().instant >= *until
+        {
+            let message = format!("nothing of group {name} was taken over: the witness's statement is too old by now");
+            return Some(refused(message, Some("it is asked again while nobody hears the main site".into())));
+        }
         let group = self.groups.get_mut(name)?;
         group.common.fix();
         let limit = group.common.limit();
@@ -165,8 +242,9 @@ impl Lead {
             return Some(reply);
         }
         tracing::warn!(group = name, cut = cut.0, "the group is taken over");
-        let waits = |(member, ask)| Waiting { member, ask, group: name.to_owned(), command: "takeover", word: None };
-        self.takeovers.extend(asked.by.map(waits));
+        if let Why::Asked { by: member, ask } = asked.why {
+            self.takeovers.push(Waiting { member, ask, group: name.to_owned(), command: "takeover", word: None });
+        }
         for pair in lanes {
             self.order(pair, Order::Limit { pair, limit });
             self.order(pair, Order::TakeOver { pair, at: asked.at.clone() });
