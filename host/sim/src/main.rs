@@ -219,6 +219,10 @@ fn break_takeovers(first: u64, count: u64) -> ExitCode {
         let broken = |seed| run(&Settings { mutation: Some(mutation), ..Settings::new(seed) }).failure;
         tell(format!("{mutation:?}"), seeds.clone().filter_map(broken).collect());
     }
+    for mutation in group::Mutation::OF_DECLARING {
+        let broken = |seed| group::run(seed, Some(mutation)).failure;
+        tell(format!("{mutation:?}, of groups"), seeds.clone().filter_map(broken).collect());
+    }
     if blind == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -158,9 +158,11 @@ impl World {
                 self.tell_lane(lane, Input::Operator(primary::Command::GoOn))
             }
             GroupOutput::HandOver { .. } => self.tell_lane(lane, Input::Operator(primary::Command::HandOver)),
-            // No disaster is declared in these worlds.
-            GroupOutput::Declare { .. }
-            | GroupOutput::Reserve { .. }
+            GroupOutput::Declare { .. } => {
+                self.say_word(lane);
+                Ok(())
+            }
+            GroupOutput::Reserve { .. }
             | GroupOutput::Persist { .. }
             | GroupOutput::Named { .. }
             | GroupOutput::Answer { .. }
