@@ -369,7 +369,7 @@ impl World {
             }
             let still = self.now > self.turning_at + GO_ON_US;
             let settled = self.is_quiet() || self.now > healed + SETTLE_US && still;
-            let longest = if self.disasters.slower() > 1 { DECLARE_US } else { TURN_US };
+            let longest = if self.disasters.may_come() { DECLARE_US } else { TURN_US };
             if settled || self.now > healed + longest {
                 group_disaster::at_the_end(self)?;
                 self.ending = Some(self.now);

@@ -86,8 +86,13 @@ impl Disasters {
         Self { dice, rate, words: 0 }
     }
 
+    /// A disaster may be declared in this run.
+    pub(super) fn may_come(&self) -> bool {
+        self.rate > 0
+    }
+
     pub(super) fn slower(&self) -> u64 {
-        if self.rate > 0 { SLOWER } else { 1 }
+        if self.may_come() { SLOWER } else { 1 }
     }
 }
 
@@ -262,12 +267,8 @@ impl World {
     /// The word comes to a copy, over a path or much later.
     pub(super) fn word_comes(&mut self, lane: usize, word: Declare) -> Outcome {
         let Some(machine) = &self.keepers[lane].machine else { return Ok(()) };
-        let keeps = Keeps {
-            generation: machine.generation(),
-            offered: machine.offered(),
-            keys_missing: 0,
-            escrowed: false,
-        };
+        let keeps =
+            Keeps { generation: machine.generation(), offered: machine.offered(), keys_missing: 0, escrowed: false };
         let said = word.judge(&keeps);
         let at = self.now;
         self.trace.note(at, || format!("  keeper {lane}: {word:?}: {said:?}"));
@@ -391,7 +392,9 @@ impl World {
 
     /// Whatever is said of the same copy arrives in its order.
     pub(super) fn way_to_keeping_lead(&mut self, lane: usize) -> u64 {
-        let at = (self.now + self.way()).max(self.keepers[lane].said_at + 1);
+        let busy = self.disasters.may_come() && self.disasters.dice.chance(60);
+        let busy = if busy { self.disasters.dice.between(20_000, 300_000) } else { 0 };
+        let at = (self.now + self.way() + busy).max(self.keepers[lane].said_at + 1);
         self.keepers[lane].said_at = at;
         at - self.now
     }

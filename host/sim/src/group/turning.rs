@@ -222,7 +222,7 @@ impl World {
         self.lanes[lane].handing = Some(hand_over);
         let delay = self.dice.between(100, 15_000);
         self.lane_later(lane, delay, LaneEvent::HandOverKept);
-        if self.dice.chance(150) {
+        if self.dice.chance(300) {
             let group = self.group_of(lane);
             let delay = self.dice.between(100, 60_000);
             self.after(delay, Event::InTheMiddle(group));

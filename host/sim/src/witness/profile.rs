@@ -59,7 +59,7 @@ impl Profile {
 
     /// In a thousand words to the witness or from it, and in a thousand statements: it takes seconds.
     pub(super) fn slow_ways(self) -> u64 {
-if self == Self::StatementsLate { 600 } else { 250 }
+        if self == Self::StatementsLate { 600 } else { 250 }
     }
 
     /// In a thousand takeovers: it takes seconds until the machine is told.
