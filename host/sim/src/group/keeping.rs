@@ -117,6 +117,10 @@ impl World {
         if !self.may_take_over(at) {
             return Ok(false);
         }
+        self.ask_copies(at)?;
+        if !self.may_take_over(at) {
+            return Ok(false);
+        }
         let (group, now) = (&self.groups[at], self.now);
         let cut = group.common.cut();
         if group.is_paused() {
@@ -136,6 +140,20 @@ impl World {
             self.crash_keeping_lead();
         }
         Ok(true)
+    }
+
+    /// As in a node, each is asked whether it can, and says first what it holds: what all of them have by now is not known otherwise.
+    fn ask_copies(&mut self, at: usize) -> Outcome {
+        if matches!(self.mutation, Some(Mutation::TakeoverForgotten | Mutation::CopiesNotAsked)) {
+            return Ok(());
+        }
+        for lane in self.groups[at].lanes.clone() {
+            let machine = self.keepers[lane].machine.as_ref().filter(|machine| machine.is_recovered());
+            if let Some(cuts) = machine.map(|machine| machine.cuts().clone()) {
+                self.hear_cuts(lane, cuts)?;
+            }
+        }
+        Ok(())
     }
 
     /// A keeper's new generation is durable.
