@@ -358,6 +358,8 @@ pub struct Secondary {
     /// What the takeover that is under way goes on from, and who waits for word of it.
     fork: Option<(Sequence, Chain)>,
     handing_over: Option<Path>,
+    /// Did the base differ when it was taken over?
+    differed: Option<bool>,
     /// A takeover has fixed what is offered.
     fixed: bool,
     /// The refused key that the primary was last told of.
@@ -439,6 +441,7 @@ impl Secondary {
             differs_after: recovered.differs_after,
             holes: recovered.holes,
             fork: None,
+            differed: None,
             handing_over: None,
             limit: recovered.limit,
             group_through: recovered.group_through,
@@ -539,9 +542,10 @@ impl Secondary {
         self.gap_chain
     }
 
-    /// The base is a state of another history still.
+    /// The base is a state of another history still. Fixed by a takeover: what becomes durable after it makes no copy of the base.
     pub fn base_differs(&self) -> bool {
-        self.gap_open_after.is_some() && self.gap_open_after == self.differs_after
+        let now = || self.gap_open_after.is_some() && self.gap_open_after == self.differs_after;
+        self.differed.unwrap_or_else(now)
     }
 
     /// What a takeover goes on from: the last record that is offered, and the running hash there. Fixed by a takeover.
@@ -1035,6 +1039,7 @@ impl Secondary {
         }
         let fork = self.fork();
         self.fork = Some(fork);
+        self.differed = Some(self.base_differs());
         self.taking_over = true;
         self.fixed = true;
         // The primary begins as the first generation, whether or not it has attached yet.

@@ -6,6 +6,7 @@ pub mod durability;
 pub mod epoch;
 pub mod fence;
 pub mod group_cut;
+pub mod group_disaster;
 pub mod group_pause;
 pub mod group_turn;
 pub mod liveness;
@@ -42,6 +43,7 @@ pub enum Checker {
     GroupPause,
     Preset,
     GroupTurn,
+    GroupDisaster,
     Retired,
     Witness,
     /// A machine or the driver met what it calls impossible.

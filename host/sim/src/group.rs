@@ -1,5 +1,6 @@
 //! A world of several lanes: one to three groups over them at both sites, initiators whose writes depend on each other across
-//! lanes and groups, nodes that crash, leads too, takeovers in the middle, and an interconnect that is slow and breaks.
+//! lanes and groups, nodes that crash, leads too, takeovers in the middle, disasters that are declared, and an interconnect that is slow
+//! and breaks.
 //!
 //! A world of its own beside [`crate::world`]: there one lane meets every fault of disk, key and link; here many lanes
 //! meet what could set them apart.
@@ -7,10 +8,9 @@
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 
-use farseal_core::group::Input as GroupInput;
 use farseal_core::units::{Instant, Now, PairId, Ticket, WallTime};
 
-use crate::check::{Checker, Failure, group_cut, group_turn};
+use crate::check::{Checker, Failure, group_cut, group_disaster, group_turn};
 use crate::dice::Dice;
 use crate::disk::{to_usize, wide};
 use crate::seal::Stamp;
@@ -18,6 +18,7 @@ use crate::trace::Trace;
 use crate::world::Outcome;
 
 mod accident;
+pub mod declaring;
 mod drive;
 pub mod event;
 pub mod figures;
@@ -31,6 +32,7 @@ mod line;
 mod retire;
 pub mod turning;
 
+use declaring::Disasters;
 use event::Event;
 use figures::{Figure, Figures};
 pub use initiator::Write;
@@ -55,6 +57,8 @@ const TURN_US: u64 = 8_000_000;
 const GO_ON_US: u64 = 300_000;
 /// How long a takeover may take when nothing happens to the sites any more.
 const TAKEOVER_US: u64 = 2_000_000;
+/// How long a disaster may take to end then: what lanes stand still for before the word and after it.
+const DECLARE_US: u64 = 30_000_000;
 
 /// How the world is broken on purpose; a checker must notice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +85,25 @@ pub enum Mutation {
     DecisionForgotten,
     /// A keeper judges an order by what it holds, not by what its group lets it offer.
     LimitNotAsked,
+    /// A disaster's word has one copy taken over, not its group.
+    WordForOnePair,
+    /// The keeping lead does not ask the copies before it takes the group over by the word.
+    CopiesNotAsked,
+    /// A lane says that it is taken over when its copy has said that it will be.
+    SaidByTheAnswer,
+    /// A disaster's cut is named before every copy has it.
+    NamedTooEarly,
+}
+
+impl Mutation {
+    /// These break how a disaster of a group is declared.
+    pub const OF_DECLARING: [Self; 4] =
+        [Self::WordForOnePair, Self::CopiesNotAsked, Self::SaidByTheAnswer, Self::NamedTooEarly];
+
+    #[must_use]
+    pub fn is_of_declaring(self) -> bool {
+        Self::OF_DECLARING.contains(&self)
+    }
 }
 
 /// How a run ended.
@@ -124,6 +147,7 @@ pub struct World {
     ending: Option<u64>,
     figures: Figures,
     retirement: Retirement,
+    disasters: Disasters,
     trace: Trace,
 }
 
@@ -202,6 +226,7 @@ impl World {
             ending: None,
             figures,
             retirement: Retirement::draw(seed, mutation),
+            disasters: Disasters::draw(seed, mutation),
             trace,
         }
     }
@@ -234,6 +259,11 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Microseconds since the world began.
+    pub fn now(&self) -> u64 {
+        self.now
     }
 
     fn clock(&self) -> Now {
@@ -283,8 +313,21 @@ impl World {
                 Ok(())
             }
             Event::InTheMiddle(group) => self.in_the_middle(group),
+            Event::InTheDisaster(group) => self.in_the_disaster(group),
+            Event::LateWord { lane, word } => {
+                self.figures.count(Figure::WordsCameLate);
+                self.word_comes(lane, word)
+            }
+            Event::Word { lane, life } if life == self.keeping.life && self.keeping.up => self.hear_word(lane),
+            Event::CanItBeTaken { lane, life } if life == self.keepers[lane].life => {
+                self.asked_whether_it_can(lane);
+                Ok(())
+            }
+            Event::CanBeTaken { lane, life, cuts, can } if life == self.keeping.life && self.keeping.up => {
+                self.can_be_taken(lane, cuts, can)
+            }
             Event::TakeWhatIsLeft(group) => self.take_what_is_left(group),
-            Event::LeadTick { group, life } if life == self.lead.life => self.tell_lead(group, GroupInput::Tick),
+            Event::LeadTick { group, life } if life == self.lead.life => self.lead_tick(group),
             Event::LeadBack => self.lead_back(),
             Event::Reserved { group, life } if life == self.lead.life => self.reserved(group),
             Event::Cuts { lane, life, cuts } if life == self.keeping.life && self.keeping.up => {
@@ -305,6 +348,9 @@ impl World {
             | Event::Prepared { .. }
             | Event::LeadTick { .. }
             | Event::Reserved { .. }
+            | Event::Word { .. }
+            | Event::CanItBeTaken { .. }
+            | Event::CanBeTaken { .. }
             | Event::Cuts { .. } => Ok(()),
         }
     }
@@ -317,12 +363,15 @@ impl World {
         let Some(since) = self.ending else {
             // What is left then are ticks and looks; a paused lane copies nothing more.
             self.let_turns_end()?;
-            if self.is_turning() || !self.is_joined() {
+            let declaring = self.is_declaring();
+            if self.is_turning() || declaring || !self.is_joined() {
                 self.turning_at = self.now;
             }
             let still = self.now > self.turning_at + GO_ON_US;
             let settled = self.is_quiet() || self.now > healed + SETTLE_US && still;
-            if settled || self.now > healed + TURN_US {
+            let longest = if self.disasters.may_come() { DECLARE_US } else { TURN_US };
+            if settled || self.now > healed + longest {
+                group_disaster::at_the_end(self)?;
                 self.ending = Some(self.now);
                 (0..self.groups.len()).try_for_each(|group| group_turn::at_the_end(self, group))?;
                 self.keeping_lead_back();

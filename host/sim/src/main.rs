@@ -215,6 +215,10 @@ fn break_takeovers(first: u64, count: u64) -> ExitCode {
         println!("{name}: {} of {count} seeds, by {by:?}", found.len());
         found.first().iter().for_each(|failure| println!("  {failure}"));
     };
+    for mutation in group::Mutation::OF_DECLARING {
+        let broken = |seed| group::run(seed, Some(mutation)).failure;
+        tell(format!("{mutation:?}, of groups"), seeds.clone().filter_map(broken).collect());
+    }
     for mutation in Mutation::OF_DECLARING.into_iter().chain(Mutation::OF_THE_WITNESS) {
         let broken = |seed| run(&Settings { mutation: Some(mutation), ..Settings::new(seed) }).failure;
         tell(format!("{mutation:?}"), seeds.clone().filter_map(broken).collect());

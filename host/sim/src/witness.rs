@@ -5,7 +5,7 @@
 //! off for a minute at a time ([`outage`]), and what the checkers go by is what really came, and when.
 
 use farseal_core::units::{Instant, Millis};
-use farseal_core::witness::{Input, Rule};
+use farseal_core::witness::Rule;
 
 use crate::dice::Dice;
 use crate::mutation::Mutation;
@@ -14,15 +14,18 @@ use crate::world::{Event, Outcome, World};
 pub mod escrow;
 mod keeper;
 mod outage;
+mod profile;
 
 use escrow::{Escrow, Place, Statement};
 pub use outage::Outage;
+use profile::Profile;
 
 const STREAM: u64 = 42;
 /// Between two operations, on average: an outage of half a minute is no more than some of them.
 pub const PACE_US: u64 = 150_000;
-/// So many of them are added, and what goes wrong otherwise comes so much rarer: a keeper that crashes listens from then on only.
-pub const OPERATIONS: u64 = 300;
+/// So many of them are added at least, and what goes wrong otherwise comes so much rarer: a keeper that crashes listens from
+/// then on only.
+const OPERATIONS: u64 = 300;
 pub const RARER: u64 = 20;
 /// Between two looks.
 const LOOK_US: u64 = 1_000_000;
@@ -31,6 +34,7 @@ const LOOK_US: u64 = 1_000_000;
 #[derive(Debug)]
 pub struct Witness {
     dice: Dice,
+    profile: Profile,
     /// Nowhere else is the rule in force.
     pub silence: Option<Millis>,
     pub beat: Millis,
@@ -42,6 +46,8 @@ pub struct Witness {
     // Until the next crash of the keeper.
     rule: Option<Rule>,
     waits: Option<Waits>,
+    /// A statement is being made durable: nobody looks meanwhile.
+    keeps: bool,
     asked_for: Wish,
     // Durable at the keeper.
     evidence: Option<Statement>,
@@ -125,6 +131,7 @@ impl Witness {
             None => dice.chance(120),
             Some(mutation) => mutation.is_of_the_witness(),
         };
+        let profile = Profile::draw(&mut dice, mutation);
         let silence = Millis(dice.between(10_000, 15_000));
         // Now and then so seldom that three beats are longer than the silence.
         let seldom = dice.chance(300) || mutation == Some(Mutation::BeatNotAsked);
@@ -137,17 +144,24 @@ impl Witness {
             out_until_us: 0,
             rule: None,
             waits: None,
+            keeps: false,
             asked_for: Wish::Nobody,
             evidence: None,
             statements: Vec::new(),
             heard_us: 0,
             began_us: 0,
+            profile,
             dice,
         }
     }
 
     pub fn is_in_force(&self) -> bool {
         self.silence.is_some()
+    }
+
+    /// So many operations are added.
+    pub fn operations(&self) -> u64 {
+        self.profile.longer() * OPERATIONS
     }
 
     /// The rule is in force nowhere in this run.
@@ -163,6 +177,7 @@ impl Witness {
 
     pub fn keeper_crashes(&mut self) {
         (self.rule, self.waits, self.asked_for) = (None, None, Wish::Nobody);
+        self.keeps = false;
     }
 
     /// The machine is to take over by somebody's word.
@@ -222,7 +237,7 @@ impl World {
             }
             WitnessEvent::Kept { life, question, statement } if life == here => self.kept(question, statement),
             WitnessEvent::NotKept { life, question } if life == here => {
-                self.tell_rule(Input::NoAnswer { question });
+                self.not_kept(question);
                 Ok(())
             }
             WitnessEvent::TakeOver { life, unheard_since, until } if life == here => {

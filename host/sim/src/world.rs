@@ -279,7 +279,7 @@ impl World {
         let slow = witness.is_in_force();
         let pace_us = if slow { witness::PACE_US } else { pace_us };
         let operations =
-            if slow && settings.operations.is_none() { operations + witness::OPERATIONS } else { operations };
+            if slow && settings.operations.is_none() { operations + witness.operations() } else { operations };
         faults.rarer = if slow { witness::RARER } else { 1 };
         let policy = Policy::draw(seed, &mut primary.settings.key_limits, settings.mutation);
         Self {

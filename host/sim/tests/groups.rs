@@ -89,3 +89,23 @@ fn group_pause_checker_fires_when_one_lane_of_a_paused_group_is_resumed() {
 fn retired_checker_fires_when_a_keeper_does_not_go_by_what_its_group_lets_it_offer() {
     fires(Mutation::LimitNotAsked, Checker::Retired);
 }
+
+#[test]
+fn group_disaster_checker_fires_when_the_word_for_one_pair_is_not_the_word_for_all() {
+    fires(Mutation::WordForOnePair, Checker::GroupDisaster);
+}
+
+#[test]
+fn group_disaster_checker_fires_when_the_copies_are_not_asked_before_they_are_taken_over() {
+    fires(Mutation::CopiesNotAsked, Checker::GroupDisaster);
+}
+
+#[test]
+fn group_disaster_checker_fires_when_an_operator_is_told_that_lanes_are_fenced_which_are_not_yet() {
+    fires(Mutation::SaidByTheAnswer, Checker::GroupDisaster);
+}
+
+#[test]
+fn group_disaster_checker_fires_when_a_cut_is_named_that_some_copy_lacks() {
+    fires(Mutation::NamedTooEarly, Checker::GroupDisaster);
+}

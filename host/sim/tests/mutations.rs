@@ -7,13 +7,20 @@ use farseal_sim::world::{Settings, run};
 /// Within this many seeds each break must be noticed.
 const SEEDS: u64 = 400;
 
+/// And these, whose worlds have more of what they need, within this many.
+const FEW_SEEDS: u64 = 20;
+
 fn fires(mutation: Mutation, by: &[Checker]) {
+    fires_within(SEEDS, mutation, by);
+}
+
+fn fires_within(seeds: u64, mutation: Mutation, by: &[Checker]) {
     let broken = |seed| run(&Settings { mutation: Some(mutation), ..Settings::new(seed) }).failure;
-    let found = (1..=SEEDS).find_map(|seed| broken(seed).map(|failure| (seed, failure)));
+    let found = (1..=seeds).find_map(|seed| broken(seed).map(|failure| (seed, failure)));
     match found {
         Some((_, failure)) if by.contains(&failure.checker) => {}
         Some((seed, failure)) => panic!("{mutation:?}: seed {seed} was noticed by another checker: {failure}"),
-        None => panic!("{mutation:?} was not noticed in {SEEDS} seeds"),
+        None => panic!("{mutation:?} was not noticed in {seeds} seeds"),
     }
 }
 
@@ -299,4 +306,29 @@ fn witness_checker_fires_when_the_takeover_does_not_wait_for_the_statement_to_be
 #[test]
 fn witness_checker_fires_when_a_witness_that_begins_anew_remembers() {
     fires(Mutation::WitnessRemembers, &[Checker::Witness]);
+}
+
+#[test]
+fn witness_checker_fires_when_a_statement_counts_for_a_question_that_it_does_not_answer() {
+    fires_within(FEW_SEEDS, Mutation::OldStatementTaken, &[Checker::Witness]);
+}
+
+#[test]
+fn witness_checker_fires_when_a_statement_does_not_grow_old() {
+    fires_within(FEW_SEEDS, Mutation::StatementNeverOld, &[Checker::Witness]);
+}
+
+#[test]
+fn witness_checker_fires_when_what_comes_and_goes_between_two_looks_is_not_heard_of() {
+    fires_within(FEW_SEEDS, Mutation::LinkLookedAtAlone, &[Checker::Witness]);
+}
+
+#[test]
+fn witness_checker_fires_when_the_copys_machine_does_not_have_the_last_word() {
+    fires_within(FEW_SEEDS, Mutation::MachineNotAsked, &[Checker::Witness]);
+}
+
+#[test]
+fn witness_checker_fires_when_nobody_asks_how_seldom_the_main_site_speaks() {
+    fires(Mutation::BeatNotAsked, &[Checker::Witness]);
 }

@@ -463,6 +463,7 @@ impl Coordinator {
         if known.is_some() {
             self.abandon(vec![lane]);
             self.end_turn(Refusal::Missing(vec![lane]));
+            self.on_declared(lane, false);
         }
         self.lanes.insert(lane, Some(standing));
         self.tell_turning(lane, standing.swap);

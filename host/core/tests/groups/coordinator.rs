@@ -434,6 +434,41 @@ fn no_cut_is_named_of_a_disaster_whose_word_goes_out_before_every_copy_holds_it(
     assert_eq!(group.tell(Input::Declared { lane: lane(2), taken: true }), "answer 7 cut 0");
 }
 
+/// The operator was told that the other site takes over, and nobody had told it so (group seed 736).
+#[test]
+fn a_disaster_is_not_called_declared_where_nobody_could_say_the_word() {
+    let mut group = declared();
+    group.tell(Input::Left { lane: lane(1) });
+    group.tell(Input::Left { lane: lane(2) });
+    assert_eq!(group.later(GROUP_STAND_WAIT.0), "answer 7 no: 2 of the group's pairs cannot be reached");
+}
+
+/// All copies held a later cut, and one had given up the one that was named (group seed 5570).
+#[test]
+fn a_cut_that_one_copy_gave_up_is_not_named_whatever_later_one_it_holds() {
+    let mut group = declared();
+    group.stands(1, quiesced(1));
+    group.stands(2, LaneStanding { in_order: false, ..GOOD });
+    group.stands(2, GOOD);
+    assert_eq!(group.later(250), "open 2 A, open 2 B");
+    group.opened(1, 2);
+    group.opened(2, 2);
+    group.released(1, 2, true);
+    assert_eq!(group.released(2, 2, true), "confirm 2 A, confirm 2 B");
+    assert_eq!(group.stands(2, LaneStanding { copied: quiesced(2).copied, ..GOOD }), "", "A holds 1 alone");
+    assert_eq!(group.stands(1, quiesced(2)), "declare A, declare B");
+    group.tell(Input::Declared { lane: lane(1), taken: true });
+    assert_eq!(group.tell(Input::Declared { lane: lane(2), taken: true }), "answer 7 cut 2");
+}
+
+#[test]
+fn a_lane_that_comes_back_while_a_disaster_is_declared_stands_still_again() {
+    let mut group = declared();
+    group.tell(Input::Left { lane: lane(1) });
+    let told = group.joined(1, quiesced(1));
+    assert!(told.contains("quiesce A") && !told.contains("go on"), "{told}");
+}
+
 #[test]
 fn lanes_go_on_where_the_other_site_does_not_take_over_at_the_word_of_a_disaster() {
     let mut group = declared();

@@ -268,6 +268,27 @@ fn events() -> Vec<Event> {
     ]
 }
 
+/// What was on its way to the disk made a copy of the base that had been taken over by then: nobody knew any more where the history
+/// that goes on differs (seed 102072).
+#[test]
+fn a_base_that_differed_when_it_was_taken_over_differs_for_good() {
+    let on_its_way = || {
+        let mut site = base_differs();
+        site.record(Kind::Gap, 10, 6);
+        site.record(Kind::Cut, 11, 1);
+        site
+    };
+    let mut copied = on_its_way();
+    copied.synced();
+    assert!(!copied.secondary.base_differs(), "the cut behind the gap makes it the copy");
+    let mut taken = on_its_way();
+    taken.tell(0, Input::TakeOver);
+    taken.tell(0, Input::GenerationPersisted { generation: Generation(2) });
+    taken.synced();
+    assert!(taken.secondary.base_differs());
+    assert_eq!(taken.secondary.fork().0, Sequence(5));
+}
+
 #[test]
 fn every_event_in_every_state_of_the_secondary() {
     let states: [State; 13] = [

@@ -17,9 +17,10 @@ impl World {
             return Ok(());
         }
         self.operations -= 1;
-        let pace = self.dice.between(500, 20_000);
+        let pace = self.dice.between(500, 20_000) * self.disasters.slower();
         self.after(pace, Event::Operation);
         self.retire()?;
+        self.declare()?;
         let lane = self.any_lane();
         match self.dice.below(1_000) {
             0..15 => self.crash_lane(lane)?,
@@ -92,6 +93,8 @@ impl World {
             self.figures.count(Figure::CrashesDuringATakeover);
         }
         self.keepers[lane].crash(&mut self.dice);
+        // Its lead hears that its node is gone.
+        self.can_be_taken(lane, None, false)?;
         for path in self.paths(lane) {
             self.unlink(lane, path)?;
         }

@@ -9,7 +9,7 @@ use farseal_core::units::{Epoch, Sequence};
 use super::World;
 use super::event::{Event, KeeperEvent, LaneEvent, ToKeeper, ToLane};
 use super::figures::Figure;
-use crate::check::{group_pause, group_turn};
+use crate::check::{group_disaster, group_pause, group_turn};
 use crate::disk::to_usize;
 use crate::world::Outcome;
 
@@ -35,6 +35,14 @@ impl World {
             }
             LaneEvent::HandedOver { generation } => self.tell_lane(lane, Input::HandedOver { generation }),
             LaneEvent::Turned => self.lane_turned(lane),
+            LaneEvent::WordAnswered { id, taken } => {
+                self.word_is_answered(lane, id, taken);
+                Ok(())
+            }
+            LaneEvent::LookForFence { id } => {
+                self.look_for_fence(lane, id);
+                Ok(())
+            }
             LaneEvent::Tick => {
                 self.lanes[lane].tick_at = None;
                 self.tell_lane(lane, Input::Tick)
@@ -82,7 +90,12 @@ impl World {
         let at = self.now;
         self.trace.note(at, || format!("  lane {lane} -> {output:?}"));
         match output {
-            Output::Reply { ticket, result } => return self.answered(ticket, result.is_ok()),
+            Output::Reply { ticket, result } => {
+                if result.is_ok() {
+                    group_disaster::answered_well(self, lane)?;
+                }
+                return self.answered(ticket, result.is_ok());
+            }
             Output::Commit { records, restart, .. } => {
                 self.lanes[lane].appending.push((records, restart));
                 let delay = self.dice.between(10, 1_000);
@@ -165,7 +178,12 @@ impl World {
                 self.tell_keeper(lane, secondary::Input::KeyChecked { key, result })
             }
             KeeperEvent::Limit(limit) => self.tell_keeper(lane, secondary::Input::Limit(limit)),
+            KeeperEvent::RefuseWord => {
+                self.answer_words(lane, false);
+                Ok(())
+            }
             KeeperEvent::TakeOver(limit) => {
+                self.answer_words(lane, true);
                 self.tell_keeper(lane, secondary::Input::Limit(limit))?;
                 self.tell_keeper(lane, secondary::Input::TakeOver)
             }

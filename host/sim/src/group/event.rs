@@ -1,5 +1,6 @@
 //! What happens in a world of groups: to lanes, to keepers, to their links, and to the leads of both sites.
 
+use farseal_core::declare::Declare;
 use farseal_core::frame::{Ack, Attach, HandOver, KeyRefusal, Refusal, Welcome};
 use farseal_core::group::{Input as GroupInput, KeptCuts, OfferLimit, Output as GroupOutput};
 use farseal_core::retire::Order;
@@ -66,6 +67,13 @@ pub enum Event {
     },
     /// Something happens in the middle of a group's change of sides.
     InTheMiddle(usize),
+    /// The same of a disaster that it declares.
+    InTheDisaster(usize),
+    /// A disaster's word comes to a copy long after it was said.
+    LateWord {
+        lane: usize,
+        word: Declare,
+    },
     /// The writing site is lost: its group's copies are taken over.
     TakeWhatIsLeft(usize),
     LeadTick {
@@ -82,6 +90,22 @@ pub enum Event {
         lane: usize,
         life: u64,
         cuts: KeptCuts,
+    },
+    /// A copy has heard a disaster's word.
+    Word {
+        lane: usize,
+        life: u64,
+    },
+    /// Its lead asks it, and it answers, with all that it holds where that is known.
+    CanItBeTaken {
+        lane: usize,
+        life: u64,
+    },
+    CanBeTaken {
+        lane: usize,
+        life: u64,
+        cuts: Option<KeptCuts>,
+        can: bool,
     },
     KeepingLeadBack,
 }
@@ -106,6 +130,14 @@ pub enum LaneEvent {
     },
     /// It keeps the other site's copy from now on.
     Turned,
+    /// Its copy has answered the word of a disaster.
+    WordAnswered {
+        id: u64,
+        taken: bool,
+    },
+    LookForFence {
+        id: u64,
+    },
     Tick,
 }
 
@@ -116,6 +148,7 @@ pub enum KeeperEvent {
     KeyChecked { key: Sequence },
     Limit(OfferLimit),
     TakeOver(OfferLimit),
+    RefuseWord,
 }
 
 #[derive(Clone, Debug)]
@@ -123,6 +156,7 @@ pub enum ToKeeper {
     Attach(Attach),
     Records(Vec<Rec>),
     HandOver(HandOver),
+    Declare(Declare),
     Retire(Order),
 }
 

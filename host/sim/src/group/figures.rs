@@ -56,6 +56,19 @@ pub enum Figure {
     FloorsRaised,
     RetirementsRefusedLive,
     RetirementsRefusedNotOffered,
+    /// Disasters of a group.
+    DisastersDeclared,
+    AccidentsDuringADisaster,
+    LinksCut,
+    WordsSaid,
+    WordsCameLate,
+    WordsRefused,
+    TakeoversByTheWord,
+    /// The operator was told that the other site takes over: at the cut that was made for it, or at an earlier one.
+    DisastersAtACut,
+    DisastersWithoutACut,
+    /// Lanes went on.
+    DisastersInVain,
 }
 
 /// Sums over runs.
@@ -63,7 +76,7 @@ pub enum Figure {
 pub struct Figures(BTreeMap<Figure, u64>);
 
 impl Figure {
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 52] = [
         Self::Runs,
         Self::Lanes,
         Self::Groups,
@@ -106,6 +119,16 @@ impl Figure {
         Self::FloorsRaised,
         Self::RetirementsRefusedLive,
         Self::RetirementsRefusedNotOffered,
+        Self::DisastersDeclared,
+        Self::AccidentsDuringADisaster,
+        Self::LinksCut,
+        Self::WordsSaid,
+        Self::WordsCameLate,
+        Self::WordsRefused,
+        Self::TakeoversByTheWord,
+        Self::DisastersAtACut,
+        Self::DisastersWithoutACut,
+        Self::DisastersInVain,
     ];
 }
 

@@ -111,6 +111,7 @@ impl World {
     fn think(&mut self, index: usize) -> Outcome {
         // Often at once: what comes between an answer and what follows from it is where a cut goes wrong.
         let pause = if self.dice.chance(600) { self.dice.between(1, 200) } else { self.dice.between(200, 15_000) };
+        let pause = pause * self.disasters.slower();
         self.after(pause, Event::Initiator(index));
         Ok(())
     }

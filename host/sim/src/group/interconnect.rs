@@ -64,11 +64,15 @@ impl World {
 
     /// Every so often it says how it stands.
     pub(super) fn look(&mut self, lane: usize, session: u64) -> Outcome {
+        self.say_standing(lane);
+        self.after(50_000, Event::Look { lane, session });
+        Ok(())
+    }
+
+    fn say_standing(&mut self, lane: usize) {
         if let Some(standing) = self.standing(lane) {
             self.say(lane, GroupInput::Stands { lane: pair(lane), standing });
         }
-        self.after(50_000, Event::Look { lane, session });
-        Ok(())
     }
 
     /// What its node says first of a lane.
@@ -144,7 +148,12 @@ impl World {
                 self.tell_lane(lane, Input::ReleaseCut { cut })
             }
             GroupOutput::Confirm { cut, lanes, name, .. } => {
-                self.tell_lane(lane, Input::ConfirmCut { cut, lanes, name })
+                self.tell_lane(lane, Input::ConfirmCut { cut, lanes, name })?;
+                // As a node tells what changes: a disaster does not wait for the next look.
+                if self.disasters.may_come() {
+                    self.say_standing(lane);
+                }
+                Ok(())
             }
             GroupOutput::Pause { .. } => self.tell_lane(lane, Input::Operator(primary::Command::Pause)),
             GroupOutput::Resume { .. } => self.tell_lane(lane, Input::Operator(primary::Command::Resume)),
@@ -158,9 +167,11 @@ impl World {
                 self.tell_lane(lane, Input::Operator(primary::Command::GoOn))
             }
             GroupOutput::HandOver { .. } => self.tell_lane(lane, Input::Operator(primary::Command::HandOver)),
-            // No disaster is declared in these worlds.
-            GroupOutput::Declare { .. }
-            | GroupOutput::Reserve { .. }
+            GroupOutput::Declare { .. } => {
+                self.say_word(lane);
+                Ok(())
+            }
+            GroupOutput::Reserve { .. }
             | GroupOutput::Persist { .. }
             | GroupOutput::Named { .. }
             | GroupOutput::Answer { .. }

@@ -1,6 +1,6 @@
 //! A lane's copy at the keeping site: its machine over a log that forgets what was not synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use farseal_core::group::OfferLimit;
 use farseal_core::record::{CutMark, Kind};
@@ -31,6 +31,10 @@ pub struct Keeper {
     pub incoming: Option<Rec>,
     /// The revision of the cuts that its lead was told of.
     pub told: Option<u64>,
+    /// Words of a disaster that wait for what its group does.
+    pub words: Vec<u64>,
+    /// When what it said last arrives at its lead.
+    pub said_at: u64,
     /// Durable.
     pub floor: Floor,
     /// The checker's: the most that was ever offered.
@@ -51,6 +55,8 @@ impl Keeper {
             stored: 0,
             incoming: None,
             told: None,
+            words: Vec::new(),
+            said_at: 0,
             floor: Floor::NONE,
             was_offered: Sequence::NONE,
         }
@@ -59,6 +65,7 @@ impl Keeper {
     pub fn crash(&mut self, dice: &mut Dice) {
         self.machine = None;
         self.life += 1;
+        self.words.clear();
         let kept = self.durable + to_usize(dice.below(wide(self.log.len() - self.durable) + 1));
         self.log.truncate(kept);
         self.durable = kept;
@@ -117,6 +124,19 @@ impl Keeper {
     pub fn holds(&self, cut: CutNumber) -> bool {
         let is = |rec: &Rec| matches!(rec.header.cut_mark(), Some(CutMark::Boundary { cut: held, .. }) if held == cut);
         self.log.iter().take(self.durable).any(is)
+    }
+
+    /// Cuts whose boundary is durable here, and not given up.
+    pub fn held(&self) -> BTreeSet<CutNumber> {
+        let durable = || self.log.iter().take(self.durable).map(|rec| rec.header);
+        let gaps: Vec<(Sequence, Sequence)> = durable()
+            .filter(|header| header.kind == Kind::Gap)
+            .map(|header| (Sequence(header.aux), header.sequence))
+            .collect();
+        let stands = |at: Sequence| !gaps.iter().any(|(first, gap)| *first <= at && at < *gap);
+        let boundaries = durable().filter(|header| stands(header.sequence)).filter_map(|header| header.cut_mark());
+        let cut = |mark| if let CutMark::Boundary { cut, .. } = mark { Some(cut) } else { None };
+        boundaries.filter_map(cut).collect()
     }
 
     pub fn store(&mut self) {

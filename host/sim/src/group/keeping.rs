@@ -7,7 +7,7 @@ use farseal_core::units::{CutNumber, Sequence, WallTime};
 use super::event::{Event, KeeperEvent};
 use super::figures::Figure;
 use super::{Mutation, World, pair};
-use crate::check::{Failure, group_cut, group_pause, group_turn};
+use crate::check::{Failure, group_cut, group_disaster, group_pause, group_turn};
 use crate::world::Outcome;
 
 /// The lead itself; what it must not forget is in its groups.
@@ -22,6 +22,7 @@ impl World {
         if std::mem::replace(&mut self.keeping.up, false) {
             self.figures.count(Figure::CrashesOfTheKeepingLead);
             self.keeping.life += 1;
+            self.forget_asked();
             let delay = self.dice.between(1_000, 300_000);
             self.after(delay, Event::KeepingLeadBack);
         }
@@ -49,7 +50,7 @@ impl World {
             return;
         };
         let cuts = machine.cuts().clone();
-        let (life, delay) = (self.keeping.life, self.way());
+        let (life, delay) = (self.keeping.life, self.way_to_keeping_lead(lane));
         self.after(delay, Event::Cuts { lane, life, cuts });
     }
 
@@ -96,23 +97,32 @@ impl World {
         self.after(delay, Event::Keeper { lane, life, event });
     }
 
-    /// All copies of a group at one cut, or none: decided, durably, before the first is told. As in a node, all must be
-    /// there and hold a cut.
-    pub(super) fn want_takeover(&mut self, at: usize) -> Result<bool, Failure> {
+    /// As in a node, all of a group's copies must be there and hold a cut.
+    pub(super) fn may_take_over(&self, at: usize) -> bool {
         let group = &self.groups[at];
         let there = |lane: &usize| self.keepers[*lane].machine.is_some();
         let cut = group.common.cut();
         let known = group.lanes.iter().all(|lane| group.common.knows(pair(*lane)));
         let none = (cut == CutNumber::NONE || !known) && group.lanes.len() > 1;
-        // As in a node: not where initiators write at this site already.
-        if self.has_gone_over(group)
-            || !self.keeping.up
-            || group.taking_over.or(group.taken).is_some()
-            || none
-            || !group.lanes.iter().all(there)
-        {
+        // And not where initiators write at this site already.
+        !self.has_gone_over(group)
+            && self.keeping.up
+            && group.taking_over.or(group.taken).is_none()
+            && !none
+            && group.lanes.iter().all(there)
+    }
+
+    /// All copies of a group at one cut, or none: decided, durably, before the first is told.
+    pub(super) fn want_takeover(&mut self, at: usize) -> Result<bool, Failure> {
+        if !self.may_take_over(at) {
             return Ok(false);
         }
+        self.ask_copies(at)?;
+        if !self.may_take_over(at) {
+            return Ok(false);
+        }
+        let (group, now) = (&self.groups[at], self.now);
+        let cut = group.common.cut();
         if group.is_paused() {
             self.figures.count(Figure::TakeoversOfAPausedGroup);
         }
@@ -121,6 +131,7 @@ impl World {
             group.common.fix();
         }
         (group.taking_over, group.held) = (Some(cut), cut);
+        group.disaster.decided_us = Some(now);
         let lanes = group.lanes.clone();
         lanes.iter().for_each(|lane| self.tell_limit(*lane));
         if self.mutation == Some(Mutation::TakeoverForgotten) {
@@ -129,6 +140,20 @@ impl World {
             self.crash_keeping_lead();
         }
         Ok(true)
+    }
+
+    /// As in a node, each is asked whether it can, and says first what it holds: what all of them have by now is not known otherwise.
+    fn ask_copies(&mut self, at: usize) -> Outcome {
+        if matches!(self.mutation, Some(Mutation::TakeoverForgotten | Mutation::CopiesNotAsked)) {
+            return Ok(());
+        }
+        for lane in self.groups[at].lanes.clone() {
+            let machine = self.keepers[lane].machine.as_ref().filter(|machine| machine.is_recovered());
+            if let Some(cuts) = machine.map(|machine| machine.cuts().clone()) {
+                self.hear_cuts(lane, cuts)?;
+            }
+        }
+        Ok(())
     }
 
     /// A keeper's new generation is durable.
@@ -140,7 +165,7 @@ impl World {
         }
         if self.has_gone_over(&self.groups[at]) {
             self.figures.count(Figure::TakenOverAlone);
-            return Ok(());
+            return group_disaster::taken_alone(self, lane);
         }
         let group = &self.groups[at];
         let (Some(cut), true) = (group.taking_over, group.lanes.iter().all(|lane| self.keepers[*lane].is_taken()))

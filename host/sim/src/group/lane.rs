@@ -15,6 +15,7 @@ use farseal_core::units::{
 
 use crate::dice::{Dice, mix};
 use crate::disk::{to_usize, wide};
+use crate::group::declaring::Word;
 use crate::group::{BLOCKS, pair};
 use crate::seal::Stamp;
 use crate::world::{VOLUME, block_bytes};
@@ -63,6 +64,8 @@ pub struct Lane {
     /// Commits that are being appended.
     pub appending: Vec<(Vec<Planned>, Option<Chain>)>,
     pub next_block: u64,
+    /// Words of a disaster that its node waits for.
+    pub words: Vec<Word>,
     /// What is being made durable.
     pub handing: Option<HandOver>,
 }
@@ -92,6 +95,7 @@ impl Lane {
             writes: BTreeMap::new(),
             appending: Vec::new(),
             next_block: 0,
+            words: Vec::new(),
             handing: None,
         }
     }
@@ -131,6 +135,7 @@ impl Lane {
         self.journal.truncate(kept);
         self.durable = kept;
         self.writes.clear();
+        self.words.clear();
         self.appending.clear();
         self.tick_at = None;
         if let Some(handing) = self.handing.take().filter(|_| dice.chance(500)) {
@@ -149,6 +154,7 @@ impl Lane {
     pub fn stop(&mut self) {
         self.machine = None;
         self.life += 1;
+        self.words.clear();
         self.tick_at = None;
     }
 

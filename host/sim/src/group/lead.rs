@@ -9,8 +9,9 @@ use farseal_core::group::{
 };
 use farseal_core::preset::{Act, Preset, Presets};
 use farseal_core::primary::{self, Input};
-use farseal_core::units::{CutNumber, Millis, PairId};
+use farseal_core::units::{CutNumber, Instant, Millis, PairId};
 
+use super::declaring::Disaster;
 use super::event::Event;
 use super::figures::Figure;
 use super::turning::Turning;
@@ -36,6 +37,7 @@ pub struct Group {
     pub lanes: Vec<usize>,
     interval: Option<Millis>,
     coordinator: Option<Coordinator>,
+    tick_at: Option<Instant>,
     // Durable at the writing lead.
     pub phase: Phase,
     presets: Presets,
@@ -49,6 +51,7 @@ pub struct Group {
     /// Cuts that the writing lead confirmed.
     pub made: BTreeSet<CutNumber>,
     pub turn: Turning,
+    pub disaster: Disaster,
 }
 
 impl Lead {
@@ -72,6 +75,7 @@ impl Group {
             lanes,
             interval,
             coordinator: None,
+            tick_at: None,
             phase: Phase::Running,
             presets,
             common: Common::new(all, CutNumber::NONE, false),
@@ -80,6 +84,7 @@ impl Group {
             taken: None,
             made: BTreeSet::new(),
             turn: Turning::default(),
+            disaster: Disaster::default(),
         }
     }
 
@@ -104,9 +109,10 @@ impl World {
         self.lead.life += 1;
         for group in 0..self.groups.len() {
             self.count_given_up(group);
-            self.groups[group].coordinator = None;
+            (self.groups[group].coordinator, self.groups[group].tick_at) = (None, None);
             self.groups[group].turn.waits = None;
         }
+        self.forget_disasters();
         for member in &mut self.members {
             member.session += 1;
             member.joined = false;
@@ -143,6 +149,11 @@ impl World {
         self.tell_lead(group, GroupInput::Reserved)
     }
 
+    pub(super) fn lead_tick(&mut self, group: usize) -> Outcome {
+        self.groups[group].tick_at = None;
+        self.tell_lead(group, GroupInput::Tick)
+    }
+
     pub(super) fn tell_lead(&mut self, group: usize, input: GroupInput) -> Outcome {
         let now = self.clock();
         if let Some(coordinator) = &mut self.groups[group].coordinator {
@@ -156,7 +167,10 @@ impl World {
             self.lead_does(group, output)?;
         }
         let now = self.clock();
-        if let Some(at) = self.groups[group].coordinator.as_ref().and_then(Coordinator::poll_timeout) {
+        if let Some(at) = self.groups[group].coordinator.as_ref().and_then(Coordinator::poll_timeout)
+            && self.groups[group].tick_at.is_none_or(|before| at < before)
+        {
+            self.groups[group].tick_at = Some(at);
             let (life, delay) = (self.lead.life, at.since(now.instant).0.max(1) * 1_000);
             self.after(delay, Event::LeadTick { group, life });
         }
@@ -173,8 +187,13 @@ impl World {
             | GroupOutput::Resume { lane }
             | GroupOutput::Quiesce { lane }
             | GroupOutput::GoOn { lane }
-            | GroupOutput::Declare { lane }
             | GroupOutput::HandOver { lane } => self.order(*lane, output.clone()),
+            GroupOutput::Declare { lane } => {
+                if let Some(index) = (0..self.lanes.len()).find(|index| pair(*index) == *lane) {
+                    self.word_goes_out(group, index)?;
+                }
+                self.order(*lane, output.clone());
+            }
             GroupOutput::PrepareTurn { lane } => {
                 self.turn_begins(group);
                 self.order(*lane, output.clone());
@@ -205,6 +224,7 @@ impl World {
             GroupOutput::Answer { ticket, result } => {
                 self.figures.add(Figure::Refused, u64::from(result.is_err()));
                 self.turn_answered(group, *ticket, result.is_err());
+                return self.disaster_answered(group, *ticket, result);
             }
         }
         Ok(())

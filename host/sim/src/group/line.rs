@@ -18,6 +18,8 @@ pub(super) struct Line {
     /// Of another connection nothing arrives.
     session: u64,
     up: bool,
+    /// No connection is made before.
+    cut_until: u64,
     /// When the last message arrives: at the keeper, at the lane.
     busy_until: [u64; 2],
 }
@@ -50,11 +52,21 @@ impl World {
         self.lines[lane][usize::from(path.0)].session == session
     }
 
+    pub(super) fn is_up(&self, lane: usize, path: Path) -> bool {
+        self.lines[lane][usize::from(path.0)].up
+    }
+
+    /// Nothing goes over it for so long.
+    pub(super) fn cut_path(&mut self, lane: usize, path: Path, span: u64) {
+        self.line(lane, path).cut_until = self.now + span;
+    }
+
     pub(super) fn connect(&mut self, lane: usize, path: Path) -> Outcome {
         if self.line(lane, path).up || self.lanes[lane].is_over() {
             return Ok(());
         }
-        if self.lanes[lane].machine.is_none() || self.keepers[lane].machine.is_none() {
+        let cut = self.healed.is_none() && self.line(lane, path).cut_until > self.now;
+        if cut || self.lanes[lane].machine.is_none() || self.keepers[lane].machine.is_none() {
             self.after(20_000, Event::Connect { lane, path });
             return Ok(());
         }
@@ -115,6 +127,7 @@ impl World {
             ToKeeper::Attach(attach) => self.tell_keeper(lane, secondary::Input::Attach { path, attach }),
             ToKeeper::HandOver(hand_over) => self.tell_keeper(lane, secondary::Input::HandOver { path, hand_over }),
             ToKeeper::Retire(order) => self.judge_order(lane, &order),
+            ToKeeper::Declare(word) => self.word_comes(lane, word),
             ToKeeper::Records(records) => {
                 for rec in records {
                     let (header, digest) = (rec.header, rec.digest);

@@ -69,7 +69,11 @@ impl World {
                 | Mutation::TakenOverApart
                 | Mutation::TakeoverForgotten
                 | Mutation::ResumedAlone
-                | Mutation::LimitNotAsked,
+                | Mutation::LimitNotAsked
+                | Mutation::WordForOnePair
+                | Mutation::CopiesNotAsked
+                | Mutation::SaidByTheAnswer
+                | Mutation::NamedTooEarly,
             ) => 0,
             None => 250,
         }
@@ -174,7 +178,7 @@ impl World {
             Some(Mutation::TurnedOneByOne) if self.groups[self.group_of(lane)].is_turning() => {
                 LaneStanding { swap: standing.swap.or(quiesced), ..standing }
             }
-            Some(Mutation::TurnedTooEarly) if standing.swap == quiesced => {
+            Some(Mutation::TurnedTooEarly | Mutation::NamedTooEarly) if standing.swap == quiesced => {
                 let copied = CutCopied { boundary: standing.newest, confirmed: standing.newest };
                 LaneStanding { copied, ..standing }
             }
@@ -189,7 +193,11 @@ impl World {
                 | Mutation::TurnedTooEarly
                 | Mutation::TurnedOneByOne
                 | Mutation::DecisionForgotten
-                | Mutation::LimitNotAsked,
+                | Mutation::LimitNotAsked
+                | Mutation::WordForOnePair
+                | Mutation::CopiesNotAsked
+                | Mutation::SaidByTheAnswer
+                | Mutation::NamedTooEarly,
             )
             | None => standing,
         }
@@ -214,7 +222,7 @@ impl World {
         self.lanes[lane].handing = Some(hand_over);
         let delay = self.dice.between(100, 15_000);
         self.lane_later(lane, delay, LaneEvent::HandOverKept);
-        if self.dice.chance(150) {
+        if self.dice.chance(300) {
             let group = self.group_of(lane);
             let delay = self.dice.between(100, 60_000);
             self.after(delay, Event::InTheMiddle(group));
@@ -330,6 +338,6 @@ impl World {
     }
 }
 
-fn any_of(dice: &mut Dice, lanes: &[usize]) -> usize {
+pub(super) fn any_of(dice: &mut Dice, lanes: &[usize]) -> usize {
     lanes.get(to_usize(dice.below(wide(lanes.len())))).copied().unwrap_or(0)
 }

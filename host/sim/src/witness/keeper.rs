@@ -20,7 +20,7 @@ impl World {
             return Ok(());
         }
         self.after(LOOK_US, Event::Witness(WitnessEvent::Look { life }));
-        if self.witness.waits.is_some() {
+        if self.witness.waits.is_some() || self.witness.keeps {
             return Ok(());
         }
         if !self.listen() {
@@ -35,15 +35,19 @@ impl World {
 
     /// Tells the rule how the link and the copy are. `false`: there is no copy that could be taken over.
     fn listen(&mut self) -> bool {
+        self.listen_at(self.clock().instant)
+    }
+
+    fn listen_at(&mut self, now: Instant) -> bool {
         let Some(status) = self.secondary.machine.as_ref().map(Secondary::status) else { return false };
         if status.taken_over {
             return false;
         }
-        self.tell_rule(Input::Ready { ready: status.offered > Sequence::NONE && !status.base_differs });
+        self.tell_rule_at(now, Input::Ready { ready: status.offered > Sequence::NONE && !status.base_differs });
         if self.settings.mutation != Some(Mutation::LinkLookedAtAlone) {
-            self.tell_rule(Input::Heard { at: status.heard });
+            self.tell_rule_at(now, Input::Heard { at: status.heard });
         }
-        self.tell_rule(Input::Link { up: status.linked });
+        self.tell_rule_at(now, Input::Link { up: status.linked });
         true
     }
 
@@ -86,13 +90,20 @@ impl World {
                 return self.no_answer(waits);
             }
         }
-        let delay = self.way_to_witness();
+        let mut delay = self.way_to_witness();
+        if self.witness.dice.chance(self.witness.profile.back_while_asked()) {
+            // And gone again before anybody looks.
+            let span = self.witness.dice.between(500_000, 3_000_000);
+            self.comes_back_within(span);
+            delay = span + 1_500_000;
+        }
         self.after(delay, Event::Witness(WitnessEvent::Asked { life, challenge }));
         Ok(())
     }
 
     fn way_to_witness(&mut self) -> u64 {
-        let most = if self.witness.dice.chance(250) { 9_000_000 } else { 300_000 };
+        let slow = self.witness.profile.slow_ways();
+        let most = if self.witness.dice.chance(slow) { 9_000_000 } else { 300_000 };
         self.witness.dice.between(20, most)
     }
 
@@ -110,13 +121,14 @@ impl World {
         {
             *gap = Millis(0);
         }
-        let replayed = if self.settings.mutation == Some(Mutation::OldStatementTaken) { 700 } else { 150 };
+        let profile = self.witness.profile;
         let dice = &mut self.witness.dice;
-        if dice.chance(replayed) {
-            let any = to_usize(dice.below(wide(self.witness.statements.len())));
-            statement = self.witness.statements[any];
+        if dice.chance(profile.replayed()) {
+            let of_main = |said: &&Statement| said.of == main && said.asker == keeper;
+            let earlier: Vec<Statement> = self.witness.statements.iter().filter(of_main).copied().collect();
+            statement = earlier[to_usize(dice.below(wide(earlier.len())))];
         }
-        let times = [0, 1, 1, 1, 1, 1, 1, 2][to_usize(dice.below(8))];
+        let times = if dice.chance(profile.unanswered()) { 0 } else { 1 + u64::from(dice.chance(140)) };
         let life = self.secondary.life;
         for _ in 0..times {
             let delay = self.way_to_witness();
@@ -138,7 +150,8 @@ impl World {
         }
         self.witness.waits = None;
         // The main site may have come back meanwhile.
-        if !self.listen() {
+        let now = self.rule_now(waits.asked);
+        if !self.listen_at(now) {
             return Ok(());
         }
         self.stats.see(match statement.said {
@@ -146,7 +159,6 @@ impl World {
             Said::Heard { ago, .. } if Some(ago) < self.witness.silence => Sometimes::WitnessHeardIt,
             Said::Heard { .. } => Sometimes::WitnessHeardNothing,
         });
-        let now = self.rule_now(waits.asked);
         self.tell_rule_at(now, Input::Said { question: waits.question, said: statement.said });
         self.act_on_rule(Some(*statement), waits.asked)
     }
@@ -170,19 +182,29 @@ impl World {
             let now = self.rule_now(asked);
             return self.carry_out_rule(now, question);
         };
-        let most = if self.witness.dice.chance(250) { 14_000_000 } else { 8_000 };
+        let slow = self.witness.profile.slow_ways();
+        let most = if self.witness.dice.chance(slow) { 14_000_000 } else { 8_000 };
         let delay = self.witness.dice.between(50, most);
         let event = if self.witness.dice.chance(40) {
             WitnessEvent::NotKept { life, question }
         } else {
             WitnessEvent::Kept { life, question, statement }
         };
+        self.witness.keeps = true;
         self.after(delay, Event::Witness(event));
         self.crash_around(delay);
         Ok(())
     }
 
+    pub(super) fn not_kept(&mut self, question: u64) {
+        self.witness.keeps = false;
+        if self.listen() {
+            self.tell_rule(Input::NoAnswer { question });
+        }
+    }
+
     pub(super) fn kept(&mut self, question: u64, statement: Statement) -> Outcome {
+        self.witness.keeps = false;
         self.witness.evidence = Some(statement);
         if self.settings.mutation == Some(Mutation::StatementNeverOld) {
             // The clock has stood still since it was asked.
@@ -205,9 +227,13 @@ impl World {
         };
         self.begin_rule();
         let until = if self.settings.mutation == Some(Mutation::StatementNeverOld) { Instant(u64::MAX) } else { until };
-        let (life, most) = (self.secondary.life, if self.witness.dice.chance(200) { 4_000_000 } else { 2_000 });
+        let (life, profile) = (self.secondary.life, self.witness.profile);
+        let most = if self.witness.dice.chance(profile.slow_takeovers()) { 4_000_000 } else { 2_000 };
         let delay = self.witness.dice.between(10, most);
         self.after(delay, Event::Witness(WitnessEvent::TakeOver { life, unheard_since, until }));
+        if self.witness.dice.chance(profile.back_before_the_takeover()) {
+            self.comes_back_within(delay);
+        }
         self.crash_around(delay);
         Ok(())
     }

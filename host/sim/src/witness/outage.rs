@@ -10,9 +10,6 @@ use crate::link::Side;
 use crate::stats::Sometimes;
 use crate::world::{Event, Outcome, World};
 
-/// The longest, in microseconds: more than two silences and an answer.
-const LONGEST_US: u64 = 40_000_000;
-
 /// One step of one.
 #[derive(Clone, Debug)]
 pub enum Outage {
@@ -30,10 +27,12 @@ impl World {
         if !self.witness.is_in_force() || !self.witness.dice.chance(often) {
             return Ok(());
         }
-        let (main, span) = (self.witness.main(), self.witness.dice.between(4_000_000, LONGEST_US));
+        let (least, most) = self.witness.profile.outage_us();
+        let (main, span) = (self.witness.main(), self.witness.dice.between(least, most));
         self.witness.out_until_us = self.now + span;
         self.trace.note(self.now, || format!("  an outage of {span} us"));
-        match self.witness.dice.below(12) {
+        let drawn = self.witness.dice.below(12);
+        match self.witness.profile.sort(drawn, &mut self.witness.dice) {
             0..2 => self.main_is_lost(span),
             2..6 => {
                 self.stats.see(Sometimes::MainSiteCutOff);
@@ -56,7 +55,7 @@ impl World {
                 self.crash(Side::Secondary);
             }
         }
-        if self.witness.dice.chance(600) {
+        if self.witness.dice.chance(self.witness.profile.back_for_a_moment()) {
             self.comes_back_for_a_moment(span);
         }
         Ok(())
@@ -85,10 +84,22 @@ impl World {
 
     /// One path is whole for less than the time between two looks, or a little more.
     fn comes_back_for_a_moment(&mut self, span: u64) {
+        let (at, moment) = (self.witness.dice.below(span), self.witness.dice.between(50_000, 1_200_000));
+        self.is_back(at, moment, span);
+    }
+
+    /// The same before so much time is over, where the main site is cut off.
+    pub(super) fn comes_back_within(&mut self, span: u64) {
+        let left = self.witness.out_until_us.saturating_sub(self.now);
+        if left > span {
+            let (at, moment) = (self.witness.dice.below(span), self.witness.dice.between(50_000, 600_000));
+            self.is_back(at, moment, left);
+        }
+    }
+
+    fn is_back(&mut self, at: u64, moment: u64, span: u64) {
         let any = to_usize(self.witness.dice.below(wide(self.link.lines.len())));
         let Some(path) = self.link.paths().nth(any) else { return };
-        let at = self.witness.dice.below(span);
-        let moment = self.witness.dice.between(50_000, 1_200_000);
         self.outage_after(at, Outage::Path { path, cut: false });
         self.outage_after(at + moment, Outage::Path { path, cut: true });
         self.outage_after(span.max(at + moment), Outage::Path { path, cut: false });

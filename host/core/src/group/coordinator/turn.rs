@@ -153,13 +153,15 @@ impl Coordinator {
     }
 
     /// A lane that comes back while its group changes sides is told again. One that stands still for a change of sides
-    /// that came to nothing while it was away goes on.
+    /// that came to nothing while it was away goes on; while a disaster is declared it is to stand still.
     pub(super) fn tell_turning(&mut self, lane: PairId, swap: Option<SwapState>) {
         self.turned.lanes.remove(&lane);
         if matches!(self.phase, Phase::Turning { .. }) {
             if !hands_over(swap) {
                 self.outputs.push_back(Output::HandOver { lane });
             }
+        } else if self.is_declared() {
+            self.outputs.push_back(Output::Quiesce { lane });
         } else if swap == Some(SwapState::Quiesced) {
             self.outputs.push_back(Output::GoOn { lane });
         }
@@ -224,12 +226,10 @@ impl Coordinator {
                 }
             }
             Step::Copying { cut, until } if disaster => {
-                let (cut, until) = (*cut, *until);
-                if self.copied() >= Some(cut) {
-                    self.declare(now, cut);
-                } else if now.instant >= until {
+                let (held, until) = (self.held_by_all().filter(|held| held >= cut), *until);
+                if held.is_some() || now.instant >= until {
                     // What some copies lack is not promised: they may be taken over at an earlier one.
-                    self.declare(now, CutNumber::NONE);
+                    self.declare(now, held.unwrap_or(CutNumber::NONE));
                 }
             }
             Step::Copying { cut, until } => {
@@ -284,9 +284,23 @@ impl Coordinator {
         self.drop_turn_cut();
         let waiting: BTreeSet<PairId> =
             self.lanes.iter().filter(|(_, lane)| lane.is_some()).map(|(lane, _)| *lane).collect();
+        if waiting.is_empty() {
+            // Nobody says it.
+            return self.give_disaster_up(Refusal::Missing(self.lanes.keys().copied().collect()));
+        }
         self.outputs.extend(waiting.iter().map(|lane| Output::Declare { lane: *lane }));
         let (again, until) = (now.instant.plus(GROUP_TURN_AGAIN), now.instant.plus(GROUP_DECLARED_WAIT));
         self.step(Step::Declared { cut, waiting, refused: Vec::new(), again, until });
+    }
+
+    /// The cut that is the last of every copy. Of lanes that did not stand still all the while one may have given an earlier one up,
+    /// whatever it holds by now.
+    fn held_by_all(&self) -> Option<CutNumber> {
+        let copied: Option<Vec<_>> = self.lanes.values().map(|lane| lane.map(|lane| lane.copied)).collect();
+        let copied = copied?;
+        let last = copied.first()?.boundary;
+        let held = copied.iter().all(|copied| copied.boundary == last);
+        (held && copied.iter().any(|copied| copied.confirmed == last)).then_some(last)
     }
 
     /// Initiators wait until it is known who goes on.
