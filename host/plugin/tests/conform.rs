@@ -56,6 +56,8 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
     for (kind, deed, rule) in [
         ("rotation", "first-key", Rule::NeverDies),
         ("rotation", "loop", Rule::NeverDies),
+        ("rotation", "cut-at-200", Rule::NeverDies),
+        ("rotation", "cut-at-64", Rule::NeverDies),
         ("rotation", "own-state", Rule::ForeignState),
         ("rotation", "restless", Rule::ComesToRest),
         ("rotation", "late-wake", Rule::WakesAhead),
