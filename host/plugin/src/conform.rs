@@ -19,6 +19,7 @@ use crate::limits;
 use crate::load_error::{LoadError, Problem};
 use crate::scenario::{Run, Scenario};
 
+mod altered;
 mod chance;
 pub mod demand;
 mod rules;
@@ -35,6 +36,10 @@ pub const KIT: u32 = 4;
 
 /// Of long stories a few say what many would: one in so many.
 const FEWER_LONG_STORIES: u32 = 8;
+/// A state of its own comes back so often in a story with a value of it changed, each time another, and so often with its text damaged.
+const ALTERED_VALUES: u64 = 10;
+/// See [`ALTERED_VALUES`].
+const ALTERED_TEXTS: u64 = 3;
 /// What a state may gain, in bytes, while nothing new happens.
 const GROWTH_BYTES: u64 = 48;
 
@@ -216,12 +221,29 @@ impl Trial<'_> {
         let stories = self.effort.stories.div_ceil(fewer);
         for turn in 0..stories {
             let mut chance = Chance::new(self.effort.seed, rule.number(), turn);
-            let story = stories::story(self.kind, rule, self.config, &mut chance);
+            let mut story = stories::story(self.kind, rule, self.config, &mut chance);
+            if rule == Rule::ForeignState {
+                self.go_on_with_altered(&mut story, turn, &mut chance);
+            }
             if let Some(broken) = self.shortest(rule, &story) {
                 return Verdict { rule, tried: turn + 1, broken: Some(broken) };
             }
         }
         Verdict { rule, tried: stories, broken: None }
+    }
+
+    /// In the story's course it wrote states of its own: one of them comes back, again and again, each time with another thing changed.
+    fn go_on_with_altered(&self, story: &mut serde_yaml_ng::Value, turn: u32, chance: &mut Chance) {
+        let Some(run) = self.tell(story) else { return };
+        // The longest says most; the others have their turn, too.
+        let longest = run.kept.iter().max_by_key(|state| state.len());
+        let any = usize::try_from(chance.below(64)).ok().and_then(|at| run.kept.get(at.checked_rem(run.kept.len())?));
+        let Some(state) = (if turn.is_multiple_of(2) { longest } else { any }) else { return };
+        let first = u64::from(turn / 2) * ALTERED_VALUES;
+        let mut altered: Vec<_> =
+            (first..first + ALTERED_VALUES).filter_map(|number| altered::value(state, number)).collect();
+        altered.extend((0..ALTERED_TEXTS).map(|_| altered::damaged(state, chance)));
+        stories::go_on_with(story, altered, chance);
     }
 
     /// How the story breaks the rule, or the shortest one that is left of it.

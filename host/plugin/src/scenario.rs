@@ -111,9 +111,14 @@ pub struct Run {
     pub counts: BTreeMap<&'static str, u64>,
     /// Of a rotation policy: how long its state was after each entry of the timeline, in bytes.
     pub states: Vec<u64>,
+    /// The first different states that a policy or a strategy kept.
+    pub kept: Vec<String>,
     /// A recovery strategy's plan came to its end.
     pub finished: bool,
 }
+
+/// Different states of a story that are told of.
+const KEPT: usize = 64;
 
 const HEADING: [&str; 7] = ["about", "kind", "plugins", "except", "config", "configs", "expect"];
 
@@ -230,6 +235,7 @@ struct Script {
     fault: Option<FaultClass>,
     counts: BTreeMap<&'static str, u64>,
     states: Vec<u64>,
+    kept: Vec<String>,
     /// What was said since the last blank line while nobody listened; none while somebody does.
     unheard: Option<String>,
     finished: bool,
@@ -256,6 +262,13 @@ impl Script {
     /// What follows is not part of the transcript.
     fn stop_listening(&mut self) {
         self.unheard.get_or_insert_default();
+    }
+
+    /// A plugin's state, as it stands from here on.
+    fn keep(&mut self, state: &str) {
+        if self.kept.len() < KEPT && !self.kept.iter().any(|kept| kept == state) {
+            self.kept.push(state.to_owned());
+        }
     }
 
     const fn listens(&self) -> bool {
@@ -368,8 +381,8 @@ impl Script {
         if expect.round_trip && !self.round_trip {
             self.fail("no raw batch made the round trip");
         }
-        let Self { text, failures, fault, restless, impure, counts, states, finished, .. } = self;
-        Run { transcript: text, failures, fault, restless, impure, counts, states, finished }
+        let Self { text, failures, fault, restless, impure, counts, states, kept, finished, .. } = self;
+        Run { transcript: text, failures, fault, restless, impure, counts, states, kept, finished }
     }
 }
 

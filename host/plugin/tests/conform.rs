@@ -59,6 +59,7 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("rotation", "cut-at-200", Rule::NeverDies),
         ("rotation", "cut-at-64", Rule::NeverDies),
         ("rotation", "own-state", Rule::ForeignState),
+        ("rotation", "trusts", Rule::ForeignState),
         ("rotation", "restless", Rule::ComesToRest),
         ("rotation", "late-wake", Rule::WakesAhead),
         ("rotation", "two-wakes", Rule::WakesAhead),

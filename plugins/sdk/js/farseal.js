@@ -5,6 +5,8 @@ import { emit } from 'farseal:plugin/log@0.1.0';
 
 /** What fits in the contract's 64 bits. Times, spans and sizes are BigInt, in milliseconds and bytes. */
 const MOST = (1n << 64n) - 1n;
+/** Far more decisions than any policy makes: behind it there would soon be no number left. */
+const LAST_ID = MOST >> 1n;
 
 /** Characters of settings. */
 const LONGEST_CONFIG = 8192;
@@ -139,7 +141,9 @@ export function stateOf(plugin, state, schema = plugin.stateSchema) {
   try {
     const { v, next, own } = JSON.parse(state);
     if (v !== schema) throw new Error(`state of schema ${v}; this plugin keeps ${schema}`);
-    return { own: plugin.read(own), next: next === undefined ? 1n : number(next) };
+    const id = next === undefined ? 1n : number(next);
+    if (id < 1n || id > LAST_ID) throw new Error(`${id} is no decision's number`);
+    return { own: plugin.read(own), next: id };
   } catch (error) {
     throw { tag: 'invalid-state', val: String(error.message) };
   }

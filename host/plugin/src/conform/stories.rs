@@ -158,6 +158,15 @@ pub(super) fn three_times(timeline: &Value) -> Value {
     Value::Sequence(vec![Value::Mapping(part); 3])
 }
 
+/// The story goes on with each of these as the state that the journal holds.
+pub(super) fn go_on_with(story: &mut Value, states: Vec<String>, chance: &mut Chance) {
+    let Some(timeline) = story.get_mut("timeline").and_then(Value::as_sequence_mut) else { return };
+    for state in states {
+        timeline.push(entry("state", state));
+        timeline.push(entry("advance", span(chance.below(6 * HOUR))));
+    }
+}
+
 fn foreign_state(chance: &mut Chance) -> String {
     match chance.below(8) {
         0 => String::new(),

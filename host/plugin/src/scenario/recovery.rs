@@ -440,6 +440,7 @@ impl Node<'_> {
         if self.state.as_ref() != Some(&state) {
             self.script.line(&format!("  state     {}", crate::fault::escaped(&state)));
         }
+        self.script.keep(&state);
         self.state = Some(state);
     }
 

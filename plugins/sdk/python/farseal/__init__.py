@@ -11,6 +11,10 @@ from wit_world.imports import types
 
 # What fits in the contract's 64 bits. Times and spans are whole numbers of milliseconds, sizes of bytes.
 MOST = (1 << 64) - 1
+# Far more decisions than any policy makes: behind it there would soon be no number left.
+LAST_ID = MOST >> 1
+# Lists within lists that are read: each takes some of the stack, of which a plugin has little.
+DEEPEST = 100
 
 # Largest first, as they are written.
 SPANS = [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)]
@@ -162,10 +166,13 @@ def state_of(plugin, state, schema=None, read=None):
     """What `state_text` wrote, with the author's part read by `plugin.read`, and the next decision's id."""
     schema = plugin.STATE_SCHEMA if schema is None else schema
     try:
-        kept = json.loads(state)
+        kept = _parsed(state)
         if kept["v"] != schema:
             raise ValueError(f"state of schema {kept['v']}; this plugin keeps {schema}")
-        return (read or plugin.read)(kept["own"]), number(kept.get("next", 1))
+        next_id = number(kept.get("next", 1))
+        if not 1 <= next_id <= LAST_ID:
+            raise ValueError(f"{next_id} is no decision's number")
+        return (read or plugin.read)(kept["own"]), next_id
     except Exception as mistake:
         raise Err(types.PluginError_InvalidState(str(mistake))) from None
 
@@ -197,6 +204,17 @@ def guarded(call):
     return guard
 
 
+def _parsed(text):
+    """JSON of a text; an error where it goes too deep."""
+    if text.count("[") + text.count("{") > DEEPEST:
+        depth = 0
+        for bracket in re.finditer(r"[\[{\]}]", re.sub(r'"(?:[^"\\]|\\.)*"', "", text)):
+            depth += 1 if bracket[0] in "[{" else -1
+            if depth > DEEPEST:
+                raise ValueError(f"lists within lists, more than {DEEPEST}")
+    return json.loads(text)
+
+
 def _checked(plugin, config):
     settings, complaints = _read_settings(plugin.SETTINGS, config)
     return settings, complaints or plugin.check(settings)
@@ -205,7 +223,7 @@ def _checked(plugin, config):
 def _read_settings(declared, config):
     """The settings that the operator wrote, or every complaint about them."""
     try:
-        given = json.loads(config)
+        given = _parsed(config)
     except Exception as mistake:
         return {}, [types.Diagnostic("", f"not JSON: {mistake}", None)]
     if not isinstance(given, dict):

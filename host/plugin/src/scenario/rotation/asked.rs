@@ -203,6 +203,7 @@ impl Node<'_> {
     }
 
     fn carry_out(&mut self, outcome: Outcome) {
+        self.script.keep(&outcome.state);
         self.state = Some(outcome.state);
         let longest = self.script.counts.get("state-bytes").copied().unwrap_or(0).max(self.state_bytes());
         self.script.counts.insert("state-bytes", longest);
