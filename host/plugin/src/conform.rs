@@ -102,7 +102,7 @@ pub struct Report {
     pub stories: u32,
     /// The settings that it was tried with.
     pub settings: Value,
-    /// In the order of the rules.
+    /// In the order of the rules, but what explains another one's break comes before it.
     pub verdicts: Vec<Verdict>,
 }
 
@@ -151,6 +151,7 @@ pub fn try_only(
     for verdict in verdicts.iter_mut().filter(|verdict| verdict.broken.is_none()) {
         verdict.broken = by_the_way.get(&verdict.rule).cloned();
     }
+    explain(&mut verdicts);
     Ok(Report {
         kit: KIT,
         name: found.about.name.clone(),
@@ -162,6 +163,21 @@ pub fn try_only(
         settings: config.clone(),
         verdicts,
     })
+}
+
+/// Where a broken rule is why another is broken, it comes first, and the other says so.
+fn explain(verdicts: &mut Vec<Verdict>) {
+    for rule in Rule::ALL {
+        let broken = |rule| verdicts.iter().position(|verdict| verdict.rule == rule && verdict.broken.is_some());
+        let Some((cause, result)) = rule.explained_by().and_then(broken).zip(broken(rule)) else { continue };
+        if let Some(broken) = verdicts.get_mut(result).and_then(|verdict| verdict.broken.as_mut()) {
+            broken.said.push_str(&format!("; mend {} first", rule.explained_by().map_or("", Rule::number)));
+        }
+        if cause > result {
+            let cause = verdicts.remove(cause);
+            verdicts.insert(result, cause);
+        }
+    }
 }
 
 /// What a state grew in each of the last two thirds of a story that tells the same three times. A list that keeps the last fifty of
@@ -298,7 +314,10 @@ impl Trial<'_> {
                 (run.fault == Some(FaultClass::Protocol) && !run.restless).then(|| "a protocol fault".into())
             }
             Rule::ForeignState | Rule::Migrates => run.fault.filter(|_| !self.dies_anyway(&story)).map(a_fault),
-            Rule::ComesToRest => run.restless.then(|| "call followed call, and no time passed".into()),
+            Rule::ComesToRest => run.restless.then(|| {
+                let again = run.again.as_ref().map(|again| format!(": {again}"));
+                format!("call followed call, and no time passed{}", again.unwrap_or_default())
+            }),
             Rule::ToldTwice => {
                 let count = |run: &Run| run.counts.get("rotations").copied().unwrap_or(0);
                 let once = count(&run);

@@ -105,6 +105,8 @@ pub struct Run {
     pub fault: Option<FaultClass>,
     /// It ended because the plugin never came to rest: too many calls without time passing.
     pub restless: bool,
+    /// What it decided again and again until then, and when.
+    pub again: Option<String>,
     /// The first of the failures that show that the plugin knows more than it is told: R-1.
     pub impure: Option<String>,
     /// What was counted, such as `rotations`.
@@ -242,6 +244,9 @@ struct Script {
     round_trip: bool,
     /// It never comes to rest: too many calls without time passing.
     restless: bool,
+    again: Option<String>,
+    /// What was decided since time passed last.
+    in_a_row: Vec<String>,
     impure: Option<String>,
 }
 
@@ -262,6 +267,19 @@ impl Script {
     /// What follows is not part of the transcript.
     fn stop_listening(&mut self) {
         self.unheard.get_or_insert_default();
+    }
+
+    /// Call followed call: what was decided most often of late, and after what it was decided last.
+    fn talks_to_itself(&mut self, when: &str, told: &str) {
+        self.restless = true;
+        let deed = |words: &str| words.split([' ', ':']).next().unwrap_or_default().to_owned();
+        let mut often: BTreeMap<String, (usize, &String)> = BTreeMap::new();
+        for words in &self.in_a_row {
+            let (times, last) = often.entry(deed(words)).or_insert((0, words));
+            (*times, *last) = (*times + 1, words);
+        }
+        let most = often.into_values().max_by_key(|(times, _)| *times);
+        self.again = most.map(|(times, words)| format!("at {when} `{words}` was decided {times} times, after `{told}` at last"));
     }
 
     /// A plugin's state, as it stands from here on.
@@ -381,8 +399,8 @@ impl Script {
         if expect.round_trip && !self.round_trip {
             self.fail("no raw batch made the round trip");
         }
-        let Self { text, failures, fault, restless, impure, counts, states, kept, finished, .. } = self;
-        Run { transcript: text, failures, fault, restless, impure, counts, states, kept, finished }
+        let Self { text, failures, fault, restless, again, impure, counts, states, kept, finished, .. } = self;
+        Run { transcript: text, failures, fault, restless, again, impure, counts, states, kept, finished }
     }
 }
 

@@ -103,6 +103,17 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
 }
 
 #[test]
+fn the_rule_that_explains_another_comes_first_and_what_repeats_is_named() {
+    let (bytes, config) = (hostile::hostile("rotation"), json!({ "do": "late-wake-again" }));
+    let both = [Rule::ComesToRest, Rule::WakesAhead];
+    let report = try_only(host(), "test", &bytes, &config, Effort { stories: 2, seed: 1 }, &both).unwrap();
+    assert_eq!(report.verdicts.iter().map(|verdict| verdict.rule).collect::<Vec<_>>(), [Rule::WakesAhead, Rule::ComesToRest]);
+    let said = &report.verdicts[1].broken.as_ref().unwrap().said;
+    let wanted = "at +0d00:00:00 `wake-at +0d00:00:00` was decided 32 times, after `decided: #32 clamped` at last; mend C-7 first";
+    assert_eq!(said, &format!("call followed call, and no time passed: {wanted}"));
+}
+
+#[test]
 fn settings_that_change_the_key_all_the_time_do_not_make_a_story_last_for_ever() {
     let config = json!({ "interval": "40s", "max-bytes": "1MiB" });
     assert!(tried(&shipped()["interval"], &config, 2).conforms());

@@ -354,9 +354,13 @@ impl Node<'_> {
             return;
         }
         self.chain += 1;
+        if self.chain == 1 {
+            self.script.in_a_row.clear();
+        }
+        let title = event.as_ref().map_or_else(|| "first call".into(), crate::recovery::words);
         if self.chain > CHAIN {
             self.script.fail("the strategy talks to itself: 32 calls in a row and no time passes");
-            self.script.restless = true;
+            self.script.talks_to_itself(&story_time(self.now), &title);
             self.ended = true;
             return;
         }
@@ -371,7 +375,6 @@ impl Node<'_> {
             progress: Progress { present, opened, failed },
             entropy: self.story.entropy,
         };
-        let title = event.as_ref().map_or_else(|| "first call".into(), crate::recovery::words);
         self.script.blank();
         self.script.line(&format!("{:<18}{title:<48}open {opened} of {present}", story_time(self.now)));
         let ask = || match &event {
@@ -432,6 +435,7 @@ impl Node<'_> {
     }
 
     fn tell(&mut self, words: &str, why: &str) {
+        self.script.in_a_row.push(words.to_owned());
         let why = if why.is_empty() { String::new() } else { format!(" because {}", crate::fault::escaped(why)) };
         self.script.line(&format!("  plugin    {words}{why}"));
     }

@@ -52,18 +52,21 @@ impl Node<'_> {
             return;
         }
         self.chain += 1;
+        if self.chain == 1 {
+            self.script.in_a_row.clear();
+        }
+        let title = event.as_ref().map_or_else(|| "first call".into(), |event| self.event_words(event));
         let most = if self.story.told == Told::Twice { 2 * CHAIN } else { CHAIN };
         if self.chain > most {
             self.script.hear();
             self.script
                 .line(&format!("  host      {most} calls in a row and no time passes: the policy talks to itself"));
-            self.script.restless = true;
+            self.script.talks_to_itself(&story_time(self.now), &title);
             self.script.fault = Some(FaultClass::Protocol);
             self.ended = true;
             return;
         }
         let context = self.context();
-        let title = event.as_ref().map_or_else(|| "first call".into(), |event| self.event_words(event));
         self.script.blank();
         self.script.line(&format!("{:<18}{:<44}entropy {}", story_time(self.now), title, context.entropy));
         let call = match event {
@@ -191,6 +194,7 @@ impl Node<'_> {
     pub(super) fn show(&mut self, outcome: &Outcome, logs: &[crate::fault::LogLine]) {
         for decision in &outcome.decisions {
             let action = self.action_words(&decision.action);
+            self.script.in_a_row.push(action.clone());
             self.script.line(&format!("  plugin    #{} {action}", decision.id));
             if !decision.why.is_empty() {
                 self.script.line(&format!("            because {}", crate::fault::escaped(&decision.why)));
