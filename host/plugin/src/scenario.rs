@@ -17,9 +17,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::fault::{CallError, FaultClass, LogLine, escaped};
+use crate::fault::{CallError, Called, FaultClass, LogLine, escaped};
 use crate::host::{Checked, Plugin, PluginHost};
 use crate::kind::{Grant, Kind};
+use crate::limits;
 use crate::load_error::{LoadError, Problem};
 pub(crate) use cipher::stack_words;
 use units::Range;
@@ -115,6 +116,8 @@ pub struct Run {
     pub states: Vec<u64>,
     /// The first different states that a policy or a strategy kept.
     pub kept: Vec<String>,
+    /// Units of fuel that its calls used, where a policy or a strategy made them.
+    pub fuel: u64,
     /// A recovery strategy's plan came to its end.
     pub finished: bool,
 }
@@ -238,6 +241,7 @@ struct Script {
     counts: BTreeMap<&'static str, u64>,
     states: Vec<u64>,
     kept: Vec<String>,
+    spent: u64,
     /// What was said since the last blank line while nobody listened; none while somebody does.
     unheard: Option<String>,
     finished: bool,
@@ -279,7 +283,8 @@ impl Script {
             (*times, *last) = (*times + 1, words);
         }
         let most = often.into_values().max_by_key(|(times, _)| *times);
-        self.again = most.map(|(times, words)| format!("at {when} `{words}` was decided {times} times, after `{told}` at last"));
+        self.again =
+            most.map(|(times, words)| format!("at {when} `{words}` was decided {times} times, after `{told}` at last"));
     }
 
     /// A plugin's state, as it stands from here on.
@@ -287,6 +292,16 @@ impl Script {
         if self.kept.len() < KEPT && !self.kept.iter().any(|kept| kept == state) {
             self.kept.push(state.to_owned());
         }
+    }
+
+    /// A call was made that cost so much fuel: all of a call's, where it used that up.
+    fn spend<T>(&mut self, called: &Result<Called<T>, CallError>) {
+        let fuel = match called {
+            Ok(called) => called.fuel,
+            Err(error) if error.class() == Some(FaultClass::Fuel) => limits::DECISION.fuel.unwrap_or(0),
+            Err(_) => 0,
+        };
+        self.spent = self.spent.saturating_add(fuel);
     }
 
     const fn listens(&self) -> bool {
@@ -399,8 +414,8 @@ impl Script {
         if expect.round_trip && !self.round_trip {
             self.fail("no raw batch made the round trip");
         }
-        let Self { text, failures, fault, restless, again, impure, counts, states, kept, finished, .. } = self;
-        Run { transcript: text, failures, fault, restless, again, impure, counts, states, kept, finished }
+        let Self { text, failures, fault, restless, again, impure, counts, states, kept, spent, finished, .. } = self;
+        Run { transcript: text, failures, fault, restless, again, impure, counts, states, kept, fuel: spent, finished }
     }
 }
 

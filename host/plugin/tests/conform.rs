@@ -32,7 +32,7 @@ fn host() -> &'static PluginHost {
 }
 
 fn tried(bytes: &[u8], config: &Value, stories: u32) -> Report {
-    conform(host(), "test", bytes, config, Effort { stories, seed: 1 }).unwrap()
+    conform(host(), "test", bytes, config, Effort { stories, ..Effort::default() }).unwrap()
 }
 
 #[test]
@@ -86,7 +86,8 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("cipher", "none", Rule::Depends),
     ] {
         let (bytes, config) = (hostile::hostile(kind), json!({ "do": deed }));
-        let report = try_only(host(), "test", &bytes, &config, Effort { stories: 12, seed: 1 }, &[rule]).unwrap();
+        let effort = Effort { stories: 12, ..Effort::default() };
+        let report = try_only(host(), "test", &bytes, &config, effort, &[rule], &|_| ()).unwrap();
         let broken = report.verdicts[0].broken.as_ref().unwrap_or_else(|| panic!("{kind} {deed}: {rule} held"));
         found.insert(rule);
         writeln!(sheet, "{kind} that does {deed:?} breaks {rule}: {}\n", broken.said).unwrap();
@@ -106,8 +107,12 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
 fn the_rule_that_explains_another_comes_first_and_what_repeats_is_named() {
     let (bytes, config) = (hostile::hostile("rotation"), json!({ "do": "late-wake-again" }));
     let both = [Rule::ComesToRest, Rule::WakesAhead];
-    let report = try_only(host(), "test", &bytes, &config, Effort { stories: 2, seed: 1 }, &both).unwrap();
-    assert_eq!(report.verdicts.iter().map(|verdict| verdict.rule).collect::<Vec<_>>(), [Rule::WakesAhead, Rule::ComesToRest]);
+    let report =
+        try_only(host(), "test", &bytes, &config, Effort { stories: 2, ..Effort::default() }, &both, &|_| ()).unwrap();
+    assert_eq!(
+        report.verdicts.iter().map(|verdict| verdict.rule).collect::<Vec<_>>(),
+        [Rule::WakesAhead, Rule::ComesToRest]
+    );
     let said = &report.verdicts[1].broken.as_ref().unwrap().said;
     let wanted = "at +0d00:00:00 `wake-at +0d00:00:00` was decided 32 times, after `decided: #32 clamped` at last; mend C-7 first";
     assert_eq!(said, &format!("call followed call, and no time passed: {wanted}"));

@@ -76,6 +76,9 @@ pub(super) struct Conform {
     /// The same seed makes the same stories.
     #[arg(long, default_value_t = Effort::default().seed)]
     seed: u64,
+    /// Units of fuel after which no further story of a rule is told: what carries an interpreter uses them up.
+    #[arg(long, value_name = "UNITS", default_value_t = Effort::default().fuel)]
+    fuel: u64,
     /// Write the result there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -197,17 +200,26 @@ fn try_rules(wanted: &Conform) -> Result<(), Failure> {
     };
     let subject = wanted.file.display().to_string();
     let config = wanted.settings.clone().unwrap_or_default();
-    let effort = Effort { stories: wanted.stories.max(1), seed: wanted.seed };
+    let effort = Effort { stories: wanted.stories.max(1), seed: wanted.seed, fuel: wanted.fuel };
     let rules = if wanted.rule.is_empty() { &Rule::ALL[..] } else { &wanted.rule };
-    let report =
-        conform::try_only(&host, &subject, &bytes, &config, effort, rules).map_err(|error| Failure::of(&error))?;
+    let is_slow = bytes_in(&bytes) > LARGE;
+    let begins = |rule: Rule| {
+        if is_slow {
+            eprintln!("trying {rule}");
+        }
+    };
+    let report = conform::try_only(&host, &subject, &bytes, &config, effort, rules, &begins)
+        .map_err(|error| Failure::of(&error))?;
     let mut text = format!("{} {}, {}, sha256 {}\n", report.name, report.version, report.kind, report.digest);
-    for Verdict { rule, tried, broken } in &report.verdicts {
-        let found = broken
-            .as_ref()
-            .map_or_else(|| format!("kept, tried {tried} times"), |broken| format!("BROKEN: {}", broken.said));
+    for Verdict { rule, tried, untold, broken } in &report.verdicts {
+        let shortened = if *untold > 0 { format!(" of {}: the fuel was used up", tried + untold) } else { String::new() };
+        let kept = || format!("kept, tried {tried} times{shortened}");
+        let found = broken.as_ref().map_or_else(kept, |broken| format!("BROKEN: {}", broken.said));
         text.push_str(&format!("  {:<62} {found}\n", rule.to_string()));
-        let Some(Broken { scenario: Some(scenario), transcript, .. }) = broken else { continue };
+        let Some(Broken { scenario: Some(scenario), transcript, long, .. }) = broken else { continue };
+        if *long {
+            text.push_str("        the fuel for cutting the story down was used up: a shorter one may do it, too\n");
+        }
         match &wanted.save {
             Some(folder) => {
                 let file = folder.join(format!("{}-{}.yaml", report.name, rule.number().to_lowercase()));
@@ -219,6 +231,12 @@ fn try_rules(wanted: &Conform) -> Result<(), Failure> {
             None => scenario.lines().for_each(|line| text.push_str(&format!("        {line}\n"))),
         }
         transcript.iter().for_each(|line| text.push_str(&format!("      | {}\n", farseal_plugin::escaped(line))));
+    }
+    if report.verdicts.iter().any(|verdict| verdict.untold > 0) {
+        text.push_str(&format!(
+            "  shortened: a call costs so much that the {} units of fuel for each rule are soon used; `--fuel` allows more\n",
+            report.fuel
+        ));
     }
     say(&text)?;
     if let Some(file) = &wanted.json {
@@ -343,6 +361,10 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
         eprintln!("{} has {} MiB: to compile it takes up to a minute", file.display(), bytes >> 20);
     }
     fs::read(file).map_err(failed)
+}
+
+fn bytes_in(component: &[u8]) -> u64 {
+    u64::try_from(component.len()).unwrap_or(u64::MAX)
 }
 
 fn grants(given: &[GrantArg]) -> Vec<Grant> {

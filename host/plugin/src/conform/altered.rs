@@ -15,7 +15,8 @@ const CHARACTERS: [char; 7] = ['0', '9', 'f', '-', '\u{0}', '\u{e9}', '\u{10ffff
 pub(super) fn value(state: &str, number: u64) -> Option<String> {
     let document = serde_json::from_str(state).ok().filter(|read: &Value| read.is_object() || read.is_array());
     let Some(document) = document else { return digits(state, number) };
-    let ways = || places(&document).into_iter().flat_map(|(place, value)| instead(value).map(move |to| (place.clone(), to)));
+    let ways =
+        || places(&document).into_iter().flat_map(|(place, value)| instead(value).map(move |to| (place.clone(), to)));
     let count = u64::try_from(ways().count()).ok()?;
     let (place, to) = ways().nth(usize::try_from(number.checked_rem(count)?).ok()?)?;
     let mut changed = document.clone();

@@ -6,7 +6,7 @@ use super::chance::Chance;
 /// What people and other programs write.
 const COMMON: [&str; 7] = ["", "audit", "rate 100", "pause", "\u{0}\u{e9}\u{7f}", "{\"a\":1}", "rate -1 resume"];
 
-/// Of one to four bytes; a letter with its mark, two with a joiner, what has no width and what turns the direction; letters that
+/// Of one to four bytes; a letter with its mark, two with a joiner, what has no width and what is written from the right; letters that
 /// become longer in the other case, and a mark of the order of bytes.
 const PIECES: [&str; 13] = [
     "a",
@@ -16,11 +16,11 @@ const PIECES: [&str; 13] = [
     "e\u{301}",
     "\u{1f469}\u{200d}\u{1f680}",
     "\u{200b}",
-    "\u{202e}",
+    "\u{5d0}",
     "\u{130}",
     "\u{df}",
     "\u{feff}",
-    "\u{10ffff}",
+    "\u{10000}",
     "\r\n",
 ];
 

@@ -382,6 +382,7 @@ impl Node<'_> {
             Some(event) => self.strategy.step(self.state.as_deref().unwrap_or_default(), event, &context),
         };
         let mut answer = ask();
+        self.script.spend(&answer);
         let crash = self.crash.take();
         if crash == Some(Crash::BeforeAck) {
             let again = ask();

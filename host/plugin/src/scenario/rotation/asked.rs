@@ -75,6 +75,7 @@ impl Node<'_> {
         };
         let crash = self.crash.take();
         let first = self.policy.call(&call);
+        self.script.spend(&first);
         let answer = if crash == Some(Crash::BeforeAck) {
             self.script
                 .line("  crash     before the answer is in the journal; the node starts and makes the same call again");
@@ -139,7 +140,9 @@ impl Node<'_> {
     pub(super) fn migrate(&mut self, from: u32) {
         self.head(&format!("the state is handed over as one of schema {from}"));
         let state = self.state.clone().unwrap_or_default();
-        match self.policy.migrate(from, &state) {
+        let migrated = self.policy.migrate(from, &state);
+        self.script.spend(&migrated);
+        match migrated {
             Ok(called) => {
                 self.script.line(&format!("  state     {}", crate::fault::escaped(&called.value)));
                 self.script.logs(&called.logs);
@@ -176,6 +179,7 @@ impl Node<'_> {
         };
         self.head(&format!("called as it stands: {what}"));
         let answer = self.policy.call(&call);
+        self.script.spend(&answer);
         if self.policy.call(&call) != answer {
             self.script.impure("the same call has another answer (R-1)");
         }
