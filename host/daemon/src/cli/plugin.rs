@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand, ValueEnum};
 use farseal_plugin::conform::{self, Broken, CodeInMemory, Effort, Rule, Verdict};
 use farseal_plugin::{
-    Cipher, CodeCache, Digest, Disguise, Facts, Grant, HostOptions, LoadRequest, Plugin, PluginHost, Recovery,
+    Cipher, CodeCache, Digest, Disguise, Facts, Grant, HostOptions, Kind, LoadRequest, Plugin, PluginHost, Recovery,
     RotationPolicy,
 };
 use serde_json::Value;
@@ -95,9 +95,9 @@ pub(super) struct Conform {
 pub(super) struct Check {
     /// The component.
     file: PathBuf,
-    /// What it is to be.
+    /// What it is to be; what it is by its exports, unless given.
     #[arg(long, value_enum)]
-    kind: KindArg,
+    kind: Option<KindArg>,
     /// Its settings.
     #[arg(long, value_name = "JSON", value_parser = settings)]
     settings: Option<Value>,
@@ -164,6 +164,17 @@ enum KindArg {
     Disguise,
     Recovery,
     Cipher,
+}
+
+impl From<KindArg> for Kind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Rotation => Self::Rotation,
+            KindArg::Disguise => Self::Disguise,
+            KindArg::Recovery => Self::Recovery,
+            KindArg::Cipher => Self::Cipher,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -258,11 +269,17 @@ fn check(check: &Check) -> Result<(), Failure> {
         let proven = proven::read(&subject, result, Some(&check.file), Digest::of(&bytes));
         proven.map_err(|error| Failure::of(&error))?;
     }
-    let facts = match check.kind {
-        KindArg::Rotation => load::<RotationPolicy>(check, &bytes)?,
-        KindArg::Disguise => load::<Disguise>(check, &bytes)?,
-        KindArg::Recovery => load::<Recovery>(check, &bytes)?,
-        KindArg::Cipher => load::<Cipher>(check, &bytes)?,
+    // Compiled once: to find its kind is to read it.
+    let host = host_in_memory()?;
+    let kind = match check.kind {
+        Some(kind) => kind.into(),
+        None => host.check(&check.file.display().to_string(), &bytes).map_err(|error| Failure::of(&error))?.kind(),
+    };
+    let facts = match kind {
+        Kind::Rotation => load::<RotationPolicy>(&host, check, &bytes)?,
+        Kind::Disguise => load::<Disguise>(&host, check, &bytes)?,
+        Kind::Recovery => load::<Recovery>(&host, check, &bytes)?,
+        Kind::Cipher => load::<Cipher>(&host, check, &bytes)?,
     };
     say(&format!(
         "good: {} {} as {}\nsha256 = \"{}\"\n",
@@ -270,13 +287,13 @@ fn check(check: &Check) -> Result<(), Failure> {
     ))
 }
 
-fn load<P: Plugin>(check: &Check, bytes: &[u8]) -> Result<Facts, Failure> {
+fn load<P: Plugin>(host: &PluginHost, check: &Check, bytes: &[u8]) -> Result<Facts, Failure> {
     let subject = check.file.display().to_string();
     let grants = grants(&check.grant);
     let none = Value::Null;
     let config = check.settings.as_ref().unwrap_or(&none);
     let request = LoadRequest { slot: &subject, bytes, pin: Some(Digest::of(bytes)), grants: &grants, config };
-    let plugin: P = host()?.load(&request).map_err(|error| Failure::of(&error))?;
+    let plugin: P = host.load(&request).map_err(|error| Failure::of(&error))?;
     Ok(plugin.facts().clone())
 }
 
@@ -334,10 +351,6 @@ fn differing(shown: &CommandReply) -> usize {
 fn tell(place: &Place, pair: &str, command: Asked) -> Result<(), Failure> {
     let client = place.client()?;
     operate::print(&wait_for(async { Ok(client.command(pair, &PairCommand::Plugin(command)).await?) })?)
-}
-
-fn host() -> Result<PluginHost, Failure> {
-    PluginHost::new(HostOptions::uncached()).map_err(|error| Failure::of(&error))
 }
 
 /// For commands that load a component several times.
