@@ -112,9 +112,13 @@ impl Workspace {
     /// Cargo waits for another that builds into the same folder, and does not say so when it is to be quiet.
     pub(crate) fn say_who_is_waited_for(&self, folder: &str) {
         let lock = self.target.join(folder).join(".cargo-lock");
-        let held = || fs::File::open(&lock).is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)));
+        let held =
+            || fs::File::open(&lock).is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)));
         if held() {
-            eprintln!("waiting: another cargo builds into {} and holds its lock", self.shown(&self.target.join(folder)));
+            eprintln!(
+                "waiting: another cargo builds into {} and holds its lock",
+                self.shown(&self.target.join(folder))
+            );
         }
     }
 

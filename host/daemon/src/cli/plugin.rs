@@ -223,7 +223,8 @@ fn try_rules(wanted: &Conform) -> Result<(), Failure> {
         .map_err(|error| Failure::of(&error))?;
     let mut text = format!("{} {}, {}, sha256 {}\n", report.name, report.version, report.kind, report.digest);
     for Verdict { rule, tried, untold, broken } in &report.verdicts {
-        let shortened = if *untold > 0 { format!(" of {}: the fuel was used up", tried + untold) } else { String::new() };
+        let shortened =
+            if *untold > 0 { format!(" of {}: the fuel was used up", tried + untold) } else { String::new() };
         let kept = || format!("kept, tried {tried} times{shortened}");
         let found = broken.as_ref().map_or_else(kept, |broken| format!("BROKEN: {}", broken.said));
         text.push_str(&format!("  {:<62} {found}\n", rule.to_string()));

@@ -205,10 +205,19 @@ impl PairNode {
         details.push(match carried {
             Carried::State => "it goes on from the state of the one before".into(),
             Carried::Afresh(None) => "it begins afresh: there was no state".into(),
-            Carried::Afresh(Some(why)) => format!("it begins afresh: {}", farseal_plugin::escaped(&why)),
+            Carried::Afresh(Some(why)) => afresh(&why),
         });
         self.tell(Command::PolicyChanged, "plugin swap").await
     }
+}
+
+/// Between policies of different names this is the rule, and no failure.
+fn afresh(why: &str) -> String {
+    format!(
+        "it begins afresh, as it cannot read what the one before remembered ({}). That is harmless: keys, their ages and the host's limits are not \
+         the policy's. What the one before still held back is forgotten: ask again for a key that is to change out of turn",
+        farseal_plugin::escaped(why)
+    )
 }
 
 /// What is known of how a candidate differs from what is in its place.
