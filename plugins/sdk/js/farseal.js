@@ -12,6 +12,8 @@ const LAST_ID = MOST >> 1n;
 const LONGEST_CONFIG = 8192;
 /** Characters of a wrong value that are quoted. */
 const LONGEST_VALUE = 200;
+/** Characters of a mistake that are told. */
+const LONGEST_MISTAKE = 2000;
 
 // Largest first, as they are written.
 const SPANS = [['w', 604800000n], ['d', 86400000n], ['h', 3600000n], ['m', 60000n], ['s', 1000n], ['ms', 1n]];
@@ -115,7 +117,7 @@ export function metaOf(plugin) {
   });
   return {
     describe: () => ({ name, version, summary, stateSchema, configSchema, understands }),
-    checkConfig: (config) => complaints(plugin, config).wrong,
+    checkConfig: told((config) => complaints(plugin, config).wrong),
   };
 }
 
@@ -163,10 +165,25 @@ export function guarded(call) {
       return call(...words);
     } catch (error) {
       if (error !== null && typeof error === 'object' && 'tag' in error) throw error;
-      throw { tag: 'internal', val: `${error} ${error?.stack ?? ''}`.slice(0, 2000) };
+      throw { tag: 'internal', val: mistake(error) };
     }
   };
 }
+
+/** Where the contract has no error to answer with: a mistake of the plugin's is logged before it ends the call. */
+function told(call) {
+  return (...words) => {
+    try {
+      return call(...words);
+    } catch (error) {
+      log('error', 'a mistake', { panic: mistake(error) });
+      throw error;
+    }
+  };
+}
+
+/** What went wrong, and in which line. */
+const mistake = (error) => `${error} ${error?.stack ?? ''}`.slice(0, LONGEST_MISTAKE);
 
 function complaints(plugin, config) {
   const read = readSettings(plugin.settings, config);

@@ -143,7 +143,12 @@ def meta_of(plugin):
             )
 
         def check_config(self, config):
-            return _checked(plugin, config)[1]
+            try:
+                return _checked(plugin, config)[1]
+            except Exception as mistake:
+                # The contract has no error to answer with: what goes wrong is logged before it ends the call.
+                log("error", "a mistake", panic=_told(mistake))
+                raise
 
     return Meta
 
@@ -198,10 +203,15 @@ def guarded(call):
         except Err:
             raise
         except Exception as mistake:
-            told = f"{mistake!r} {traceback.format_exc()}"[:LONGEST_MISTAKE]
-            raise Err(types.PluginError_Internal(told)) from None
+            raise Err(types.PluginError_Internal(_told(mistake))) from None
 
     return guard
+
+
+def _told(mistake):
+    """What went wrong, and in which line: its end says most."""
+    place = traceback.extract_tb(mistake.__traceback__)[-1]
+    return f"{mistake!r} at {place.filename}:{place.lineno} {traceback.format_exc()}"[:LONGEST_MISTAKE]
 
 
 def _parsed(text):

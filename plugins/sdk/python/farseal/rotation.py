@@ -203,14 +203,17 @@ def exported(policy):
         return wit.Outcome(state_text(policy, decisions.next, own), decisions.made)
 
     class Rotation(exports.Rotation):
+        @guarded
         def init(self, ctx):
-            return guarded(answer)(policy.first(), 1, wit.Event_Started(), ctx)
+            return answer(policy.first(), 1, wit.Event_Started(), ctx)
 
+        @guarded
         def step(self, state, event, ctx):
             settings_of(policy, ctx.config)
             own, next_id = state_of(policy, state)
-            return guarded(answer)(own, next_id, event, ctx)
+            return answer(own, next_id, event, ctx)
 
+        @guarded
         def migrate(self, from_schema, state):
             same = from_schema == policy.STATE_SCHEMA
             read = policy.read if same else lambda own: policy.migrate(from_schema, own)
