@@ -291,6 +291,7 @@ impl Trial<'_> {
         let mut altered: Vec<_> =
             (first..first + ALTERED_VALUES).filter_map(|number| altered::value(state, number)).collect();
         altered.extend((0..ALTERED_TEXTS).map(|_| altered::damaged(state, chance)));
+        altered.retain(|changed| !altered::counts_otherwise(state, changed));
         stories::go_on_with(story, altered, chance);
     }
 

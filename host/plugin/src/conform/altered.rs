@@ -43,6 +43,17 @@ pub(super) fn damaged(state: &str, chance: &mut Chance) -> String {
     letters.into_iter().collect()
 }
 
+/// Whether the two differ in the number of the next decision, in the form of state that the SDKs write. Those of today refuse a number
+/// that no decision has; components with an earlier one in them do not, and are to be taken as before.
+pub(super) fn counts_otherwise(state: &str, changed: &str) -> bool {
+    let next = |state: &str| {
+        let read: Value = serde_json::from_str(state).ok()?;
+        let is_written_by_an_sdk = read.get("v").is_some() && read.get("own").is_some();
+        is_written_by_an_sdk.then(|| read.get("next").cloned()).flatten()
+    };
+    next(state).zip(next(changed)).is_some_and(|(before, now)| before != now)
+}
+
 /// Every value below the whole, as a JSON pointer, from the outside in.
 fn places(document: &Value) -> Vec<(String, &Value)> {
     let mut found = vec![(String::new(), document)];
@@ -102,16 +113,20 @@ fn take_out(document: &mut Value, place: &str) -> Option<()> {
 
 /// Of a text that is no JSON: one of the numbers in it.
 fn digits(state: &str, number: u64) -> Option<String> {
-    const OTHERS: [&str; 6] = ["0", "1", "-1", "", "18446744073709551615", "99999999999999999999999"];
+    const OTHERS: [&str; 8] =
+        ["0", "1", "-1", "", "255", "4294967295", "18446744073709551615", "99999999999999999999999"];
     let starts = state.char_indices().filter(|(at, letter)| {
         letter.is_ascii_digit() && !state[..*at].ends_with(|before: char| before.is_ascii_digit())
     });
     let starts: Vec<usize> = starts.map(|(at, _)| at).collect();
-    let ways = starts.len().checked_mul(OTHERS.len())?;
+    let ways = starts.len().checked_mul(OTHERS.len() + 1)?;
     let way = usize::try_from(number.checked_rem(u64::try_from(ways).ok()?)?).ok()?;
-    let (start, other) = (*starts.get(way / OTHERS.len())?, OTHERS.get(way % OTHERS.len())?);
-    let (before, rest) = state.split_at(start);
-    Some(format!("{before}{other}{}", rest.trim_start_matches(|letter: char| letter.is_ascii_digit())))
+    let (before, rest) = state.split_at(*starts.get(way / (OTHERS.len() + 1))?);
+    let after = rest.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    let next =
+        || rest[..rest.len() - after.len()].parse::<u64>().map_or(0, |number| number.saturating_add(1)).to_string();
+    let other = OTHERS.get(way % (OTHERS.len() + 1)).map_or_else(next, |other| (*other).to_owned());
+    Some(format!("{before}{other}{after}"))
 }
 
 #[cfg(test)]
@@ -144,9 +159,20 @@ mod tests {
     }
 
     #[test]
+    fn the_number_that_is_the_sdks_is_told_from_those_that_are_the_authors() {
+        let state = r#"{"v":1,"next":2,"own":{"next":2}}"#;
+        assert!(counts_otherwise(state, r#"{"v":1,"next":0,"own":{"next":2}}"#));
+        for changed in [r#"{"v":1,"next":2,"own":{"next":0}}"#, r#"{"v":1,"own":{"next":2}}"#, "{\"v\":1,\"ne", ""] {
+            assert!(!counts_otherwise(state, changed), "{changed}");
+        }
+        assert!(!counts_otherwise(r#"{"next":2}"#, r#"{"next":0}"#));
+    }
+
+    #[test]
     fn of_another_text_each_number_is() {
         let all: BTreeSet<String> = (0..50).filter_map(|number| value("at=12;left=3", number)).collect();
-        for wanted in ["at=0;left=3", "at=12;left=", "at=12;left=18446744073709551615"] {
+        for wanted in ["at=0;left=3", "at=13;left=3", "at=12;left=", "at=12;left=4", "at=12;left=18446744073709551615"]
+        {
             assert!(all.contains(wanted), "{wanted} in {all:?}");
         }
         assert_eq!(value("...", 3), None);
