@@ -3,7 +3,6 @@
 
 import json
 import re
-import traceback
 
 from componentize_py_types import Err
 from wit_world.imports import log as host_log
@@ -26,8 +25,9 @@ LEVELS = {
     "warn": host_log.Level.WARN,
     "error": host_log.Level.ERROR,
 }
-# The longest text of a mistake that is told.
+# The longest text of a mistake that is told, and of the value in it.
 LONGEST_MISTAKE = 2000
+LONGEST_VALUE = 400
 
 
 def later(instant, span):
@@ -209,9 +209,13 @@ def guarded(call):
 
 
 def _told(mistake):
-    """What went wrong, and in which line: its end says most."""
-    place = traceback.extract_tb(mistake.__traceback__)[-1]
-    return f"{mistake!r} at {place.filename}:{place.lineno} {traceback.format_exc()}"[:LONGEST_MISTAKE]
+    """What went wrong, and in which line. The module `traceback` would look for the sources, and there are no files."""
+    places, place = [], mistake.__traceback__
+    while place is not None:
+        code = place.tb_frame.f_code
+        places.insert(0, f"{code.co_filename}:{place.tb_lineno} in {code.co_name}")
+        place = place.tb_next
+    return f"{repr(mistake)[:LONGEST_VALUE]} at {', called at '.join(places)}"[:LONGEST_MISTAKE]
 
 
 def _parsed(text):
