@@ -36,7 +36,7 @@ pub const KIT: u32 = 4;
 
 /// Fuel that the calls of one rule's stories use before no further story is told: an interpreter's step costs a hundred times what
 /// one in Rust does, of which no story is left out. Fuel and no time: the same stories are told on every machine.
-pub const FUEL: u64 = 500_000_000;
+pub const FUEL: u64 = 750_000_000;
 /// Stories that are told in any case.
 const LEAST_STORIES: u32 = 2;
 /// To cut a story down takes many tries: they may use so many times as much.
@@ -45,7 +45,7 @@ const FUEL_FOR_CUTTING_DOWN: u64 = 4;
 /// Of long stories a few say what many would: one in so many.
 const FEWER_LONG_STORIES: u32 = 8;
 /// A state of its own comes back so often in a story with a value of it changed, each time another, and so often with its text damaged.
-const ALTERED_VALUES: u64 = 10;
+const ALTERED_VALUES: u64 = 24;
 /// See [`ALTERED_VALUES`].
 const ALTERED_TEXTS: u64 = 3;
 /// What a state may gain, in bytes, while nothing new happens.
@@ -163,8 +163,9 @@ pub fn try_only(
 ) -> Result<Report, LoadError> {
     let found = host.inspect(subject, bytes)?;
     let component = host.check(subject, bytes)?;
-    let (name, by_the_way) = (found.about.name.clone(), RefCell::default());
-    let trial = Trial { host, component, config, name, kind: found.kind, effort, by_the_way, spent: Cell::new(0) };
+    let (name, by_the_way, kept) = (found.about.name.clone(), RefCell::default(), RefCell::default());
+    let trial =
+        Trial { host, component, config, name, kind: found.kind, effort, by_the_way, spent: Cell::new(0), kept };
     trial.load(subject, config)?;
     let rules = Rule::of(found.kind).into_iter().filter(|rule| only.contains(rule));
     let tried = |rule| {
@@ -254,6 +255,8 @@ struct Trial<'a> {
     by_the_way: RefCell<BTreeMap<Rule, Broken>>,
     /// Fuel that all stories so far have used.
     spent: Cell<u64>,
+    /// States that it kept in the last story.
+    kept: RefCell<Vec<String>>,
 }
 
 impl Trial<'_> {
@@ -269,30 +272,32 @@ impl Trial<'_> {
                 return Verdict { rule, tried: turn, untold: stories - turn, broken: None };
             }
             let mut chance = Chance::new(self.effort.seed, rule.number(), turn);
-            let mut story = stories::story(self.kind, rule, self.config, &mut chance);
-            if rule == Rule::ForeignState {
-                self.go_on_with_altered(&mut story, turn, &mut chance);
-            }
-            if let Some(broken) = self.shortest(rule, &story) {
+            let story = stories::story(self.kind, rule, self.config, &mut chance);
+            let broken = self.shortest(rule, &story).or_else(|| {
+                let of_its_own =
+                    (rule == Rule::ForeignState).then(|| self.altered(&story, turn, &mut chance)).flatten()?;
+                self.shortest(rule, &of_its_own)
+            });
+            if let Some(broken) = broken {
                 return Verdict { rule, tried: turn + 1, untold: 0, broken: Some(broken) };
             }
         }
         Verdict { rule, tried: stories, untold: 0, broken: None }
     }
 
-    /// In the story's course it wrote states of its own: one of them comes back, again and again, each time with another thing changed.
-    fn go_on_with_altered(&self, story: &mut serde_yaml_ng::Value, turn: u32, chance: &mut Chance) {
-        let Some(run) = self.tell(story) else { return };
-        // The longest says most; the others have their turn, too.
-        let longest = run.kept.iter().max_by_key(|state| state.len());
-        let any = usize::try_from(chance.below(64)).ok().and_then(|at| run.kept.get(at.checked_rem(run.kept.len())?));
-        let Some(state) = (if turn.is_multiple_of(2) { longest } else { any }) else { return };
-        let first = u64::from(turn / 2) * ALTERED_VALUES;
+    /// Of the states that it kept in the story told last one comes back, again and again, each time with another thing changed.
+    fn altered(&self, story: &serde_yaml_ng::Value, turn: u32, chance: &mut Chance) -> Option<serde_yaml_ng::Value> {
+        let kept = self.kept.borrow();
+        // The longest says most: every value of it has its turn. Of the others there is one in four turns.
+        let longest = kept.iter().max_by_key(|state| state.len())?;
+        let any = usize::try_from(chance.below(64)).ok().and_then(|at| kept.get(at.checked_rem(kept.len())?))?;
+        let state = if turn % 4 == 3 { any } else { longest };
+        let first = u64::from(turn - turn / 4) * ALTERED_VALUES;
         let mut altered: Vec<_> =
             (first..first + ALTERED_VALUES).filter_map(|number| altered::value(state, number)).collect();
         altered.extend((0..ALTERED_TEXTS).map(|_| altered::damaged(state, chance)));
         altered.retain(|changed| !altered::counts_otherwise(state, changed));
-        stories::go_on_with(story, altered, chance);
+        Some(stories::of_states(story, altered, chance))
     }
 
     /// How the story breaks the rule, or the shortest one that is left of it.
@@ -395,6 +400,7 @@ impl Trial<'_> {
         let scenario = Scenario::parse("conformance", &yaml).ok()?;
         let run = scenario.play(self.host, &self.name, &self.component).ok()?;
         self.spent.set(self.spent.get().saturating_add(run.fuel));
+        self.kept.borrow_mut().clone_from(&run.kept);
         Some(run)
     }
 

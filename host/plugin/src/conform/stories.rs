@@ -158,13 +158,19 @@ pub(super) fn three_times(timeline: &Value) -> Value {
     Value::Sequence(vec![Value::Mapping(part); 3])
 }
 
-/// The story goes on with each of these as the state that the journal holds.
-pub(super) fn go_on_with(story: &mut Value, states: Vec<String>, chance: &mut Chance) {
-    let Some(timeline) = story.get_mut("timeline").and_then(Value::as_sequence_mut) else { return };
-    for state in states {
-        timeline.push(entry("state", state));
-        timeline.push(entry("advance", span(chance.below(6 * HOUR))));
+/// In the same surroundings the journal holds each of these states in its turn. Little time passes between them: a step with each is
+/// what matters.
+pub(super) fn of_states(story: &Value, states: Vec<String>, chance: &mut Chance) -> Value {
+    let mut timeline: Vec<Value> = states
+        .into_iter()
+        .flat_map(|state| [entry("state", state), entry("advance", span(chance.below(3_000)))])
+        .collect();
+    timeline.push(entry("advance", span(chance.below(6 * HOUR))));
+    let mut story = story.clone();
+    if let Some(story) = story.as_mapping_mut() {
+        story.insert("timeline".into(), Value::Sequence(timeline));
     }
+    story
 }
 
 fn foreign_state(chance: &mut Chance) -> String {
