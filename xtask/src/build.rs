@@ -37,6 +37,7 @@ pub(crate) fn core_module(workspace: &Workspace, plugin: &Plugin) -> Result<Vec<
     if !path.exists() {
         eprintln!("building {} for {TARGET}", plugin.name);
     }
+    workspace.say_who_is_waited_for("plugin");
     run(&mut cargo).with_context(|| format!("{package} does not build for {TARGET}"))?;
     fs::read(&path).with_context(|| format!("cargo built no {}", path.display()))
 }

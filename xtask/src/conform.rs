@@ -20,6 +20,9 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let farseal = match env::var_os("FARSEAL_PROGRAM") {
         Some(program) => program.into(),
         None => {
+            eprintln!(
+                "taking target/debug/farseal, which is built anew where a source is newer; FARSEAL_PROGRAM=FILE takes another"
+            );
             workspace.build(&["--bin", "farseal"])?;
             workspace.target.join("debug/farseal")
         }

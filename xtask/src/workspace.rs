@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -104,7 +105,21 @@ impl Workspace {
         if !self.target.join(profile).join("farseal").exists() {
             eprintln!("building farseal with all that it needs ({profile}): some ten minutes of two cores, this once");
         }
+        self.say_who_is_waited_for(profile);
         run(self.cargo().args(["build", "--quiet", "--locked", "--workspace"]).args(words))
+    }
+
+    /// Cargo waits for another that builds into the same folder, and does not say so when it is to be quiet.
+    pub(crate) fn say_who_is_waited_for(&self, folder: &str) {
+        let lock = self.target.join(folder).join(".cargo-lock");
+        let held =
+            || fs::File::open(&lock).is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)));
+        if held() {
+            eprintln!(
+                "waiting: another cargo builds into {} and holds its lock",
+                self.shown(&self.target.join(folder))
+            );
+        }
     }
 
     /// Every plugin in the repository, by name.

@@ -80,6 +80,10 @@ fn every_command_of_the_tutorial_does_what_it_says() {
     let said = succeeded(&bash.output().unwrap());
     let reason = "the policy: after a backup: full backup of today";
     assert!(said.contains(reason), "the key's history says why it changed: {said}");
+    assert!(
+        said.contains("it begins afresh") && said.contains("That is harmless"),
+        "what a rollback begins with is said: {said}"
+    );
 }
 
 /// The tutorial's steps as one script: variables live from one block to the next.

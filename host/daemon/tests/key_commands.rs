@@ -254,7 +254,7 @@ fn a_demanded_result_of_the_kit_decides_what_is_loaded_and_what_is_swapped_in() 
     .unwrap();
     assert!(refused().contains("rule C-1 is broken: a lie"), "{}", refused());
     std::fs::write(&result, &kept).unwrap();
-    let check = ["plugin", "check", &interval, "--kind", "rotation", "--conformance", &result];
+    let check = ["plugin", "check", &interval, "--conformance", &result];
     main.farseal(&check).unwrap();
     main.start().unwrap();
 

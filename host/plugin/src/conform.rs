@@ -4,7 +4,7 @@
 //! The stories follow from the seed alone, so that a report can be made again, and are played as `fixtures/` are: through
 //! the component itself, with the node around it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -19,21 +19,35 @@ use crate::limits;
 use crate::load_error::{LoadError, Problem};
 use crate::scenario::{Run, Scenario};
 
+mod altered;
 mod chance;
 pub mod demand;
 mod rules;
 mod settings;
 mod shrink;
 mod stories;
+mod texts;
 
 use chance::Chance;
 pub use rules::Rule;
 
 /// Version of the kit: raised when a rule is added or made stricter.
-pub const KIT: u32 = 3;
+pub const KIT: u32 = 4;
+
+/// Fuel that the calls of one rule's stories use before no further story is told: an interpreter's step costs a hundred times what
+/// one in Rust does, of which no story is left out. Fuel and no time: the same stories are told on every machine.
+pub const FUEL: u64 = 750_000_000;
+/// Stories that are told in any case.
+const LEAST_STORIES: u32 = 2;
+/// To cut a story down takes many tries: they may use so many times as much.
+const FUEL_FOR_CUTTING_DOWN: u64 = 4;
 
 /// Of long stories a few say what many would: one in so many.
 const FEWER_LONG_STORIES: u32 = 8;
+/// A state of its own comes back so often in a story with a value of it changed, each time another, and so often with its text damaged.
+const ALTERED_VALUES: u64 = 24;
+/// See [`ALTERED_VALUES`].
+const ALTERED_TEXTS: u64 = 3;
 /// What a state may gain, in bytes, while nothing new happens.
 const GROWTH_BYTES: u64 = 48;
 
@@ -44,11 +58,13 @@ pub struct Effort {
     pub stories: u32,
     /// The same seed makes the same stories.
     pub seed: u64,
+    /// Units of fuel for the stories of each rule; [`FUEL`] unless somebody has more time.
+    pub fuel: u64,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { stories: 40, seed: 1 }
+        Self { stories: 40, seed: 1, fuel: FUEL }
     }
 }
 
@@ -58,10 +74,13 @@ impl Default for Effort {
 pub struct Verdict {
     /// The rule.
     pub rule: Rule,
-    /// How often it was tried; fewer than wished where it broke.
+    /// How often it was tried; fewer than wished where it broke, or where the fuel was used up.
     pub tried: u32,
     /// The first story that broke it.
     pub broken: Option<Broken>,
+    /// The fuel was used up: so many stories were not told.
+    #[serde(default)]
+    pub untold: u32,
 }
 
 /// How a rule was broken.
@@ -74,6 +93,9 @@ pub struct Broken {
     pub scenario: Option<String>,
     /// The end of that story's transcript.
     pub transcript: Vec<String>,
+    /// The fuel for cutting the story down was used up: a shorter one may do it, too.
+    #[serde(default)]
+    pub long: bool,
 }
 
 /// The result for one component.
@@ -94,9 +116,12 @@ pub struct Report {
     pub seed: u64,
     /// Stories for each rule that is tried with stories.
     pub stories: u32,
+    /// Units of fuel that the stories of each rule might use.
+    #[serde(default)]
+    pub fuel: u64,
     /// The settings that it was tried with.
     pub settings: Value,
-    /// In the order of the rules.
+    /// In the order of the rules, but what explains another one's break comes before it.
     pub verdicts: Vec<Verdict>,
 }
 
@@ -119,10 +144,11 @@ pub fn conform(
     config: &Value,
     effort: Effort,
 ) -> Result<Report, LoadError> {
-    try_only(host, subject, bytes, config, effort, &Rule::ALL)
+    try_only(host, subject, bytes, config, effort, &Rule::ALL, &|_| ())
 }
 
-/// As [`conform`], but of the kind's rules only these: to look at one again. The report speaks for no component.
+/// As [`conform`], but of the kind's rules only these: to look at one again. The report speaks for no component. `begins` hears of each
+/// rule before it is tried.
 ///
 /// # Errors
 /// As for [`conform`].
@@ -133,18 +159,25 @@ pub fn try_only(
     config: &Value,
     effort: Effort,
     only: &[Rule],
+    begins: &dyn Fn(Rule),
 ) -> Result<Report, LoadError> {
     let found = host.inspect(subject, bytes)?;
     let component = host.check(subject, bytes)?;
-    let (name, by_the_way) = (found.about.name.clone(), RefCell::default());
-    let trial = Trial { host, component, config, name, kind: found.kind, effort, by_the_way };
+    let (name, by_the_way, kept) = (found.about.name.clone(), RefCell::default(), RefCell::default());
+    let trial =
+        Trial { host, component, config, name, kind: found.kind, effort, by_the_way, spent: Cell::new(0), kept };
     trial.load(subject, config)?;
     let rules = Rule::of(found.kind).into_iter().filter(|rule| only.contains(rule));
-    let mut verdicts: Vec<_> = rules.map(|rule| trial.verdict(rule, &found.about.config_schema)).collect();
+    let tried = |rule| {
+        begins(rule);
+        trial.verdict(rule, &found.about.config_schema)
+    };
+    let mut verdicts: Vec<_> = rules.map(tried).collect();
     let by_the_way = trial.by_the_way.into_inner();
     for verdict in verdicts.iter_mut().filter(|verdict| verdict.broken.is_none()) {
         verdict.broken = by_the_way.get(&verdict.rule).cloned();
     }
+    explain(&mut verdicts);
     Ok(Report {
         kit: KIT,
         name: found.about.name.clone(),
@@ -153,9 +186,25 @@ pub fn try_only(
         digest: found.digest,
         seed: effort.seed,
         stories: effort.stories,
+        fuel: effort.fuel,
         settings: config.clone(),
         verdicts,
     })
+}
+
+/// Where a broken rule is why another is broken, it comes first, and the other says so.
+fn explain(verdicts: &mut Vec<Verdict>) {
+    for rule in Rule::ALL {
+        let broken = |rule| verdicts.iter().position(|verdict| verdict.rule == rule && verdict.broken.is_some());
+        let Some((cause, result)) = rule.explained_by().and_then(broken).zip(broken(rule)) else { continue };
+        if let Some(broken) = verdicts.get_mut(result).and_then(|verdict| verdict.broken.as_mut()) {
+            broken.said.push_str(&format!("; mend {} first", rule.explained_by().map_or("", Rule::number)));
+        }
+        if cause > result {
+            let cause = verdicts.remove(cause);
+            verdicts.insert(result, cause);
+        }
+    }
 }
 
 /// What a state grew in each of the last two thirds of a story that tells the same three times. A list that keeps the last fifty of
@@ -204,6 +253,10 @@ struct Trial<'a> {
     effort: Effort,
     /// What a story for one rule found of another.
     by_the_way: RefCell<BTreeMap<Rule, Broken>>,
+    /// Fuel that all stories so far have used.
+    spent: Cell<u64>,
+    /// States that it kept in the last story.
+    kept: RefCell<Vec<String>>,
 }
 
 impl Trial<'_> {
@@ -213,21 +266,48 @@ impl Trial<'_> {
         }
         let fewer = if rule == Rule::StaysSmall { FEWER_LONG_STORIES } else { 1 };
         let stories = self.effort.stories.div_ceil(fewer);
+        let begun = self.spent.get();
         for turn in 0..stories {
+            if turn >= LEAST_STORIES && self.spent.get() - begun >= self.effort.fuel {
+                return Verdict { rule, tried: turn, untold: stories - turn, broken: None };
+            }
             let mut chance = Chance::new(self.effort.seed, rule.number(), turn);
             let story = stories::story(self.kind, rule, self.config, &mut chance);
-            if let Some(broken) = self.shortest(rule, &story) {
-                return Verdict { rule, tried: turn + 1, broken: Some(broken) };
+            let broken = self.shortest(rule, &story).or_else(|| {
+                let of_its_own =
+                    (rule == Rule::ForeignState).then(|| self.altered(&story, turn, &mut chance)).flatten()?;
+                self.shortest(rule, &of_its_own)
+            });
+            if let Some(broken) = broken {
+                return Verdict { rule, tried: turn + 1, untold: 0, broken: Some(broken) };
             }
         }
-        Verdict { rule, tried: stories, broken: None }
+        Verdict { rule, tried: stories, untold: 0, broken: None }
+    }
+
+    /// Of the states that it kept in the story told last one comes back, again and again, each time with another thing changed.
+    fn altered(&self, story: &serde_yaml_ng::Value, turn: u32, chance: &mut Chance) -> Option<serde_yaml_ng::Value> {
+        let kept = self.kept.borrow();
+        // The longest says most: every value of it has its turn. Of the others there is one in four turns.
+        let longest = kept.iter().max_by_key(|state| state.len())?;
+        let any = usize::try_from(chance.below(64)).ok().and_then(|at| kept.get(at.checked_rem(kept.len())?))?;
+        let state = if turn % 4 == 3 { any } else { longest };
+        let first = u64::from(turn - turn / 4) * ALTERED_VALUES;
+        let mut altered: Vec<_> =
+            (first..first + ALTERED_VALUES).filter_map(|number| altered::value(state, number)).collect();
+        altered.extend((0..ALTERED_TEXTS).map(|_| altered::damaged(state, chance)));
+        altered.retain(|changed| !altered::counts_otherwise(state, changed));
+        Some(stories::of_states(story, altered, chance))
     }
 
     /// How the story breaks the rule, or the shortest one that is left of it.
     fn shortest(&self, rule: Rule, story: &serde_yaml_ng::Value) -> Option<Broken> {
         self.breaks(rule, story)?;
-        let story = shrink::shrink(story.clone(), |shorter| self.breaks(rule, shorter).is_some());
-        self.breaks(rule, &story)
+        let end = self.spent.get().saturating_add(self.effort.fuel.saturating_mul(FUEL_FOR_CUTTING_DOWN));
+        let story =
+            shrink::shrink(story.clone(), |shorter| self.spent.get() < end && self.breaks(rule, shorter).is_some());
+        let long = self.spent.get() >= end;
+        self.breaks(rule, &story).map(|broken| Broken { long, ..broken })
     }
 
     /// A component that dies without what the rule is about breaks another rule. Said there, it is not missed: the stories for
@@ -275,7 +355,10 @@ impl Trial<'_> {
                 (run.fault == Some(FaultClass::Protocol) && !run.restless).then(|| "a protocol fault".into())
             }
             Rule::ForeignState | Rule::Migrates => run.fault.filter(|_| !self.dies_anyway(&story)).map(a_fault),
-            Rule::ComesToRest => run.restless.then(|| "call followed call, and no time passed".into()),
+            Rule::ComesToRest => run.restless.then(|| {
+                let again = run.again.as_ref().map(|again| format!(": {again}"));
+                format!("call followed call, and no time passed{}", again.unwrap_or_default())
+            }),
             Rule::ToldTwice => {
                 let count = |run: &Run| run.counts.get("rotations").copied().unwrap_or(0);
                 let once = count(&run);
@@ -308,14 +391,17 @@ impl Trial<'_> {
         }?;
         let lines: Vec<&str> = run.transcript.lines().filter(|line| !line.is_empty()).collect();
         let transcript = lines[lines.len().saturating_sub(12)..].iter().map(|line| (*line).to_owned()).collect();
-        Some(Broken { said, scenario: serde_yaml_ng::to_string(&story).ok(), transcript })
+        Some(Broken { said, scenario: serde_yaml_ng::to_string(&story).ok(), transcript, long: false })
     }
 
     /// Plays the story. None where it is no story: a shortened one may be without what its form needs.
     fn tell(&self, story: &serde_yaml_ng::Value) -> Option<Run> {
         let yaml = serde_yaml_ng::to_string(story).ok()?;
         let scenario = Scenario::parse("conformance", &yaml).ok()?;
-        scenario.play(self.host, &self.name, &self.component).ok()
+        let run = scenario.play(self.host, &self.name, &self.component).ok()?;
+        self.spent.set(self.spent.get().saturating_add(run.fuel));
+        self.kept.borrow_mut().clone_from(&run.kept);
+        Some(run)
     }
 
     /// Settings that the schema allows, and many that it does not: taken, or refused with a place.
@@ -326,11 +412,11 @@ impl Trial<'_> {
             tried += 1;
             if let Err(said) = self.judge_settings(config) {
                 let said = format!("with the settings {config}: {said}");
-                let broken = Some(Broken { said, scenario: None, transcript: Vec::new() });
-                return Verdict { rule: Rule::SettingsChecked, tried, broken };
+                let broken = Some(Broken { said, scenario: None, transcript: Vec::new(), long: false });
+                return Verdict { rule: Rule::SettingsChecked, tried, untold: 0, broken };
             }
         }
-        Verdict { rule: Rule::SettingsChecked, tried, broken: None }
+        Verdict { rule: Rule::SettingsChecked, tried, untold: 0, broken: None }
     }
 
     fn judge_settings(&self, config: &Value) -> Result<(), String> {

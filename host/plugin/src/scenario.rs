@@ -17,9 +17,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::fault::{CallError, FaultClass, LogLine, escaped};
+use crate::fault::{CallError, Called, FaultClass, LogLine, escaped};
 use crate::host::{Checked, Plugin, PluginHost};
 use crate::kind::{Grant, Kind};
+use crate::limits;
 use crate::load_error::{LoadError, Problem};
 pub(crate) use cipher::stack_words;
 use units::Range;
@@ -105,15 +106,24 @@ pub struct Run {
     pub fault: Option<FaultClass>,
     /// It ended because the plugin never came to rest: too many calls without time passing.
     pub restless: bool,
+    /// What it decided again and again until then, and when.
+    pub again: Option<String>,
     /// The first of the failures that show that the plugin knows more than it is told: R-1.
     pub impure: Option<String>,
     /// What was counted, such as `rotations`.
     pub counts: BTreeMap<&'static str, u64>,
     /// Of a rotation policy: how long its state was after each entry of the timeline, in bytes.
     pub states: Vec<u64>,
+    /// The first different states that a policy or a strategy kept.
+    pub kept: Vec<String>,
+    /// Units of fuel that its calls used, where a policy or a strategy made them.
+    pub fuel: u64,
     /// A recovery strategy's plan came to its end.
     pub finished: bool,
 }
+
+/// Different states of a story that are told of.
+const KEPT: usize = 64;
 
 const HEADING: [&str; 7] = ["about", "kind", "plugins", "except", "config", "configs", "expect"];
 
@@ -230,12 +240,17 @@ struct Script {
     fault: Option<FaultClass>,
     counts: BTreeMap<&'static str, u64>,
     states: Vec<u64>,
+    kept: Vec<String>,
+    spent: u64,
     /// What was said since the last blank line while nobody listened; none while somebody does.
     unheard: Option<String>,
     finished: bool,
     round_trip: bool,
     /// It never comes to rest: too many calls without time passing.
     restless: bool,
+    again: Option<String>,
+    /// What was decided since time passed last.
+    in_a_row: Vec<String>,
     impure: Option<String>,
 }
 
@@ -256,6 +271,37 @@ impl Script {
     /// What follows is not part of the transcript.
     fn stop_listening(&mut self) {
         self.unheard.get_or_insert_default();
+    }
+
+    /// Call followed call: what was decided most often of late, and after what it was decided last.
+    fn talks_to_itself(&mut self, when: &str, told: &str) {
+        self.restless = true;
+        let deed = |words: &str| words.split([' ', ':']).next().unwrap_or_default().to_owned();
+        let mut often: BTreeMap<String, (usize, &String)> = BTreeMap::new();
+        for words in &self.in_a_row {
+            let (times, last) = often.entry(deed(words)).or_insert((0, words));
+            (*times, *last) = (*times + 1, words);
+        }
+        let most = often.into_values().max_by_key(|(times, _)| *times);
+        self.again =
+            most.map(|(times, words)| format!("at {when} `{words}` was decided {times} times, after `{told}` at last"));
+    }
+
+    /// A plugin's state, as it stands from here on.
+    fn keep(&mut self, state: &str) {
+        if self.kept.len() < KEPT && !self.kept.iter().any(|kept| kept == state) {
+            self.kept.push(state.to_owned());
+        }
+    }
+
+    /// A call was made that cost so much fuel: all of a call's, where it used that up.
+    fn spend<T>(&mut self, called: &Result<Called<T>, CallError>) {
+        let fuel = match called {
+            Ok(called) => called.fuel,
+            Err(error) if error.class() == Some(FaultClass::Fuel) => limits::DECISION.fuel.unwrap_or(0),
+            Err(_) => 0,
+        };
+        self.spent = self.spent.saturating_add(fuel);
     }
 
     const fn listens(&self) -> bool {
@@ -368,8 +414,8 @@ impl Script {
         if expect.round_trip && !self.round_trip {
             self.fail("no raw batch made the round trip");
         }
-        let Self { text, failures, fault, restless, impure, counts, states, finished, .. } = self;
-        Run { transcript: text, failures, fault, restless, impure, counts, states, finished }
+        let Self { text, failures, fault, restless, again, impure, counts, states, kept, spent, finished, .. } = self;
+        Run { transcript: text, failures, fault, restless, again, impure, counts, states, kept, fuel: spent, finished }
     }
 }
 

@@ -32,7 +32,7 @@ fn host() -> &'static PluginHost {
 }
 
 fn tried(bytes: &[u8], config: &Value, stories: u32) -> Report {
-    conform(host(), "test", bytes, config, Effort { stories, seed: 1 }).unwrap()
+    conform(host(), "test", bytes, config, Effort { stories, ..Effort::default() }).unwrap()
 }
 
 #[test]
@@ -56,7 +56,10 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
     for (kind, deed, rule) in [
         ("rotation", "first-key", Rule::NeverDies),
         ("rotation", "loop", Rule::NeverDies),
+        ("rotation", "cut-at-200", Rule::NeverDies),
+        ("rotation", "cut-at-64", Rule::NeverDies),
         ("rotation", "own-state", Rule::ForeignState),
+        ("rotation", "trusts", Rule::ForeignState),
         ("rotation", "restless", Rule::ComesToRest),
         ("rotation", "late-wake", Rule::WakesAhead),
         ("rotation", "two-wakes", Rule::WakesAhead),
@@ -83,7 +86,8 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("cipher", "none", Rule::Depends),
     ] {
         let (bytes, config) = (hostile::hostile(kind), json!({ "do": deed }));
-        let report = try_only(host(), "test", &bytes, &config, Effort { stories: 12, seed: 1 }, &[rule]).unwrap();
+        let effort = Effort { stories: 12, ..Effort::default() };
+        let report = try_only(host(), "test", &bytes, &config, effort, &[rule], &|_| ()).unwrap();
         let broken = report.verdicts[0].broken.as_ref().unwrap_or_else(|| panic!("{kind} {deed}: {rule} held"));
         found.insert(rule);
         writeln!(sheet, "{kind} that does {deed:?} breaks {rule}: {}\n", broken.said).unwrap();
@@ -97,6 +101,21 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!("conformance", sheet));
+}
+
+#[test]
+fn the_rule_that_explains_another_comes_first_and_what_repeats_is_named() {
+    let (bytes, config) = (hostile::hostile("rotation"), json!({ "do": "late-wake-again" }));
+    let both = [Rule::ComesToRest, Rule::WakesAhead];
+    let report =
+        try_only(host(), "test", &bytes, &config, Effort { stories: 2, ..Effort::default() }, &both, &|_| ()).unwrap();
+    assert_eq!(
+        report.verdicts.iter().map(|verdict| verdict.rule).collect::<Vec<_>>(),
+        [Rule::WakesAhead, Rule::ComesToRest]
+    );
+    let said = &report.verdicts[1].broken.as_ref().unwrap().said;
+    let wanted = "at +0d00:00:00 `wake-at +0d00:00:00` was decided 32 times, after `decided: #32 clamped` at last; mend C-7 first";
+    assert_eq!(said, &format!("call followed call, and no time passed: {wanted}"));
 }
 
 #[test]

@@ -5,11 +5,15 @@ import { emit } from 'farseal:plugin/log@0.1.0';
 
 /** What fits in the contract's 64 bits. Times, spans and sizes are BigInt, in milliseconds and bytes. */
 const MOST = (1n << 64n) - 1n;
+/** Far more decisions than any policy makes: behind it there would soon be no number left. */
+const LAST_ID = MOST >> 1n;
 
 /** Characters of settings. */
 const LONGEST_CONFIG = 8192;
 /** Characters of a wrong value that are quoted. */
 const LONGEST_VALUE = 200;
+/** Characters of a mistake that are told. */
+const LONGEST_MISTAKE = 2000;
 
 // Largest first, as they are written.
 const SPANS = [['w', 604800000n], ['d', 86400000n], ['h', 3600000n], ['m', 60000n], ['s', 1000n], ['ms', 1n]];
@@ -113,7 +117,7 @@ export function metaOf(plugin) {
   });
   return {
     describe: () => ({ name, version, summary, stateSchema, configSchema, understands }),
-    checkConfig: (config) => complaints(plugin, config).wrong,
+    checkConfig: told((config) => complaints(plugin, config).wrong),
   };
 }
 
@@ -139,7 +143,9 @@ export function stateOf(plugin, state, schema = plugin.stateSchema) {
   try {
     const { v, next, own } = JSON.parse(state);
     if (v !== schema) throw new Error(`state of schema ${v}; this plugin keeps ${schema}`);
-    return { own: plugin.read(own), next: next === undefined ? 1n : number(next) };
+    const id = next === undefined ? 1n : number(next);
+    if (id < 1n || id > LAST_ID) throw new Error(`${id} is no decision's number`);
+    return { own: plugin.read(own), next: id };
   } catch (error) {
     throw { tag: 'invalid-state', val: String(error.message) };
   }
@@ -159,10 +165,25 @@ export function guarded(call) {
       return call(...words);
     } catch (error) {
       if (error !== null && typeof error === 'object' && 'tag' in error) throw error;
-      throw { tag: 'internal', val: `${error} ${error?.stack ?? ''}`.slice(0, 2000) };
+      throw { tag: 'internal', val: mistake(error) };
     }
   };
 }
+
+/** Where the contract has no error to answer with: a mistake of the plugin's is logged before it ends the call. */
+function told(call) {
+  return (...words) => {
+    try {
+      return call(...words);
+    } catch (error) {
+      log('error', 'a mistake', { panic: mistake(error) });
+      throw error;
+    }
+  };
+}
+
+/** What went wrong, and in which line. */
+const mistake = (error) => `${error} ${error?.stack ?? ''}`.slice(0, LONGEST_MISTAKE);
 
 function complaints(plugin, config) {
   const read = readSettings(plugin.settings, config);

@@ -81,7 +81,10 @@ export class Decisions {
   }
 }
 
-/** One rotation at a time. `want(reason)` when a key is due; what becomes of it is looked after here. */
+/**
+ * One rotation at a time. `want(reason)` when a key is due; what becomes of it is looked after here. `born` is when the key in force
+ * came into force, never ahead of now.
+ */
 export class Asking {
   constructor() {
     this.forget(0n, 0n);
@@ -123,10 +126,10 @@ export class Asking {
     if (event.tag === 'suspect' && known(event.val)) this.suspicion(event.val);
     if (event.tag === 'decided') this.answered(event.val, cx);
     const isNew = this.lookAtKeys(cx);
-    if (this.suspect === this.epoch) {
+    if (this.isSuspect) {
       this.want(`the key of epoch ${this.epoch} may be known to others`);
       // It does not wait for the end of what an earlier wish waits for, where the host's floor allows a key.
-      const allowed = later(this.born, cx.limits.minInterval) <= cx.now;
+      const allowed = later(this.born, cx.floor) <= cx.now;
       if (event.tag === 'suspect' && event.val === this.epoch && allowed) this.retry = undefined;
     }
     return isNew;
@@ -135,6 +138,11 @@ export class Asking {
   /** A new key is wanted. The first reason stands until there is one. */
   want(reason) {
     this.want_ ??= reason;
+  }
+
+  /** May the key in force be known to others? */
+  get isSuspect() {
+    return this.suspect === this.epoch;
   }
 
   /** Is a new key wanted, for whatever reason? */
@@ -178,7 +186,7 @@ export class Asking {
       this.born = cx.now;
     }
     if (this.asked) this.asked.at = lower(this.asked.at, cx.now);
-    if (this.retry) this.retry.at = lower(this.retry.at, later(cx.now, higher(LAST_RETRY, cx.limits.minInterval)));
+    if (this.retry) this.retry.at = lower(this.retry.at, later(cx.now, higher(LAST_RETRY, cx.floor)));
     return isNew;
   }
 
@@ -187,7 +195,7 @@ export class Asking {
     log('info', `refused: ${outcome.val}`, { decision: id });
     const refusals = this.retry?.refusals ?? 0;
     const wait = lower(FIRST_RETRY << BigInt(Math.min(refusals, 6)), LAST_RETRY);
-    const floor = later(this.born, cx.limits.minInterval);
+    const floor = later(this.born, cx.floor);
     this.retry = { at: floor > cx.now ? floor : later(cx.now, wait), refusals: Math.min(refusals + 1, 4294967295) };
     this.asked = undefined;
   }
@@ -201,10 +209,14 @@ export class Asking {
   }
 }
 
-/** What a policy looks for in its context: the key that seals, and one that is on its way. */
+/**
+ * What a policy looks for in its context: the key that seals, one that is on its way, how far apart rotations begin at least, and
+ * the age at which the host changes a key whatever the policy says.
+ */
 function looks(ctx) {
   const inState = (state) => ctx.keys.find((key) => key.state === state);
-  return { sealing: inState('active') ?? inState('suspect'), delivering: inState('delivering') };
+  const { minInterval: floor, maxAge: ceiling } = ctx.limits;
+  return { sealing: inState('active') ?? inState('suspect'), delivering: inState('delivering'), floor, ceiling };
 }
 
 /** The first characters of a text that may be long: spread whole, it costs more than a call may. */

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand, ValueEnum};
 use farseal_plugin::conform::{self, Broken, CodeInMemory, Effort, Rule, Verdict};
 use farseal_plugin::{
-    Cipher, CodeCache, Digest, Disguise, Facts, Grant, HostOptions, LoadRequest, Plugin, PluginHost, Recovery,
+    Cipher, CodeCache, Digest, Disguise, Facts, Grant, HostOptions, Kind, LoadRequest, Plugin, PluginHost, Recovery,
     RotationPolicy,
 };
 use serde_json::Value;
@@ -76,6 +76,9 @@ pub(super) struct Conform {
     /// The same seed makes the same stories.
     #[arg(long, default_value_t = Effort::default().seed)]
     seed: u64,
+    /// Units of fuel after which no further story of a rule is told: what carries an interpreter uses them up.
+    #[arg(long, value_name = "UNITS", default_value_t = Effort::default().fuel)]
+    fuel: u64,
     /// Write the result there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -92,9 +95,9 @@ pub(super) struct Conform {
 pub(super) struct Check {
     /// The component.
     file: PathBuf,
-    /// What it is to be.
+    /// What it is to be; what it is by its exports, unless given.
     #[arg(long, value_enum)]
-    kind: KindArg,
+    kind: Option<KindArg>,
     /// Its settings.
     #[arg(long, value_name = "JSON", value_parser = settings)]
     settings: Option<Value>,
@@ -163,6 +166,17 @@ enum KindArg {
     Cipher,
 }
 
+impl From<KindArg> for Kind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Rotation => Self::Rotation,
+            KindArg::Disguise => Self::Disguise,
+            KindArg::Recovery => Self::Recovery,
+            KindArg::Cipher => Self::Cipher,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum GrantArg {
     Raw,
@@ -197,17 +211,27 @@ fn try_rules(wanted: &Conform) -> Result<(), Failure> {
     };
     let subject = wanted.file.display().to_string();
     let config = wanted.settings.clone().unwrap_or_default();
-    let effort = Effort { stories: wanted.stories.max(1), seed: wanted.seed };
+    let effort = Effort { stories: wanted.stories.max(1), seed: wanted.seed, fuel: wanted.fuel };
     let rules = if wanted.rule.is_empty() { &Rule::ALL[..] } else { &wanted.rule };
-    let report =
-        conform::try_only(&host, &subject, &bytes, &config, effort, rules).map_err(|error| Failure::of(&error))?;
+    let is_slow = bytes_in(&bytes) > LARGE;
+    let begins = |rule: Rule| {
+        if is_slow {
+            eprintln!("trying {rule}");
+        }
+    };
+    let report = conform::try_only(&host, &subject, &bytes, &config, effort, rules, &begins)
+        .map_err(|error| Failure::of(&error))?;
     let mut text = format!("{} {}, {}, sha256 {}\n", report.name, report.version, report.kind, report.digest);
-    for Verdict { rule, tried, broken } in &report.verdicts {
-        let found = broken
-            .as_ref()
-            .map_or_else(|| format!("kept, tried {tried} times"), |broken| format!("BROKEN: {}", broken.said));
+    for Verdict { rule, tried, untold, broken } in &report.verdicts {
+        let shortened =
+            if *untold > 0 { format!(" of {}: the fuel was used up", tried + untold) } else { String::new() };
+        let kept = || format!("kept, tried {tried} times{shortened}");
+        let found = broken.as_ref().map_or_else(kept, |broken| format!("BROKEN: {}", broken.said));
         text.push_str(&format!("  {:<62} {found}\n", rule.to_string()));
-        let Some(Broken { scenario: Some(scenario), transcript, .. }) = broken else { continue };
+        let Some(Broken { scenario: Some(scenario), transcript, long, .. }) = broken else { continue };
+        if *long {
+            text.push_str("        the fuel for cutting the story down was used up: a shorter one may do it, too\n");
+        }
         match &wanted.save {
             Some(folder) => {
                 let file = folder.join(format!("{}-{}.yaml", report.name, rule.number().to_lowercase()));
@@ -219,6 +243,12 @@ fn try_rules(wanted: &Conform) -> Result<(), Failure> {
             None => scenario.lines().for_each(|line| text.push_str(&format!("        {line}\n"))),
         }
         transcript.iter().for_each(|line| text.push_str(&format!("      | {}\n", farseal_plugin::escaped(line))));
+    }
+    if report.verdicts.iter().any(|verdict| verdict.untold > 0) {
+        text.push_str(&format!(
+            "  shortened: a call costs so much that the {} units of fuel for each rule are soon used; `--fuel` allows more\n",
+            report.fuel
+        ));
     }
     say(&text)?;
     if let Some(file) = &wanted.json {
@@ -240,11 +270,17 @@ fn check(check: &Check) -> Result<(), Failure> {
         let proven = proven::read(&subject, result, Some(&check.file), Digest::of(&bytes));
         proven.map_err(|error| Failure::of(&error))?;
     }
-    let facts = match check.kind {
-        KindArg::Rotation => load::<RotationPolicy>(check, &bytes)?,
-        KindArg::Disguise => load::<Disguise>(check, &bytes)?,
-        KindArg::Recovery => load::<Recovery>(check, &bytes)?,
-        KindArg::Cipher => load::<Cipher>(check, &bytes)?,
+    // Compiled once: to find its kind is to read it.
+    let host = host_in_memory()?;
+    let kind = match check.kind {
+        Some(kind) => kind.into(),
+        None => host.check(&check.file.display().to_string(), &bytes).map_err(|error| Failure::of(&error))?.kind(),
+    };
+    let facts = match kind {
+        Kind::Rotation => load::<RotationPolicy>(&host, check, &bytes)?,
+        Kind::Disguise => load::<Disguise>(&host, check, &bytes)?,
+        Kind::Recovery => load::<Recovery>(&host, check, &bytes)?,
+        Kind::Cipher => load::<Cipher>(&host, check, &bytes)?,
     };
     say(&format!(
         "good: {} {} as {}\nsha256 = \"{}\"\n",
@@ -252,13 +288,13 @@ fn check(check: &Check) -> Result<(), Failure> {
     ))
 }
 
-fn load<P: Plugin>(check: &Check, bytes: &[u8]) -> Result<Facts, Failure> {
+fn load<P: Plugin>(host: &PluginHost, check: &Check, bytes: &[u8]) -> Result<Facts, Failure> {
     let subject = check.file.display().to_string();
     let grants = grants(&check.grant);
     let none = Value::Null;
     let config = check.settings.as_ref().unwrap_or(&none);
     let request = LoadRequest { slot: &subject, bytes, pin: Some(Digest::of(bytes)), grants: &grants, config };
-    let plugin: P = host()?.load(&request).map_err(|error| Failure::of(&error))?;
+    let plugin: P = host.load(&request).map_err(|error| Failure::of(&error))?;
     Ok(plugin.facts().clone())
 }
 
@@ -318,10 +354,6 @@ fn tell(place: &Place, pair: &str, command: Asked) -> Result<(), Failure> {
     operate::print(&wait_for(async { Ok(client.command(pair, &PairCommand::Plugin(command)).await?) })?)
 }
 
-fn host() -> Result<PluginHost, Failure> {
-    PluginHost::new(HostOptions::uncached()).map_err(|error| Failure::of(&error))
-}
-
 /// For commands that load a component several times.
 fn host_in_memory() -> Result<PluginHost, Failure> {
     host_with(Arc::new(CodeInMemory::default()))
@@ -343,6 +375,10 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
         eprintln!("{} has {} MiB: to compile it takes up to a minute", file.display(), bytes >> 20);
     }
     fs::read(file).map_err(failed)
+}
+
+fn bytes_in(component: &[u8]) -> u64 {
+    u64::try_from(component.len()).unwrap_or(u64::MAX)
 }
 
 fn grants(given: &[GrantArg]) -> Vec<Grant> {

@@ -23,7 +23,7 @@ use crate::recovery::Sweep;
 
 /// Stories for each rule of the contract before a component is put in: a second or two; `farseal plugin conform` tries
 /// more.
-const TRIAL: Effort = Effort { stories: 4, seed: 1 };
+const TRIAL: Effort = Effort { stories: 4, seed: 1, fuel: conform::FUEL };
 
 /// Calls that are shown one by one: where two strategies part, they seldom meet again.
 const DIFFERENCES_SHOWN: usize = 64;
@@ -205,10 +205,19 @@ impl PairNode {
         details.push(match carried {
             Carried::State => "it goes on from the state of the one before".into(),
             Carried::Afresh(None) => "it begins afresh: there was no state".into(),
-            Carried::Afresh(Some(why)) => format!("it begins afresh: {}", farseal_plugin::escaped(&why)),
+            Carried::Afresh(Some(why)) => afresh(&why),
         });
         self.tell(Command::PolicyChanged, "plugin swap").await
     }
+}
+
+/// Between policies of different names this is the rule, and no failure.
+fn afresh(why: &str) -> String {
+    format!(
+        "it begins afresh, as it cannot read what the one before remembered ({}). That is harmless: keys, their ages and the host's limits are not \
+         the policy's. What the one before still held back is forgotten: ask again for a key that is to change out of turn",
+        farseal_plugin::escaped(why)
+    )
 }
 
 /// What is known of how a candidate differs from what is in its place.

@@ -1,7 +1,7 @@
 //! What an operator may demand before a component is taken: a result of the conformance kit that is this component's, of
 //! this kit, whole and without a failure.
 
-use super::{Effort, KIT, Report, Rule};
+use super::{Effort, FUEL, KIT, Report, Rule};
 use crate::fault::escaped;
 use crate::kind::Digest;
 
@@ -37,6 +37,12 @@ pub enum Unproven {
         /// How many.
         found: u32,
     },
+    /// Its stories ended too soon.
+    #[error("the stories of each rule might use {found} units of fuel; {FUEL} are needed")]
+    Short {
+        /// How many.
+        found: u64,
+    },
     /// A rule of its kind was not tried.
     #[error("rule {} was not tried: {}", .0.number(), .0.words())]
     Untried(Rule),
@@ -66,6 +72,9 @@ pub fn demand(result: &[u8], component: Digest) -> Result<(), Unproven> {
     if report.stories < Effort::default().stories {
         return Err(Unproven::Little { found: report.stories });
     }
+    if report.fuel < FUEL {
+        return Err(Unproven::Short { found: report.fuel });
+    }
     for rule in Rule::of(report.kind) {
         let verdict = report.verdicts.iter().find(|verdict| verdict.rule == rule).ok_or(Unproven::Untried(rule))?;
         if let Some(broken) = &verdict.broken {
@@ -82,7 +91,7 @@ mod tests {
     use crate::kind::Kind;
 
     fn report() -> Report {
-        let verdict = |rule| Verdict { rule, tried: 40, broken: None };
+        let verdict = |rule| Verdict { rule, tried: 40, untold: 0, broken: None };
         Report {
             kit: KIT,
             name: "interval".into(),
@@ -91,6 +100,7 @@ mod tests {
             digest: Digest([1; 32]),
             seed: 1,
             stories: 40,
+            fuel: FUEL,
             settings: serde_json::Value::Null,
             verdicts: Rule::of(Kind::Rotation).into_iter().map(verdict).collect(),
         }
@@ -110,8 +120,9 @@ mod tests {
         assert_eq!(judged(|report| report.digest = other), Err(Unproven::OtherComponent { tried: other, given }));
         assert_eq!(judged(|report| report.kit = KIT - 1), Err(Unproven::OtherKit { found: KIT - 1 }));
         assert_eq!(judged(|report| report.stories = 4), Err(Unproven::Little { found: 4 }));
+        assert_eq!(judged(|report| report.fuel = 9), Err(Unproven::Short { found: 9 }));
         assert_eq!(judged(|report| drop(report.verdicts.remove(0))), Err(Unproven::Untried(Rule::Pure)));
-        let broken = Some(Broken { said: "a panic fault".into(), scenario: None, transcript: Vec::new() });
+        let broken = Some(Broken { said: "a panic fault".into(), scenario: None, transcript: Vec::new(), long: false });
         assert_eq!(
             judged(|report| report.verdicts.iter_mut().take(2).for_each(|verdict| verdict.broken.clone_from(&broken))),
             Err(Unproven::Broken { rule: Rule::Pure, said: "a panic fault".into() })

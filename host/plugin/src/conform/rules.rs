@@ -22,7 +22,7 @@ pub enum Rule {
     /// Wrong settings are refused with their place; none is a fault.
     #[serde(rename = "C-4")]
     SettingsChecked,
-    /// State of another plugin is refused or survived, and the next step is sound.
+    /// State of another plugin, or its own with something changed, is refused or survived, and the next step is sound.
     #[serde(rename = "C-5")]
     ForeignState,
     /// It comes to rest: 32 calls without time passing are too many.
@@ -125,6 +125,12 @@ impl Rule {
         }
     }
 
+    /// The rule whose break is why this one is broken, where both are: a wake-up in the past is clamped, which is told, and answered
+    /// with another one.
+    pub(super) const fn explained_by(self) -> Option<Self> {
+        if matches!(self, Self::ComesToRest) { Some(Self::WakesAhead) } else { None }
+    }
+
     /// Its number, as `wit/README.md` has it.
     #[must_use]
     pub const fn number(self) -> &'static str {
@@ -157,7 +163,7 @@ impl Rule {
             Self::NeverDies => "no input that the types allow ends in a fault",
             Self::WithinBounds => "answers are within the contract's bounds",
             Self::SettingsChecked => "wrong settings are refused, with their place",
-            Self::ForeignState => "foreign state is refused or survived",
+            Self::ForeignState => "foreign or altered state is refused or survived",
             Self::ComesToRest => "it comes to rest when no time passes",
             Self::WakesAhead => "wake-ups lie ahead, one an answer",
             Self::StaysSmall => "its state does not grow with each call",

@@ -42,6 +42,8 @@ fn values() -> Vec<Value> {
         json!("99999999w"),
         json!("\u{0}\u{e9}\u{7f}"),
         json!("x".repeat(60_000)),
+        json!("\u{20ac}".repeat(400)),
+        json!(format!("x{}", "\u{1f600}".repeat(300))),
         json!([]),
         json!([[[[[[]]]]]]),
         json!({}),

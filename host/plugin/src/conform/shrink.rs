@@ -6,7 +6,9 @@ use serde_yaml_ng::Value;
 /// Stories played at most: a story is short already, and each try costs a few milliseconds.
 const TRIES: u32 = 150;
 /// As well as these, to make plain what is left.
-const PLAIN_TRIES: u32 = 80;
+const PLAIN_TRIES: u32 = 100;
+/// Characters that a text may be cut down to, where it may not be empty.
+const BEGINNINGS: [usize; 5] = [1, 16, 80, 300, 1_200];
 
 /// Lists of a story that may become shorter.
 const LISTS: [&str; 9] = ["timeline", "seen", "seeds", "covers", "payloads", "flips", "batches", "present", "damaged"];
@@ -74,8 +76,15 @@ fn plainest(value: &Value) -> Vec<Value> {
     match text.strip_suffix("ms").and_then(|ms| ms.parse::<u64>().ok()) {
         Some(0) => Vec::new(),
         Some(_) => ["0s", "1s", "1h"].map(Value::from).into(),
-        None => vec!["".into()],
+        None => beginnings(text),
     }
+}
+
+/// The empty text, and what a text begins with.
+fn beginnings(text: &str) -> Vec<Value> {
+    let begin = |count: usize| text.chars().take(count).collect::<String>();
+    let shorter = std::iter::once(0).chain(BEGINNINGS).map(begin).take_while(|shorter| shorter.len() < text.len());
+    shorter.map(Value::from).collect()
 }
 
 /// The way to a value: positions in lists and in mappings.
@@ -170,5 +179,13 @@ mod tests {
         let shrunk = shrink(story, |story| story.get("timeline").unwrap().get(0).is_some() && epoch(story) == Some(77));
         let plain = "call:\n  keys:\n  - epoch: 77\n    since: 0\n  name: ''\n  age: 0s\n";
         assert_eq!(serde_yaml_ng::to_string(&shrunk["timeline"][0]).unwrap(), plain);
+    }
+
+    #[test]
+    fn a_text_that_must_be_long_is_as_long_as_it_must_be() {
+        let text = "\u{20ac}".repeat(1_000);
+        let story: Value = serde_yaml_ng::from_str(&format!("timeline: [{{ request: {text} }}]")).unwrap();
+        let length = |story: &Value| story["timeline"][0]["request"].as_str().map_or(0, str::len);
+        assert_eq!(length(&shrink(story, |story| length(story) > 200)), 240);
     }
 }

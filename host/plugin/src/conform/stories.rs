@@ -5,6 +5,7 @@ use serde_yaml_ng::{Mapping, Value};
 
 use super::Rule;
 use super::chance::Chance;
+use super::texts::{repeated, text};
 use crate::kind::Kind;
 use crate::limits;
 use crate::rotation::RotationCall;
@@ -20,8 +21,14 @@ pub(super) const ROUNDS: u64 = 60;
 /// Calls of a long story.
 const LONG_CALLS: u64 = 1_500;
 
-/// Texts that people and other programs write.
-const TEXTS: [&str; 7] = ["", "audit", "rate 100", "pause", "\u{0}\u{e9}\u{7f}", "{\"a\":1}", "rate -1 resume"];
+/// Bytes of what an operator or another program writes.
+const REQUEST_BYTES: usize = 5_000;
+/// Bytes of the longest request of all.
+const LONGEST_REQUEST_BYTES: usize = 28_000;
+/// Bytes of what the host says of a decision, and of an extension.
+const SAID_BYTES: usize = 1_000;
+/// Bytes of a pair's name.
+const NAME_BYTES: usize = 120;
 
 pub(super) fn story(kind: Kind, rule: Rule, config: &serde_json::Value, chance: &mut Chance) -> Value {
     let mut story = Mapping::new();
@@ -126,7 +133,7 @@ fn happening(rule: Rule, chance: &mut Chance) -> Value {
             Value::Mapping(advance)
         }
         4 => entry("usage", chance.next() >> (20 + chance.below(30))),
-        5 => entry("request", chance.text(&TEXTS)),
+        5 => entry("request", text(chance, REQUEST_BYTES)),
         6 => match chance.below(3) {
             0 => entry("suspect", chance.edgy()),
             _ => entry("suspect", "current"),
@@ -151,6 +158,21 @@ pub(super) fn three_times(timeline: &Value) -> Value {
     Value::Sequence(vec![Value::Mapping(part); 3])
 }
 
+/// In the same surroundings the journal holds each of these states in its turn. Little time passes between them: a step with each is
+/// what matters.
+pub(super) fn of_states(story: &Value, states: Vec<String>, chance: &mut Chance) -> Value {
+    let mut timeline: Vec<Value> = states
+        .into_iter()
+        .flat_map(|state| [entry("state", state), entry("advance", span(chance.below(3_000)))])
+        .collect();
+    timeline.push(entry("advance", span(chance.below(6 * HOUR))));
+    let mut story = story.clone();
+    if let Some(story) = story.as_mapping_mut() {
+        story.insert("timeline".into(), Value::Sequence(timeline));
+    }
+    story
+}
+
 fn foreign_state(chance: &mut Chance) -> String {
     match chance.below(8) {
         0 => String::new(),
@@ -172,11 +194,11 @@ fn call(chance: &mut Chance) -> RotationCall {
         1 => Event::Started,
         2 => Event::Timer,
         3 => Event::Usage,
-        4 => Event::Requested(chance.text(&TEXTS).repeat(usize::try_from(1 + chance.below(2_000)).unwrap_or(1))),
+        4 => Event::Requested(repeated(chance, LONGEST_REQUEST_BYTES)),
         5 => Event::Suspect(chance.edgy()),
         6 => Event::Rotated(chance.edgy()),
         7 => {
-            let text = chance.text(&TEXTS).to_owned();
+            let text = text(chance, SAID_BYTES);
             let outcome = match chance.below(3) {
                 0 => OutcomeOfDecision::Applied,
                 1 => OutcomeOfDecision::Clamped(text),
@@ -184,7 +206,7 @@ fn call(chance: &mut Chance) -> RotationCall {
             };
             Event::Decided(Decided { id: chance.edgy(), outcome })
         }
-        _ => Event::Ext(Extension { name: chance.text(&TEXTS).into(), json: chance.text(&TEXTS).into() }),
+        _ => Event::Ext(Extension { name: text(chance, SAID_BYTES), json: text(chance, SAID_BYTES) }),
     };
     RotationCall::Step { state: "own".into(), event, context }
 }
@@ -203,7 +225,7 @@ fn context(chance: &mut Chance) -> Context {
     let keys = (0..count).map(|_| key(chance)).collect();
     Context {
         now: chance.edgy(),
-        pair: chance.text(&TEXTS).into(),
+        pair: text(chance, NAME_BYTES),
         entropy: chance.next(),
         config: "{}".into(),
         keys,
@@ -235,7 +257,7 @@ fn recovery(rule: Rule, chance: &mut Chance, story: &mut Mapping) {
             2 => "restart".into(),
             4 => entry("clock", chance.text(&["+3650d", "-3650d", "-2h", "+2h", "-1ms"])),
             5 => entry("crash", chance.text(&["before-ack", "after-ack"])),
-            3 if rule != Rule::Finishes => entry("request", chance.text(&TEXTS)),
+            3 if rule != Rule::Finishes => entry("request", text(chance, REQUEST_BYTES)),
             _ => entry("read", Value::Sequence(vec![chance.below(blocks).into(), (1 + chance.below(64)).into()])),
         });
     }

@@ -354,9 +354,13 @@ impl Node<'_> {
             return;
         }
         self.chain += 1;
+        if self.chain == 1 {
+            self.script.in_a_row.clear();
+        }
+        let title = event.as_ref().map_or_else(|| "first call".into(), crate::recovery::words);
         if self.chain > CHAIN {
             self.script.fail("the strategy talks to itself: 32 calls in a row and no time passes");
-            self.script.restless = true;
+            self.script.talks_to_itself(&story_time(self.now), &title);
             self.ended = true;
             return;
         }
@@ -371,7 +375,6 @@ impl Node<'_> {
             progress: Progress { present, opened, failed },
             entropy: self.story.entropy,
         };
-        let title = event.as_ref().map_or_else(|| "first call".into(), crate::recovery::words);
         self.script.blank();
         self.script.line(&format!("{:<18}{title:<48}open {opened} of {present}", story_time(self.now)));
         let ask = || match &event {
@@ -379,6 +382,7 @@ impl Node<'_> {
             Some(event) => self.strategy.step(self.state.as_deref().unwrap_or_default(), event, &context),
         };
         let mut answer = ask();
+        self.script.spend(&answer);
         let crash = self.crash.take();
         if crash == Some(Crash::BeforeAck) {
             let again = ask();
@@ -432,6 +436,7 @@ impl Node<'_> {
     }
 
     fn tell(&mut self, words: &str, why: &str) {
+        self.script.in_a_row.push(words.to_owned());
         let why = if why.is_empty() { String::new() } else { format!(" because {}", crate::fault::escaped(why)) };
         self.script.line(&format!("  plugin    {words}{why}"));
     }
@@ -440,6 +445,7 @@ impl Node<'_> {
         if self.state.as_ref() != Some(&state) {
             self.script.line(&format!("  state     {}", crate::fault::escaped(&state)));
         }
+        self.script.keep(&state);
         self.state = Some(state);
     }
 

@@ -3,7 +3,6 @@
 
 import json
 import re
-import traceback
 
 from componentize_py_types import Err
 from wit_world.imports import log as host_log
@@ -11,6 +10,10 @@ from wit_world.imports import types
 
 # What fits in the contract's 64 bits. Times and spans are whole numbers of milliseconds, sizes of bytes.
 MOST = (1 << 64) - 1
+# Far more decisions than any policy makes: behind it there would soon be no number left.
+LAST_ID = MOST >> 1
+# Lists within lists that are read: each takes some of the stack, of which a plugin has little.
+DEEPEST = 100
 
 # Largest first, as they are written.
 SPANS = [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)]
@@ -22,8 +25,9 @@ LEVELS = {
     "warn": host_log.Level.WARN,
     "error": host_log.Level.ERROR,
 }
-# The longest text of a mistake that is told.
+# The longest text of a mistake that is told, and of the value in it.
 LONGEST_MISTAKE = 2000
+LONGEST_VALUE = 400
 
 
 def later(instant, span):
@@ -139,7 +143,12 @@ def meta_of(plugin):
             )
 
         def check_config(self, config):
-            return _checked(plugin, config)[1]
+            try:
+                return _checked(plugin, config)[1]
+            except Exception as mistake:
+                # The contract has no error to answer with: what goes wrong is logged before it ends the call.
+                log("error", "a mistake", panic=_told(mistake))
+                raise
 
     return Meta
 
@@ -162,10 +171,13 @@ def state_of(plugin, state, schema=None, read=None):
     """What `state_text` wrote, with the author's part read by `plugin.read`, and the next decision's id."""
     schema = plugin.STATE_SCHEMA if schema is None else schema
     try:
-        kept = json.loads(state)
+        kept = _parsed(state)
         if kept["v"] != schema:
             raise ValueError(f"state of schema {kept['v']}; this plugin keeps {schema}")
-        return (read or plugin.read)(kept["own"]), number(kept.get("next", 1))
+        next_id = number(kept.get("next", 1))
+        if not 1 <= next_id <= LAST_ID:
+            raise ValueError(f"{next_id} is no decision's number")
+        return (read or plugin.read)(kept["own"]), next_id
     except Exception as mistake:
         raise Err(types.PluginError_InvalidState(str(mistake))) from None
 
@@ -191,10 +203,30 @@ def guarded(call):
         except Err:
             raise
         except Exception as mistake:
-            told = f"{mistake!r} {traceback.format_exc()}"[:LONGEST_MISTAKE]
-            raise Err(types.PluginError_Internal(told)) from None
+            raise Err(types.PluginError_Internal(_told(mistake))) from None
 
     return guard
+
+
+def _told(mistake):
+    """What went wrong, and in which line. The module `traceback` would look for the sources, and there are no files."""
+    places, place = [], mistake.__traceback__
+    while place is not None:
+        code = place.tb_frame.f_code
+        places.insert(0, f"{code.co_filename}:{place.tb_lineno} in {code.co_name}")
+        place = place.tb_next
+    return f"{repr(mistake)[:LONGEST_VALUE]} at {', called at '.join(places)}"[:LONGEST_MISTAKE]
+
+
+def _parsed(text):
+    """JSON of a text; an error where it goes too deep."""
+    if text.count("[") + text.count("{") > DEEPEST:
+        depth = 0
+        for bracket in re.finditer(r"[\[{\]}]", re.sub(r'"(?:[^"\\]|\\.)*"', "", text)):
+            depth += 1 if bracket[0] in "[{" else -1
+            if depth > DEEPEST:
+                raise ValueError(f"lists within lists, more than {DEEPEST}")
+    return json.loads(text)
 
 
 def _checked(plugin, config):
@@ -205,7 +237,7 @@ def _checked(plugin, config):
 def _read_settings(declared, config):
     """The settings that the operator wrote, or every complaint about them."""
     try:
-        given = json.loads(config)
+        given = _parsed(config)
     except Exception as mistake:
         return {}, [types.Diagnostic("", f"not JSON: {mistake}", None)]
     if not isinstance(given, dict):

@@ -108,14 +108,16 @@ def exported(strategy):
         return wit.Outcome(state_text(strategy, None, own), decisions.made)
 
     class Recovery(exports.Recovery):
+        @guarded
         def init(self, ctx):
             # `Event_Begin` follows, so that nothing is decided here.
             settings_of(strategy, ctx.config)
             return wit.Outcome(state_text(strategy, None, strategy.first()), [])
 
+        @guarded
         def step(self, state, event, ctx):
             settings_of(strategy, ctx.config)
             own, _ = state_of(strategy, state)
-            return guarded(answer)(own, ctx, event)
+            return answer(own, ctx, event)
 
     return meta_of(strategy), Recovery

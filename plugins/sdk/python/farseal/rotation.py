@@ -39,6 +39,8 @@ class Cx:
         self.sealing = self._in_state(wit.KeyState.ACTIVE) or self._in_state(wit.KeyState.SUSPECT)
         # A key that is drawn and on its way.
         self.delivering = self._in_state(wit.KeyState.DELIVERING)
+        # No two rotations begin closer together than the one; at the other age the host changes the key whatever the policy says.
+        self.floor, self.ceiling = self.limits.min_interval, self.limits.max_age
 
     def _in_state(self, state):
         return next((key for key in self.keys if key.state == state), None)
@@ -74,7 +76,8 @@ class Decisions:
 
 
 class Asking:
-    """One rotation at a time. `want(reason)` when a key is due; what becomes of it is looked after here."""
+    """One rotation at a time. `want(reason)` when a key is due; what becomes of it is looked after here. `born` is when the key in
+    force came into force, never ahead of now."""
 
     def __init__(self):
         self._forget(0, 0)
@@ -115,13 +118,18 @@ class Asking:
         if isinstance(event, wit.Event_Decided):
             self._answered(event.value, cx)
         is_new = self._look_at_keys(cx)
-        if self.suspect == self.epoch:
+        if self.is_suspect:
             self.want(f"the key of epoch {self.epoch} may be known to others")
             # It does not wait for the end of what an earlier wish waits for, where the host's floor allows a key.
             named = isinstance(event, wit.Event_Suspect) and event.value == self.epoch
-            if named and later(self.born, cx.limits.min_interval) <= cx.now:
+            if named and later(self.born, cx.floor) <= cx.now:
                 self.retry = None
         return is_new
+
+    @property
+    def is_suspect(self):
+        """May the key in force be known to others?"""
+        return self.suspect == self.epoch
 
     def want(self, reason):
         """A new key is wanted. The first reason stands until there is one."""
@@ -164,7 +172,7 @@ class Asking:
         if self.asked:
             self.asked["at"] = min(self.asked["at"], cx.now)
         if self.retry:
-            self.retry["at"] = min(self.retry["at"], later(cx.now, max(LAST_RETRY, cx.limits.min_interval)))
+            self.retry["at"] = min(self.retry["at"], later(cx.now, max(LAST_RETRY, cx.floor)))
         return is_new
 
     def _answered(self, decided, cx):
@@ -174,7 +182,7 @@ class Asking:
         log("info", f"refused: {decided.outcome.value}", decision=decided.id)
         refusals = self.retry["refusals"] if self.retry else 0
         wait = min(FIRST_RETRY << min(refusals, 6), LAST_RETRY)
-        floor = later(self.born, cx.limits.min_interval)
+        floor = later(self.born, cx.floor)
         self.retry = {"at": floor if floor > cx.now else later(cx.now, wait), "refusals": min(refusals + 1, 4_294_967_295)}
         self.asked = None
 
@@ -195,14 +203,17 @@ def exported(policy):
         return wit.Outcome(state_text(policy, decisions.next, own), decisions.made)
 
     class Rotation(exports.Rotation):
+        @guarded
         def init(self, ctx):
-            return guarded(answer)(policy.first(), 1, wit.Event_Started(), ctx)
+            return answer(policy.first(), 1, wit.Event_Started(), ctx)
 
+        @guarded
         def step(self, state, event, ctx):
             settings_of(policy, ctx.config)
             own, next_id = state_of(policy, state)
-            return guarded(answer)(own, next_id, event, ctx)
+            return answer(own, next_id, event, ctx)
 
+        @guarded
         def migrate(self, from_schema, state):
             same = from_schema == policy.STATE_SCHEMA
             read = policy.read if same else lambda own: policy.migrate(from_schema, own)

@@ -52,18 +52,21 @@ impl Node<'_> {
             return;
         }
         self.chain += 1;
+        if self.chain == 1 {
+            self.script.in_a_row.clear();
+        }
+        let title = event.as_ref().map_or_else(|| "first call".into(), |event| self.event_words(event));
         let most = if self.story.told == Told::Twice { 2 * CHAIN } else { CHAIN };
         if self.chain > most {
             self.script.hear();
             self.script
                 .line(&format!("  host      {most} calls in a row and no time passes: the policy talks to itself"));
-            self.script.restless = true;
+            self.script.talks_to_itself(&story_time(self.now), &title);
             self.script.fault = Some(FaultClass::Protocol);
             self.ended = true;
             return;
         }
         let context = self.context();
-        let title = event.as_ref().map_or_else(|| "first call".into(), |event| self.event_words(event));
         self.script.blank();
         self.script.line(&format!("{:<18}{:<44}entropy {}", story_time(self.now), title, context.entropy));
         let call = match event {
@@ -72,6 +75,7 @@ impl Node<'_> {
         };
         let crash = self.crash.take();
         let first = self.policy.call(&call);
+        self.script.spend(&first);
         let answer = if crash == Some(Crash::BeforeAck) {
             self.script
                 .line("  crash     before the answer is in the journal; the node starts and makes the same call again");
@@ -136,7 +140,9 @@ impl Node<'_> {
     pub(super) fn migrate(&mut self, from: u32) {
         self.head(&format!("the state is handed over as one of schema {from}"));
         let state = self.state.clone().unwrap_or_default();
-        match self.policy.migrate(from, &state) {
+        let migrated = self.policy.migrate(from, &state);
+        self.script.spend(&migrated);
+        match migrated {
             Ok(called) => {
                 self.script.line(&format!("  state     {}", crate::fault::escaped(&called.value)));
                 self.script.logs(&called.logs);
@@ -173,6 +179,7 @@ impl Node<'_> {
         };
         self.head(&format!("called as it stands: {what}"));
         let answer = self.policy.call(&call);
+        self.script.spend(&answer);
         if self.policy.call(&call) != answer {
             self.script.impure("the same call has another answer (R-1)");
         }
@@ -191,6 +198,7 @@ impl Node<'_> {
     pub(super) fn show(&mut self, outcome: &Outcome, logs: &[crate::fault::LogLine]) {
         for decision in &outcome.decisions {
             let action = self.action_words(&decision.action);
+            self.script.in_a_row.push(action.clone());
             self.script.line(&format!("  plugin    #{} {action}", decision.id));
             if !decision.why.is_empty() {
                 self.script.line(&format!("            because {}", crate::fault::escaped(&decision.why)));
@@ -203,6 +211,7 @@ impl Node<'_> {
     }
 
     fn carry_out(&mut self, outcome: Outcome) {
+        self.script.keep(&outcome.state);
         self.state = Some(outcome.state);
         let longest = self.script.counts.get("state-bytes").copied().unwrap_or(0).max(self.state_bytes());
         self.script.counts.insert("state-bytes", longest);
