@@ -267,8 +267,9 @@ impl World {
     /// The word comes to a copy, over a path or much later.
     pub(super) fn word_comes(&mut self, lane: usize, word: Declare) -> Outcome {
         let Some(machine) = &self.keepers[lane].machine else { return Ok(()) };
-        let keeps =
-            Keeps { generation: machine.generation(), offered: machine.offered(), keys_missing: 0, escrowed: false };
+        let (generation, offered) = (machine.generation(), machine.offered());
+        let has_point = machine.status().has_point();
+        let keeps = Keeps { generation, offered, has_point, keys_missing: 0, escrowed: false };
         let said = word.judge(&keeps);
         let at = self.now;
         self.trace.note(at, || format!("  keeper {lane}: {word:?}: {said:?}"));
