@@ -729,7 +729,7 @@ mod tests {
                 .prop_map(|(place, bytes)| FromEscrow::SearchKey { place, bytes }),
             proptest::collection::vec(any::<u8>(), 0..9_000).prop_map(|bytes| FromEscrow::Opened(Ok(bytes))),
             long_part().prop_map(FromEscrow::OpenedPart),
-            proptest::strategy::Just(FromEscrow::More),
+            Just(FromEscrow::More),
             proptest::sample::select(NotOpened::ALL).prop_map(|why| FromEscrow::Opened(Err(why))),
         ]
     }
