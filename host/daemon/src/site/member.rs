@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Site;
 use super::words::{MemberPair, Order, Part, Report, Unheard};
+use crate::control::operator::CommandError;
 use crate::lane::intake::Intake;
 use crate::lane::{Event as LaneEvent, Lane};
 use crate::node::Shared;
@@ -260,25 +261,31 @@ impl Member {
         unheard: Option<Box<Unheard>>,
     ) {
         let Some(pair) = self.pairs.get(&id).cloned() else { return };
-        let site = Arc::clone(&self.site);
+        let member = Arc::clone(self);
         self.runtime.spawn(async move {
             let mut prepared = pair.prepare_takeover(at.as_ref(), by_word).await;
             if let (Ok(()), Some(unheard)) = (&prepared, unheard) {
                 prepared = pair.prepare_unheard(&unheard).await;
             }
-            let obstacle = prepared.err().map(|refused| refused.to_string());
-            site.report(Report::CanTakeOver { pair: id, obstacle });
+            member.say_if_it_can(id, prepared);
         });
     }
 
     /// What takes time is done: this is the lane's last word before it is decided.
     fn look_again(self: &Arc<Self>, id: PairId, silence: Millis) {
         let Some(pair) = self.pairs.get(&id).cloned() else { return };
-        let site = Arc::clone(&self.site);
+        let member = Arc::clone(self);
         self.runtime.spawn(async move {
-            let obstacle = pair.is_unheard(silence).await.err().map(|refused| refused.to_string());
-            site.report(Report::CanTakeOver { pair: id, obstacle });
+            let silent = pair.is_unheard(silence).await;
+            member.say_if_it_can(id, silent);
         });
+    }
+
+    /// The cuts that the copy holds are told first: the lead decides at the newest of all that it knows of by then, and the main site may
+    /// have named one that came a moment ago.
+    fn say_if_it_can(&self, pair: PairId, asked: Result<(), CommandError>) {
+        self.tell_what_changed();
+        self.site.report(Report::CanTakeOver { pair, obstacle: asked.err().map(|refused| refused.to_string()) });
     }
 
     fn drop_takeover(&self, id: PairId) {
