@@ -310,6 +310,7 @@ impl PairNode {
         if !by_word || self.makings.escrow_line().is_none() {
             self.must_have_keys()?;
         }
+        self.forget_evidence();
         let Some(at) = at else { return Ok(()) };
         self.drop_takeover().await;
         let point = self.find_point(&replica, Some(at.as_str())).await?;
@@ -341,6 +342,7 @@ impl PairNode {
         }
         self.must_have_keys()?;
         let point = self.find_point(&replica, at).await?;
+        self.forget_evidence();
         // By itself, at its own state: how far its group is does not count.
         let _ = replica.inbox.send(ReplicaEvent::Limit(OfferLimit::Everything));
         match point {

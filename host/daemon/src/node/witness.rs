@@ -189,10 +189,18 @@ impl PairNode {
             }
         };
         if timeout(TAKEOVER_MAX, taken).await.is_err() {
+            self.forget_evidence();
             tracing::error!(
                 pair = self.config.name,
                 "the takeover by the witness rule did not come about; see what the lead says"
             );
+        }
+    }
+
+    /// What comes from here on is not by the rule: an earlier statement that nothing came of is not its reason.
+    pub(super) fn forget_evidence(&self) {
+        if let Err(error) = files::remove_durably(&self.evidence_file()) {
+            tracing::warn!(pair = self.config.name, %error, "an old statement of the witness cannot be removed");
         }
     }
 
