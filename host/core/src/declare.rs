@@ -47,7 +47,7 @@ pub enum Refusal {
         "the keys of {epochs} of its epochs are with the escrow site alone: get them there, then `farseal takeover` there"
     )]
     NoKeys { epochs: u64 },
-    #[error("the pair's group cannot be taken over there now: `farseal takeover --group` there says why")]
+    #[error("the pair's group cannot be taken over there now: the log of that site's lead says why")]
     Grouped,
     #[error("the copy there is not whole yet, and holds no state of this volume that could be taken over")]
     NotWhole,

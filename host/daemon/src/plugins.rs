@@ -131,7 +131,8 @@ impl PairPlugins {
     /// The layer of the component that sealed an epoch, whatever is in force now.
     pub fn layer_of(&self, digest: Digest) -> Result<Option<Box<dyn GuestLayer + Send>>, LayerError> {
         let bytes = self.components.load(digest)?;
-        Ok(self.host.opening_layer("an earlier cipher", &bytes, digest)?)
+        let cipher = self.host.opening_cipher("an earlier cipher", &bytes, digest)?;
+        Ok(cipher.map(|cipher| cipher.layer()))
     }
 
     /// What a carrier holds, in the form that `read` knows: by the disguise in force here, as a plain carrier, which a

@@ -54,14 +54,19 @@ fn of(name: &str, until: u64) -> Vec<u64> {
     (0..until).filter(|id| customer(*id) == name).collect()
 }
 
-fn filled() -> Three {
-    let layout = ["--record-bytes", "512", "--field", "id:0:8:number-le", "--field", "customer:16:24:text"];
-    let mut three = three_with("escrow-search", &[&["--disguise", "plain"], &layout[..]].concat());
+/// What no search found is refused at the remote.
+fn by_search_only(three: &Three) {
     let config = fs::read_to_string(three.remote.config()).unwrap();
     let strategy = config.lines().find(|line| line.starts_with("recovery = ")).unwrap();
     let wasm = fs::read(built::plugins().join("search-only.wasm")).unwrap();
     let pinned = format!("component = \"search-only\", sha256 = \"{}\"", farseal_plugin::Digest::of(&wasm));
     three.remote.edit(&format!("\n{strategy}"), &format!("\nrecovery = {{ {pinned} }}")).unwrap();
+}
+
+fn filled() -> Three {
+    let layout = ["--record-bytes", "512", "--field", "id:0:8:number-le", "--field", "customer:16:24:text"];
+    let mut three = three_with("escrow-search", &[&["--disguise", "plain"], &layout[..]].concat());
+    by_search_only(&three);
     three.start();
     let mut initiator = client(&three.main);
     for first in (0..RECORDS).step_by(120) {
@@ -116,6 +121,7 @@ fn wait_for_the_cipher(three: &Three) {
 fn a_record_that_is_longer_than_a_cell_is_opened_there_part_by_part_also_by_a_cipher_of_its_own() {
     let layout = ["--record-bytes", "98304", "--field", "customer:16:24:text"];
     let mut three = three_with("escrow-long", &[&["--disguise", "plain"], &layout[..]].concat());
+    by_search_only(&three);
     three.start();
     let mut initiator = client(&three.main);
     let each = u64::try_from(LONG).unwrap();

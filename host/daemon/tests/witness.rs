@@ -142,10 +142,11 @@ fn without_pair(site: &Site, name: &str) {
 #[test]
 fn a_group_is_not_taken_over_where_another_of_its_lanes_hears_the_main_site_and_is_where_none_does() {
     let mut three = witnessed_group("witness-group");
-    three.main.kill().unwrap();
+    // What it takes up at its next start: it is away as shortly as can be.
     without_pair(&three.main, PAIR);
     let port = port_in(&three.escrow, "\nlisten = \"127.0.0.1:");
     three.main.edit(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{}", free_port().unwrap())).unwrap();
+    three.main.kill().unwrap();
     three.main.start().unwrap();
     wait_for_words(&three.remote, "second (its own lane hears the main site", 1);
     for pair in [PAIR, SECOND] {

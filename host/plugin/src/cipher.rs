@@ -59,9 +59,25 @@ impl Assemble for Cipher {
     }
 }
 
+/// A component that sealed once, to open what it sealed.
+#[derive(Debug, Clone)]
+pub struct OpeningCipher(Arc<Cipher>);
+
+impl OpeningCipher {
+    pub(crate) const fn of(cipher: Arc<Cipher>) -> Self {
+        Self(cipher)
+    }
+
+    /// A layer with an instance of its own: one for whatever must not learn of another's bytes.
+    #[must_use]
+    pub fn layer(&self) -> Box<dyn GuestLayer + Send> {
+        Box::new(OpenOnly(Arc::clone(&self.0).worker()))
+    }
+}
+
 /// A worker that opens what its component sealed, and seals nothing.
 #[derive(Debug)]
-pub(crate) struct OpenOnly(pub(crate) CipherWorker);
+struct OpenOnly(CipherWorker);
 
 impl GuestLayer for OpenOnly {
     fn component(&self) -> [u8; 32] {

@@ -9,12 +9,11 @@ use zeroize::Zeroizing;
 
 use crate::anatomy::Anatomy;
 use crate::cache::{self, CodeCache};
-use crate::cipher::{Cipher, OpenOnly};
+use crate::cipher::{Cipher, OpeningCipher};
 use crate::engine::{EngineError, EngineKind, Engines};
 use crate::kind::{Digest, Grant, Kind, Power};
 use crate::limits::{self, CallLimits};
 use crate::load_error::{LoadError, Problem};
-use crate::vault::guest::GuestLayer;
 use crate::world::{About, CipherPlanWorld, DisguiseWorld, Facts, Guest, RecoveryWorld, RotationWorld, World};
 
 /// How a [`PluginHost`] is made.
@@ -225,26 +224,16 @@ impl PluginHost {
         self.load_bytes(request).map_err(|problem| problem.about(request.slot))
     }
 
-    /// The layer of a cipher's component that sealed once, to open what it sealed: neither settings nor grants count, and
+    /// A cipher's component that sealed once, to open what it sealed: neither settings nor grants count, and
     /// it seals nothing. `None` where the component has no algorithm of its own: then the host opens without it.
     ///
     /// # Errors
     /// As for [`PluginHost::load`]; `pin` is what the epoch's descriptor names.
-    pub fn opening_layer(
-        &self,
-        subject: &str,
-        bytes: &[u8],
-        pin: Digest,
-    ) -> Result<Option<Box<dyn GuestLayer + Send>>, LoadError> {
+    pub fn opening_cipher(&self, subject: &str, bytes: &[u8], pin: Digest) -> Result<Option<OpeningCipher>, LoadError> {
         self.open_only(subject, bytes, pin).map_err(|problem| problem.about(subject))
     }
 
-    fn open_only(
-        &self,
-        subject: &str,
-        bytes: &[u8],
-        pin: Digest,
-    ) -> Result<Option<Box<dyn GuestLayer + Send>>, Problem> {
+    fn open_only(&self, subject: &str, bytes: &[u8], pin: Digest) -> Result<Option<OpeningCipher>, Problem> {
         check_size(bytes)?;
         let named = Named::read(bytes, check_pin(bytes, Some(pin))?)?;
         named.must_be(Kind::Cipher)?;
@@ -253,7 +242,7 @@ impl PluginHost {
         }
         let checked = self.compiled(EngineKind::Data, named, bytes)?;
         let parts = Parts { engines: Arc::clone(&self.engines), checked: &checked, slot: subject, config: "{}".into() };
-        Ok(Some(Box::new(OpenOnly(Arc::new(Cipher::to_open(&parts)?).worker()))))
+        Ok(Some(OpeningCipher::of(Arc::new(Cipher::to_open(&parts)?))))
     }
 
     fn load_bytes<P: Plugin>(&self, request: &LoadRequest<'_>) -> Result<P, Problem> {

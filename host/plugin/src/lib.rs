@@ -67,7 +67,7 @@ pub mod written_last;
 
 pub use breaker::{Breaker, BreakerState, Changed, Standing, Strike};
 pub use cache::CodeCache;
-pub use cipher::{Cipher, CipherWorker};
+pub use cipher::{Cipher, CipherWorker, OpeningCipher};
 pub use contrast::{Contrast, contrast_ciphers, contrast_disguises};
 pub use cost::Cost;
 pub use disguise::Disguise;

@@ -463,7 +463,8 @@ impl Coordinator {
         if known.is_some() {
             self.abandon(vec![lane]);
             self.end_turn(Refusal::Missing(vec![lane]));
-            self.on_declared(lane, false);
+            // What it was fenced by is the word, whether or not its answer came.
+            self.on_declared(lane, standing.fenced.is_some());
         }
         self.lanes.insert(lane, Some(standing));
         self.tell_turning(lane, standing.swap);

@@ -404,6 +404,7 @@ fn a_group_that_was_taken_over_is_not_declared_again_and_one_that_is_so_in_part_
     assert_eq!(group.wants(Command::Declare), "quiesce A, quiesce B");
     let mut group = Group::new(2, Phase::Running);
     group.joined(1, fenced(2));
+    assert_eq!(group.wants(Command::Declare), "answer 7 no: 1 of the group's pairs cannot be reached", "B may write");
     group.joined(2, fenced(4));
     let told = group.wants(Command::Declare);
     let says = "the other site has taken all of the group's pairs over already, and writes them in generation 4";

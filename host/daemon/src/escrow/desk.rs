@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use farseal_core::limits::RECORD_PAYLOAD_MAX;
 use farseal_core::units::{Epoch, Millis, PairId, WallTime};
 use farseal_core::witness::Said as Silence;
 use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
-use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::schedule::{EpochSchedule, KeyScope};
 use zeroize::Zeroizing;
 
@@ -44,6 +44,11 @@ const MARK_KEPT_EVERY: Millis = Millis(10_000);
 const RELEASES_MAX: usize = (CELL_BYTES - 1024) / (RELEASE_LEN_MAX + 64);
 /// Deposits that are looked through for one answer: most are for whoever asks.
 const LOOK_MAX: usize = 256;
+
+/// How long components may work on one record; one call of theirs is cut off after a second.
+const GUESTS_MAX: Duration = Duration::from_secs(8);
+/// Components that one record may need: what overwrote a part of it may have been sealed by another.
+const GUESTS_IN_RECORD_MAX: usize = 4;
 
 /// An escrow's desk. Calls may run at the same time.
 #[derive(Debug)]
@@ -642,6 +647,7 @@ impl Desk {
         let mut bytes = 0;
         // Most records are of one epoch.
         let mut keys: BTreeMap<[u8; 32], (EpochKey, KeyScope)> = BTreeMap::new();
+        let (begun, mut guests) = (std::time::Instant::now(), BTreeMap::new());
         let mut blocks = Vec::new();
         for sealed in &record.blocks {
             let (key, scope) = match keys.entry(sealed.deposit) {
@@ -662,10 +668,15 @@ impl Desk {
             };
             let opened = match sealed.component() {
                 None => sealed.open(key, scope, search, None),
+                Some(_) if begun.elapsed() > GUESTS_MAX => Err(NotOpened::TooSlow),
                 Some(component) => {
-                    let open = |guest: &mut dyn GuestLayer| sealed.open(key, scope, search, Some(guest));
-                    let opened = self.ciphers.open(&self.library, (depositor, component), open);
-                    opened.unwrap_or(Err(NotOpened::NeedsComponent))
+                    if !guests.contains_key(&component) && guests.len() < GUESTS_IN_RECORD_MAX {
+                        guests.insert(component, self.ciphers.layer(&self.library, depositor, component));
+                    }
+                    match guests.get_mut(&component).and_then(Option::as_mut) {
+                        Some(guest) => sealed.open(key, scope, search, Some(&mut **guest)),
+                        None => Err(NotOpened::NeedsComponent),
+                    }
                 }
             };
             match opened {

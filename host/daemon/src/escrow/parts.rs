@@ -109,17 +109,22 @@ impl EscrowLine {
         } else {
             self.send(&record).await?
         };
-        let mut opened = Coming::default();
+        let (mut opened, mut expected) = (Coming::default(), 0);
         loop {
             let part = match answer {
                 Opening::Whole(bytes) => return Ok(bytes),
                 Opening::Part(part) => part,
                 Opening::More => return Err(NotBrought::Other),
             };
+            // One that begins anew would never end.
+            if part.from != expected {
+                return Err(NotBrought::Other);
+            }
             let from = part.from.saturating_add(u32::try_from(part.bytes.len()).unwrap_or(u32::MAX));
             if let Some(whole) = opened.add(&part).map_err(|OutOfOrder| NotBrought::Other)? {
                 return Ok(whole);
             }
+            expected = from;
             answer = self.answer_to(ToEscrow::AskOpened { from }).await?;
         }
     }

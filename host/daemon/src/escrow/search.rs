@@ -83,6 +83,8 @@ pub enum NotOpened {
     Interrupted,
     #[error("it is longer than a record can be")]
     TooLong,
+    #[error("its cipher's component is too slow there to open the whole record in time: ask for its epoch's key")]
+    TooSlow,
 }
 
 impl AskedSearch {

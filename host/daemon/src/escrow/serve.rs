@@ -27,6 +27,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(3 * 3_600);
 /// Answers that may wait for the next cells; a site that makes more is dropped.
 const ANSWERS_MAX: usize = 256;
 
+/// Messages of a cell whose answers are long. A site sends one for each pair that it asks for at a time.
+const MUCH_IN_CELL_MAX: usize = 16;
+
 /// Why a line ended.
 #[derive(Debug, thiserror::Error)]
 enum LineError {
@@ -100,6 +103,9 @@ async fn talk(stream: &mut TlsStream<TcpStream>, site: &PeerCard, desk: &Arc<Des
         desk.hear(site);
         if !said.is_empty() {
             let (desk, site) = (Arc::clone(desk), site.clone());
+            if said.iter().filter(|said| said.asks_for_much()).count() > MUCH_IN_CELL_MAX {
+                return Err(LineError::Greedy);
+            }
             let answer = move || desk.answer(&site, said, crate::clock::wall_time());
             answers.extend(tokio::task::spawn_blocking(answer).await.map_err(|_| LineError::Ended)??);
         }

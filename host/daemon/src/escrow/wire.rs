@@ -70,6 +70,12 @@ pub enum ToEscrow {
 }
 
 impl ToEscrow {
+    /// The answer is as long as a cell, or takes the machine's work.
+    #[must_use]
+    pub const fn asks_for_much(&self) -> bool {
+        matches!(self, Self::AskComponent { .. } | Self::Open(_) | Self::OpenPart(_) | Self::AskOpened { .. })
+    }
+
     /// It says nothing of when a key changes, and a person waits for it.
     #[must_use]
     pub fn goes_at_once(&self) -> bool {
@@ -596,7 +602,7 @@ macro_rules! numbered {
 numbered!(DepositRefusal: Unreadable, Forged, OtherEscrow, Unopenable, Destroyed, Full);
 numbered!(RequestState: Waiting, Approved, Denied, Expired, Unknown);
 numbered!(RequestRefusal: NothingForYou, TooMany, Failed);
-numbered!(NotOpened: NotApproved, NoMatch, NotAuthentic, NeedsComponent, Interrupted, TooLong);
+numbered!(NotOpened: NotApproved, NoMatch, NotAuthentic, NeedsComponent, Interrupted, TooLong, TooSlow);
 
 /// The beginning of a text, in whole characters.
 fn cut(text: &str, most: usize) -> &str {

@@ -44,6 +44,8 @@ pub struct PairNode {
     pub(super) turning: Arc<tokio::sync::Mutex<()>>,
     /// One search at a time.
     pub(super) searching: Arc<tokio::sync::Mutex<()>>,
+    /// One change of the witness's statement at a time.
+    pub(super) evidence: Mutex<()>,
     /// How far it is.
     pub(super) search_progress: Arc<Mutex<Option<SearchProgress>>>,
     /// What a test looks at.
@@ -165,6 +167,7 @@ impl PairNode {
             side,
             turning,
             searching,
+            evidence: Mutex::default(),
             search_progress,
             tested: Mutex::default(),
             schedule,

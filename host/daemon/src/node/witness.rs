@@ -1,7 +1,7 @@
 //! The witness rule at the site that keeps a copy: it listens, asks the escrow site, keeps what that says, and takes over.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use farseal_core::group::OfferLimit;
@@ -166,6 +166,7 @@ impl PairNode {
 
     /// Keeps what the witness said, durably. `false`: it cannot be kept, and nothing is taken over.
     pub(super) fn keep_evidence(&self, evidence: &Evidence) -> bool {
+        let _one = self.evidence_at_work();
         let kept =
             files::write_atomically(&self.evidence_file(), &serde_json::to_vec_pretty(evidence).unwrap_or_default());
         kept.inspect_err(|error| {
@@ -177,6 +178,7 @@ impl PairNode {
     /// A pair by itself is taken over by its own machine, which has the last word on what was heard; a group by its lead, which asks
     /// every pair's machine.
     async fn take_over_unheard(&self, evidence: Evidence, unheard_since: Instant, until: Instant) {
+        let statement = evidence.statement.clone();
         if self.is_grouped() {
             self.report_unheard(evidence, until);
         } else if let Ok(replica) = self.keeper("takeover") {
@@ -189,7 +191,7 @@ impl PairNode {
             }
         };
         if timeout(TAKEOVER_MAX, taken).await.is_err() {
-            self.forget_evidence();
+            self.forget_evidence_of(&statement);
             tracing::error!(
                 pair = self.config.name,
                 "the takeover by the witness rule did not come about; see what the lead says"
@@ -197,8 +199,16 @@ impl PairNode {
         }
     }
 
+    /// Nothing came of this statement. Another one, of an attempt since then, stays.
+    fn forget_evidence_of(&self, statement: &str) {
+        if self.kept_evidence().is_some_and(|kept| kept.statement == statement) {
+            self.forget_evidence();
+        }
+    }
+
     /// What comes from here on is not by the rule: an earlier statement that nothing came of is not its reason.
     pub(super) fn forget_evidence(&self) {
+        let _one = self.evidence_at_work();
         if let Err(error) = files::remove_durably(&self.evidence_file()) {
             tracing::warn!(pair = self.config.name, %error, "an old statement of the witness cannot be removed");
         }
@@ -208,10 +218,19 @@ impl PairNode {
         self.makings.directory().join("witness.json")
     }
 
+    fn kept_evidence(&self) -> Option<Evidence> {
+        let bytes = files::read_if_there(&self.evidence_file(), EVIDENCE_BYTES_MAX).ok().flatten()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// The pair's own rule, and its lead by another pair's, may keep a statement at the same time.
+    fn evidence_at_work(&self) -> MutexGuard<'_, ()> {
+        self.evidence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The statement on which this site took over then, if it was by the rule.
     pub(super) fn evidence(&self, taken_over: WallTime) -> Option<Evidence> {
-        let bytes = files::read_if_there(&self.evidence_file(), EVIDENCE_BYTES_MAX).ok().flatten()?;
-        let evidence: Evidence = serde_json::from_slice(&bytes).ok()?;
+        let evidence = self.kept_evidence()?;
         let most = u64::try_from(TAKEOVER_MAX.as_millis()).unwrap_or(u64::MAX);
         (evidence.at <= taken_over && taken_over.since(evidence.at).0 <= most).then_some(evidence)
     }

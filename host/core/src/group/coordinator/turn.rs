@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use super::{Coordinator, Demand, Output, Phase, Refusal, Stage, Then};
 use crate::limits::{GROUP_DECLARED_WAIT, GROUP_READY_WAIT, GROUP_STAND_WAIT, GROUP_TURN_AGAIN};
 use crate::primary::SwapState;
-use crate::units::{CutNumber, Generation, Instant, Now, PairId, Ticket};
+use crate::units::{CutNumber, Instant, Now, PairId, Ticket};
 
 /// How far a change of sides is that is not decided.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -99,8 +99,8 @@ impl Coordinator {
             Some(_) => Refusal::Turning,
             None if matches!(self.phase, Phase::Turning { .. }) => Refusal::Turning,
             None if self.lanes.values().all(Option::is_none) => Refusal::Missing(self.lanes.keys().copied().collect()),
-            None => match self.all_fenced() {
-                Some(generation) => Refusal::Fenced(generation),
+            None => match self.taken_already() {
+                Some(refusal) => refusal,
                 None => {
                     self.turn = Some(Turn { ticket, step: Step::Wanted, disaster: true });
                     return;
@@ -110,10 +110,12 @@ impl Coordinator {
         self.answer(ticket, Err(refusal));
     }
 
-    /// The newest generation of the other site's, where it writes every lane that can be asked.
-    fn all_fenced(&self) -> Option<Generation> {
+    /// The other site writes every lane that can be asked. Of those that are away nobody knows.
+    fn taken_already(&self) -> Option<Refusal> {
         let known = self.lanes.values().flatten();
-        known.map(|lane| lane.fenced).collect::<Option<Vec<_>>>()?.into_iter().max()
+        let newest = known.map(|lane| lane.fenced).collect::<Option<Vec<_>>>()?.into_iter().max()?;
+        let away: Vec<PairId> = self.lanes.iter().filter(|(_, lane)| lane.is_none()).map(|(lane, _)| *lane).collect();
+        Some(if away.is_empty() { Refusal::Fenced(newest) } else { Refusal::Missing(away) })
     }
 
     /// The site is declaring a disaster.

@@ -63,10 +63,10 @@ impl Lead {
 
     fn when_declared(&self, name: &str) -> String {
         let declared = self.groups.get(name).and_then(|group| group.record.declared);
-        declared.map_or_else(
-            || "; no disaster of it was declared here since".to_owned(),
-            |at| format!("; its disaster was declared here {} s ago", self.clock.now().wall.since(at).0 / 1_000),
-        )
+        // A lead that ended meanwhile never heard the answer.
+        declared.map_or_else(String::new, |at| {
+            format!("; its disaster was declared here {} s ago", self.clock.now().wall.since(at).0 / 1_000)
+        })
     }
 
     /// Each with why, where its node said so.

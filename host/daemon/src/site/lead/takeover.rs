@@ -85,7 +85,9 @@ impl Lead {
                 let why = Why::Silence { unheard: Box::new(unheard), until, last_look: false };
                 self.prepare_all(&name, why, None);
             }
-            Err(refused) => tracing::error!(group = name, "by the witness rule: {}", refused.message),
+            Err(refused) => {
+                tracing::error!(group = name, next = refused.next, "by the witness rule: {}", refused.message)
+            }
         }
     }
 
@@ -170,8 +172,12 @@ impl Lead {
         }
         match asked.why {
             Why::Asked { by, ask } => self.reply(by, ask, Reply::No(refusal)),
-            Why::Word => tracing::error!(group = name, "by the main site's word: {}", refusal.message),
-            Why::Silence { .. } => tracing::error!(group = name, "by the witness rule: {}", refusal.message),
+            Why::Word => {
+                tracing::error!(group = name, next = refusal.next, "by the main site's word: {}", refusal.message)
+            }
+            Why::Silence { .. } => {
+                tracing::error!(group = name, next = refusal.next, "by the witness rule: {}", refusal.message);
+            }
         }
     }
 
