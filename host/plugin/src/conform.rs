@@ -272,7 +272,7 @@ impl Trial<'_> {
                 return Verdict { rule, tried: turn, untold: stories - turn, broken: None };
             }
             let mut chance = Chance::new(self.effort.seed, rule.number(), turn);
-            let story = stories::story(self.kind, rule, self.config, &mut chance);
+            let story = stories::story(self.kind, rule, self.config, turn, &mut chance);
             let broken = self.shortest(rule, &story).or_else(|| {
                 let of_its_own =
                     (rule == Rule::ForeignState).then(|| self.altered(&story, turn, &mut chance)).flatten()?;

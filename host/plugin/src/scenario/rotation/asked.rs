@@ -160,6 +160,7 @@ impl Node<'_> {
         self.script.logs(error.logs());
         self.script.line("  host      the policy begins afresh");
         self.state = None;
+        self.last_id = 0;
         self.happens(None);
     }
 
