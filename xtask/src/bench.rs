@@ -99,7 +99,7 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
 
 fn options(words: &[String]) -> Result<Options> {
     let effort = Effort { rounds: 5, seconds: 3, mebibytes: 512, quick: false };
-    let mut options = Options { effort, parts: Part::ALL.to_vec(), json_file: None };
+    let mut options = Options { effort, parts: Vec::new(), json_file: None };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -108,10 +108,16 @@ fn options(words: &[String]) -> Result<Options> {
             "--only" => {
                 let name = words.next().context("--only needs a part")?;
                 let part = Part::ALL.into_iter().find(|part| part.name() == name);
-                options.parts = vec![part.context("--only takes ciphers, nbd, rotation or takeover")?];
+                let part = part.context("--only takes ciphers, nbd, rotation or takeover")?;
+                if !options.parts.contains(&part) {
+                    options.parts.push(part);
+                }
             }
-            other => bail!("bench takes --quick, --only PART and --json FILE, not {other}"),
+            other => bail!("bench takes --quick, --only PART (as often as wanted) and --json FILE, not {other}"),
         }
+    }
+    if options.parts.is_empty() {
+        options.parts = Part::ALL.to_vec();
     }
     Ok(options)
 }

@@ -101,6 +101,7 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     let control = |name, how| Phase {
         name,
         disguise: "plain",
+        own: false,
         how,
         workloads: &CONTROL_WORKLOADS,
         events: if terms.short { CONTROL_EVENTS } else { CONTROL_EVENTS * 2 },
@@ -115,11 +116,11 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     if void.is_empty() && (!terms.short || words.iter().any(|word| word == "--disguise")) {
         let name = format!("{}, {}", terms.disguise, terms.how.name());
         let (disguise, workloads, events) = (&terms.disguise, &terms.workloads, terms.events);
-        let phase = Phase { name: &name, disguise, how: terms.how, workloads, events };
+        let phase = Phase { name: &name, disguise, own: true, how: terms.how, workloads, events };
         found.push(terms.play(&phase, way, &judge)?);
     }
     print!("\n{}", table(&found));
-    let report = json!({ "seed": terms.seed, "void": void, "phases": found });
+    let report = json!({ "seed": terms.seed, "terms": terms.told(), "void": void, "phases": found });
     let file = terms.out.join("disguise-game.json");
     fs::write(&file, serde_json::to_string_pretty(&report)?)
         .with_context(|| format!("cannot write {}", file.display()))?;
@@ -131,6 +132,16 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
 }
 
 impl Terms {
+    /// Without them a figure says nothing of what it was measured on.
+    fn told(&self) -> Value {
+        json!({
+            "disguise": self.disguise, "link": self.link, "how": self.how.name(), "shape": self.shape,
+            "settings": self.settings, "pair-line": self.pair_line, "escrow": self.escrow, "lanes": self.lanes,
+            "workloads": self.workloads.iter().map(|workload| workload.name()).collect::<Vec<_>>(),
+            "window-s": self.window.as_secs_f64(), "events": self.events, "short": self.short,
+        })
+    }
+
     /// Plays a phase and has it judged.
     fn play(&self, phase: &Phase<'_>, way: Way, judge: &Judge) -> Result<Value> {
         let dir = self.out.join(phase.name.replace([':', ',', ' '], "-").replace("--", "-"));

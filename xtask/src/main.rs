@@ -48,7 +48,7 @@ const COMMANDS: [Command; 14] = [
     },
     Command {
         name: "bench",
-        usage: "[--quick] [--only PART] [--json FILE]",
+        usage: "[--quick] [--only PART].. [--json FILE]",
         purpose: "measures ciphers, plugins, NBD and takeover against other programs, and against the goals",
         run: bench::run,
     },
@@ -72,7 +72,7 @@ const COMMANDS: [Command; 14] = [
     },
     Command {
         name: "conform",
-        usage: "NAME|FILE.wasm.. [--settings JSON] [--stories N] [--seed N] [--json FILE] [--save FOLDER]",
+        usage: "NAME|FILE.wasm.. [--settings JSON] [--stories N] [--fuel N] [--rule C-N] [--seed N] [--json FILE] [--save FOLDER]",
         purpose: "tries the contract's rules on a plugin with stories made by chance",
         run: conform::run,
     },

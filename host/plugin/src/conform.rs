@@ -192,11 +192,24 @@ pub fn try_only(
     })
 }
 
+/// A wake-up that has passed breaks C-7, and is clamped, which is told: answered with another one it breaks C-6, too.
+const LATE_WAKE: &str = "it asks to be woken at a time that has passed";
+
+/// Whether what broke this rule is why the other is broken: a wake-up that lay behind, and wake-ups that come again and again.
+fn is_why(cause: &Broken, result: &Broken) -> bool {
+    let again = result.said.split_once('`').map(|(_, words)| words);
+    cause.said == LATE_WAKE && again.is_some_and(|words| words.starts_with("wake-at "))
+}
+
 /// Where a broken rule is why another is broken, it comes first, and the other says so.
 fn explain(verdicts: &mut Vec<Verdict>) {
     for rule in Rule::ALL {
         let broken = |rule| verdicts.iter().position(|verdict| verdict.rule == rule && verdict.broken.is_some());
         let Some((cause, result)) = rule.explained_by().and_then(broken).zip(broken(rule)) else { continue };
+        let found = |at: usize| verdicts.get(at).and_then(|verdict| verdict.broken.as_ref());
+        if !found(cause).zip(found(result)).is_some_and(|(cause, result)| is_why(cause, result)) {
+            continue;
+        }
         if let Some(broken) = verdicts.get_mut(result).and_then(|verdict| verdict.broken.as_mut()) {
             broken.said.push_str(&format!("; mend {} first", rule.explained_by().map_or("", Rule::number)));
         }
@@ -272,7 +285,7 @@ impl Trial<'_> {
                 return Verdict { rule, tried: turn, untold: stories - turn, broken: None };
             }
             let mut chance = Chance::new(self.effort.seed, rule.number(), turn);
-            let story = stories::story(self.kind, rule, self.config, &mut chance);
+            let story = stories::story(self.kind, rule, self.config, turn, &mut chance);
             let broken = self.shortest(rule, &story).or_else(|| {
                 let of_its_own =
                     (rule == Rule::ForeignState).then(|| self.altered(&story, turn, &mut chance)).flatten()?;
@@ -382,7 +395,7 @@ impl Trial<'_> {
             }
             Rule::WakesAhead => {
                 let count = |what| run.counts.get(what).copied().unwrap_or(0) > 0;
-                let late = count("late-wakes").then(|| "it asks to be woken at a time that has passed".into());
+                let late = count("late-wakes").then(|| LATE_WAKE.into());
                 late.or_else(|| count("many-wakes").then(|| "it asks to be woken twice in one answer".into()))
             }
             Rule::RoundTrips | Rule::Opens => rule.failure(&run).or_else(|| run.fault.map(a_fault)),
@@ -441,5 +454,26 @@ impl Trial<'_> {
 
     fn load_as<P: Plugin>(&self, subject: &str, config: &Value) -> Result<(), LoadError> {
         self.host.load_checked::<P>(subject, &self.component, &[Grant::Raw], config).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(said: &str) -> Broken {
+        Broken { said: said.into(), scenario: None, transcript: Vec::new(), long: false }
+    }
+
+    #[test]
+    fn one_rule_explains_another_only_where_wake_ups_that_lay_behind_come_again() {
+        let again = |what: &str| {
+            broken(&format!("call followed call, and no time passed: at +0d00:00:00 `{what}` was decided"))
+        };
+        let wakes = again("wake-at +0d00:00:00");
+        assert!(is_why(&broken(LATE_WAKE), &wakes));
+        assert!(!is_why(&broken("it asks to be woken twice in one answer"), &wakes));
+        assert!(!is_why(&broken(LATE_WAKE), &again("rotate: \"`wake-at 7`\"")));
+        assert!(!is_why(&broken(LATE_WAKE), &broken("call followed call, and no time passed")));
     }
 }

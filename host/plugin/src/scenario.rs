@@ -249,8 +249,8 @@ struct Script {
     /// It never comes to rest: too many calls without time passing.
     restless: bool,
     again: Option<String>,
-    /// What was decided since time passed last.
-    in_a_row: Vec<String>,
+    /// What was decided since time passed last, and whether the plugin was told what came of it.
+    in_a_row: Vec<(String, bool)>,
     impure: Option<String>,
 }
 
@@ -273,12 +273,14 @@ impl Script {
         self.unheard.get_or_insert_default();
     }
 
-    /// Call followed call: what was decided most often of late, and after what it was decided last.
+    /// Call followed call: what was decided most often of late, and after what it was decided last. What was plainly applied brings no
+    /// call by itself, and counts only where nothing else was decided, as with a mark that is passed already.
     fn talks_to_itself(&mut self, when: &str, told: &str) {
         self.restless = true;
         let deed = |words: &str| words.split([' ', ':']).next().unwrap_or_default().to_owned();
         let mut often: BTreeMap<String, (usize, &String)> = BTreeMap::new();
-        for words in &self.in_a_row {
+        let any_told = self.in_a_row.iter().any(|(_, told)| *told);
+        for (words, _) in self.in_a_row.iter().filter(|(_, told)| *told || !any_told) {
             let (times, last) = often.entry(deed(words)).or_insert((0, words));
             (*times, *last) = (*times + 1, words);
         }
@@ -422,4 +424,26 @@ impl Script {
 /// Plugin text for the transcript: one line, nothing that moves a cursor.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_repeats_that_is_named_of_which_the_plugin_was_told() {
+        let decided = |told: bool| {
+            let mut script = Script::default();
+            for _ in 0..3 {
+                script.in_a_row.extend([("rotate: \"due\"".to_owned(), told), ("watch nothing".to_owned(), false)]);
+            }
+            script.talks_to_itself("+0d00:00:00", "decided: #3 refused");
+            script.again
+        };
+        let said = |words: &str| {
+            Some(format!("at +0d00:00:00 `{words}` was decided 3 times, after `decided: #3 refused` at last"))
+        };
+        assert_eq!(decided(true), said("rotate: \"due\""));
+        assert_eq!(decided(false), said("watch nothing"), "where it was told of none, all count");
+    }
 }

@@ -119,6 +119,15 @@ fn the_rule_that_explains_another_comes_first_and_what_repeats_is_named() {
 }
 
 #[test]
+fn a_policy_that_keeps_every_request_is_found_with_the_fewest_stories_that_are_told() {
+    let (bytes, config) = (hostile::hostile("rotation"), json!({ "do": "hoards" }));
+    let effort = Effort { fuel: 1, ..Effort::default() };
+    let report = try_only(host(), "test", &bytes, &config, effort, &[Rule::StaysSmall], &|_| ()).unwrap();
+    let broken = report.verdicts[0].broken.as_ref().unwrap();
+    assert!(broken.scenario.as_deref().unwrap().contains("request:"), "{broken:?}");
+}
+
+#[test]
 fn settings_that_change_the_key_all_the_time_do_not_make_a_story_last_for_ever() {
     let config = json!({ "interval": "40s", "max-bytes": "1MiB" });
     assert!(tried(&shipped()["interval"], &config, 2).conforms());

@@ -96,7 +96,7 @@ export class Asking {
     const asking = new Asking();
     asking.epoch = number(kept.epoch);
     asking.born = number(kept.born);
-    asking.want_ = kept.want === undefined ? undefined : String(kept.want);
+    asking.want_ = kept.want == null ? undefined : String(kept.want);
     asking.asked = kept.asked && { id: number(kept.asked.id), at: number(kept.asked.at) };
     asking.suspect = kept.suspect === undefined ? undefined : number(kept.suspect);
     asking.retry = kept.retry && { at: number(kept.retry.at), refusals: Number(number(kept.retry.refusals)) };

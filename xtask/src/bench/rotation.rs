@@ -90,9 +90,11 @@ fn row(name: &str, job: Job, way: Way, quiet: &[Figures], found: &[(Figures, f64
     let keys = median(&found.iter().map(|(_, keys)| *keys).collect::<Vec<_>>());
     let p99_us = median(&found.iter().map(|(run, _)| run.p99_us).collect::<Vec<_>>());
     println!("  {name:<26} {:<23} {keys:>7.1} {p50:>6.2} {p99:>6.2} {iops:>6.2} {p99_us:>9.0}", way.name);
-    if keys < CHANGED {
+    let changed = keys >= CHANGED;
+    if !changed {
         println!("  {:<26} no key changed in most of these runs: the ratios say nothing", "");
     }
+    let [p50, p99, iops] = [p50, p99, iops].map(|ratio| changed.then_some(ratio));
     json!({
         "job": job.name, "way": way.name, "keys-per-s": keys, "p50-ratio": p50, "p99-ratio": p99, "iops-ratio": iops,
         "p99-us": p99_us,

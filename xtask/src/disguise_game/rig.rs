@@ -36,6 +36,8 @@ const REFUSED_SHARE: usize = 6;
 pub(super) struct Phase<'a> {
     pub(super) name: &'a str,
     pub(super) disguise: &'a str,
+    /// The player's, with the settings and the shape that were asked for; a control has none of them.
+    pub(super) own: bool,
     pub(super) how: How,
     pub(super) workloads: &'a [Workload],
     /// Of all lanes together.
@@ -127,7 +129,7 @@ impl Lane {
             options.extend(["--escrow", &escrow_name]);
             escrow = Some(Escrow { site, port });
         }
-        let own = phase.disguise == terms.disguise;
+        let own = phase.own;
         if let Some(rate) = terms.shape.as_ref().filter(|_| own) {
             options.extend(["--shape", rate]);
         }

@@ -73,6 +73,7 @@ listen = ["unix:nbd.sock"]
 #dir = "plugins"
 # No component is taken without a result of the conformance kit that is its own and without a failure. It lies beside the
 # component, as interval.conformance.json: `farseal plugin conform interval.wasm --json interval.conformance.json`.
+# A result will do whose stories ended early, as a call costs much (an interpreter): the log names the rules of which fewer were told.
 #require-conformance = false
 
 # ---- What follows is written by `farseal pair create` and `farseal pair accept`. -------------------------------

@@ -15,10 +15,9 @@ const CHARACTERS: [char; 7] = ['0', '9', 'f', '-', '\u{0}', '\u{e9}', '\u{10ffff
 pub(super) fn value(state: &str, number: u64) -> Option<String> {
     let document = serde_json::from_str(state).ok().filter(|read: &Value| read.is_object() || read.is_array());
     let Some(document) = document else { return digits(state, number) };
-    let ways =
-        || places(&document).into_iter().flat_map(|(place, value)| instead(value).map(move |to| (place.clone(), to)));
-    let count = u64::try_from(ways().count()).ok()?;
-    let (place, to) = ways().nth(usize::try_from(number.checked_rem(count)?).ok()?)?;
+    let mut ways = ways(&document);
+    let count = u64::try_from(ways.len()).ok()?;
+    let (place, to) = ways.swap_remove(usize::try_from(number.checked_rem(count)?).ok()?);
     let mut changed = document.clone();
     match to {
         Some(to) => *changed.pointer_mut(&place)? = to,
@@ -43,15 +42,36 @@ pub(super) fn damaged(state: &str, chance: &mut Chance) -> String {
     letters.into_iter().collect()
 }
 
-/// Whether the two differ in the number of the next decision, in the form of state that the SDKs write. Those of today refuse a number
-/// that no decision has; components with an earlier one in them do not, and are to be taken as before.
+/// Whether the two differ in the number of the next decision, in the form of state that the SDKs and the bare template write. Those of
+/// today refuse a number that no decision has; components with an earlier one in them do not, and are to be taken as before.
 pub(super) fn counts_otherwise(state: &str, changed: &str) -> bool {
-    let next = |state: &str| {
-        let read: Value = serde_json::from_str(state).ok()?;
-        let is_written_by_an_sdk = read.get("v").is_some() && read.get("own").is_some();
-        is_written_by_an_sdk.then(|| read.get("next").cloned()).flatten()
-    };
-    next(state).zip(next(changed)).is_some_and(|(before, now)| before != now)
+    let read = |state: &str| serde_json::from_str(state).ok().filter(|read: &Value| read.get("v").is_some());
+    let Some((before, now)) = read(state).zip(read(changed)) else { return false };
+    counts(&before) && now.get("next").is_some_and(|next| before.get("next") != Some(next))
+}
+
+/// Whether it has the number of the next decision where the SDKs and the bare template write it.
+fn counts(document: &Value) -> bool {
+    document.get("v").is_some() && document.get("next").is_some_and(Value::is_number)
+}
+
+/// Every place with each value that may stand there instead, but for other numbers of the next decision. The author's own values come
+/// first, what every state has last; each place has its first way before one has its second.
+fn ways(document: &Value) -> Vec<(String, Option<Value>)> {
+    let mut places = places(document);
+    places.sort_by_key(|(place, _)| match place.as_str() {
+        "/v" | "/next" => 2,
+        own if own.starts_with("/own/") => 0,
+        _ => 1,
+    });
+    let counts = counts(document);
+    let mut ways = Vec::new();
+    for (place, value) in places {
+        let others = instead(value).filter(|to| !(counts && place == "/next" && to.is_some()));
+        ways.extend(others.enumerate().map(|(turn, to)| (turn, (place.clone(), to))));
+    }
+    ways.sort_by_key(|(turn, _)| *turn);
+    ways.into_iter().map(|(_, way)| way).collect()
 }
 
 /// Every value below the whole, as a JSON pointer, from the outside in.
@@ -154,6 +174,19 @@ mod tests {
         assert!(all.iter().all(|changed| serde_json::from_str::<Value>(changed).unwrap() != value_of(state)));
     }
 
+    #[test]
+    fn the_authors_values_come_first_and_every_place_before_the_second_way_of_one() {
+        let state = r#"{"next":5,"own":{"a":7,"b":"x"},"v":1}"#;
+        let first = |count: u64| (0..count).filter_map(|number| value(state, number)).collect::<Vec<_>>();
+        let [a, b, own, ..] = &first(6)[..] else { panic!("six of them") };
+        assert_eq!(a, r#"{"next":5,"own":{"a":4294967295,"b":"x"},"v":1}"#);
+        assert_eq!(b, r#"{"next":5,"own":{"a":7,"b":""},"v":1}"#);
+        assert_eq!(own, r#"{"next":5,"own":{},"v":1}"#);
+        let all = first(100);
+        assert!(all.iter().all(|changed| !counts_otherwise(state, changed)), "{all:?}");
+        assert!(all.iter().any(|changed| value_of(changed).get("next").is_none()));
+    }
+
     fn value_of(state: &str) -> Value {
         serde_json::from_str(state).unwrap()
     }
@@ -166,6 +199,10 @@ mod tests {
             assert!(!counts_otherwise(state, changed), "{changed}");
         }
         assert!(!counts_otherwise(r#"{"next":2}"#, r#"{"next":0}"#));
+        let flat = r#"{"v":1,"next":2,"level":3}"#;
+        assert!(counts_otherwise(flat, r#"{"v":1,"next":0,"level":3}"#), "of the bare template");
+        assert!(!counts_otherwise(flat, r#"{"v":1,"next":2,"level":0}"#));
+        assert!(!counts_otherwise(r#"{"v":1,"next":"soon"}"#, r#"{"v":1,"next":0}"#), "an author's own");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What an operator may demand before a component is taken: a result of the conformance kit that is this component's, of
 //! this kit, whole and without a failure.
 
-use super::{Effort, FUEL, KIT, Report, Rule};
+use super::{Effort, FUEL, KIT, Report, Rule, Verdict};
 use crate::fault::escaped;
 use crate::kind::Digest;
 
@@ -56,7 +56,8 @@ pub enum Unproven {
     },
 }
 
-/// Whether this result, as `farseal plugin conform --json` writes it, speaks for the component with this digest.
+/// Whether this result, as `farseal plugin conform --json` writes it, speaks for the component with this digest. One whose stories ended
+/// early does; the log says of which rules fewer were told.
 ///
 /// # Errors
 /// The first thing that is missing.
@@ -81,12 +82,27 @@ pub fn demand(result: &[u8], component: Digest) -> Result<(), Unproven> {
             return Err(Unproven::Broken { rule, said: escaped(&broken.said) });
         }
     }
+    if let Some(rules) = shortened(&report) {
+        let name = escaped(&report.name);
+        tracing::warn!(component = %name, digest = %component, rules, "the result of the conformance kit is good, but fewer stories were told of these rules");
+    }
     Ok(())
+}
+
+/// The rules of which fewer stories were told, each with how many of how many; none where all were.
+#[must_use]
+pub fn shortened(report: &Report) -> Option<String> {
+    let fewer = report.verdicts.iter().filter(|verdict| verdict.untold > 0);
+    let told = |verdict: &Verdict| {
+        let Verdict { rule, tried, untold, .. } = verdict;
+        format!("{} ({tried} of {})", rule.number(), tried.saturating_add(*untold))
+    };
+    Some(fewer.map(told).collect::<Vec<_>>().join(", ")).filter(|rules| !rules.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Broken, Verdict};
+    use super::super::Broken;
     use super::*;
     use crate::kind::Kind;
 
@@ -110,6 +126,15 @@ mod tests {
         let mut report = report();
         change(&mut report);
         demand(&serde_json::to_vec(&report).unwrap_or_default(), Digest([1; 32]))
+    }
+
+    #[test]
+    fn the_rules_of_which_fewer_stories_were_told_are_named() {
+        let mut report = report();
+        assert_eq!(shortened(&report), None);
+        (report.verdicts[1].tried, report.verdicts[1].untold) = (3, 37);
+        (report.verdicts[4].tried, report.verdicts[4].untold) = (2, 38);
+        assert_eq!(shortened(&report).as_deref(), Some("C-2 (3 of 40), C-5 (2 of 40)"));
     }
 
     #[test]

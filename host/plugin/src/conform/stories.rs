@@ -27,10 +27,16 @@ const REQUEST_BYTES: usize = 5_000;
 const LONGEST_REQUEST_BYTES: usize = 28_000;
 /// Bytes of what the host says of a decision, and of an extension.
 const SAID_BYTES: usize = 1_000;
+/// What a long story tells again and again beside what chance adds: one kind a story, requests first, so that where the fuel allows
+/// two stories alone a list of requests is seen to grow.
+const TOLD_LONG: [&str; 5] = ["request", "request", "suspect", "usage", "restart"];
+/// A request of a long story: short, so that what keeps each grows and does not end at once.
+const SHORT_REQUEST: &str = "the operator asks for a new key";
+
 /// Bytes of a pair's name.
 const NAME_BYTES: usize = 120;
 
-pub(super) fn story(kind: Kind, rule: Rule, config: &serde_json::Value, chance: &mut Chance) -> Value {
+pub(super) fn story(kind: Kind, rule: Rule, config: &serde_json::Value, turn: u32, chance: &mut Chance) -> Value {
     let mut story = Mapping::new();
     story.insert("about".into(), format!("{} ({}).", sentence(rule), rule.number()).into());
     story.insert("kind".into(), kind.name().into());
@@ -38,7 +44,7 @@ pub(super) fn story(kind: Kind, rule: Rule, config: &serde_json::Value, chance: 
         story.insert("config".into(), config);
     }
     match kind {
-        Kind::Rotation => rotation(rule, chance, &mut story),
+        Kind::Rotation => rotation(rule, turn, chance, &mut story),
         Kind::Recovery => recovery(rule, chance, &mut story),
         Kind::Disguise => disguise(chance, &mut story),
         Kind::Cipher => cipher(chance, &mut story),
@@ -66,7 +72,7 @@ fn numbers(chance: &mut Chance, count: u64, mut number: impl FnMut(&mut Chance) 
     Value::Sequence((0..count).map(|_| number(chance)).collect())
 }
 
-fn rotation(rule: Rule, chance: &mut Chance, story: &mut Mapping) {
+fn rotation(rule: Rule, turn: u32, chance: &mut Chance, story: &mut Mapping) {
     let mut host = Mapping::new();
     let floor = chance.pick(&[0, 1_000, 60_000, HOUR]).unwrap_or(0);
     host.insert("min-interval".into(), span(floor));
@@ -78,13 +84,17 @@ fn rotation(rule: Rule, chance: &mut Chance, story: &mut Mapping) {
     let count = if rule == Rule::ToldTwice { 1 } else { 1 + chance.below(7) };
     story.insert("entropy".into(), numbers(chance, count, |chance| chance.next().into()));
     let mut timeline = Vec::new();
+    // The first long one is of nothing but requests: what chance adds may use up its calls.
+    let is_bare = rule == Rule::StaysSmall && turn == 0;
     let happenings = if rule == Rule::StaysSmall { 1 + chance.below(3) } else { 4 + chance.below(20) };
+    let happenings = if is_bare { 0 } else { happenings };
     for _ in 0..happenings {
         timeline.push(happening(rule, chance));
     }
     match rule {
         Rule::StaysSmall => {
             story.insert("calls".into(), LONG_CALLS.into());
+            timeline.extend(told_long(turn, chance));
         }
         Rule::Heeds => {
             // Whatever is on its way arrives, and no limit of the host's stands in the way of another.
@@ -150,6 +160,19 @@ fn happening(rule: Rule, chance: &mut Chance) -> Value {
     }
 }
 
+/// What every round of the long story with this number tells; little time passes with it, in which no key's age matters.
+fn told_long(turn: u32, chance: &mut Chance) -> Vec<Value> {
+    let kind = usize::try_from(turn).ok().and_then(|turn| TOLD_LONG.get(turn % TOLD_LONG.len())).copied();
+    let mut told = match kind {
+        Some("suspect") => vec![entry("suspect", "current")],
+        Some("usage") => vec![entry("usage", 1_u64 << (20 + chance.below(16)))],
+        Some("restart") => vec![entry("link", "down"), "restart".into(), entry("link", "up")],
+        _ => vec![entry("request", SHORT_REQUEST)],
+    };
+    told.push(entry("advance", span(1 + chance.below(60_000))));
+    told
+}
+
 /// The same, often, told in three parts.
 pub(super) fn three_times(timeline: &Value) -> Value {
     let mut part = Mapping::new();
@@ -158,13 +181,19 @@ pub(super) fn three_times(timeline: &Value) -> Value {
     Value::Sequence(vec![Value::Mapping(part); 3])
 }
 
-/// In the same surroundings the journal holds each of these states in its turn. Little time passes between them: a step with each is
-/// what matters.
+/// In the same surroundings the journal holds each of these states in its turn. Little time passes between them: what matters is a
+/// step with each, and one more that reads another part of it.
 pub(super) fn of_states(story: &Value, states: Vec<String>, chance: &mut Chance) -> Value {
-    let mut timeline: Vec<Value> = states
-        .into_iter()
-        .flat_map(|state| [entry("state", state), entry("advance", span(chance.below(3_000)))])
-        .collect();
+    let mut timeline = Vec::new();
+    for (turn, state) in (chance.below(4)..).zip(states) {
+        let follows = match turn % 4 {
+            0 => entry("request", SHORT_REQUEST),
+            1 => entry("suspect", "current"),
+            2 => entry("usage", chance.next() >> (20 + chance.below(30))),
+            _ => entry("link", chance.text(&["up", "down"])),
+        };
+        timeline.extend([entry("state", state), follows, entry("advance", span(chance.below(3_000)))]);
+    }
     timeline.push(entry("advance", span(chance.below(6 * HOUR))));
     let mut story = story.clone();
     if let Some(story) = story.as_mapping_mut() {
@@ -308,4 +337,24 @@ fn cipher(chance: &mut Chance, story: &mut Mapping) {
         Value::Mapping(batch)
     });
     story.insert("batches".into(), batches);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_story_tells_of_everything_that_happens_and_of_requests_first() {
+        let kinds = (0..5).map(|turn| {
+            let mut chance = Chance::new(1, Rule::StaysSmall.number(), turn);
+            let story = story(Kind::Rotation, Rule::StaysSmall, &serde_json::Value::Null, turn, &mut chance);
+            let told = story["timeline"].as_sequence().cloned().unwrap_or_default();
+            ["request", "suspect", "usage", "link"].map(|kind| told.iter().any(|entry| entry.get(kind).is_some()))
+        });
+        let kinds: Vec<_> = kinds.collect();
+        assert!(
+            kinds[0] == [true, false, false, false] && kinds[1][0] && kinds[2][1] && kinds[3][2] && kinds[4][3],
+            "{kinds:?}"
+        );
+    }
 }

@@ -160,6 +160,7 @@ impl Node<'_> {
         self.script.logs(error.logs());
         self.script.line("  host      the policy begins afresh");
         self.state = None;
+        self.last_id = 0;
         self.happens(None);
     }
 
@@ -198,7 +199,6 @@ impl Node<'_> {
     pub(super) fn show(&mut self, outcome: &Outcome, logs: &[crate::fault::LogLine]) {
         for decision in &outcome.decisions {
             let action = self.action_words(&decision.action);
-            self.script.in_a_row.push(action.clone());
             self.script.line(&format!("  plugin    #{} {action}", decision.id));
             if !decision.why.is_empty() {
                 self.script.line(&format!("            because {}", crate::fault::escaped(&decision.why)));
@@ -225,6 +225,7 @@ impl Node<'_> {
             self.last_id = id;
             self.heeds += u64::from(matches!(decision.action, Action::Rotate(_) | Action::Alert(_)));
             let always_told = matches!(decision.action, Action::Rotate(_) | Action::Ext(_));
+            let action = self.action_words(&decision.action);
             let outcome = self.decide(decision);
             let words = match &outcome {
                 OutcomeOfDecision::Applied => None,
@@ -237,7 +238,9 @@ impl Node<'_> {
             if let Some(words) = &words {
                 self.script.line(&format!("  host      #{id} {words}"));
             }
-            if always_told || words.is_some() {
+            let told = always_told || words.is_some();
+            self.script.in_a_row.push((action, told));
+            if told {
                 self.queue.push_back(Event::Decided(Decided { id, outcome }));
             }
         }

@@ -73,6 +73,8 @@ impl Node<'_> {
             Entry::State(text) => {
                 self.head(&format!("the journal holds another state of {} bytes; the node restarts", text.len()));
                 self.state = Some(text.clone());
+                // It may count its decisions from anywhere; a node's core has no such check either.
+                self.last_id = 0;
                 self.happens(Some(Event::Started));
             }
             Entry::Migrate(from) => self.migrate(*from),
