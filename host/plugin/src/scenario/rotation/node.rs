@@ -85,9 +85,12 @@ impl Node<'_> {
 
     /// The first suspicion of the key in force has to be heeded, unless another key is on its way already or would be refused.
     fn suspect(&mut self, which: Option<u64>) {
-        let in_force = self.active().map_or(0, |key| key.epoch);
+        let (in_force, since) = self.active().map_or((0, 0), |key| (key.epoch, key.from));
         let epoch = which.unwrap_or(in_force);
-        let counts = epoch == in_force && epoch != self.suspected && self.delivering().is_none() && self.may_begin();
+        // When the key was begun a policy is not told, but when it came into force.
+        let rests = self.now.saturating_sub(since) >= self.story.host.min_interval.0;
+        let free = self.delivering().is_none() && self.may_begin() && rests;
+        let counts = epoch == in_force && epoch != self.suspected && free;
         self.suspected = if epoch == in_force { epoch } else { self.suspected };
         let before = self.heeds;
         self.happens(Some(Event::Suspect(epoch)));
