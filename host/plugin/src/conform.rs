@@ -201,22 +201,20 @@ fn is_why(cause: &Broken, result: &Broken) -> bool {
     cause.said == LATE_WAKE && again.is_some_and(|words| words.starts_with("wake-at "))
 }
 
-/// Where a broken rule is why another is broken, it comes first, and the other says so.
+/// Where wake-ups that lay behind (C-7) are why it does not come to rest (C-6), their rule comes first, and the other says so.
 fn explain(verdicts: &mut Vec<Verdict>) {
-    for rule in Rule::ALL {
-        let broken = |rule| verdicts.iter().position(|verdict| verdict.rule == rule && verdict.broken.is_some());
-        let Some((cause, result)) = rule.explained_by().and_then(broken).zip(broken(rule)) else { continue };
-        let found = |at: usize| verdicts.get(at).and_then(|verdict| verdict.broken.as_ref());
-        if !found(cause).zip(found(result)).is_some_and(|(cause, result)| is_why(cause, result)) {
-            continue;
-        }
-        if let Some(broken) = verdicts.get_mut(result).and_then(|verdict| verdict.broken.as_mut()) {
-            broken.said.push_str(&format!("; mend {} first", rule.explained_by().map_or("", Rule::number)));
-        }
-        if cause > result {
-            let cause = verdicts.remove(cause);
-            verdicts.insert(result, cause);
-        }
+    let at = |rule| verdicts.iter().position(|verdict| verdict.rule == rule);
+    let Some((cause, result)) = at(Rule::WakesAhead).zip(at(Rule::ComesToRest)) else { return };
+    let broken = |at: usize| verdicts.get(at).and_then(|verdict| verdict.broken.as_ref());
+    if !broken(cause).zip(broken(result)).is_some_and(|(cause, result)| is_why(cause, result)) {
+        return;
+    }
+    if let Some(broken) = verdicts.get_mut(result).and_then(|verdict| verdict.broken.as_mut()) {
+        broken.said.push_str(&format!("; mend {} first", Rule::WakesAhead.number()));
+    }
+    if cause > result {
+        let cause = verdicts.remove(cause);
+        verdicts.insert(result, cause);
     }
 }
 

@@ -16,7 +16,7 @@ const PAIR: &str = "rotating";
 /// Without a disguise a key goes at once. With one it waits for a slot, and no more keys change than there are slots.
 const TERMS: [&str; 4] = ["--disguise", "plain", "--policy", "on-command"];
 /// So many keys a second are one a second, as measured by a run of a few of them.
-pub(super) const CHANGED: f64 = 0.5;
+const CHANGED: f64 = 0.5;
 
 /// How often keys change, and how.
 #[derive(Debug, Clone, Copy)]

@@ -20,7 +20,7 @@ use super::ciphers::Ciphers;
 use super::heard::Heard;
 use super::library::Library;
 use super::mark::{Freshness, Mark};
-use super::parts::{Coming, PART_BYTES, Part};
+use super::parts::{PART_BYTES, Part};
 use super::search::{AskedSearch, NotOpened, SealedRecord, record_of};
 use super::store::{Answer, Asked, EscrowStore, EscrowStoreError, KeptMark, Log, Logged};
 use super::wire::{CELL_BYTES, DepositRefusal, FromEscrow, Place, Request, RequestRefusal, RequestState, ToEscrow};
@@ -33,6 +33,7 @@ use crate::keys::release::{RELEASE_LEN_MAX, Release};
 use crate::keys::search_release::{About, SearchRelease};
 use crate::keys::wire::to_hex;
 use crate::keys::witness::{Question, Statement};
+use crate::link::parts::Coming;
 
 /// Requests without an answer, of all sites: a person has to read them.
 const WAITING_MAX: usize = 64;
@@ -575,7 +576,7 @@ impl Desk {
 
     /// A part of a record; with the last one it is opened.
     fn take_part(&self, site: &PeerCard, part: &Part, now: WallTime) -> Result<FromEscrow, EscrowStoreError> {
-        let added = self.long().entry(site.fingerprint()).or_default().coming.add(part);
+        let added = part.add_to(&mut self.long().entry(site.fingerprint()).or_default().coming);
         let whole = match added {
             Ok(Some(whole)) => whole,
             Ok(None) => return Ok(FromEscrow::More),

@@ -12,7 +12,7 @@ use super::wire::COMPONENT_PART_BYTES;
 use crate::components::{ComponentError, Components};
 use crate::keys::fingerprint::Fingerprint;
 use crate::keys::wire::to_hex;
-use crate::link::session::Parts;
+use crate::link::parts::Parts;
 use crate::store::StoreError;
 
 /// A folder of components for each site, so that none can fill the room of another.

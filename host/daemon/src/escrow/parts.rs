@@ -4,6 +4,7 @@ use super::client::{EscrowLine, NoAnswer};
 use super::search::{NotOpened, RECORD_BYTES_MAX, SealedRecord};
 use super::wire::{FromEscrow, ToEscrow};
 use crate::keys::wire::{Reader, Short};
+use crate::link::parts::{Coming, OutOfOrder};
 
 /// Bytes of a part in one cell.
 pub const PART_BYTES: usize = 15 << 10;
@@ -17,18 +18,6 @@ pub struct Part {
     pub from: u32,
     pub bytes: Vec<u8>,
 }
-
-/// What has come of something that comes in parts.
-#[derive(Debug, Default)]
-pub struct Coming {
-    of: usize,
-    bytes: Vec<u8>,
-}
-
-/// A part that is not the next one: what came before is forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a part that is not the next one")]
-pub struct OutOfOrder;
 
 /// Why a record did not come back opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +47,17 @@ impl Part {
         wide(self.from) + self.bytes.len() >= wide(self.of)
     }
 
+    /// Adds it to what has come of a record; a first part begins anew. `None`: there is more to come.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`].
+    pub(super) fn add_to(&self, coming: &mut Coming) -> Result<Option<Vec<u8>>, OutOfOrder> {
+        if self.from == 0 {
+            *coming = Coming::default();
+        }
+        coming.add((self.of, self.from), &self.bytes)
+    }
+
     pub(super) fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.of.to_be_bytes());
         bytes.extend_from_slice(&self.from.to_be_bytes());
@@ -78,25 +78,6 @@ fn wide(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-impl Coming {
-    /// Adds the next part; a first one begins anew. `None`: there is more to come. Room is made for what came alone.
-    ///
-    /// # Errors
-    /// [`OutOfOrder`].
-    pub fn add(&mut self, part: &Part) -> Result<Option<Vec<u8>>, OutOfOrder> {
-        if part.from == 0 {
-            *self = Self { of: wide(part.of), bytes: Vec::new() };
-        }
-        let is_next = wide(part.of) == self.of && wide(part.from) == self.bytes.len() && !part.bytes.is_empty();
-        if !is_next || self.bytes.len() + part.bytes.len() > self.of {
-            *self = Self::default();
-            return Err(OutOfOrder);
-        }
-        self.bytes.extend_from_slice(&part.bytes);
-        Ok((self.bytes.len() == self.of).then(|| std::mem::take(self).bytes))
-    }
-}
-
 impl EscrowLine {
     /// Has a record opened that an approved search found, however long it is. One at a time: its parts follow each other.
     ///
@@ -109,7 +90,7 @@ impl EscrowLine {
         } else {
             self.send(&record).await?
         };
-        let (mut opened, mut expected) = (Coming::default(), 0);
+        let mut opened = Coming::default();
         loop {
             let part = match answer {
                 Opening::Whole(bytes) => return Ok(bytes),
@@ -117,15 +98,11 @@ impl EscrowLine {
                 Opening::More => return Err(NotBrought::Other),
             };
             // One that begins anew would never end.
-            if part.from != expected {
-                return Err(NotBrought::Other);
-            }
-            let from = part.from.saturating_add(u32::try_from(part.bytes.len()).unwrap_or(u32::MAX));
-            if let Some(whole) = opened.add(&part).map_err(|OutOfOrder| NotBrought::Other)? {
+            let added = opened.add((part.of, part.from), &part.bytes);
+            if let Some(whole) = added.map_err(|OutOfOrder| NotBrought::Other)? {
                 return Ok(whole);
             }
-            expected = from;
-            answer = self.answer_to(ToEscrow::AskOpened { from }).await?;
+            answer = self.answer_to(ToEscrow::AskOpened { from: opened.next() }).await?;
         }
     }
 
@@ -186,21 +163,21 @@ mod tests {
         let [first, second, third] = parts(&whole).try_into().unwrap();
         assert!(!second.is_last() && third.is_last());
         let mut coming = Coming::default();
-        assert_eq!(coming.add(&second), Err(OutOfOrder), "the first part is missing");
-        assert_eq!(coming.add(&first), Ok(None));
-        assert_eq!(coming.add(&third), Err(OutOfOrder), "one is left out");
-        assert_eq!(coming.add(&second), Err(OutOfOrder), "what came before is forgotten");
+        assert_eq!(second.add_to(&mut coming), Err(OutOfOrder), "the first part is missing");
+        assert_eq!(first.add_to(&mut coming), Ok(None));
+        assert_eq!(third.add_to(&mut coming), Err(OutOfOrder), "one is left out");
+        assert_eq!(second.add_to(&mut coming), Err(OutOfOrder), "what came before is forgotten");
         for part in [&first, &second, &first, &second] {
-            assert_eq!(coming.add(part), Ok(None), "a first part begins anew");
+            assert_eq!(part.add_to(&mut coming), Ok(None), "a first part begins anew");
         }
-        assert_eq!(coming.add(&third).unwrap().unwrap(), whole);
-        coming.add(&first).unwrap();
+        assert_eq!(third.add_to(&mut coming).unwrap().unwrap(), whole);
+        first.add_to(&mut coming).unwrap();
         let other = Part { of: third.of + 1, ..second.clone() };
-        assert_eq!(coming.add(&other), Err(OutOfOrder), "of something of another length");
-        coming.add(&first).unwrap();
-        coming.add(&second).unwrap();
+        assert_eq!(other.add_to(&mut coming), Err(OutOfOrder), "of something of another length");
+        first.add_to(&mut coming).unwrap();
+        second.add_to(&mut coming).unwrap();
         let long = Part { bytes: vec![0; 10], ..third };
-        assert_eq!(coming.add(&long), Err(OutOfOrder), "over its end");
+        assert_eq!(long.add_to(&mut coming), Err(OutOfOrder), "over its end");
     }
 
     #[test]

@@ -24,9 +24,10 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::parts::Parts;
 use super::session::{
-    FrameReader, FrameWriter, HANDSHAKE_MAX, Parts, SessionError, challenge, inside_tls, kind, on_fabric, read_frame,
-    shaped, write_frame,
+    FrameReader, FrameWriter, HANDSHAKE_MAX, SessionError, challenge, inside_tls, kind, on_fabric, read_frame, shaped,
+    write_frame,
 };
 use super::shape;
 use crate::keys::fingerprint::Fingerprint;

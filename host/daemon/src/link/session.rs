@@ -278,39 +278,6 @@ async fn write_records(to: &mut (impl AsyncWrite + Unpin), records: &[Bytes]) ->
     Ok(())
 }
 
-/// A component and the digest that it is said to have.
-pub type Whole = ([u8; 32], Vec<u8>);
-
-/// A component as its parts come.
-#[derive(Debug, Default)]
-pub struct Parts {
-    under_way: Option<ComponentPart>,
-}
-
-impl Parts {
-    /// Adds a part. Says which component is whole now. Parts of one follow each other.
-    pub fn add(&mut self, part: ComponentPart) -> Result<Option<Whole>, SessionError> {
-        let out_of_order =
-            || SessionError::Unexpected { wanted: "the next part of a component", found: "another part" };
-        let whole = match self.under_way.take() {
-            None if part.from == 0 && part.of > 0 => part,
-            Some(mut begun) if begun.digest == part.digest && begun.of == part.of => {
-                if usize::try_from(part.from).ok() != Some(begun.bytes.len()) {
-                    return Err(out_of_order());
-                }
-                begun.bytes.extend(part.bytes);
-                begun
-            }
-            None | Some(_) => return Err(out_of_order()),
-        };
-        if usize::try_from(whole.of).ok() == Some(whole.bytes.len()) {
-            return Ok(Some((whole.digest, whole.bytes)));
-        }
-        self.under_way = Some(whole);
-        Ok(None)
-    }
-}
-
 /// The name of a frame's kind, for errors.
 #[must_use]
 pub fn kind(frame: &Frame) -> &'static str {
@@ -351,28 +318,4 @@ pub fn challenge() -> Result<[u8; 32], SessionError> {
 
 fn no_chance(_: getrandom::Error) -> SessionError {
     SessionError::Io(io::Error::other("the random source failed"))
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use super::*;
-
-    fn part(of: u32, from: u32, len: usize) -> ComponentPart {
-        ComponentPart { digest: [1; 32], of, from, bytes: vec![u8::try_from(from).unwrap(); len] }
-    }
-
-    #[test]
-    fn parts_make_a_component_in_their_order_alone() {
-        let mut parts = Parts::default();
-        assert_eq!(parts.add(part(5, 0, 3)).unwrap(), None);
-        assert_eq!(parts.add(part(5, 3, 2)).unwrap(), Some(([1; 32], vec![0, 0, 0, 3, 3])));
-        assert_eq!(parts.add(part(2, 0, 2)).unwrap(), Some(([1; 32], vec![0, 0])));
-        assert!(parts.add(part(5, 3, 2)).is_err(), "the first part is missing");
-        parts.add(part(5, 0, 1)).unwrap();
-        assert!(parts.add(part(5, 2, 2)).is_err(), "a part is missing");
-        parts.add(part(5, 0, 1)).unwrap();
-        assert!(parts.add(ComponentPart { digest: [2; 32], ..part(5, 1, 1) }).is_err(), "of another");
-        assert!(parts.add(part(0, 0, 0)).is_err(), "nothing");
-    }
 }

@@ -8,8 +8,7 @@ use std::time::Duration;
 use farseal_core::chain::Chain;
 use farseal_core::secondary::Status as CopyStatus;
 use farseal_core::units::{Epoch, Generation, Sequence};
-use farseal_plugin::Digest;
-use farseal_plugin::PluginHost;
+use farseal_plugin::{Digest, PluginHost};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -34,7 +33,7 @@ use crate::escrow::wire::{FromEscrow, Place, Request, RequestState, ToEscrow};
 use crate::keyring::Keyring;
 use crate::keys::identity::Identity;
 use crate::keys::release::Release;
-use crate::link::session::Parts;
+use crate::link::parts::Parts;
 use crate::replica::Event as ReplicaEvent;
 use crate::store::files;
 

@@ -125,12 +125,6 @@ impl Rule {
         }
     }
 
-    /// The rule whose break is why this one is broken, where both are: a wake-up in the past is clamped, which is told, and answered
-    /// with another one.
-    pub(super) const fn explained_by(self) -> Option<Self> {
-        if matches!(self, Self::ComesToRest) { Some(Self::WakesAhead) } else { None }
-    }
-
     /// Its number, as `wit/README.md` has it.
     #[must_use]
     pub const fn number(self) -> &'static str {

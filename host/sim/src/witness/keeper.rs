@@ -3,7 +3,7 @@
 
 use farseal_core::limits::WITNESS_ANSWER_MAX;
 use farseal_core::secondary::{self, Secondary};
-use farseal_core::units::{Instant, Millis, Sequence};
+use farseal_core::units::{Instant, Millis};
 use farseal_core::witness::{Input, Output, Rule, Said};
 
 use super::escrow::Statement;
@@ -43,7 +43,7 @@ impl World {
         if status.taken_over {
             return false;
         }
-        self.tell_rule_at(now, Input::Ready { ready: status.offered > Sequence::NONE && !status.base_differs });
+        self.tell_rule_at(now, Input::Ready { ready: status.has_point() });
         if self.settings.mutation != Some(Mutation::LinkLookedAtAlone) {
             self.tell_rule_at(now, Input::Heard { at: status.heard });
         }

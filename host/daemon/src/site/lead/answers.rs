@@ -29,33 +29,31 @@ impl Lead {
                 Reply::Done(done(waiting.command, name, cut))
             }
             Err(refusal) => {
-                let pairs = match &refusal {
+                let more = match &refusal {
                     Refusal::Missing(pairs)
                     | Refusal::NotInOrder(pairs)
                     | Refusal::Abandoned(pairs)
                     | Refusal::NotStill(pairs)
                     | Refusal::NotCopied(pairs) => format!(": {}", self.names(pairs)),
                     Refusal::Unable(pairs) | Refusal::NotTaken(pairs) => format!(": {}", self.unable(name, pairs)),
+                    Refusal::Fenced(_) => self.when_declared(name),
                     Refusal::Paused
                     | Refusal::NotPaused
                     | Refusal::Turning
                     | Refusal::Declaring
-                    | Refusal::Fenced(_)
                     | Refusal::GivenUp
                     | Refusal::NotKept
                     | Refusal::TooMany
                     | Refusal::Empty => String::new(),
                 };
-                let when = self.when_declared(name);
                 let what = match (&refusal, waiting.command) {
-                    (Refusal::Turning | Refusal::Declaring | Refusal::GivenUp, _) => "",
-                    (Refusal::Fenced(_), _) => when.as_str(),
+                    (Refusal::Turning | Refusal::Declaring | Refusal::GivenUp | Refusal::Fenced(_), _) => "",
                     (_, "declare") => "; what was not taken over goes on here",
                     (_, "swap-sides") => "; all pairs go on here",
                     (_, "resume") => "; nothing was changed",
                     _ => "; no cut was made",
                 };
-                Reply::No(refused(format!("{refusal}{pairs}{what}"), Some(next(&refusal, name))))
+                Reply::No(refused(format!("{refusal}{more}{what}"), Some(next(&refusal, name))))
             }
         };
         self.reply(waiting.member, waiting.ask, reply);
