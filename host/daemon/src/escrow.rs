@@ -4,6 +4,7 @@
 //! wire    messages, in cells of one size, so that a line to the escrow looks the same whatever it carries
 //! client  a site's end: deposits keys on a heartbeat, asks for them back in a recovery
 //! desk    what the escrow answers: receipts for deposits, releases for requests that a person approved
+//! records opens what an approved search found, for the site that asked, one record at a time
 //! serve   the escrow's end of the line
 //! store   deposits, requests and the audit log, durable before anything is answered
 //! shares  the escrow's own key, shared out among people
@@ -16,6 +17,7 @@ pub mod heard;
 pub mod library;
 pub mod mark;
 pub mod parts;
+pub mod records;
 pub mod search;
 pub mod serve;
 pub mod shares;

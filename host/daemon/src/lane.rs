@@ -52,6 +52,7 @@ pub mod keywork;
 pub mod outbox;
 pub mod pacer;
 pub mod policy_journal;
+pub mod policywork;
 pub mod reader;
 pub mod recover;
 mod runner;
@@ -60,8 +61,9 @@ pub mod state;
 use buffer::Buffer;
 use intake::Intake;
 use keybook::KeyBook;
-use keywork::{KeyWork, PolicySwap};
+use keywork::KeyWork;
 use pacer::Pacer;
+use policywork::PolicySwap;
 use runner::Runner;
 
 /// Something for the lane's thread.

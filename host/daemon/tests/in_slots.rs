@@ -24,7 +24,7 @@ use site::{PairTerms, Site, Stage, begin_rotation, wait_for};
 const PAIR: &str = "vault";
 const BLOCK: u64 = 4096;
 const BLOCKS: u64 = 4096;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// What the remote says of keys that came in slots, to whoever asks for that much.
 const WHOLE: &str = "all pieces of a key are here";
 const STANDS: &str = "a key that came in slots has its place";

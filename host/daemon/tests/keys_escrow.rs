@@ -13,6 +13,7 @@ use farseal::escrow::ciphers::Ciphers;
 use farseal::escrow::desk::{AnswerError, Desk, FETCH_WITHIN, Said};
 use farseal::escrow::library::Library;
 use farseal::escrow::mark::{Freshness, Mark};
+use farseal::escrow::records::Line;
 use farseal::escrow::shares::{combine, split};
 use farseal::escrow::store::EscrowStore;
 use farseal::escrow::wire::{DepositRefusal, FromEscrow, Place, Request, RequestRefusal, RequestState, ToEscrow};
@@ -190,7 +191,7 @@ fn said(note: &str) -> Said<'_> {
 
 impl Office {
     fn tell(&self, site: &Identity, message: ToEscrow) -> Vec<FromEscrow> {
-        self.desk.answer(site.card(), vec![message], NOW).unwrap()
+        self.desk.answer(site.card(), &mut Line::default(), vec![message], NOW).unwrap()
     }
 
     fn deposit(&self, key: &EpochKey, epoch: u64) -> Deposit {
@@ -321,7 +322,7 @@ fn a_denied_and_an_expired_request_release_nothing() {
     office.desk.approve(2, None, &said(""), NOW).unwrap();
     let late = WallTime(NOW.0 + FETCH_WITHIN.0);
     let fetch = ToEscrow::Fetch { request: 2, after: None };
-    let answers = office.desk.answer(secondary().card(), vec![fetch], late).unwrap();
+    let answers = office.desk.answer(secondary().card(), &mut Line::default(), vec![fetch], late).unwrap();
     assert_eq!(answers, [FromEscrow::State { request: 2, state: RequestState::Expired }]);
     office.desk.approve(2, None, &said("again"), late).unwrap();
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
+use farseal_plugin::conform::demand::fewer_told;
 use farseal_plugin::conform::{self, Broken, CodeInMemory, Effort, Rule, Verdict};
 use farseal_plugin::{
     Cipher, CodeCache, Digest, Disguise, Facts, Grant, HostOptions, Kind, LoadRequest, Plugin, PluginHost, Recovery,
@@ -268,7 +269,10 @@ fn check(check: &Check) -> Result<(), Failure> {
     if let Some(result) = &check.conformance {
         let subject = check.file.display().to_string();
         let proven = proven::read(&subject, result, Some(&check.file), Digest::of(&bytes));
-        proven.map_err(|error| Failure::of(&error))?;
+        let proven = proven.map_err(|error| Failure::of(&error))?;
+        if let Some(rules) = fewer_told(&proven) {
+            say(&format!("the result of the conformance kit is good, but fewer stories were told of {rules}\n"))?;
+        }
     }
     // Compiled once: to find its kind is to read it.
     let host = host_in_memory()?;

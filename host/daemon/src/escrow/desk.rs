@@ -4,24 +4,21 @@
 //! is released is wrapped anew for the asking site alone; everything that is asked, answered and released is in the audit log.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use farseal_core::limits::RECORD_PAYLOAD_MAX;
 use farseal_core::units::{Epoch, Millis, PairId, WallTime};
 use farseal_core::witness::Said as Silence;
 use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
-use farseal_plugin::vault::schedule::{EpochSchedule, KeyScope};
-use zeroize::Zeroizing;
+use farseal_plugin::vault::schedule::EpochSchedule;
+use tokio::sync::Semaphore;
 
 use super::ciphers::Ciphers;
 use super::heard::Heard;
 use super::library::Library;
 use super::mark::{Freshness, Mark};
-use super::parts::{PART_BYTES, Part};
-use super::search::{AskedSearch, NotOpened, SealedRecord, record_of};
+use super::records::{LONG_MAX, Line};
+use super::search::{AskedSearch, NotOpened};
 use super::store::{Answer, Asked, EscrowStore, EscrowStoreError, KeptMark, Log, Logged};
 use super::wire::{CELL_BYTES, DepositRefusal, FromEscrow, Place, Request, RequestRefusal, RequestState, ToEscrow};
 use crate::keys::capsule::KemSecret;
@@ -33,7 +30,7 @@ use crate::keys::release::{RELEASE_LEN_MAX, Release};
 use crate::keys::search_release::{About, SearchRelease};
 use crate::keys::wire::to_hex;
 use crate::keys::witness::{Question, Statement};
-use crate::link::parts::Coming;
+use crate::link::parts::OutOfOrder;
 
 /// Requests without an answer, of all sites: a person has to read them.
 const WAITING_MAX: usize = 64;
@@ -46,33 +43,21 @@ const RELEASES_MAX: usize = (CELL_BYTES - 1024) / (RELEASE_LEN_MAX + 64);
 /// Deposits that are looked through for one answer: most are for whoever asks.
 const LOOK_MAX: usize = 256;
 
-/// How long components may work on one record; one call of theirs is cut off after a second.
-const GUESTS_MAX: Duration = Duration::from_secs(8);
-/// Components that one record may need: what overwrote a part of it may have been sealed by another.
-const GUESTS_IN_RECORD_MAX: usize = 4;
-
 /// An escrow's desk. Calls may run at the same time.
 #[derive(Debug)]
 pub struct Desk {
-    identity: Arc<Identity>,
+    pub(super) identity: Arc<Identity>,
     sites: Vec<PeerCard>,
-    store: EscrowStore,
-    library: Library,
-    ciphers: Ciphers,
+    pub(super) store: EscrowStore,
+    pub(super) library: Library,
+    pub(super) ciphers: Ciphers,
     /// Requests that were approved since the start, with what opens their deposits.
     open: Mutex<BTreeMap<u64, Opened>>,
     /// The newest marks, by pair and depositing site.
     marks: Mutex<BTreeMap<(PairId, Fingerprint), Seen>>,
     heard: Heard,
-    /// Records that do not fit a cell, of each site that is about to have one opened.
-    long: Mutex<BTreeMap<Fingerprint, Long>>,
-}
-
-/// A record that comes in parts, or what was opened of the last one and goes in parts.
-#[derive(Debug, Default)]
-struct Long {
-    coming: Coming,
-    opened: Zeroizing<Vec<u8>>,
+    /// Of [`LONG_MAX`].
+    places: Arc<Semaphore>,
 }
 
 /// A mark in memory.
@@ -134,7 +119,7 @@ impl Desk {
             open: Mutex::default(),
             marks: Mutex::default(),
             heard: Heard::default(),
-            long: Mutex::default(),
+            places: Arc::new(Semaphore::new(LONG_MAX)),
         }
     }
 
@@ -149,13 +134,14 @@ impl Desk {
         self.heard.word(site.fingerprint(), std::time::Instant::now());
     }
 
-    /// Answers what a site says in one cell.
+    /// Answers what a site says in one cell of a line.
     ///
     /// # Errors
     /// [`EscrowStoreError`]: nothing can be kept, so nothing is answered.
     pub fn answer(
         &self,
         site: &PeerCard,
+        line: &mut Line,
         said: Vec<ToEscrow>,
         now: WallTime,
     ) -> Result<Vec<FromEscrow>, EscrowStoreError> {
@@ -170,10 +156,17 @@ impl Desk {
                 }
                 ToEscrow::Open(record) => {
                     let opened = self.open_record(site, &record, now)?;
-                    answers.push(self.opened(site, opened));
+                    answers.push(line.opened(opened));
                 }
-                ToEscrow::OpenPart(part) => answers.push(self.take_part(site, &part, now)?),
-                ToEscrow::AskOpened { from } => answers.push(self.opened_from(site, from)),
+                ToEscrow::OpenPart(part) => answers.push(match line.take(&self.places, &part) {
+                    Ok(Some(whole)) => {
+                        let opened = self.open_whole(site, &whole, now)?;
+                        line.opened(opened)
+                    }
+                    Ok(None) => FromEscrow::More,
+                    Err(OutOfOrder) => FromEscrow::Opened(Err(NotOpened::Interrupted)),
+                }),
+                ToEscrow::AskOpened { from } => answers.push(line.opened_from(from)),
                 ToEscrow::Fetch { request, after } => self.fetch(site, request, after, now, &mut answers)?,
                 ToEscrow::Drill { deposit, challenge } => {
                     let proof = self.drill(site, deposit, &challenge)?;
@@ -493,12 +486,12 @@ impl Desk {
             return Ok(());
         };
         let state = self.state(&asked, now);
-        let secret = self.open().get(&id).map(|opened| opened.secret.clone());
-        let (Some(secret), RequestState::Approved) = (secret, state) else {
+        if state != RequestState::Approved {
             answers.push(FromEscrow::State { request: id, state });
             return Ok(());
-        };
-        let secret = secret.as_deref().or(self.identity.kem());
+        }
+        let brought = self.brought_for(id);
+        let secret = brought.as_deref().or(self.identity.kem());
         let Some(depositor) = fingerprint(&asked.depositor).filter(|_| secret.is_some()) else { return Ok(()) };
         let (mut at, mut sent) = (after, 0);
         loop {
@@ -564,7 +557,7 @@ impl Desk {
         SearchRelease::seal(about, &value_key, &self.identity, site).ok()
     }
 
-    fn key_of(&self, deposit: Deposit, depositor: Fingerprint, secret: &KemSecret) -> Option<EpochKey> {
+    pub(super) fn key_of(&self, deposit: Deposit, depositor: Fingerprint, secret: &KemSecret) -> Option<EpochKey> {
         self.verified(deposit, depositor)?.open(secret).ok()
     }
 
@@ -572,135 +565,6 @@ impl Desk {
     fn verified(&self, deposit: Deposit, depositor: Fingerprint) -> Option<VerifiedDeposit> {
         let card = self.sites.iter().find(|card| card.fingerprint() == depositor)?;
         deposit.verify(card, self.identity.card().fingerprint()).ok()
-    }
-
-    /// A part of a record; with the last one it is opened.
-    fn take_part(&self, site: &PeerCard, part: &Part, now: WallTime) -> Result<FromEscrow, EscrowStoreError> {
-        let added = part.add_to(&mut self.long().entry(site.fingerprint()).or_default().coming);
-        let whole = match added {
-            Ok(Some(whole)) => whole,
-            Ok(None) => return Ok(FromEscrow::More),
-            Err(_) => return Ok(FromEscrow::Opened(Err(NotOpened::Interrupted))),
-        };
-        let opened = match SealedRecord::decode(&whole) {
-            Some(record) => self.open_record(site, &record, now)?,
-            None => Err(NotOpened::NotAuthentic),
-        };
-        Ok(self.opened(site, opened))
-    }
-
-    /// What does not fit a cell is kept in memory until the site has asked for the last part of it, or for something else.
-    fn opened(&self, site: &PeerCard, opened: Result<Vec<u8>, NotOpened>) -> FromEscrow {
-        match opened.map(Zeroizing::new) {
-            Ok(bytes) if bytes.len() > PART_BYTES => {
-                let first = Part::at(&bytes, 0);
-                self.long().insert(site.fingerprint(), Long { coming: Coming::default(), opened: bytes });
-                FromEscrow::OpenedPart(first)
-            }
-            Ok(bytes) => FromEscrow::Opened(Ok(bytes.to_vec())),
-            Err(why) => FromEscrow::Opened(Err(why)),
-        }
-    }
-
-    fn opened_from(&self, site: &PeerCard, from: u32) -> FromEscrow {
-        let mut long = self.long();
-        let opened = long.get(&site.fingerprint()).map(|long| &long.opened);
-        let part = opened.map(|opened| Part::at(opened, usize::try_from(from).unwrap_or(usize::MAX)));
-        let Some(part) = part.filter(|part| !part.bytes.is_empty()) else {
-            return FromEscrow::Opened(Err(NotOpened::Interrupted));
-        };
-        if part.is_last() {
-            long.remove(&site.fingerprint());
-        }
-        FromEscrow::OpenedPart(part)
-    }
-
-    /// A site's line has ended: nothing of what was under way on it stays.
-    pub fn leave(&self, site: &PeerCard) {
-        self.long().remove(&site.fingerprint());
-    }
-
-    fn long(&self) -> MutexGuard<'_, BTreeMap<Fingerprint, Long>> {
-        self.long.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Opens a record for the site that asked for a search, if it holds what was searched for. It is in the log before it is opened.
-    fn open_record(
-        &self,
-        site: &PeerCard,
-        record: &SealedRecord,
-        now: WallTime,
-    ) -> Result<Result<Vec<u8>, NotOpened>, EscrowStoreError> {
-        let requester = to_hex(&site.fingerprint().0);
-        let mine = |asked: &Asked| asked.id == record.request && asked.requester == requester;
-        let asked = self.store.requests()?.into_iter().find(mine);
-        let approved = asked.filter(|asked| self.state(asked, now) == RequestState::Approved);
-        let secret = self.open().get(&record.request).map(|opened| opened.secret.clone());
-        let (Some(asked), Some(secret)) = (approved, secret) else { return Ok(Err(NotOpened::NotApproved)) };
-        let (Some(search), Some(depositor)) = (&asked.search, fingerprint(&asked.depositor)) else {
-            return Ok(Err(NotOpened::NotApproved));
-        };
-        let Some(secret) = secret.as_deref().or(self.identity.kem()) else { return Ok(Err(NotOpened::NotApproved)) };
-        // No more than a record has, whatever the blocks say of themselves.
-        if record.blocks.len() > usize::try_from(search.record_blocks).unwrap_or(usize::MAX) {
-            return Ok(Err(NotOpened::NoMatch));
-        }
-        let mut bytes = 0;
-        // Most records are of one epoch.
-        let mut keys: BTreeMap<[u8; 32], (EpochKey, KeyScope)> = BTreeMap::new();
-        let (begun, mut guests) = (std::time::Instant::now(), BTreeMap::new());
-        let mut blocks = Vec::new();
-        for sealed in &record.blocks {
-            let (key, scope) = match keys.entry(sealed.deposit) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(unknown) => {
-                    let kept = self.store.find(sealed.deposit)?;
-                    let deposit = kept.and_then(|kept| for_whom(&kept, site, depositor)).filter(|deposit| {
-                        let scope = deposit.terms.scope;
-                        PairId(scope.pair) == asked.pair && (asked.first..=asked.last).contains(&Epoch(scope.epoch))
-                    });
-                    let Some(deposit) = deposit else { return Ok(Err(NotOpened::NotAuthentic)) };
-                    let scope = deposit.terms.scope;
-                    let Some(key) = self.key_of(deposit, depositor, secret) else {
-                        return Ok(Err(NotOpened::NotAuthentic));
-                    };
-                    unknown.insert((key, scope))
-                }
-            };
-            let opened = match sealed.component() {
-                None => sealed.open(key, scope, search, None),
-                Some(_) if begun.elapsed() > GUESTS_MAX => Err(NotOpened::TooSlow),
-                Some(component) => {
-                    if !guests.contains_key(&component) && guests.len() < GUESTS_IN_RECORD_MAX {
-                        guests.insert(component, self.ciphers.layer(&self.library, depositor, component));
-                    }
-                    match guests.get_mut(&component).and_then(Option::as_mut) {
-                        Some(guest) => sealed.open(key, scope, search, Some(&mut **guest)),
-                        None => Err(NotOpened::NeedsComponent),
-                    }
-                }
-            };
-            match opened {
-                Ok(block) => {
-                    bytes += block.bytes.len();
-                    blocks.push(block);
-                }
-                Err(why) => return Ok(Err(why)),
-            }
-            if bytes > usize::try_from(RECORD_PAYLOAD_MAX).unwrap_or(usize::MAX) {
-                return Ok(Err(NotOpened::TooLong));
-            }
-        }
-        let first = record.blocks.first().map_or(0, |block| block.lba.0);
-        let opened = record_of(blocks, search);
-        let what = match &opened {
-            Ok(_) => format!("request {}: the record at block {first} of pair {} is opened", asked.id, asked.pair),
-            Err(why) => {
-                format!("request {}: the record at block {first} of pair {} is refused: {why}", asked.id, asked.pair)
-            }
-        };
-        self.note(site, now, what)?;
-        Ok(opened)
     }
 
     fn complete(&self, asked: Asked, site: &PeerCard, now: WallTime) -> Result<(), EscrowStoreError> {
@@ -744,8 +608,13 @@ impl Desk {
         Ok(Some(FromEscrow::Destroyed { deposit }))
     }
 
-    fn note(&self, site: &PeerCard, now: WallTime, what: String) -> Result<(), EscrowStoreError> {
+    pub(super) fn note(&self, site: &PeerCard, now: WallTime, what: String) -> Result<(), EscrowStoreError> {
         self.store.log(&Logged { at: now, who: format!("{} ({})", site.node, site.fingerprint()), what })
+    }
+
+    /// The escrow's key that people brought their shares of, for this request.
+    pub(super) fn brought_for(&self, request: u64) -> Option<Arc<KemSecret>> {
+        self.open().get(&request).and_then(|opened| opened.secret.clone())
     }
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Opened>> {
@@ -799,13 +668,13 @@ fn split(kept: &[u8]) -> Option<(Fingerprint, &[u8])> {
 }
 
 /// A kept deposit of this depositor, if this site may have its key.
-fn for_whom(kept: &[u8], site: &PeerCard, depositor: Fingerprint) -> Option<Deposit> {
+pub(super) fn for_whom(kept: &[u8], site: &PeerCard, depositor: Fingerprint) -> Option<Deposit> {
     let (owner, bytes) = split(kept).filter(|(owner, _)| *owner == depositor)?;
     let deposit = Deposit::decode(bytes).ok()?;
     let card = site.fingerprint();
     (owner == card || deposit.terms.holder == card).then_some(deposit)
 }
 
-fn fingerprint(hex: &str) -> Option<Fingerprint> {
+pub(super) fn fingerprint(hex: &str) -> Option<Fingerprint> {
     crate::keys::wire::from_hex(hex)?.try_into().ok().map(Fingerprint)
 }

@@ -1,5 +1,7 @@
 //! Records that are longer than a cell, on their way to the escrow site, and opened on their way back: part by part, each checked first
 
+use zeroize::Zeroizing;
+
 use super::client::{EscrowLine, NoAnswer};
 use super::search::{NotOpened, RECORD_BYTES_MAX, SealedRecord};
 use super::wire::{FromEscrow, ToEscrow};
@@ -16,7 +18,7 @@ pub const SEALED_BYTES_MAX: usize = 4 << 20;
 pub struct Part {
     pub of: u32,
     pub from: u32,
-    pub bytes: Vec<u8>,
+    pub bytes: Zeroizing<Vec<u8>>,
 }
 
 /// Why a record did not come back opened.
@@ -38,7 +40,7 @@ impl Part {
     pub fn at(whole: &[u8], from: usize) -> Self {
         let rest = whole.get(from..).unwrap_or_default();
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        Self { of: number(whole.len()), from: number(from), bytes: rest[..rest.len().min(PART_BYTES)].to_vec() }
+        Self { of: number(whole.len()), from: number(from), bytes: rest[..rest.len().min(PART_BYTES)].to_vec().into() }
     }
 
     /// The last of the parts that it is one of.
@@ -70,7 +72,7 @@ impl Part {
         let bytes = reader.bytes(reader.rest().len())?;
         let inside = wide(from).checked_add(bytes.len()).is_some_and(|end| end <= wide(of));
         let sound = !bytes.is_empty() && bytes.len() <= PART_BYTES && wide(of) <= SEALED_BYTES_MAX && inside;
-        Ok(sound.then(|| Self { of, from, bytes: bytes.to_vec() }))
+        Ok(sound.then(|| Self { of, from, bytes: bytes.to_vec().into() }))
     }
 }
 
@@ -93,7 +95,7 @@ impl EscrowLine {
         let mut opened = Coming::default();
         loop {
             let part = match answer {
-                Opening::Whole(bytes) => return Ok(bytes),
+                Opening::Whole(mut bytes) => return Ok(std::mem::take(&mut *bytes)),
                 Opening::Part(part) => part,
                 Opening::More => return Err(NotBrought::Other),
             };
@@ -142,7 +144,7 @@ impl EscrowLine {
 
 /// What the escrow answers to a record, or to a part of one.
 enum Opening {
-    Whole(Vec<u8>),
+    Whole(Zeroizing<Vec<u8>>),
     Part(Part),
     /// The next part is waited for.
     More,
@@ -176,7 +178,7 @@ mod tests {
         assert_eq!(other.add_to(&mut coming), Err(OutOfOrder), "of something of another length");
         first.add_to(&mut coming).unwrap();
         second.add_to(&mut coming).unwrap();
-        let long = Part { bytes: vec![0; 10], ..third };
+        let long = Part { bytes: vec![0; 10].into(), ..third };
         assert_eq!(long.add_to(&mut coming), Err(OutOfOrder), "over its end");
     }
 
@@ -185,7 +187,7 @@ mod tests {
         let part = |of: usize, from: usize, length: usize| {
             let number = |count: usize| u32::try_from(count).unwrap();
             let mut bytes = Vec::new();
-            Part { of: number(of), from: number(from), bytes: vec![7; length] }.write(&mut bytes);
+            Part { of: number(of), from: number(from), bytes: vec![7; length].into() }.write(&mut bytes);
             Part::read(&mut Reader::new(&bytes)).unwrap()
         };
         assert!(part(SEALED_BYTES_MAX, SEALED_BYTES_MAX - 9, 9).is_some());

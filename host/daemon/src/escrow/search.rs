@@ -16,6 +16,7 @@ use farseal_plugin::vault::stack::StackIndex;
 use farseal_plugin::vault::unit::Unit;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use crate::keys::descriptor::Descriptor;
 use crate::keys::wire::{Reader, Short, to_hex};
@@ -207,7 +208,7 @@ impl SealedRecord {
 /// One block, opened, and whether its tag says that it holds the value.
 pub(super) struct OpenedBlock {
     pub(super) lba: Lba,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Zeroizing<Vec<u8>>,
     pub(super) matches: bool,
 }
 
@@ -241,7 +242,11 @@ impl SealedBlock {
         if descriptor.terms.needs_layer() && guest.is_none() {
             return Err(NotOpened::NeedsComponent);
         }
-        let (mut bytes, mut tags) = (self.bytes.clone(), self.tags.clone());
+        // Room for all of the block from the start: growing would leave a part of it behind where it was.
+        let block_bytes = header.block_bytes.as_usize();
+        let mut bytes = Zeroizing::new(Vec::with_capacity(block_bytes.max(self.bytes.len())));
+        bytes.extend_from_slice(&self.bytes);
+        let mut tags = self.tags.clone();
         let mut units = [Unit {
             header: &header.encode(0),
             seq: header.sequence.0,
@@ -258,21 +263,23 @@ impl SealedBlock {
         let place = TagPlace { seq: header.sequence.0, block: self.block, slot: search.slot };
         let at = TAG_BYTES + usize::from(search.slot) * SEARCH_TAG_LEN;
         let matches = self.tags.get(at..at + SEARCH_TAG_LEN).is_some_and(|tag| own.matches(place, tag));
-        bytes.resize(header.block_bytes.as_usize(), 0);
+        bytes.resize(block_bytes, 0);
         Ok(OpenedBlock { lba: self.lba, bytes, matches })
     }
 }
 
 /// The bytes of a record whose blocks were opened, if it is one record and holds the value.
-pub(super) fn record_of(blocks: Vec<OpenedBlock>, search: &AskedSearch) -> Result<Vec<u8>, NotOpened> {
+pub(super) fn record_of(blocks: &[OpenedBlock], search: &AskedSearch) -> Result<Zeroizing<Vec<u8>>, NotOpened> {
     let whole = u64::from(search.record_blocks);
     let first = blocks.first().map_or(0, |block| block.lba.0);
     // A record's blocks lie one after the other within one multiple of its length: else any block could come along with a match.
-    let in_order = (first..).zip(&blocks).all(|(lba, block)| block.lba.0 == lba && lba / whole == first / whole);
+    let in_order = (first..).zip(blocks).all(|(lba, block)| block.lba.0 == lba && lba / whole == first / whole);
     if !in_order || !blocks.iter().any(|block| block.matches) {
         return Err(NotOpened::NoMatch);
     }
-    Ok(blocks.into_iter().flat_map(|block| block.bytes).collect())
+    let mut record = Zeroizing::new(Vec::with_capacity(blocks.iter().map(|block| block.bytes.len()).sum()));
+    blocks.iter().for_each(|block| record.extend_from_slice(&block.bytes));
+    Ok(record)
 }
 
 #[cfg(test)]
@@ -283,8 +290,8 @@ mod tests {
     fn only_blocks_of_one_record_come_along_with_the_one_that_holds_the_value() {
         let search =
             |record_blocks| AskedSearch { field: "id".into(), form: Form::Raw, slot: 0, record_blocks, value: vec![7] };
-        let block = |lba, matches| OpenedBlock { lba: Lba(lba), bytes: vec![1, 2], matches };
-        let opened = |blocks: Vec<OpenedBlock>, each| record_of(blocks, &search(each));
+        let block = |lba, matches| OpenedBlock { lba: Lba(lba), bytes: vec![1, 2].into(), matches };
+        let opened = |blocks: Vec<OpenedBlock>, each| record_of(&blocks, &search(each)).map(|record| record.to_vec());
         assert_eq!(opened(vec![block(4, true)], 1), Ok(vec![1, 2]));
         assert_eq!(opened(vec![block(4, false), block(5, true)], 2), Ok(vec![1, 2, 1, 2]));
         for (what, blocks, each) in [

@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::desk::Desk;
+use super::records::Line;
 use super::store::EscrowStoreError;
 use super::wire::{CELL_BYTES, CellError, FromEscrow, ToEscrow, fill, messages};
 use crate::keys::card::PeerCard;
@@ -89,14 +90,13 @@ async fn serve(socket: TcpStream, from: SocketAddr, acceptor: TlsAcceptor, desk:
     let key = peer_key(stream.get_ref().1).map_err(|error| LineError::Tls(error.to_string()))?;
     let site = desk.site(key).ok_or(LineError::Stranger)?.clone();
     tracing::info!(%from, site = %site.node, "a site's line is up");
-    let ended = talk(&mut stream, &site, &desk).await;
-    desk.leave(&site);
-    ended
+    talk(&mut stream, &site, &desk).await
 }
 
 /// A cell for each cell, until the line ends.
 async fn talk(stream: &mut TlsStream<TcpStream>, site: &PeerCard, desk: &Arc<Desk>) -> Result<(), LineError> {
     let (mut cell, mut answers) = (vec![0; CELL_BYTES], VecDeque::<FromEscrow>::new());
+    let mut line = Line::default();
     loop {
         timeout(SILENCE_MAX, stream.read_exact(&mut cell)).await.map_err(|_| LineError::Silent)??;
         let said = messages::<ToEscrow>(&cell)?;
@@ -106,8 +106,14 @@ async fn talk(stream: &mut TlsStream<TcpStream>, site: &PeerCard, desk: &Arc<Des
             if said.iter().filter(|said| said.asks_for_much()).count() > MUCH_IN_CELL_MAX {
                 return Err(LineError::Greedy);
             }
-            let answer = move || desk.answer(&site, said, crate::clock::wall_time());
-            answers.extend(tokio::task::spawn_blocking(answer).await.map_err(|_| LineError::Ended)??);
+            let mut under_way = std::mem::take(&mut line);
+            let answer = move || {
+                let answers = desk.answer(&site, &mut under_way, said, crate::clock::wall_time());
+                (answers, under_way)
+            };
+            let (answered, left) = tokio::task::spawn_blocking(answer).await.map_err(|_| LineError::Ended)?;
+            line = left;
+            answers.extend(answered?);
         }
         if answers.len() > ANSWERS_MAX {
             return Err(LineError::Greedy);

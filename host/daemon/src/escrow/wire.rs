@@ -17,6 +17,8 @@ use farseal_core::frame::ComponentPart;
 use farseal_core::limits::COMPONENT_BYTES_MAX;
 use farseal_core::units::{Epoch, Generation, Millis, PairId, Sequence};
 
+use zeroize::Zeroizing;
+
 use super::mark::Mark;
 use super::parts::Part;
 use super::search::{AskedSearch, NotOpened, SealedRecord};
@@ -148,7 +150,7 @@ pub enum FromEscrow {
     /// The bytes of a [`crate::keys::search_release::SearchRelease`], and where its epoch's deposit stands.
     SearchKey { place: Place, bytes: Vec<u8> },
     /// The record that was to be opened, or why it is not.
-    Opened(Result<Vec<u8>, NotOpened>),
+    Opened(Result<Zeroizing<Vec<u8>>, NotOpened>),
     /// A part of it, where it does not fit a cell.
     OpenedPart(Part),
     /// The next part of the record that is to be opened is waited for.
@@ -220,12 +222,13 @@ pub trait Message: Sized {
 }
 
 /// Fills a cell from the front of a queue, as far as whole messages fit.
-pub fn fill<M: Message>(queue: &mut std::collections::VecDeque<M>) -> Vec<u8> {
-    let mut cell = Vec::with_capacity(CELL_BYTES);
+pub fn fill<M: Message>(queue: &mut std::collections::VecDeque<M>) -> Zeroizing<Vec<u8>> {
+    let mut cell = Zeroizing::new(Vec::with_capacity(CELL_BYTES));
     cell.extend_from_slice(MAGIC);
     cell.push(VERSION);
     while let Some(message) = queue.front() {
-        let mut bytes = vec![0, 0];
+        let mut bytes = Zeroizing::new(Vec::with_capacity(CELL_BYTES));
+        bytes.extend_from_slice(&[0, 0]);
         message.write(&mut bytes);
         // Every message is far below 64 KiB: the longest are a deposit and a release.
         let length = u16::try_from(bytes.len() - 2).unwrap_or(u16::MAX);
@@ -430,7 +433,10 @@ impl Message for FromEscrow {
             Self::Opened(opened) => {
                 bytes.push(13);
                 match opened {
-                    Ok(record) => bytes.extend_from_slice(&[&[0], record.as_slice()].concat()),
+                    Ok(record) => {
+                        bytes.push(0);
+                        bytes.extend_from_slice(record);
+                    }
                     Err(why) => bytes.push(why.code()),
                 }
             }
@@ -491,7 +497,7 @@ impl Message for FromEscrow {
                     Self::SearchKey { place, bytes: bytes.to_vec() }
                 }
                 13 => match reader.u8()? {
-                    0 => Self::Opened(Ok(reader.bytes(reader.rest().len())?.to_vec())),
+                    0 => Self::Opened(Ok(reader.bytes(reader.rest().len())?.to_vec().into())),
                     why => match NotOpened::of(why) {
                         Some(why) => Self::Opened(Err(why)),
                         None => return Ok(None),
@@ -637,7 +643,7 @@ mod tests {
         (0..1_000_000u32, bytes).prop_map(|(from, bytes)| Part {
             of: from + u32::try_from(bytes.len()).unwrap(),
             from,
-            bytes,
+            bytes: bytes.into(),
         })
     }
 
@@ -733,7 +739,7 @@ mod tests {
             proptest::collection::vec(any::<u8>(), STATEMENT_LEN).prop_map(FromEscrow::Witness),
             (place(), proptest::collection::vec(any::<u8>(), 0..=RELEASE_LEN_MAX))
                 .prop_map(|(place, bytes)| FromEscrow::SearchKey { place, bytes }),
-            proptest::collection::vec(any::<u8>(), 0..9_000).prop_map(|bytes| FromEscrow::Opened(Ok(bytes))),
+            proptest::collection::vec(any::<u8>(), 0..9_000).prop_map(|bytes| FromEscrow::Opened(Ok(bytes.into()))),
             long_part().prop_map(FromEscrow::OpenedPart),
             Just(FromEscrow::More),
             proptest::sample::select(NotOpened::ALL).prop_map(|why| FromEscrow::Opened(Err(why))),

@@ -15,7 +15,7 @@ use crate::config::PluginChoice;
 use crate::control::api::{CommandReply, PluginCommand, PluginSlot, Swap, SwapReport};
 use crate::control::operator::CommandError;
 use crate::lane::Event as LaneEvent;
-use crate::lane::keywork::{Carried, PolicySwap};
+use crate::lane::policywork::{Carried, PolicySwap};
 use crate::plugins::chosen::{Place, Put};
 use crate::plugins::journal::StepJournal;
 use crate::plugins::{self, PairPlugins, PluginsError, proven};
@@ -214,8 +214,8 @@ impl PairNode {
 /// Between policies of different names this is the rule, and no failure.
 fn afresh(why: &str) -> String {
     format!(
-        "it begins afresh, as it cannot read what the one before remembered ({}). That is harmless: keys, their ages and the host's limits are not \
-         the policy's. What the one before still held back is forgotten: ask again for a key that is to change out of turn",
+        "it begins afresh, without what the one before remembered ({}). Keys, their ages and the host's limits are not the policy's, and stay. \
+         What the one before still held back is forgotten: ask again for a key that is to change out of turn",
         farseal_plugin::escaped(why)
     )
 }

@@ -23,7 +23,7 @@ impl PairNode {
 
     /// Before a takeover of this pair's group by the witness rule. What it is by is durable here then, as at the pair that asks.
     pub(crate) async fn prepare_unheard(&self, unheard: &Unheard) -> Result<(), CommandError> {
-        let silence = unheard.evidence.silence;
+        let silence = self.its_silence(unheard.evidence.silence);
         self.is_unheard(silence).await?;
         let evidence = if self.peer.fingerprint().to_string() == unheard.main {
             Evidence { at: self.shared.clock.now().wall, ..unheard.evidence.clone() }
@@ -37,8 +37,14 @@ impl PairNode {
         }
     }
 
+    /// Where this pair's own rule waits for longer than that of the pair that asks, it does so here, too.
+    fn its_silence(&self, asked: Millis) -> Millis {
+        self.config.witness_silence.map_or(asked, |own| own.max(asked))
+    }
+
     /// Whether its lane has been silent: what came and went counts.
     pub(crate) async fn is_unheard(&self, silence: Millis) -> Result<(), CommandError> {
+        let silence = self.its_silence(silence);
         let status =
             self.kept_copy().await.ok_or_else(|| refused("it keeps no copy that could be taken over".into()))?;
         let listened = Listened { linked: status.linked, heard: status.heard };

@@ -120,6 +120,8 @@ struct Lead {
     takeovers: Vec<Waiting>,
     /// Takeovers for which the pairs are asked whether they can, by group.
     asked: BTreeMap<String, takeover::Asked>,
+    /// Of the next question whether they can. It begins with the time: what was answered to a lead before this one is of another.
+    next_round: u64,
     next_ticket: u64,
     status_at: Instant,
 }
@@ -140,6 +142,7 @@ impl Lead {
             waiting: BTreeMap::new(),
             takeovers: Vec::new(),
             asked: BTreeMap::new(),
+            next_round: now.wall.0,
             next_ticket: 0,
             status_at: now.instant,
         };
@@ -204,7 +207,7 @@ impl Lead {
                 }
             }
             Report::Ready { pair, obstacle } => self.ready(pair, obstacle),
-            Report::CanTakeOver { pair, obstacle } => self.can_take_over(pair, obstacle),
+            Report::CanTakeOver { pair, round, obstacle } => self.can_take_over(pair, round, obstacle),
             Report::Declared { pair, refusal } => self.declared(pair, refusal),
             Report::Word { pair } => self.hear_word(pair),
             Report::Unheard { pair, unheard } => self.hear_unheard(pair, *unheard),
@@ -307,7 +310,7 @@ impl Lead {
         for pair in gone.pairs {
             if self.reached.get(&pair) == Some(&member) {
                 self.reached.remove(&pair);
-                self.can_take_over(pair, Some("its node cannot be reached any more".into()));
+                self.cannot_be_asked(pair);
                 self.tell_of(pair, Input::Left { lane: pair });
             }
         }

@@ -143,8 +143,10 @@ impl Member {
             Order::HandOver { pair } => self.command(pair, Command::HandOver),
             Order::Declare { pair } => self.declare(pair),
             Order::Limit { pair, limit } => self.replica(pair, ReplicaEvent::Limit(limit)),
-            Order::PrepareTakeOver { pair, at, by_word, unheard } => self.prepare_takeover(pair, at, by_word, unheard),
-            Order::StillUnheard { pair, silence } => self.look_again(pair, silence),
+            Order::PrepareTakeOver { pair, round, at, by_word, unheard } => {
+                self.prepare_takeover((pair, round), at, by_word, unheard);
+            }
+            Order::StillUnheard { pair, round, silence } => self.look_again((pair, round), silence),
             Order::RefuseWord { pair } => self.replica(pair, ReplicaEvent::RefuseWord),
             Order::DropTakeOver { pair } => self.drop_takeover(pair),
             Order::TakeOver { pair, at: None } => self.replica(pair, ReplicaEvent::TakeOver),
@@ -255,7 +257,7 @@ impl Member {
     /// A point is pinned, so that it is still there when the group has decided.
     fn prepare_takeover(
         self: &Arc<Self>,
-        id: PairId,
+        (id, round): (PairId, u64),
         at: Option<CutName>,
         by_word: bool,
         unheard: Option<Box<Unheard>>,
@@ -267,25 +269,26 @@ impl Member {
             if let (Ok(()), Some(unheard)) = (&prepared, unheard) {
                 prepared = pair.prepare_unheard(&unheard).await;
             }
-            member.say_if_it_can(id, prepared);
+            member.say_if_it_can((id, round), prepared);
         });
     }
 
     /// What takes time is done: this is the lane's last word before it is decided.
-    fn look_again(self: &Arc<Self>, id: PairId, silence: Millis) {
+    fn look_again(self: &Arc<Self>, (id, round): (PairId, u64), silence: Millis) {
         let Some(pair) = self.pairs.get(&id).cloned() else { return };
         let member = Arc::clone(self);
         self.runtime.spawn(async move {
             let silent = pair.is_unheard(silence).await;
-            member.say_if_it_can(id, silent);
+            member.say_if_it_can((id, round), silent);
         });
     }
 
     /// The cuts that the copy holds are told first: the lead decides at the newest of all that it knows of by then, and the main site may
     /// have named one that came a moment ago.
-    fn say_if_it_can(&self, pair: PairId, asked: Result<(), CommandError>) {
+    fn say_if_it_can(&self, (pair, round): (PairId, u64), asked: Result<(), CommandError>) {
         self.tell_what_changed();
-        self.site.report(Report::CanTakeOver { pair, obstacle: asked.err().map(|refused| refused.to_string()) });
+        let obstacle = asked.err().map(|refused| refused.to_string());
+        self.site.report(Report::CanTakeOver { pair, round, obstacle });
     }
 
     fn drop_takeover(&self, id: PairId) {

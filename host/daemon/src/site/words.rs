@@ -41,6 +41,8 @@ pub enum Report {
     /// Whether the pair can be taken over, at the point that was asked for; if not, why.
     CanTakeOver {
         pair: PairId,
+        /// The question's.
+        round: u64,
         obstacle: Option<String>,
     },
     /// What became of the word of a disaster at the pair's copy: why it is not taken over, or nothing.
@@ -147,6 +149,8 @@ pub enum Order {
     /// Find out whether the pair can be taken over as it was at this cut, and keep that point.
     PrepareTakeOver {
         pair: PairId,
+        /// What the answer names: one that came late is not taken for another's.
+        round: u64,
         at: Option<CutName>,
         /// By the main site's word: keys that are with the escrow site may come later.
         #[serde(default)]
@@ -158,6 +162,7 @@ pub enum Order {
     /// All pairs can be taken over by the witness rule: has this lane been silent until now?
     StillUnheard {
         pair: PairId,
+        round: u64,
         silence: Millis,
     },
     /// Nothing comes of the main site's word.

@@ -89,9 +89,14 @@ pub fn demand(result: &[u8], component: Digest) -> Result<(), Unproven> {
     Ok(())
 }
 
-/// The rules of which fewer stories were told, each with how many of how many; none where all were.
+/// The rules of which a result tells fewer stories, in words; none where it tells of all, or is none.
 #[must_use]
-pub fn shortened(report: &Report) -> Option<String> {
+pub fn fewer_told(result: &[u8]) -> Option<String> {
+    serde_json::from_slice(result).ok().as_ref().and_then(shortened)
+}
+
+/// Each rule with how many of how many.
+fn shortened(report: &Report) -> Option<String> {
     let fewer = report.verdicts.iter().filter(|verdict| verdict.untold > 0);
     let told = |verdict: &Verdict| {
         let Verdict { rule, tried, untold, .. } = verdict;
@@ -135,6 +140,9 @@ mod tests {
         (report.verdicts[1].tried, report.verdicts[1].untold) = (3, 37);
         (report.verdicts[4].tried, report.verdicts[4].untold) = (2, 38);
         assert_eq!(shortened(&report).as_deref(), Some("C-2 (3 of 40), C-5 (2 of 40)"));
+        let result = serde_json::to_vec(&report).unwrap_or_default();
+        assert_eq!(fewer_told(&result).as_deref(), Some("C-2 (3 of 40), C-5 (2 of 40)"));
+        assert_eq!(fewer_told(b"{}"), None);
     }
 
     #[test]

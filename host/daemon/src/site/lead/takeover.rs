@@ -13,13 +13,13 @@ use crate::control::api::{CommandReply, ErrorCode, ErrorReply};
 #[derive(Clone)]
 pub(super) struct Asked {
     why: Why,
+    /// What the answers name.
+    round: u64,
     at: Option<CutName>,
     /// Pairs that have not said whether they can.
     waits: BTreeSet<PairId>,
     /// Why some cannot.
     obstacles: BTreeMap<PairId, String>,
-    /// The main site's word came meanwhile: it does what silence may not.
-    word_came: bool,
 }
 
 /// On what a group is taken over.
@@ -31,6 +31,13 @@ enum Why {
     Word,
     /// Nobody's: by the witness rule, on a statement that is good until then.
     Silence { unheard: Box<Unheard>, until: Instant, last_look: bool },
+}
+
+impl Asked {
+    /// Whatever the pairs still answer, nothing comes of it.
+    fn is_over(&self, now: Instant) -> bool {
+        matches!(self.why, Why::Silence { until, .. } if now >= until)
+    }
 }
 
 impl Lead {
@@ -45,9 +52,13 @@ impl Lead {
         if let Err(refused) = self.may_take_over(name) {
             return Some(refused);
         }
-        if self.asked.contains_key(name) {
-            let message = format!("a takeover of group {name} is being prepared");
-            return Some(refused(message, Some("wait for its answer".into())));
+        match self.asked.get(name) {
+            // A person's word goes before nobody's. What the pairs still answer to that is of another round.
+            Some(Asked { why: Why::Silence { .. }, .. }) | None => {}
+            Some(_) => {
+                let message = format!("a takeover of group {name} is being prepared");
+                return Some(refused(message, Some("wait for its answer".into())));
+            }
         }
         self.prepare_all(name, Why::Asked { by: member, ask }, at);
         None
@@ -56,9 +67,8 @@ impl Lead {
     /// The main site declares a disaster: its word for one pair is its word for the group.
     pub(super) fn hear_word(&mut self, pair: PairId) {
         let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
-        // What is under way already answers it when it is decided.
-        if let Some(asked) = self.asked.get_mut(&name) {
-            asked.word_came |= matches!(asked.why, Why::Silence { .. });
+        // What is under way by a word already answers it when it is decided. Silence gives way: a word does what that may not.
+        if self.asked.get(&name).is_some_and(|asked| !matches!(asked.why, Why::Silence { .. })) {
             return;
         }
         tracing::warn!(group = name, "the main site declares a disaster of the group");
@@ -74,7 +84,8 @@ impl Lead {
     /// One pair and its witness have not heard the main site. That is not the silence of the others: each is asked for its own.
     pub(super) fn hear_unheard(&mut self, pair: PairId, unheard: Unheard) {
         let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
-        if self.asked.contains_key(&name) {
+        // A pair that never answered holds nothing up for longer than the statement is good for.
+        if self.asked.get(&name).is_some_and(|asked| !asked.is_over(self.clock.now().instant)) {
             return;
         }
         let heard_by = self.names(&[pair]);
@@ -98,13 +109,19 @@ impl Lead {
             Why::Word => (true, None),
             Why::Silence { unheard, .. } => (true, Some(unheard.clone())),
         };
-        let waits = lanes.iter().copied().collect();
-        let asked = Asked { why, at: at.clone(), waits, obstacles: BTreeMap::new(), word_came: false };
+        let (round, waits) = (self.round(), lanes.iter().copied().collect());
+        let asked = Asked { why, round, at: at.clone(), waits, obstacles: BTreeMap::new() };
         self.asked.insert(name.to_owned(), asked);
         for pair in lanes {
             let (at, unheard) = (at.clone(), unheard.clone());
-            self.order(pair, Order::PrepareTakeOver { pair, at, by_word, unheard });
+            self.order(pair, Order::PrepareTakeOver { pair, round, at, by_word, unheard });
         }
+    }
+
+    fn round(&mut self) -> u64 {
+        let round = self.next_round;
+        self.next_round += 1;
+        round
     }
 
     fn lanes_of(&self, name: &str) -> Vec<PairId> {
@@ -112,9 +129,9 @@ impl Lead {
     }
 
     /// A node says whether one of its pairs can be taken over. With the last answer it is decided.
-    pub(super) fn can_take_over(&mut self, pair: PairId, obstacle: Option<String>) {
+    pub(super) fn can_take_over(&mut self, pair: PairId, round: u64, obstacle: Option<String>) {
         let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
-        let Some(asked) = self.asked.get_mut(&name) else { return };
+        let Some(asked) = self.asked.get_mut(&name).filter(|asked| asked.round == round) else { return };
         if !asked.waits.remove(&pair) {
             return;
         }
@@ -138,6 +155,14 @@ impl Lead {
         }
     }
 
+    /// Its node is gone: whatever it was asked, it does not answer.
+    pub(super) fn cannot_be_asked(&mut self, pair: PairId) {
+        let Some(known) = self.pairs.get(&pair) else { return };
+        if let Some(round) = self.asked.get(&known.group).map(|asked| asked.round) {
+            self.can_take_over(pair, round, Some("its node cannot be reached any more".into()));
+        }
+    }
+
     /// All pairs can be taken over by the witness rule. To find that out took time, so each lane has a last word. Between it and the
     /// decision is a round in this site, and one write.
     fn look_again(&mut self, name: &str, mut asked: Asked) -> Option<ErrorReply> {
@@ -148,22 +173,17 @@ impl Lead {
             Ok((lanes, _)) => lanes,
             Err(refused) => return Some(refused),
         };
-        asked.waits = lanes.iter().copied().collect();
+        let round = self.round();
+        (asked.round, asked.waits) = (round, lanes.iter().copied().collect());
         self.asked.insert(name.to_owned(), asked);
         for pair in lanes {
-            self.order(pair, Order::StillUnheard { pair, silence });
+            self.order(pair, Order::StillUnheard { pair, round, silence });
         }
         None
     }
 
-    /// Nothing comes of it, unless there is another reason by now.
-    fn end_asked(&mut self, name: &str, asked: &Asked, mut refusal: ErrorReply) {
-        if asked.word_came {
-            match self.may_take_over(name) {
-                Ok(_) => return self.prepare_all(name, Why::Word, None),
-                Err(refused) => refusal = refused,
-            }
-        }
+    /// Nothing comes of it.
+    fn end_asked(&mut self, name: &str, asked: &Asked, refusal: ErrorReply) {
         for pair in self.lanes_of(name) {
             if asked.at.is_some() {
                 self.order(pair, Order::DropTakeOver { pair });
@@ -227,9 +247,7 @@ impl Lead {
             Ok(found) => found,
             Err(refused) => return Some(refused),
         };
-        if let Why::Silence { until, .. } = &asked.why
-            && self.clock.now().instant >= *until
-        {
+        if asked.is_over(self.clock.now().instant) {
             let message = format!("nothing of group {name} was taken over: the witness's statement is too old by now");
             return Some(refused(message, Some("it is asked again while nobody hears the main site".into())));
         }

@@ -1,0 +1,448 @@
+//! Asking the rotation policy, off the lane's thread: one call at a time, and its state is kept before its decisions are carried out.
+//!
+//! Where a disguise keeps a standing schedule, what may bring a new key waits for a while that nobody can foretell. The work of a call
+//! holds the link up by some hundred microseconds on a busy machine: whoever knew when a key was asked for, or when a policy
+//! wakes, could see it begin.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use farseal_core::primary::{Action, Decision, Outcome, PolicyEvent};
+use farseal_core::rotation::{How, KeyLimits, KeyState, KeyUse};
+use farseal_core::units::{Now, WallTime};
+use farseal_plugin::wit::rotation as wit;
+use farseal_plugin::{Answer, Differences, Plugin as _, RotationCall, RotationPolicy, SwapError, Swapped};
+use serde::{Deserialize, Serialize};
+
+use super::keywork::chance;
+use super::{Event, Parts};
+use crate::plugins::PairPlugins;
+use crate::store::{StoreError, files};
+
+/// The longest that a call waits where a disguise keeps a schedule; how long is uniform below it.
+const CALL_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Asks the policy, one call at a time, and keeps its state.
+#[derive(Debug)]
+pub struct PolicyWork {
+    calls: Sender<Request>,
+}
+
+enum Request {
+    Ask(Call),
+    Swap(PolicySwap),
+}
+
+/// Another policy is to go on from the state of the one in force.
+pub struct PolicySwap {
+    pub new: Arc<RotationPolicy>,
+    pub done: Box<dyn FnOnce(Result<Carried, StoreError>) + Send>,
+}
+
+impl std::fmt::Debug for PolicySwap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PolicySwap")
+    }
+}
+
+/// What became of the state of the policy before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// The new one goes on from it.
+    State,
+    /// It begins afresh; why, where there was a state.
+    Afresh(Option<String>),
+}
+
+#[derive(Debug)]
+struct Call {
+    now: Now,
+    event: PolicyEvent,
+    /// In whose words, where it is a request.
+    requests: Vec<String>,
+    /// What the policy answers is not carried out: a cover's start costs what a key's does.
+    for_nothing: bool,
+    keys: Vec<KeyUse>,
+    limits: KeyLimits,
+    link_up: bool,
+}
+
+impl Call {
+    /// Nobody waits for it within a second: it is asked for, or it is the policy's own time. A suspicion does not wait.
+    fn may_bring_a_key(&self) -> bool {
+        match self.event {
+            PolicyEvent::Timer | PolicyEvent::Usage | PolicyEvent::Requested => !self.for_nothing,
+            PolicyEvent::Started | PolicyEvent::Suspect(_) | PolicyEvent::Rotated(_) | PolicyEvent::Decided { .. } => {
+                false
+            }
+        }
+    }
+}
+
+/// A policy's state and the call that led to it, kept before its decisions are carried out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    format: u32,
+    state: String,
+    calls: u64,
+    last_now: u64,
+}
+
+/// A state text of 64 KiB, escaped, and what stands around it.
+const KEPT_BYTES_MAX: u64 = 512 << 10;
+
+/// Calls that wait, oldest first. Nothing overtakes them but work for nothing.
+#[derive(Default)]
+struct Waiting {
+    calls: VecDeque<Request>,
+    /// Until then, or until something comes that cannot wait.
+    until: Option<Instant>,
+}
+
+impl Waiting {
+    /// What is to be done next. `None`: the lane has ended.
+    fn next(&mut self, queue: &Receiver<Request>, is_scheduled: impl Fn() -> bool) -> Option<Request> {
+        loop {
+            let Some(until) = self.until else {
+                if let Some(request) = self.calls.pop_front() {
+                    return Some(request);
+                }
+                self.take(queue.recv().ok()?, &is_scheduled);
+                continue;
+            };
+            match queue.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Request::Ask(call)) if call.for_nothing => return Some(Request::Ask(call)),
+                Ok(request) => self.take(request, &is_scheduled),
+                Err(RecvTimeoutError::Timeout) => self.until = None,
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn take(&mut self, request: Request, is_scheduled: impl Fn() -> bool) {
+        let can_wait = matches!(&request, Request::Ask(call) if call.may_bring_a_key()) && is_scheduled();
+        self.until = match (can_wait, self.until) {
+            (false, _) => None,
+            (true, Some(until)) => Some(until),
+            (true, None) => Some(Instant::now() + wait()),
+        };
+        self.calls.push_back(request);
+    }
+}
+
+fn wait() -> Duration {
+    let most = u64::try_from(CALL_WAIT_MAX.as_micros()).unwrap_or(u64::MAX);
+    // Without randomness nothing is sealed either.
+    Duration::from_micros(chance().unwrap_or(0) % most)
+}
+
+struct PolicyThread {
+    name: String,
+    path: PathBuf,
+    plugins: Arc<PairPlugins>,
+    kept: Option<Kept>,
+}
+
+impl PolicyWork {
+    pub(super) fn start(parts: &Parts, inbox: Sender<Event>) -> Self {
+        let (calls, queue) = channel::<Request>();
+        let mut thread = PolicyThread {
+            name: parts.name.clone(),
+            path: parts.directory.join("policy.json"),
+            plugins: Arc::clone(&parts.plugins),
+            kept: None,
+        };
+        let (keywork, mut waiting) = (parts.keywork.clone(), Waiting::default());
+        std::thread::spawn(move || {
+            thread.kept = load(&thread.path);
+            while let Some(request) = waiting.next(&queue, || keywork.is_scheduled()) {
+                match request {
+                    Request::Swap(PolicySwap { new, done }) => done(thread.swap(new)),
+                    Request::Ask(call) if call.for_nothing => thread.rehearse(&call),
+                    Request::Ask(call) => {
+                        let decisions = thread.answer(&call);
+                        if inbox.send(Event::PolicyDecided(decisions)).is_err() {
+                            break;
+                        }
+                    }
+                }
+            }
+        });
+        Self { calls }
+    }
+
+    /// `requests`: the words of those who ask for a key, where the event is that. The policy is told each.
+    pub fn ask(
+        &self,
+        now: Now,
+        requests: Vec<String>,
+        event: PolicyEvent,
+        keys: Vec<KeyUse>,
+        limits: KeyLimits,
+        link_up: bool,
+    ) {
+        let _ = self.calls.send(Request::Ask(Call { now, event, requests, for_nothing: false, keys, limits, link_up }));
+    }
+
+    /// The work of [`PolicyWork::ask`] after a rotation, for nothing.
+    pub fn rehearse(&self, now: Now, keys: Vec<KeyUse>, limits: KeyLimits, link_up: bool) {
+        let Some(key) = keys.first() else { return };
+        let event = PolicyEvent::Rotated(key.epoch);
+        let call = Call { now, event, requests: Vec::new(), for_nothing: true, keys, limits, link_up };
+        let _ = self.calls.send(Request::Ask(call));
+    }
+
+    /// Between two calls.
+    pub fn swap(&self, swap: PolicySwap) {
+        let _ = self.calls.send(Request::Swap(swap));
+    }
+}
+
+impl PolicyThread {
+    fn answer(&mut self, call: &Call) -> Vec<Decision> {
+        let events: Vec<wit::Event> = if call.event == PolicyEvent::Requested {
+            call.requests.iter().cloned().map(wit::Event::Requested).collect()
+        } else {
+            vec![event(&call.event)]
+        };
+        events.into_iter().flat_map(|event| self.step(call, event)).collect()
+    }
+
+    fn step(&mut self, call: &Call, event: wit::Event) -> Vec<Decision> {
+        let mut entropy = [0; 8];
+        if getrandom::fill(&mut entropy).is_err() {
+            tracing::error!(pair = self.name, "the random source failed: the policy is not asked");
+            return Vec::new();
+        }
+        let context = self.context(call, u64::from_le_bytes(entropy));
+        let now = call.now.wall.0;
+        let mut decisions = Vec::new();
+        let state = match self.kept.take() {
+            Some(kept) => kept,
+            None => {
+                let answer = self.plugins.policy.init(now, &context);
+                self.journal(RotationCall::Init { context: context.clone() }, &answer);
+                decisions.extend(answer.value.decisions);
+                Kept { format: 1, state: answer.value.state, calls: 0, last_now: now }
+            }
+        };
+        let answer = self.plugins.policy.step(now, &state.state, &event, &context);
+        self.journal(RotationCall::Step { state: state.state.clone(), event, context }, &answer);
+        let outcome = answer.value;
+        decisions.extend(outcome.decisions);
+        let kept = Kept { format: 1, state: outcome.state, calls: state.calls + 1, last_now: now };
+        if let Err(error) = save(&self.path, &kept) {
+            tracing::error!(pair = self.name, %error, "the policy's state could not be kept: its decisions are not carried out");
+            self.kept = Some(state);
+            return Vec::new();
+        }
+        self.kept = Some(kept);
+        decisions.into_iter().filter_map(|decision| self.decision(decision)).collect()
+    }
+
+    /// Asks, forgets the answer, and keeps the state as it was.
+    fn rehearse(&self, call: &Call) {
+        let mut entropy = [0; 8];
+        let (Some(kept), Ok(())) = (&self.kept, getrandom::fill(&mut entropy)) else { return };
+        let context = self.context(call, u64::from_le_bytes(entropy));
+        let _ = self.plugins.policy.step(call.now.wall.0, &kept.state, &event(&call.event), &context);
+        if let Err(error) = save(&self.path, kept) {
+            tracing::error!(pair = self.name, %error, "the policy's state could not be kept again");
+        }
+    }
+
+    fn journal(&self, call: RotationCall, answer: &Answer<wit::Outcome>) {
+        let decisions = answer.value.decisions.clone();
+        self.plugins.policy_journal.add_answer(&self.plugins.policy, call, answer, decisions);
+    }
+
+    /// The new policy goes on from the state, if it can; else it begins afresh with the next call.
+    fn swap(&mut self, new: Arc<RotationPolicy>) -> Result<Carried, StoreError> {
+        let (slot, state) = (&self.plugins.policy, self.kept.as_ref().map(|kept| kept.state.as_str()));
+        let before = slot.current();
+        let (state, carried) = match slot.swap(Arc::clone(&new), state, &[], Differences::Accept) {
+            Ok(Swapped { state: Some(state), .. }) => (Some(state), Carried::State),
+            Ok(Swapped { state: None, .. }) => (None, Carried::Afresh(None)),
+            Err(SwapError::State(error)) => {
+                slot.install(Some(new));
+                (None, Carried::Afresh(Some(error.to_string())))
+            }
+            // Nothing was compared here.
+            Err(SwapError::Differs { .. }) => {
+                slot.install(Some(new));
+                (None, Carried::Afresh(None))
+            }
+        };
+        let kept = match (state, self.kept.as_ref()) {
+            (Some(state), Some(kept)) => Some(Kept { state, ..kept.clone() }),
+            (None | Some(_), _) => None,
+        };
+        let saved = match &kept {
+            Some(kept) => save(&self.path, kept),
+            None => files::remove_durably(&self.path),
+        };
+        match saved {
+            Ok(()) => self.kept = kept,
+            Err(error) => {
+                slot.install(before);
+                return Err(error);
+            }
+        }
+        Ok(carried)
+    }
+
+    fn context(&self, call: &Call, entropy: u64) -> wit::Context {
+        wit::Context {
+            now: call.now.wall.0,
+            pair: self.name.clone(),
+            entropy,
+            config: self.plugins.policy.current().map_or_else(String::new, |policy| policy.facts().config.clone()),
+            keys: call.keys.iter().map(key_info).collect(),
+            limits: wit::HostLimits {
+                min_interval: call.limits.interval_min.0,
+                max_age: call.limits.age_max.0,
+                max_bytes: call.limits.bytes_max.0,
+            },
+            link_up: call.link_up,
+        }
+    }
+
+    /// What core carries out. An alert is for the operator, and done here.
+    fn decision(&self, decision: wit::Decision) -> Option<Decision> {
+        let action = match decision.action {
+            wit::Action::Rotate(rotate) => {
+                tracing::info!(pair = self.name, reason = %farseal_plugin::escaped(&rotate.reason), "the policy asks for a new key");
+                Action::Rotate(match rotate.how {
+                    wit::How::AsConfigured => None,
+                    wit::How::InBand => Some(How::InBand),
+                    wit::How::Pause => Some(How::Pause),
+                })
+            }
+            wit::Action::WakeAt(at) => Action::WakeAt(WallTime(at)),
+            wit::Action::Watch(watch) => Action::Watch { bytes: watch.bytes, blocks: watch.blocks },
+            wit::Action::Alert(text) => {
+                tracing::warn!(pair = self.name, "the policy says: {}", farseal_plugin::escaped(&text));
+                return None;
+            }
+            wit::Action::Ext(_) => Action::Unknown,
+        };
+        Some(Decision { id: decision.id, action })
+    }
+}
+
+fn event(event: &PolicyEvent) -> wit::Event {
+    match event {
+        PolicyEvent::Started => wit::Event::Started,
+        PolicyEvent::Timer => wit::Event::Timer,
+        PolicyEvent::Usage => wit::Event::Usage,
+        PolicyEvent::Requested => wit::Event::Requested("operator".into()),
+        PolicyEvent::Suspect(epoch) => wit::Event::Suspect(epoch.0),
+        PolicyEvent::Rotated(epoch) => wit::Event::Rotated(epoch.0),
+        PolicyEvent::Decided { id, outcome } => {
+            wit::Event::Decided(wit::Decided { id: *id, outcome: outcome_of(*outcome) })
+        }
+    }
+}
+
+fn outcome_of(outcome: Outcome) -> wit::OutcomeOfDecision {
+    match outcome {
+        Outcome::Applied => wit::OutcomeOfDecision::Applied,
+        Outcome::Refused(refused) => wit::OutcomeOfDecision::Refused(refused.to_string()),
+        Outcome::NotDelivered => wit::OutcomeOfDecision::Refused("the key was not delivered in time".into()),
+        Outcome::NotPrepared => wit::OutcomeOfDecision::Refused("the key could not be prepared".into()),
+        Outcome::Unknown => wit::OutcomeOfDecision::Refused("unknown extension".into()),
+    }
+}
+
+fn key_info(key: &KeyUse) -> wit::KeyInfo {
+    wit::KeyInfo {
+        epoch: key.epoch.0,
+        state: match key.state {
+            KeyState::Delivering => wit::KeyState::Delivering,
+            KeyState::Active => wit::KeyState::Active,
+            KeyState::Retired => wit::KeyState::Retired,
+            KeyState::Suspect => wit::KeyState::Suspect,
+        },
+        since: key.since.0,
+        bytes_sealed: key.bytes.0,
+        blocks_sealed: key.blocks,
+        records_sealed: key.records,
+    }
+}
+
+fn load(path: &Path) -> Option<Kept> {
+    let bytes = files::read_if_there(path, KEPT_BYTES_MAX).ok().flatten()?;
+    match serde_json::from_slice::<Kept>(&bytes) {
+        Ok(kept) if kept.format == 1 => Some(kept),
+        Ok(_) | Err(_) => {
+            tracing::warn!(path = %path.display(), "the policy's state cannot be read: it begins afresh");
+            None
+        }
+    }
+}
+
+fn save(path: &Path, kept: &Kept) -> Result<(), StoreError> {
+    files::write_atomically(path, &serde_json::to_vec_pretty(kept).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use farseal_core::units::{ByteLen, Epoch, Instant as Moment, Millis};
+
+    use super::*;
+
+    fn call(event: PolicyEvent, for_nothing: bool) -> Request {
+        let now = Now { instant: Moment(1), wall: WallTime(1) };
+        let limits = KeyLimits { interval_min: Millis(1), age_max: Millis(1), bytes_max: ByteLen(1) };
+        Request::Ask(Call { now, event, requests: Vec::new(), for_nothing, keys: Vec::new(), limits, link_up: true })
+    }
+
+    fn event(request: Option<Request>) -> PolicyEvent {
+        let Some(Request::Ask(call)) = request else { panic!("no call") };
+        call.event
+    }
+
+    #[test]
+    fn nothing_waits_where_no_disguise_keeps_a_schedule() {
+        let (calls, queue) = channel();
+        calls.send(call(PolicyEvent::Requested, false)).unwrap();
+        let mut waiting = Waiting::default();
+        assert_eq!(event(waiting.next(&queue, || false)), PolicyEvent::Requested);
+        assert!(waiting.until.is_none());
+    }
+
+    #[test]
+    fn what_may_bring_a_key_waits_and_is_overtaken_by_work_for_nothing_alone() {
+        let (calls, queue) = channel();
+        let rotated = PolicyEvent::Rotated(Epoch(3));
+        for (event, for_nothing) in [
+            (PolicyEvent::Timer, false),
+            (PolicyEvent::Requested, false),
+            (rotated, true),
+            (PolicyEvent::Suspect(Epoch(2)), false),
+        ] {
+            calls.send(call(event, for_nothing)).unwrap();
+        }
+        let mut waiting = Waiting { calls: VecDeque::new(), until: Some(Instant::now() + CALL_WAIT_MAX * 1_000) };
+        let next = |waiting: &mut Waiting| event(waiting.next(&queue, || true));
+        assert_eq!(next(&mut waiting), rotated);
+        // The suspicion does not wait: what came before it goes first, in its order.
+        assert_eq!(next(&mut waiting), PolicyEvent::Timer);
+        assert_eq!(next(&mut waiting), PolicyEvent::Requested);
+        assert_eq!(next(&mut waiting), PolicyEvent::Suspect(Epoch(2)));
+    }
+
+    #[test]
+    fn a_call_that_waited_is_made_in_its_time() {
+        let (calls, queue) = channel();
+        calls.send(call(PolicyEvent::Usage, false)).unwrap();
+        let mut waiting = Waiting { calls: VecDeque::new(), until: Some(Instant::now()) };
+        assert_eq!(event(waiting.next(&queue, || true)), PolicyEvent::Usage);
+        drop(calls);
+        assert!(waiting.next(&queue, || true).is_none());
+    }
+}
