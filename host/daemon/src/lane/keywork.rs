@@ -127,7 +127,7 @@ impl KeyWork {
 
     /// Without any work that a command could be told by.
     fn at_hand(&self, epoch: Epoch, how: How, now: Instant) -> Option<(Prepared, Option<Receipt>)> {
-        if how == How::AtOnce || !self.is_scheduled() {
+        if how == How::AtOnce || !self.scheduled.load(Ordering::Acquire) {
             return None;
         }
         let chance = chance().ok()?;
@@ -229,12 +229,7 @@ impl KeyWork {
     /// Does the key go where a slot was fixed before, whatever is planned for it now?
     fn slot_is_fixed(&self) -> bool {
         let in_records = || self.plugins.disguise.current().is_some_and(|disguise| disguise.is_in_records());
-        self.is_scheduled() || in_records()
-    }
-
-    /// The disguise keeps a standing schedule.
-    pub(super) fn is_scheduled(&self) -> bool {
-        self.scheduled.load(Ordering::Acquire)
+        self.scheduled.load(Ordering::Acquire) || in_records()
     }
 
     /// The least blocks whose body holds a package and a disguise's own bytes.
@@ -244,7 +239,7 @@ impl KeyWork {
     }
 }
 
-pub(super) fn chance() -> Result<u64, getrandom::Error> {
+fn chance() -> Result<u64, getrandom::Error> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map(|()| u64::from_le_bytes(bytes))
 }

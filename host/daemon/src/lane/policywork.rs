@@ -1,14 +1,8 @@
 //! Asking the rotation policy, off the lane's thread: one call at a time, and its state is kept before its decisions are carried out.
-//!
-//! Where a disguise keeps a standing schedule, what may bring a new key waits for a while that nobody can foretell. The work of a call
-//! holds the link up by some hundred microseconds on a busy machine: whoever knew when a key was asked for, or when a policy
-//! wakes, could see it begin.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Sender, channel};
 
 use farseal_core::primary::{Action, Decision, Outcome, PolicyEvent};
 use farseal_core::rotation::{How, KeyLimits, KeyState, KeyUse};
@@ -17,13 +11,9 @@ use farseal_plugin::wit::rotation as wit;
 use farseal_plugin::{Answer, Differences, Plugin as _, RotationCall, RotationPolicy, SwapError, Swapped};
 use serde::{Deserialize, Serialize};
 
-use super::keywork::chance;
 use super::{Event, Parts};
 use crate::plugins::PairPlugins;
 use crate::store::{StoreError, files};
-
-/// The longest that a call waits where a disguise keeps a schedule; how long is uniform below it.
-const CALL_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Asks the policy, one call at a time, and keeps its state.
 #[derive(Debug)]
@@ -70,18 +60,6 @@ struct Call {
     link_up: bool,
 }
 
-impl Call {
-    /// Nobody waits for it within a second: it is asked for, or it is the policy's own time. A suspicion does not wait.
-    fn may_bring_a_key(&self) -> bool {
-        match self.event {
-            PolicyEvent::Timer | PolicyEvent::Usage | PolicyEvent::Requested => !self.for_nothing,
-            PolicyEvent::Started | PolicyEvent::Suspect(_) | PolicyEvent::Rotated(_) | PolicyEvent::Decided { .. } => {
-                false
-            }
-        }
-    }
-}
-
 /// A policy's state and the call that led to it, kept before its decisions are carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Kept {
@@ -93,51 +71,6 @@ struct Kept {
 
 /// A state text of 64 KiB, escaped, and what stands around it.
 const KEPT_BYTES_MAX: u64 = 512 << 10;
-
-/// Calls that wait, oldest first. Nothing overtakes them but work for nothing.
-#[derive(Default)]
-struct Waiting {
-    calls: VecDeque<Request>,
-    /// Until then, or until something comes that cannot wait.
-    until: Option<Instant>,
-}
-
-impl Waiting {
-    /// What is to be done next. `None`: the lane has ended.
-    fn next(&mut self, queue: &Receiver<Request>, is_scheduled: impl Fn() -> bool) -> Option<Request> {
-        loop {
-            let Some(until) = self.until else {
-                if let Some(request) = self.calls.pop_front() {
-                    return Some(request);
-                }
-                self.take(queue.recv().ok()?, &is_scheduled);
-                continue;
-            };
-            match queue.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Request::Ask(call)) if call.for_nothing => return Some(Request::Ask(call)),
-                Ok(request) => self.take(request, &is_scheduled),
-                Err(RecvTimeoutError::Timeout) => self.until = None,
-                Err(RecvTimeoutError::Disconnected) => return None,
-            }
-        }
-    }
-
-    fn take(&mut self, request: Request, is_scheduled: impl Fn() -> bool) {
-        let can_wait = matches!(&request, Request::Ask(call) if call.may_bring_a_key()) && is_scheduled();
-        self.until = match (can_wait, self.until) {
-            (false, _) => None,
-            (true, Some(until)) => Some(until),
-            (true, None) => Some(Instant::now() + wait()),
-        };
-        self.calls.push_back(request);
-    }
-}
-
-fn wait() -> Duration {
-    let most = u64::try_from(CALL_WAIT_MAX.as_micros()).unwrap_or(u64::MAX);
-    // Without randomness nothing is sealed either.
-    Duration::from_micros(chance().unwrap_or(0) % most)
-}
 
 struct PolicyThread {
     name: String,
@@ -155,10 +88,9 @@ impl PolicyWork {
             plugins: Arc::clone(&parts.plugins),
             kept: None,
         };
-        let (keywork, mut waiting) = (parts.keywork.clone(), Waiting::default());
         std::thread::spawn(move || {
             thread.kept = load(&thread.path);
-            while let Some(request) = waiting.next(&queue, || keywork.is_scheduled()) {
+            for request in queue {
                 match request {
                     Request::Swap(PolicySwap { new, done }) => done(thread.swap(new)),
                     Request::Ask(call) if call.for_nothing => thread.rehearse(&call),
@@ -386,63 +318,4 @@ fn load(path: &Path) -> Option<Kept> {
 
 fn save(path: &Path, kept: &Kept) -> Result<(), StoreError> {
     files::write_atomically(path, &serde_json::to_vec_pretty(kept).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use farseal_core::units::{ByteLen, Epoch, Instant as Moment, Millis};
-
-    use super::*;
-
-    fn call(event: PolicyEvent, for_nothing: bool) -> Request {
-        let now = Now { instant: Moment(1), wall: WallTime(1) };
-        let limits = KeyLimits { interval_min: Millis(1), age_max: Millis(1), bytes_max: ByteLen(1) };
-        Request::Ask(Call { now, event, requests: Vec::new(), for_nothing, keys: Vec::new(), limits, link_up: true })
-    }
-
-    fn event(request: Option<Request>) -> PolicyEvent {
-        let Some(Request::Ask(call)) = request else { panic!("no call") };
-        call.event
-    }
-
-    #[test]
-    fn nothing_waits_where_no_disguise_keeps_a_schedule() {
-        let (calls, queue) = channel();
-        calls.send(call(PolicyEvent::Requested, false)).unwrap();
-        let mut waiting = Waiting::default();
-        assert_eq!(event(waiting.next(&queue, || false)), PolicyEvent::Requested);
-        assert!(waiting.until.is_none());
-    }
-
-    #[test]
-    fn what_may_bring_a_key_waits_and_is_overtaken_by_work_for_nothing_alone() {
-        let (calls, queue) = channel();
-        let rotated = PolicyEvent::Rotated(Epoch(3));
-        for (event, for_nothing) in [
-            (PolicyEvent::Timer, false),
-            (PolicyEvent::Requested, false),
-            (rotated, true),
-            (PolicyEvent::Suspect(Epoch(2)), false),
-        ] {
-            calls.send(call(event, for_nothing)).unwrap();
-        }
-        let mut waiting = Waiting { calls: VecDeque::new(), until: Some(Instant::now() + CALL_WAIT_MAX * 1_000) };
-        let next = |waiting: &mut Waiting| event(waiting.next(&queue, || true));
-        assert_eq!(next(&mut waiting), rotated);
-        // The suspicion does not wait: what came before it goes first, in its order.
-        assert_eq!(next(&mut waiting), PolicyEvent::Timer);
-        assert_eq!(next(&mut waiting), PolicyEvent::Requested);
-        assert_eq!(next(&mut waiting), PolicyEvent::Suspect(Epoch(2)));
-    }
-
-    #[test]
-    fn a_call_that_waited_is_made_in_its_time() {
-        let (calls, queue) = channel();
-        calls.send(call(PolicyEvent::Usage, false)).unwrap();
-        let mut waiting = Waiting { calls: VecDeque::new(), until: Some(Instant::now()) };
-        assert_eq!(event(waiting.next(&queue, || true)), PolicyEvent::Usage);
-        drop(calls);
-        assert!(waiting.next(&queue, || true).is_none());
-    }
 }

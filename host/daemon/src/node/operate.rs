@@ -223,6 +223,8 @@ impl PairNode {
             }
         }
         loop {
+            // The lane has enough to do with what was just asked of it.
+            sleep(LOOK_EVERY).await;
             let status = self.look().await?.status;
             if status.key.map(|key| key.epoch) != before {
                 return Ok(CommandReply::new("the key has changed"));
@@ -240,7 +242,6 @@ impl PairNode {
             if Instant::now() >= deadline {
                 return Err(CommandError::NotYet { what: "the rotation".into() });
             }
-            sleep(LOOK_EVERY).await;
         }
     }
 
