@@ -81,7 +81,7 @@ fn every_command_of_the_tutorial_does_what_it_says() {
     let reason = "the policy: after a backup: full backup of today";
     assert!(said.contains(reason), "the key's history says why it changed: {said}");
     assert!(
-        said.contains("it begins afresh") && said.contains("That is harmless"),
+        said.contains("it begins afresh") && said.contains("are not the policy's, and stay"),
         "what a rollback begins with is said: {said}"
     );
 }
