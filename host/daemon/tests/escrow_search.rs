@@ -19,12 +19,11 @@ mod sites;
 mod three;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nbd_client::Client;
 use serde_json::Value;
-use site::wait_for;
-use sites::{PAIR, PATIENCE};
+use sites::PAIR;
 use three::{Three, client, refusal, three_with};
 
 const RECORD: usize = 512;
@@ -106,17 +105,6 @@ fn seal_by_component(three: &Three) {
     three.main.farseal(&["rotate", PAIR, "--force"]).unwrap();
 }
 
-fn wait_for_the_cipher(three: &Three) {
-    let name = format!("{}.wasm", farseal_plugin::Digest::of(&fs::read(component()).unwrap()));
-    wait_for("the cipher at the escrow", PATIENCE, || {
-        // The escrow makes the folder with the first component that comes.
-        let sites = fs::read_dir(three.escrow.state().join("escrow-components"));
-        let kept = |site: &Path| site.join("components").join(&name).exists();
-        Ok(sites.is_ok_and(|mut sites| sites.any(|site| site.is_ok_and(|site| kept(&site.path())))).then_some(()))
-    })
-    .unwrap();
-}
-
 /// The later ones are sealed by a cipher that runs in a component of its own.
 #[test]
 fn a_record_that_is_longer_than_a_cell_is_opened_there_part_by_part_also_by_a_cipher_of_its_own() {
@@ -139,7 +127,7 @@ fn a_record_that_is_longer_than_a_cell_is_opened_there_part_by_part_also_by_a_ci
     initiator.write(LONG_RECORDS * each, &empty).unwrap();
     initiator.flush().unwrap();
     three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
-    wait_for_the_cipher(&three);
+    three.until_escrow_keeps(&format!("{}.wasm", farseal_plugin::Digest::of(&fs::read(component()).unwrap())));
     three.main.kill().unwrap();
     let request = ["escrow", "request", PAIR, "--reason", "court order 10", "--field", "customer=Meier"];
     three.remote.farseal(&request).unwrap();

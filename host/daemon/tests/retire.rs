@@ -14,6 +14,7 @@ mod site;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/sites.rs"]
 mod sites;
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/three.rs"]
 mod three;
 

@@ -23,7 +23,7 @@ impl PairNode {
 
     /// Before a takeover of this pair's group by the witness rule. What it is by is durable here then, as at the pair that asks.
     pub(crate) async fn prepare_unheard(&self, unheard: &Unheard) -> Result<(), CommandError> {
-        let silence = self.its_silence(unheard.evidence.silence);
+        let silence = unheard.evidence.silence;
         self.is_unheard(silence).await?;
         let evidence = if self.peer.fingerprint().to_string() == unheard.main {
             Evidence { at: self.shared.clock.now().wall, ..unheard.evidence.clone() }
@@ -53,6 +53,7 @@ impl PairNode {
 
     /// Of another main node than the one that the statement speaks of.
     async fn own_evidence(&self, silence: Millis) -> Result<Evidence, CommandError> {
+        let silence = self.its_silence(silence);
         let no_word = || refused("its main node is another, and no witness says that it is silent as well".into());
         let line = self.makings.escrow_line().ok_or_else(no_word)?;
         let (said, statement) = self.ask_witness(&line).await.ok_or_else(no_word)?;

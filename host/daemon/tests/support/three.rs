@@ -1,5 +1,6 @@
 //! Three nodes, of which the escrow site alone holds the keys of a pair, and what the tests that use them have in common with others.
 
+use std::fs;
 use std::rc::Rc;
 
 use crate::built::{farseal, plugins};
@@ -38,6 +39,16 @@ impl Three {
         self.remote.start().unwrap();
         self.main.start().unwrap();
         self.main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    }
+
+    /// The escrow keeps a component of this name. It makes the folder with the first one that comes.
+    pub(crate) fn until_escrow_keeps(&self, component: &str) {
+        wait_for("the component at the escrow", PATIENCE, || {
+            let Ok(sites) = fs::read_dir(self.escrow.state().join("escrow-components")) else { return Ok(None) };
+            let is_kept = sites.flatten().any(|site| site.path().join("components").join(component).exists());
+            Ok(is_kept.then_some(()))
+        })
+        .unwrap();
     }
 }
 

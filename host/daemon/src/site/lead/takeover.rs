@@ -34,6 +34,11 @@ enum Why {
 }
 
 impl Asked {
+    /// Somebody's. Silence gives way to a word, which does what that may not; what the pairs still answer to it is of another round.
+    fn is_by_word(&self) -> bool {
+        !matches!(self.why, Why::Silence { .. })
+    }
+
     /// Whatever the pairs still answer, nothing comes of it.
     fn is_over(&self, now: Instant) -> bool {
         matches!(self.why, Why::Silence { until, .. } if now >= until)
@@ -52,13 +57,9 @@ impl Lead {
         if let Err(refused) = self.may_take_over(name) {
             return Some(refused);
         }
-        match self.asked.get(name) {
-            // A person's word goes before nobody's. What the pairs still answer to that is of another round.
-            Some(Asked { why: Why::Silence { .. }, .. }) | None => {}
-            Some(_) => {
-                let message = format!("a takeover of group {name} is being prepared");
-                return Some(refused(message, Some("wait for its answer".into())));
-            }
+        if self.asked.get(name).is_some_and(Asked::is_by_word) {
+            let message = format!("a takeover of group {name} is being prepared");
+            return Some(refused(message, Some("wait for its answer".into())));
         }
         self.prepare_all(name, Why::Asked { by: member, ask }, at);
         None
@@ -67,8 +68,8 @@ impl Lead {
     /// The main site declares a disaster: its word for one pair is its word for the group.
     pub(super) fn hear_word(&mut self, pair: PairId) {
         let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
-        // What is under way by a word already answers it when it is decided. Silence gives way: a word does what that may not.
-        if self.asked.get(&name).is_some_and(|asked| !matches!(asked.why, Why::Silence { .. })) {
+        // What is under way by a word already answers it when it is decided.
+        if self.asked.get(&name).is_some_and(Asked::is_by_word) {
             return;
         }
         tracing::warn!(group = name, "the main site declares a disaster of the group");
