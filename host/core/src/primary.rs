@@ -200,6 +200,8 @@ pub struct Primary {
     policy_busy: bool,
     policy_events: VecDeque<PolicyEvent>,
     rotation_by: Option<u64>,
+    /// A key that was begun, and is drawn beside what the standing schedule does next.
+    to_prepare: Option<(Epoch, Wish)>,
     wake_at: Option<WallTime>,
     watch: Option<(Option<u64>, Option<u64>)>,
     held: Option<Held>,
@@ -272,6 +274,7 @@ impl Primary {
             policy_busy: false,
             policy_events: VecDeque::from([PolicyEvent::Started]),
             rotation_by: None,
+            to_prepare: None,
             wake_at: None,
             watch: None,
             held: None,
@@ -533,6 +536,7 @@ impl Primary {
             self.alarm(now, Alarm::EscrowSilent(epoch));
         }
         self.run_host_rotation(now);
+        self.prepare_in_the_open(now);
         self.run_policy(now);
         self.retry_stalled(now);
         self.run_journal_sync(now);
@@ -603,7 +607,7 @@ impl Primary {
             }
             Command::RequestRotation => self.tell_policy(PolicyEvent::Requested),
             Command::Rotate(how) => match self.begin_rotation(now, how) {
-                Ok(epoch) => self.prepare(epoch, how, Wish::Operator),
+                Ok(epoch) => self.prepare(epoch, Wish::Operator),
                 Err(refused) => self.outputs.push_back(Output::RotationRefused(refused)),
             },
             Command::Suspect(epoch) => {

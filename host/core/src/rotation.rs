@@ -56,7 +56,7 @@ pub struct KeyLimits {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub enum State {
     Idle,
-    /// The driver draws the key and makes its capsules.
+    /// The driver draws the key and makes its capsules, or is to with the next doing of a standing schedule.
     Preparing {
         epoch: Epoch,
         how: How,
@@ -292,6 +292,11 @@ impl Rotation {
         self.retry_at = None;
         self.state = State::Preparing { epoch, how };
         Ok(epoch)
+    }
+
+    /// The driver is told only now to draw the key that was begun: the least interval and the escrow's wait count from here.
+    pub fn begins(&mut self, now: Now) {
+        self.last_begun = Some(now.instant);
     }
 
     /// The driver has the key and its capsules, and the disguise has fixed the slot. Says whether it was awaited.

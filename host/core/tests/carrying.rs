@@ -295,7 +295,7 @@ fn with_a_standing_schedule_covers_are_carried_and_a_key_waits_for_its_turn() {
     assert!(matches!((cover.kind, cover.source), (Kind::Cover, Source::Sham { .. })), "{cover:?}");
     // A key that is asked for meanwhile changes nothing.
     site.tell(Input::Operator(Command::Rotate(How::InBand)));
-    assert!(matches!(site.primary.status().rotation, State::Waiting { .. }));
+    assert!(matches!(site.primary.status().rotation, State::Preparing { .. }), "nor is it drawn");
     assert_eq!(site.carried.len(), 1);
     site.write_through(cover.sequence.previous());
     assert!(site.sent.iter().any(|(_, slots)| *slots == Slots::Pieces { number, first: 0 }));
@@ -310,6 +310,7 @@ fn with_a_standing_schedule_covers_are_carried_and_a_key_waits_for_its_turn() {
         [Slots::Stands { number, key: cover.sequence }]
     );
     site.answer_all();
+    assert!(matches!(site.primary.status().rotation, State::Waiting { .. }), "drawn as the cover stands");
     // The key takes the next turn.
     site.now += 100;
     site.tell(Input::Tick);
@@ -329,7 +330,12 @@ fn a_key_and_a_cover_are_sent_alike_record_by_record() {
         }
         site.now += 100;
         site.tell(Input::Tick);
-        let (_, planned) = site.carried[0];
+        let (_, cover) = site.carried[0];
+        assert_eq!(cover.kind, Kind::Cover, "beside which a key is drawn");
+        site.write_through(cover.sequence);
+        site.now += 100;
+        site.tell(Input::Tick);
+        let (_, planned) = site.carried[1];
         assert_eq!(planned.kind == Kind::Key, rotates);
         site.write_through(Sequence(planned.sequence.0 + 200));
         assert_eq!(site.epoch(), Epoch(if rotates { 2 } else { 1 }));

@@ -6,7 +6,7 @@ use farseal_core::frame::{Ack, Welcome};
 use farseal_core::limits::{KEY_GAP_MAX, KEY_LEAD_MIN};
 use farseal_core::primary::{Command, Input, Output, Planned, Primary, Recovered, Settings, Source, What};
 use farseal_core::record::Kind;
-use farseal_core::rotation::{How, KeyLimits, Refused, Slot};
+use farseal_core::rotation::{How, KeyLimits, Refused, Slot, State};
 use farseal_core::schedule;
 use farseal_core::units::{
     BlockCount, ByteLen, Epoch, Extent, Generation, Instant, Lba, Millis, Path, Sequence, Ticket,
@@ -131,7 +131,8 @@ fn every_slot_gives_one_record_of_its_length_with_and_without_a_key() {
     assert_eq!(rotating.commits, quiet.commits, "commits are split alike");
     let keys = |site: &Site| site.in_slots().iter().filter(|record| record.kind == Kind::Key).count();
     assert_eq!((keys(&quiet), keys(&rotating)), (0, 1));
-    assert_eq!(rotating.in_slots()[4].kind, Kind::Key, "the key takes the slot after it was asked for");
+    let kinds = [rotating.in_slots()[4].kind, rotating.in_slots()[5].kind];
+    assert_eq!(kinds, [Kind::Cover, Kind::Key], "it is drawn beside the first slot's cover, and takes the second");
 }
 
 #[test]
@@ -139,7 +140,7 @@ fn slots_walk_an_idle_order_to_a_keys_start_and_nothing_hurries_it() {
     let mut site = Site::new(ours(), true);
     site.pass(2);
     site.tell(Input::Operator(Command::Rotate(How::InBand)));
-    site.pass(1);
+    site.pass(2);
     let key = *site.in_slots().last().unwrap();
     let Source::Capsules { start, how: How::InBand } = key.source else { panic!("{key:?}") };
     assert!(start.since(key.sequence) <= KEY_LEAD_MIN + KEY_GAP_MAX + 1);
@@ -151,6 +152,19 @@ fn slots_walk_an_idle_order_to_a_keys_start_and_nothing_hurries_it() {
     }
     site.pass(1);
     assert_eq!(site.epoch(), Epoch(2));
+}
+
+#[test]
+fn nothing_is_begun_for_a_key_at_the_moment_at_which_somebody_asks_for_it() {
+    let mut site = Site::new(ours(), true);
+    site.pass(2);
+    site.now += GAP / 2;
+    site.primary.handle(at(site.now), Input::Operator(Command::Rotate(How::InBand)));
+    assert!(site.primary.poll_output().is_none());
+    assert!(matches!(site.primary.status().rotation, State::Preparing { how: How::InBand, .. }));
+    // The schedule's next doing has it drawn, and so has a link that is lost: there is nobody to hide from.
+    site.tell(Input::PathLost { path: Path(0) });
+    assert!(matches!(site.primary.status().rotation, State::Waiting { .. }));
 }
 
 #[test]
@@ -204,20 +218,20 @@ fn a_pause_that_would_show_is_refused_and_one_that_does_not_goes_with_the_cut_ri
     let mut site = Site::new(ours(), true);
     site.pass(2);
     site.tell(Input::Operator(Command::Rotate(How::Pause)));
-    site.pass(2);
-    let kinds: Vec<Kind> = site.in_slots().iter().skip(2).map(|record| record.kind).collect();
+    site.pass(3);
+    let kinds: Vec<Kind> = site.in_slots().iter().skip(3).map(|record| record.kind).collect();
     assert_eq!(kinds, [Kind::Cover, Kind::Key, Kind::Cut, Kind::Cover], "it begins to drain with a slot");
-    let Source::Capsules { start, how: How::Pause } = site.in_slots()[3].source else { panic!("no pause") };
-    assert_eq!(start, site.in_slots()[5].sequence, "the cut is the last record under the old key");
+    let Source::Capsules { start, how: How::Pause } = site.in_slots()[4].source else { panic!("no pause") };
+    assert_eq!(start, site.in_slots()[6].sequence, "the cut is the last record under the old key");
 }
 
 #[test]
 fn covers_walk_to_an_armed_keys_start_at_the_hard_limit() {
-    let limits = KeyLimits { interval_min: Millis(100), age_max: Millis(400), bytes_max: ByteLen(1 << 40) };
+    let limits = KeyLimits { interval_min: Millis(100), age_max: Millis(500), bytes_max: ByteLen(1 << 40) };
     let mut site = Site::new(Settings { key_limits: limits, ..ours() }, true);
     site.pass(2);
     site.tell(Input::Operator(Command::Rotate(How::InBand)));
-    site.pass(1);
+    site.pass(2);
     assert_eq!(site.in_slots().last().unwrap().kind, Kind::Key);
     site.pass(1);
     assert_eq!(site.epoch(), Epoch(2), "sealing is not held for longer than it takes");

@@ -28,6 +28,7 @@ use farseal_core::chain::Chain;
 use farseal_core::units::{Epoch, Generation, PairId, Sequence, WallTime};
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::schedule::EpochSchedule;
+use farseal_plugin::vault::stack::{Stack, StackList};
 use farseal_plugin::{HostOptions, PluginHost};
 use support::{PAIR, escrow, primary, secondary, stranger, terms};
 
@@ -122,6 +123,31 @@ fn what_is_for_others_or_by_others_is_named() {
     let refused = released(&key).open(secondary(), escrow().card(), (&scope, &another)).unwrap_err();
     assert_eq!(refused, RefusedRelease::OtherKey { epoch: 5 });
     assert_eq!(Deposit::decode(b"FSR1\x01").unwrap_err(), DepositError::Format);
+}
+
+#[test]
+fn a_deposit_takes_its_epochs_terms_from_its_sites_own_descriptor_alone() {
+    let key = key();
+    let (made, own) = (deposit(&key, 5), [(Role::Own, primary().card())]);
+    let described = |terms: Terms, key: &EpochKey, signer: &Identity| {
+        let own = [(Role::Own, signer.card())];
+        SealedEpoch::seal(terms, key, signer, &own, Some(&receipt(&made))).unwrap().descriptor().encode()
+    };
+    let deposit = made.clone().verify(primary().card(), escrow().card().fingerprint()).unwrap();
+    let sound = described(terms(), &key, primary());
+    assert_eq!(deposit.epoch_terms(&sound, primary().card()), Some(terms()));
+    let mut changed = SealedEpoch::seal(terms(), &key, primary(), &own, None).unwrap().descriptor().clone();
+    changed.terms.stacks = StackList::from("chacha20-poly1305".parse::<Stack>().unwrap());
+    for (what, descriptor) in [
+        ("other ciphers", changed.encode()),
+        ("another site's signature", described(terms(), &key, stranger())),
+        ("another key's", described(terms(), &self::key(), primary())),
+        ("another epoch's", described(of_epoch(6), &key, primary())),
+        ("cut short", sound[..sound.len() - 1].to_vec()),
+        ("nothing", Vec::new()),
+    ] {
+        assert_eq!(deposit.epoch_terms(&descriptor, primary().card()), None, "{what}");
+    }
 }
 
 fn expected<'a>() -> Expected<'a> {

@@ -25,7 +25,7 @@ const BETWEEN: Duration = Duration::from_millis(250);
 /// Before the first event and after the last: what the start does is over, and the last window is whole.
 const MARGIN: Duration = Duration::from_secs(3);
 
-/// A node that has not said no by then has begun.
+/// A node that has not said no this long after the window has begun.
 const REFUSAL_MAX: Duration = Duration::from_millis(100);
 
 /// Tosses that fall while a key is under way are left out; more than one in so many, and the window is too short.
@@ -220,11 +220,18 @@ fn toss_lane(
     mut coins: Random,
 ) -> Result<Vec<Event>> {
     std::thread::sleep(MARGIN);
-    let mut events = Vec::with_capacity(count);
+    let mut events: Vec<Event> = Vec::with_capacity(count);
     let mut next = Instant::now();
-    for _ in 0..count {
+    let mut asked: Option<UnixStream> = None;
+    loop {
         next += window;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        if let (Some(stream), Some(event)) = (asked.take(), events.last_mut()) {
+            event.refused = !agreed(stream)? && event.real;
+        }
+        if events.len() == count {
+            break;
+        }
         // Whatever the coin will say: it is not known yet, so nothing of it is in how long this takes.
         while changes_key(control, pair)? {
             std::thread::sleep(LOOK_EVERY);
@@ -233,16 +240,15 @@ fn toss_lane(
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         let (at, real) = (SystemTime::now(), coins.one_in(2));
         // The node is asked something in either case: what a command takes from the machine shall not tell.
-        let stream = if real { begin_rotation(control, pair, how.name())? } else { begin_nothing(control, pair)? };
-        let refused = !agreed(stream)? && real;
-        events.push(Event { at, real, refused });
+        // Nor shall what is done with the answer: it is read when the window is over.
+        asked = Some(if real { begin_rotation(control, pair, how.name())? } else { begin_nothing(control, pair)? });
+        events.push(Event { at, real, refused: false });
     }
     std::thread::sleep(MARGIN);
     Ok(events)
 }
 
-/// Says whether the node agreed: a refusal comes at once, and the end is not waited for, as the node would look for it
-/// again and again.
+/// Says whether the node agreed: a refusal has come by now, and the end of what goes on is not waited for.
 fn agreed(mut stream: UnixStream) -> Result<bool> {
     stream.set_read_timeout(Some(REFUSAL_MAX))?;
     let mut head = [0; 64];

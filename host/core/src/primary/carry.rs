@@ -88,6 +88,7 @@ impl Primary {
             && let Some(active) = self.rotation.active()
             && let Some(slot) = self.schedule.take(now.instant)
         {
+            self.prepare_beside(now);
             match self.rotation.take_slot(now, self.next) {
                 Some(epoch) => self.carry(now, Kind::Key, epoch, slot),
                 None => self.carry(now, Kind::Cover, active.epoch, slot),
@@ -146,6 +147,7 @@ impl Primary {
             && whole
         {
             self.schedule.covered(carried.planned.sequence, start);
+            self.prepare_beside(now);
             return Some(self.stands(&carried));
         }
         self.missed(now, &carried);

@@ -339,7 +339,7 @@ impl Primary {
             return;
         }
         if let Some(epoch) = self.rotation.renew(now) {
-            self.prepare(epoch, How::AtOnce, Wish::CatchUp);
+            self.prepare(epoch, Wish::CatchUp);
         }
         if self.rotation.is_ready_at_once() {
             let stamp = self.next_stamp(self.homed);

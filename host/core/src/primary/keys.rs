@@ -30,7 +30,7 @@ impl Primary {
                     match self.begin_rotation(now, how) {
                         Ok(epoch) => {
                             self.rotation_by = Some(decision.id);
-                            self.prepare(epoch, how, Wish::Policy(decision.id));
+                            self.prepare(epoch, Wish::Policy(decision.id));
                         }
                         Err(refused) => {
                             self.tell_policy(PolicyEvent::Decided {
@@ -91,7 +91,7 @@ impl Primary {
         let how = if in_time && self.deliverable() { configured } else { How::AtOnce };
         let by = if self.rotation.active().is_some() { Wish::HostLimit } else { Wish::FirstKey };
         if let Ok(epoch) = self.begin_rotation(now, how) {
-            self.prepare(epoch, how, by);
+            self.prepare(epoch, by);
         }
     }
 
@@ -108,9 +108,30 @@ impl Primary {
         !self.settings.paired || (self.link_up() && self.pause.is_none() && self.copying.sends())
     }
 
-    pub(super) fn prepare(&mut self, epoch: Epoch, how: How, by: Wish) {
-        let how = if self.rotation.active().is_some() { how } else { How::AtOnce };
+    /// Has the key drawn. With a standing schedule that is done beside its next doing, so that no work begins at the moment
+    /// at which somebody asks for a key.
+    pub(super) fn prepare(&mut self, epoch: Epoch, by: Wish) {
         self.schedule.ask_again(self.settings.paired);
-        self.outputs.push_back(Output::PrepareEpoch { epoch, how, by });
+        self.to_prepare = Some((epoch, by));
+    }
+
+    /// The standing schedule does something: with a cover, as with a key.
+    pub(super) fn prepare_beside(&mut self, now: Now) {
+        let Some((begun, by)) = self.to_prepare.take() else { return };
+        if let RotationState::Preparing { epoch, how } = *self.rotation.state()
+            && epoch == begun
+        {
+            self.rotation.begins(now);
+            self.outputs.push_back(Output::PrepareEpoch { epoch, how, by });
+        }
+    }
+
+    /// Without a schedule, or where a key is not waited for, it is drawn at once; nor is anything hidden while nothing can
+    /// be delivered.
+    pub(super) fn prepare_in_the_open(&mut self, now: Now) {
+        let waits = self.schedule.is_standing() && self.deliverable() && self.fenced.is_none();
+        if !waits || matches!(self.rotation.state(), RotationState::Preparing { how: How::AtOnce, .. }) {
+            self.prepare_beside(now);
+        }
     }
 }

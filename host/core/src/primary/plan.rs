@@ -56,7 +56,7 @@ impl Primary {
                 self.tell_policy(PolicyEvent::Rotated(epoch));
                 self.answer_decision(Outcome::Applied);
             }
-            self.begin_shams();
+            self.begin_shams(now);
             if self.copying.gap_due() {
                 self.copying.gap_placed(self.next);
                 self.group.given_up();

@@ -50,6 +50,7 @@ impl Primary {
         let epoch = self.rotation.active()?.epoch;
         let slot = self.schedule.take(now.instant)?;
         let gap = schedule::gap(slot.chance);
+        self.prepare_beside(now);
         if let Some(key) = self.rotation.take_slot(now, self.next) {
             return Some(self.plan_key(now, key, slot.blocks, gap));
         }
@@ -83,8 +84,9 @@ impl Primary {
     }
 
     /// Shams whose start has come: what a new key leads to, the driver does for nothing.
-    pub(super) fn begin_shams(&mut self) {
+    pub(super) fn begin_shams(&mut self, now: Now) {
         for _ in 0..self.schedule.reached(self.next) {
+            self.prepare_beside(now);
             self.rotation.came_in_time();
             self.outputs.push_back(Output::ShamInForce);
         }

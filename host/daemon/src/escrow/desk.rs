@@ -535,7 +535,7 @@ impl Desk {
         request: u64,
         now: WallTime,
     ) -> Option<Release> {
-        let deposit = self.verified(deposit, depositor)?;
+        let (deposit, _) = self.verified(deposit, depositor)?;
         let key = deposit.open(secret).ok()?;
         Release::seal(&deposit, &key, &self.identity, site, request, now.0).ok()
     }
@@ -558,13 +558,13 @@ impl Desk {
     }
 
     pub(super) fn key_of(&self, deposit: Deposit, depositor: Fingerprint, secret: &KemSecret) -> Option<EpochKey> {
-        self.verified(deposit, depositor)?.open(secret).ok()
+        self.verified(deposit, depositor)?.0.open(secret).ok()
     }
 
     /// The file is this node's own; whose deposit it is was proved when it was taken, and is proved again.
-    fn verified(&self, deposit: Deposit, depositor: Fingerprint) -> Option<VerifiedDeposit> {
+    pub(super) fn verified(&self, deposit: Deposit, depositor: Fingerprint) -> Option<(VerifiedDeposit, &PeerCard)> {
         let card = self.sites.iter().find(|card| card.fingerprint() == depositor)?;
-        deposit.verify(card, self.identity.card().fingerprint()).ok()
+        Some((deposit.verify(card, self.identity.card().fingerprint()).ok()?, card))
     }
 
     fn complete(&self, asked: Asked, site: &PeerCard, now: WallTime) -> Result<(), EscrowStoreError> {

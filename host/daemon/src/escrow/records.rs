@@ -10,7 +10,6 @@ use farseal_core::units::{Epoch, PairId, WallTime};
 use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::guest::GuestLayer;
-use farseal_plugin::vault::schedule::KeyScope;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
@@ -21,6 +20,7 @@ use super::store::{Asked, EscrowStoreError};
 use super::wire::{FromEscrow, RequestState};
 use crate::keys::capsule::KemSecret;
 use crate::keys::card::PeerCard;
+use crate::keys::descriptor::Terms;
 use crate::keys::fingerprint::Fingerprint;
 use crate::keys::wire::to_hex;
 use crate::link::parts::{Coming, OutOfOrder};
@@ -155,14 +155,14 @@ impl Approved<'_> {
         // Most records are of one epoch.
         let (mut keys, mut guests, mut blocks, mut bytes) = (BTreeMap::new(), Guests::default(), Vec::new(), 0);
         for block in sealed {
-            let (key, scope) = match keys.entry(block.deposit) {
+            let key = match keys.entry(block.deposit) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(unknown) => match self.key(block.deposit)? {
+                Entry::Vacant(unknown) => match self.key(block)? {
                     Some(found) => unknown.insert(found),
                     None => return Ok(Err(NotOpened::NotAuthentic)),
                 },
             };
-            let opened = match self.open_block(block, (key, scope), &mut guests) {
+            let opened = match self.open_block(block, key, &mut guests) {
                 Ok(opened) => opened,
                 Err(why) => return Ok(Err(why)),
             };
@@ -175,35 +175,40 @@ impl Approved<'_> {
         Ok(record_of(&blocks, self.search))
     }
 
-    /// The key that lies in a deposit, if it is of the pair and the epochs that the search was approved for.
-    fn key(&self, deposit: [u8; 32]) -> Result<Option<(EpochKey, KeyScope)>, EscrowStoreError> {
-        let kept = self.desk.store.find(deposit)?;
+    /// The key that lies in a block's deposit, if it is of the pair and the epochs that the search was approved for.
+    fn key(&self, block: &SealedBlock) -> Result<Option<SignedKey>, EscrowStoreError> {
+        let kept = self.desk.store.find(block.deposit)?;
         let found = kept.and_then(|kept| for_whom(&kept, self.site, self.depositor)).filter(|deposit| {
             let scope = deposit.terms.scope;
             let epochs = self.asked.first..=self.asked.last;
             PairId(scope.pair) == self.asked.pair && epochs.contains(&Epoch(scope.epoch))
         });
         Ok(found.and_then(|deposit| {
-            let scope = deposit.terms.scope;
-            Some((self.desk.key_of(deposit, self.depositor, self.secret)?, scope))
+            let (deposit, depositor) = self.desk.verified(deposit, self.depositor)?;
+            let terms = deposit.epoch_terms(&block.descriptor, depositor)?;
+            Some(SignedKey { key: deposit.open(self.secret).ok()?, terms })
         }))
     }
 
     fn open_block(
         &self,
         sealed: &SealedBlock,
-        (key, scope): (&EpochKey, &KeyScope),
+        with: &SignedKey,
         guests: &mut Guests,
     ) -> Result<OpenedBlock, NotOpened> {
-        match sealed.component() {
-            None => sealed.open(key, scope, self.search, None),
-            Some(_) if guests.begun.elapsed() > GUESTS_MAX => Err(NotOpened::TooSlow),
-            Some(component) => {
-                let guest = guests.get(self.desk, self.depositor, component).ok_or(NotOpened::NeedsComponent)?;
-                sealed.open(key, scope, self.search, Some(guest))
-            }
-        }
+        let guest = match with.terms.needs_layer().then_some(Digest(with.terms.component)) {
+            None => None,
+            Some(_) if guests.begun.elapsed() > GUESTS_MAX => return Err(NotOpened::TooSlow),
+            Some(component) => Some(guests.get(self.desk, self.depositor, component).ok_or(NotOpened::NeedsComponent)?),
+        };
+        sealed.open(&with.key, &with.terms, self.search, guest)
     }
+}
+
+/// A key from its deposit, and what its site signed of the epoch.
+struct SignedKey {
+    key: EpochKey,
+    terms: Terms,
 }
 
 /// The components that one record needs, each in an instance of its own.

@@ -7,7 +7,6 @@
 use farseal_core::layout::Form;
 use farseal_core::record::{Framed, HEADER_BYTES, Kind, TAG_BYTES};
 use farseal_core::units::Lba;
-use farseal_plugin::Digest;
 use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::provider::Provider;
 use farseal_plugin::vault::seal::Opener;
@@ -18,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::keys::descriptor::Descriptor;
+use crate::keys::descriptor::Terms;
 use crate::keys::wire::{Reader, Short, to_hex};
 
 /// Bytes of a field's name and of a value at most, as a layout's.
@@ -213,22 +212,16 @@ pub(super) struct OpenedBlock {
 }
 
 impl SealedBlock {
-    /// The component that its cipher runs in, if it does.
-    pub(super) fn component(&self) -> Option<Digest> {
-        let terms = Descriptor::decode(&self.descriptor).ok()?.terms;
-        terms.needs_layer().then_some(Digest(terms.component))
-    }
-
-    /// Opens it with its epoch's key, and with the component that its cipher runs in.
+    /// Opens it with its epoch's key and terms, and with the component that its cipher runs in.
     pub(super) fn open(
         &self,
         key: &farseal_plugin::vault::epoch_key::EpochKey,
-        scope: &farseal_plugin::vault::schedule::KeyScope,
+        terms: &Terms,
         search: &AskedSearch,
         guest: Option<&mut dyn GuestLayer>,
     ) -> Result<OpenedBlock, NotOpened> {
         let header = Framed::decode(&self.header).map_err(|_| NotOpened::NotAuthentic)?.header;
-        let descriptor = Descriptor::decode(&self.descriptor).map_err(|_| NotOpened::NotAuthentic)?;
+        let scope = &terms.scope();
         let held = header.extent().filter(|held| held.contains(self.lba));
         let placed = held.is_some_and(|held| match header.kind {
             Kind::Data => self.lba.0 - held.first().0 == u64::from(self.block),
@@ -239,7 +232,7 @@ impl SealedBlock {
         if !sound || self.tags.len() < TAG_BYTES {
             return Err(NotOpened::NotAuthentic);
         }
-        if descriptor.terms.needs_layer() && guest.is_none() {
+        if terms.needs_layer() && guest.is_none() {
             return Err(NotOpened::NeedsComponent);
         }
         // Room for all of the block from the start: growing would leave a part of it behind where it was.
@@ -257,7 +250,7 @@ impl SealedBlock {
             beside: self.tags.len() - TAG_BYTES,
             tags: &mut tags,
         }];
-        let mut opener = Opener::new(key, scope, descriptor.terms.stacks, Provider::AwsLc);
+        let mut opener = Opener::new(key, scope, terms.stacks.clone(), Provider::AwsLc);
         opener.open_batch(&mut units, guest).map_err(|_| NotOpened::NotAuthentic)?;
         let own = search.value_key(&farseal_plugin::vault::schedule::EpochSchedule::new(key, scope).search());
         let place = TagPlace { seq: header.sequence.0, block: self.block, slot: search.slot };

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::capsule::{Capsule, CapsuleError, KemSecret};
 use super::card::{PeerCard, SIGNATURE_LEN};
+use super::descriptor::{Descriptor, Terms};
 use super::fingerprint::Fingerprint;
 use super::identity::Identity;
 use super::wire::{Reader, Short};
@@ -195,6 +196,16 @@ impl Deposit {
 }
 
 impl VerifiedDeposit {
+    /// What the site that deposited the key signed of its epoch, if `descriptor` is that: its signature, its scope and its key
+    /// check. Whoever brings a record to be opened chooses neither the ciphers nor the component that it is opened with.
+    #[must_use]
+    pub fn epoch_terms(&self, descriptor: &[u8], depositor: &PeerCard) -> Option<Terms> {
+        let descriptor = Descriptor::decode(descriptor).ok()?;
+        depositor.signing.verify(&descriptor.signed_bytes(), &descriptor.signature).ok()?;
+        let is_its = descriptor.key_check == self.0.key_check && descriptor.terms.scope() == self.0.terms.scope;
+        is_its.then_some(descriptor.terms)
+    }
+
     /// What the site said.
     #[must_use]
     pub const fn deposit(&self) -> &Deposit {

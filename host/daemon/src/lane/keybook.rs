@@ -117,9 +117,9 @@ impl KeyBook {
         Ok(Self { book, wished: Mutex::new(None), requests: Mutex::default(), jobs })
     }
 
-    /// An operator is about to ask for a key, for this reason.
-    pub fn wish(&self, reason: Option<String>) {
-        *self.wished.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    /// An operator is about to ask for a key, for this reason. Gives back the one before, of a key that may not have begun yet.
+    pub fn wish(&self, reason: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.wished.lock().unwrap_or_else(PoisonError::into_inner), reason)
     }
 
     /// What the operator said whose key begins.
@@ -217,6 +217,19 @@ impl KeyBook {
         let mut book = self.lock().clone();
         count(&mut book, uses);
         book.entries
+    }
+
+    /// The newest key that came into force. Known without asking the lane, which nobody shall see wake for it.
+    #[must_use]
+    pub fn in_force_now(&self) -> Option<Epoch> {
+        self.lock().entries.iter().filter(|entry| entry.in_force.is_some()).map(|entry| entry.epoch).max()
+    }
+
+    /// The newest key was given up after this one.
+    #[must_use]
+    pub fn is_void_since(&self, before: Option<Epoch>) -> bool {
+        let book = self.lock();
+        book.entries.last().is_some_and(|newest| newest.void.is_some() && Some(newest.epoch) > before)
     }
 
     /// Payload that was sealed under every key of the lane, as far as it was counted.

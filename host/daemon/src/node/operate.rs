@@ -27,6 +27,8 @@ use crate::replica::points::Purpose;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// A policy that was asked for a key, and whose key came too late for its start, is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How often the wait for a key looks again where a disguise hides it: the machine has enough to do at the command already.
+const LOOK_HIDDEN: Duration = Duration::from_millis(500);
 /// How often a wait looks again.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -166,10 +168,10 @@ impl PairNode {
     }
 
     async fn rotate(&self, rotate: Rotate) -> Result<CommandReply, CommandError> {
-        let status = self.look().await?.status;
-        let mut before = status.key.map(|key| key.epoch);
+        let Some(lane) = self.writer() else { return Err(self.other_side("rotate", Role::Primary)) };
+        let mut before = lane.keybook.in_force_now();
         // Whoever knows the key may know the one that is on its way now.
-        let mut is_drawn_before = rotate.suspect && status.rotation != RotationState::Idle;
+        let mut is_drawn_before = rotate.suspect && self.look().await?.status.rotation != RotationState::Idle;
         if let Some(reason) = &rotate.reason {
             tracing::info!(pair = self.config.name, reason = %farseal_plugin::escaped(reason), "an operator asks for a new key");
         }
@@ -190,15 +192,14 @@ impl PairNode {
             }
         };
         let wish = || {
-            let Some(lane) = self.writer() else { return };
             if command == Command::RequestRotation {
                 lane.keybook.request(rotate.reason.as_deref());
-            } else {
-                lane.keybook.wish(rotate.reason.clone());
+                return None;
             }
+            lane.keybook.wish(rotate.reason.clone())
         };
         let deadline = Instant::now() + PATIENCE;
-        wish();
+        let earlier = wish();
         if command == Command::RequestRotation {
             // What the policy asks for too soon is refused, and nobody would hear of it.
             sleep(self.until_next_rotation().await?).await;
@@ -211,29 +212,34 @@ impl PairNode {
                 }
                 Refused::UnderWay(_) if is_drawn_before && Instant::now() < deadline => {
                     sleep(LOOK_EVERY).await;
-                    let status = self.look().await?.status;
-                    before = status.key.map(|key| key.epoch);
-                    is_drawn_before = status.rotation != RotationState::Idle;
+                    before = lane.keybook.in_force_now();
+                    is_drawn_before = self.look().await?.status.rotation != RotationState::Idle;
                 }
                 // The policy heard of the suspicion and was quicker.
                 Refused::UnderWay(_) if rotate.suspect => break,
                 Refused::TooSoon { .. } | Refused::UnderWay(_) | Refused::LinkDown | Refused::Visible => {
+                    lane.keybook.wish(earlier);
                     return Err(not_begun(refused));
                 }
             }
         }
+        let every = if self.config.is_disguised() { LOOK_HIDDEN } else { LOOK_EVERY };
         loop {
-            // The lane has enough to do with what was just asked of it.
-            sleep(LOOK_EVERY).await;
-            let status = self.look().await?.status;
-            if status.key.map(|key| key.epoch) != before {
+            sleep(every).await;
+            if lane.keybook.in_force_now() != before {
                 return Ok(CommandReply::new("the key has changed"));
             }
+            if self.writer().is_none() {
+                return Err(self.other_side("rotate", Role::Primary));
+            }
             // A key that was not delivered before its start is void; each further one has more room.
-            let idle = status.rotation == RotationState::Idle;
-            let over = idle && (matches!(command, Command::Rotate(_)) || asked.elapsed() >= ASK_AGAIN);
+            let over = match command {
+                Command::RequestRotation if asked.elapsed() < ASK_AGAIN => false,
+                Command::RequestRotation => self.look().await?.status.rotation == RotationState::Idle,
+                _ => lane.keybook.is_void_since(before),
+            };
             if over {
-                wish();
+                let _ = wish();
                 asked = Instant::now();
             }
             if over && let Err(error) = self.tell(command, "rotate").await {
