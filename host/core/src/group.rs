@@ -25,12 +25,14 @@
 //! | `kept` | what a keeper of one lane has seen of its group's cuts |
 //! | `common` | the keeping site's side: the greatest cut that every lane holds and one confirms |
 //! | `numbers` | cut numbers that are never given twice |
+//! | `taking` | a takeover that is not decided: who is asked, in which round, for which reason |
 
 mod common;
 mod coordinator;
 mod hold;
 mod kept;
 mod numbers;
+mod taking;
 
 pub use common::{Common, CommonStatus};
 pub use coordinator::{
@@ -39,6 +41,7 @@ pub use coordinator::{
 pub use hold::Hold;
 pub use kept::{HeldCut, KeptCuts, NamedCut, OfferLimit};
 pub use numbers::Numbers;
+pub use taking::{Next, Reason, Round, Taking};
 
 use serde::{Deserialize, Serialize};
 

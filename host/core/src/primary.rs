@@ -307,11 +307,6 @@ impl Primary {
         self.mode != Mode::Sync
     }
 
-    /// Nothing waits in [`Primary::poll_output`].
-    pub fn is_drained(&self) -> bool {
-        self.outputs.is_empty()
-    }
-
     /// The next thing to do; `None` when the machine waits for an input.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -512,7 +507,10 @@ impl Primary {
             Input::OpenCut { cut, lanes } => self.on_open_cut(now, cut, lanes),
             Input::ReleaseCut { cut } => self.on_release_cut(cut),
             Input::ConfirmCut { cut, lanes, name } => self.on_confirm_cut(cut, lanes, name),
-            Input::Operator(command) => self.on_command(now, command),
+            Input::Operator(command) => {
+                let answer = self.on_command(now, command);
+                self.outputs.push_back(Output::CommandAnswered(answer));
+            }
             Input::OweAgain { map } => self.owe_again(&map),
             Input::SeedLost => self.lose_seed(),
             Input::Tick => {}
@@ -588,9 +586,10 @@ impl Primary {
         self.waiting.push_back(Waiting { order: self.accepted, ticket, durable: true });
     }
 
-    fn on_command(&mut self, now: Now, command: Command) {
+    /// Says whether it is under way.
+    fn on_command(&mut self, now: Now, command: Command) -> Result<(), Refused> {
         if !self.swap_allows(command) {
-            return;
+            return Ok(());
         }
         match command {
             Command::Pause => {
@@ -606,10 +605,7 @@ impl Primary {
                 }
             }
             Command::RequestRotation => self.tell_policy(PolicyEvent::Requested),
-            Command::Rotate(how) => match self.begin_rotation(now, how) {
-                Ok(epoch) => self.prepare(epoch, Wish::Operator),
-                Err(refused) => self.outputs.push_back(Output::RotationRefused(refused)),
-            },
+            Command::Rotate(how) => self.begin_for_operator(now, how)?,
             Command::Suspect(epoch) => {
                 self.rotation.suspect(epoch);
                 self.tell_policy(PolicyEvent::Suspect(epoch));
@@ -636,6 +632,7 @@ impl Primary {
                 }
             }
         }
+        Ok(())
     }
 
     fn pause_state(&self) -> PauseState {

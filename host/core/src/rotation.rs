@@ -294,6 +294,31 @@ impl Rotation {
         Ok(epoch)
     }
 
+    /// A key that has no place in the order yet is given up for another. Says which epoch never comes into force. One that comes
+    /// at once is not: the gap that it stands behind may have its place already.
+    pub fn give_up_unplaced(&mut self) -> Option<Epoch> {
+        match self.state {
+            State::Preparing { epoch, how }
+            | State::Escrowing { epoch, how, .. }
+            | State::Waiting { epoch, how, .. }
+                if how != How::AtOnce =>
+            {
+                self.state = State::Idle;
+                Some(epoch)
+            }
+            State::Carrying { epoch, .. } | State::Draining { epoch, .. } => {
+                self.state = State::Idle;
+                Some(epoch)
+            }
+            State::Idle
+            | State::Preparing { .. }
+            | State::Escrowing { .. }
+            | State::Waiting { .. }
+            | State::Delivering { .. }
+            | State::Armed { .. } => None,
+        }
+    }
+
     /// The driver is told only now to draw the key that was begun: the least interval and the escrow's wait count from here.
     pub fn begins(&mut self, now: Now) {
         self.last_begun = Some(now.instant);

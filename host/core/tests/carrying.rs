@@ -316,6 +316,11 @@ fn with_a_standing_schedule_covers_are_carried_and_a_key_waits_for_its_turn() {
     site.tell(Input::Tick);
     let [_, (_, key)] = site.carried[..] else { panic!("{:?}", site.carried) };
     assert_eq!((key.kind, key.epoch), (Kind::Key, Epoch(2)));
+    // The cover's start comes first, and there whatever is carried begins anew.
+    let Source::Sham { start } = cover.source else { panic!("{cover:?}") };
+    site.write_through(start.next());
+    let [_, _, (_, key)] = site.carried[..] else { panic!("{:?}", site.carried) };
+    assert_eq!((key.kind, key.epoch), (Kind::Key, Epoch(2)));
     let Source::Capsules { start, .. } = key.source else { panic!("{key:?}") };
     site.write_through(start);
     assert_eq!(site.epoch(), Epoch(2));
@@ -342,6 +347,32 @@ fn a_key_and_a_cover_are_sent_alike_record_by_record() {
         site.sent
     };
     assert_eq!(sent(true), sent(false));
+}
+
+#[test]
+fn what_is_carried_begins_anew_at_a_keys_start_and_at_a_covers() {
+    let anew = |rotates: bool| {
+        let mut site = standing();
+        if rotates {
+            site.tell(Input::Operator(Command::Rotate(How::InBand)));
+        }
+        let mut placed = Vec::new();
+        for _ in 0..3 {
+            site.now += 100;
+            site.tell(Input::Tick);
+            let (_, planned) = *site.carried.last().unwrap();
+            site.write_through(planned.sequence);
+            placed.push(planned);
+        }
+        site.now += 100;
+        site.tell(Input::Tick);
+        let before = site.carried.len();
+        let (Source::Sham { start } | Source::Capsules { start, .. }) = placed[2].source else { panic!("{placed:?}") };
+        assert_eq!(placed[2].kind == Kind::Key, rotates, "the key waits for the third slot at most: {placed:?}");
+        site.write_through(start.next());
+        site.carried.len() - before
+    };
+    assert_eq!((anew(true), anew(false)), (1, 1));
 }
 
 #[test]

@@ -86,8 +86,8 @@ impl Site {
                 self.shams_in_force += 1;
                 None
             }
-            Output::RotationRefused(refused) => {
-                self.refused.push(refused);
+            Output::CommandAnswered(answer) => {
+                self.refused.extend(answer.err());
                 None
             }
             _ => None,
@@ -160,7 +160,8 @@ fn nothing_is_begun_for_a_key_at_the_moment_at_which_somebody_asks_for_it() {
     site.pass(2);
     site.now += GAP / 2;
     site.primary.handle(at(site.now), Input::Operator(Command::Rotate(How::InBand)));
-    assert!(site.primary.poll_output().is_none());
+    assert_eq!(site.primary.poll_output(), Some(Output::CommandAnswered(Ok(()))));
+    assert_eq!(site.primary.poll_output(), None);
     assert!(matches!(site.primary.status().rotation, State::Preparing { how: How::InBand, .. }));
     // The schedule's next doing has it drawn, and so has a link that is lost: there is nobody to hide from.
     site.tell(Input::PathLost { path: Path(0) });

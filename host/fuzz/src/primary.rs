@@ -86,6 +86,7 @@ impl Site {
             in_slots: false,
             rotate_how: if script.below(2) == 0 { How::InBand } else { How::Pause },
             pause_hidden: script.below(4) != 0,
+            shaped: script.below(4) != 0,
             journal_bytes_max: ByteLen(if script.below(2) == 0 { 100_000 } else { 1 << 30 }),
             unordered: None,
             flow: Flow { way: Way { paths: 3, ..Way::default() }, ..Flow::default() },

@@ -8,6 +8,7 @@ pub mod fence;
 pub mod group_cut;
 pub mod group_disaster;
 pub mod group_pause;
+pub mod group_silence;
 pub mod group_turn;
 pub mod liveness;
 pub mod nonce;
@@ -44,6 +45,7 @@ pub enum Checker {
     Preset,
     GroupTurn,
     GroupDisaster,
+    GroupSilence,
     Retired,
     Witness,
     /// A machine or the driver met what it calls impossible.

@@ -30,6 +30,8 @@ pub mod lane;
 pub mod lead;
 mod line;
 mod retire;
+pub mod silence;
+mod taking;
 pub mod turning;
 
 use declaring::Disasters;
@@ -44,6 +46,7 @@ use lane::Lane;
 use lead::{Group, Lead};
 use line::Line;
 use retire::Retirement;
+use silence::Silences;
 
 /// Blocks of each volume; a write has one of its own, so that an image says which writes it holds.
 pub const BLOCKS: u64 = 2048;
@@ -93,12 +96,24 @@ pub enum Mutation {
     SaidByTheAnswer,
     /// A disaster's cut is named before every copy has it.
     NamedTooEarly,
+    /// The silence of one copy's main node counts for the group's.
+    SilenceOfOne,
+    /// A group is taken over by silence as soon as every copy has found that it can be.
+    NoLastLook,
 }
 
 impl Mutation {
     /// These break how a disaster of a group is declared.
     pub const OF_DECLARING: [Self; 4] =
         [Self::WordForOnePair, Self::CopiesNotAsked, Self::SaidByTheAnswer, Self::NamedTooEarly];
+
+    /// These break how a group is taken over by silence.
+    pub const OF_SILENCE: [Self; 2] = [Self::SilenceOfOne, Self::NoLastLook];
+
+    #[must_use]
+    pub fn is_of_silence(self) -> bool {
+        Self::OF_SILENCE.contains(&self)
+    }
 
     #[must_use]
     pub fn is_of_declaring(self) -> bool {
@@ -148,6 +163,7 @@ pub struct World {
     figures: Figures,
     retirement: Retirement,
     disasters: Disasters,
+    pub silences: Silences,
     trace: Trace,
 }
 
@@ -227,6 +243,7 @@ impl World {
             figures,
             retirement: Retirement::draw(seed, mutation),
             disasters: Disasters::draw(seed, mutation),
+            silences: Silences::draw(seed, mutation, count),
             trace,
         }
     }
@@ -240,6 +257,7 @@ impl World {
             self.paths(lane).for_each(|path| self.after(0, Event::Connect { lane, path }));
             self.after(0, Event::Join(lane));
         }
+        self.begin_silences();
         (0..INITIATORS).for_each(|initiator| self.after(0, Event::Initiator(initiator)));
         (0..self.groups.len()).for_each(|group| self.after(0, Event::Presets(group)));
         self.after(0, Event::Operation);
@@ -319,13 +337,26 @@ impl World {
                 self.word_comes(lane, word)
             }
             Event::Word { lane, life } if life == self.keeping.life && self.keeping.up => self.hear_word(lane),
-            Event::CanItBeTaken { lane, life } if life == self.keepers[lane].life => {
-                self.asked_whether_it_can(lane);
+            Event::CanItBeTaken { lane, life, round, look } if life == self.keepers[lane].life => {
+                self.asked_whether_it_can(lane, round, look);
                 Ok(())
             }
-            Event::CanBeTaken { lane, life, cuts, can } if life == self.keeping.life && self.keeping.up => {
-                self.can_be_taken(lane, cuts, can)
+            Event::SaysIfItCan { lane, life, round, can } if life == self.keepers[lane].life => {
+                self.says_if_it_can(lane, round, can);
+                Ok(())
             }
+            Event::CanBeTaken { lane, life, cuts, round, can } if life == self.keeping.life && self.keeping.up => {
+                self.can_be_taken(lane, cuts, round, can)
+            }
+            Event::Beat(lane) => {
+                self.beat(lane);
+                Ok(())
+            }
+            Event::Listen { lane, life } if life == self.keepers[lane].life => {
+                self.listen(lane);
+                Ok(())
+            }
+            Event::Unheard { lane, life } if life == self.keeping.life && self.keeping.up => self.hear_unheard(lane),
             Event::TakeWhatIsLeft(group) => self.take_what_is_left(group),
             Event::LeadTick { group, life } if life == self.lead.life => self.lead_tick(group),
             Event::LeadBack => self.lead_back(),
@@ -350,7 +381,10 @@ impl World {
             | Event::Reserved { .. }
             | Event::Word { .. }
             | Event::CanItBeTaken { .. }
+            | Event::SaysIfItCan { .. }
             | Event::CanBeTaken { .. }
+            | Event::Listen { .. }
+            | Event::Unheard { .. }
             | Event::Cuts { .. } => Ok(()),
         }
     }
@@ -369,7 +403,8 @@ impl World {
             }
             let still = self.now > self.turning_at + GO_ON_US;
             let settled = self.is_quiet() || self.now > healed + SETTLE_US && still;
-            let longest = if self.disasters.may_come() { DECLARE_US } else { TURN_US };
+            let slow = self.disasters.may_come() || self.silences.silence.is_some();
+            let longest = if slow { DECLARE_US } else { TURN_US };
             if settled || self.now > healed + longest {
                 group_disaster::at_the_end(self)?;
                 self.ending = Some(self.now);

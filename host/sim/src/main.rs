@@ -215,7 +215,7 @@ fn break_takeovers(first: u64, count: u64) -> ExitCode {
         println!("{name}: {} of {count} seeds, by {by:?}", found.len());
         found.first().iter().for_each(|failure| println!("  {failure}"));
     };
-    for mutation in group::Mutation::OF_DECLARING {
+    for mutation in group::Mutation::OF_DECLARING.into_iter().chain(group::Mutation::OF_SILENCE) {
         let broken = |seed| group::run(seed, Some(mutation)).failure;
         tell(format!("{mutation:?}, of groups"), seeds.clone().filter_map(broken).collect());
     }

@@ -195,6 +195,7 @@ impl PrimarySite {
             escrowed: dice.chance(250),
             in_slots: false,
             pause_hidden: true,
+            shaped: true,
             rotate_how: if dice.chance(500) { How::InBand } else { How::Pause },
             journal_bytes_max: if small_journal { ByteLen(dice.between(300_000, 800_000)) } else { JOURNAL_BYTES_MAX },
             unordered: None,

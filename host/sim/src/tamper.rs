@@ -371,6 +371,7 @@ fn writer(genuine: &Genuine, base: Sequence, acked: Sequence) -> Primary {
         escrowed: false,
         in_slots: false,
         pause_hidden: true,
+        shaped: true,
         rotate_how: How::InBand,
         journal_bytes_max: ByteLen(1 << 30),
         unordered: None,

@@ -109,3 +109,13 @@ fn group_disaster_checker_fires_when_an_operator_is_told_that_lanes_are_fenced_w
 fn group_disaster_checker_fires_when_a_cut_is_named_that_some_copy_lacks() {
     fires(Mutation::NamedTooEarly, Checker::GroupDisaster);
 }
+
+#[test]
+fn group_silence_checker_fires_when_one_copys_silence_is_taken_for_the_groups() {
+    fires(Mutation::SilenceOfOne, Checker::GroupSilence);
+}
+
+#[test]
+fn group_silence_checker_fires_when_nobody_looks_again_before_the_decision() {
+    fires(Mutation::NoLastLook, Checker::GroupSilence);
+}

@@ -25,6 +25,13 @@ pub(super) struct Carried {
     last: Sequence,
 }
 
+impl Carried {
+    /// The slot that it took.
+    fn open(&self) -> schedule::Open {
+        schedule::Open { blocks: self.planned.body_blocks, chance: self.chance }
+    }
+}
+
 /// A key record with a place, which a word in the next record's slot stands for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Veil {
@@ -113,6 +120,18 @@ impl Primary {
         }
     }
 
+    /// A key's start or a cover's has come: what is carried begins anew, whatever it is. A cover names the key under which it stands,
+    /// so it must at a key's start, and the work of making it shows there on a machine without a free core.
+    pub(super) fn carry_anew(&mut self, now: Now) {
+        if !self.schedule.is_standing() {
+            return;
+        }
+        if let Some(carried) = self.transfer.carriage.take() {
+            self.rotation.uncarry();
+            self.schedule.again(now.instant, carried.open());
+        }
+    }
+
     /// A key record of this slot's length goes in no slots.
     pub(super) fn is_too_long(&self, slot: Slot) -> bool {
         let at_once = matches!(self.rotation.state(), RotationState::Preparing { how: How::AtOnce | How::Pause, .. });
@@ -166,8 +185,7 @@ impl Primary {
     fn missed(&mut self, now: Now, carried: &Carried) {
         self.rotation.came_late();
         if self.schedule.is_standing() {
-            let open = schedule::Open { blocks: carried.planned.body_blocks, chance: carried.chance };
-            self.schedule.again(now.instant, open);
+            self.schedule.again(now.instant, carried.open());
         }
     }
 

@@ -87,17 +87,37 @@ impl Primary {
         }
         // At the limit itself no interval and no delivery is waited for.
         let in_time = self.rotation.active().is_some() && !self.rotation.hard_limit_reached(now);
-        let configured = if self.settings.pause_hidden { self.settings.rotate_how } else { How::InBand };
+        let configured = if self.pause_shows() { How::InBand } else { self.settings.rotate_how };
         let how = if in_time && self.deliverable() { configured } else { How::AtOnce };
         let by = if self.rotation.active().is_some() { Wish::HostLimit } else { Wish::FirstKey };
         if let Ok(epoch) = self.begin_rotation(now, how) {
             self.prepare(epoch, by);
+            // Age and bytes foretell this moment: there is nothing to hide, and a limit that comes nearer.
+            self.prepare_beside(now);
         }
+    }
+
+    /// Also where another disguise came into force since the start.
+    fn pause_shows(&self) -> bool {
+        !self.settings.pause_hidden || (self.schedule.is_standing() && !self.settings.shaped)
+    }
+
+    /// What nobody waits for goes before a key that has no place yet: that one was drawn before, and may be known as well.
+    pub(super) fn begin_for_operator(&mut self, now: Now, how: How) -> Result<(), Refused> {
+        if how == How::AtOnce
+            && let Some(epoch) = self.rotation.give_up_unplaced()
+        {
+            self.to_prepare = None;
+            self.outputs.push_back(Output::DiscardEpoch { epoch });
+            self.answer_decision(Outcome::NotDelivered);
+        }
+        let begun = self.begin_rotation(now, how);
+        begun.map(|epoch| self.prepare(epoch, Wish::Operator))
     }
 
     /// A pause that would show is no way to hide a key.
     pub(super) fn begin_rotation(&mut self, now: Now, how: How) -> Result<Epoch, Refused> {
-        if how == How::Pause && !self.settings.pause_hidden {
+        if how == How::Pause && self.pause_shows() {
             return Err(Refused::Visible);
         }
         self.rotation.begin(now, how, self.deliverable())

@@ -53,6 +53,7 @@ impl Primary {
             }
             if let Some(Ended::InForce(epoch)) = self.rotation.reached(now, self.next) {
                 self.outputs.push_back(Output::EpochInForce { epoch });
+                self.carry_anew(now);
                 self.tell_policy(PolicyEvent::Rotated(epoch));
                 self.answer_decision(Outcome::Applied);
             }

@@ -88,6 +88,7 @@ impl Primary {
         for _ in 0..self.schedule.reached(self.next) {
             self.prepare_beside(now);
             self.rotation.came_in_time();
+            self.carry_anew(now);
             self.outputs.push_back(Output::ShamInForce);
         }
     }

@@ -33,6 +33,8 @@ pub struct Settings {
     pub rotate_how: How,
     /// A pause rotation does not show on the link, or nobody minds: it is refused otherwise.
     pub pause_hidden: bool,
+    /// What goes over the link has a shape that no pause changes: a pause shows where a disguise keeps a schedule, and this is not so.
+    pub shaped: bool,
     /// Bytes of the journal before what it holds for the secondary goes to the dirty map.
     pub journal_bytes_max: ByteLen,
     /// The order of writes need not be kept: how long places are remembered before each is sent. Only in mode `Async`.
@@ -470,8 +472,8 @@ pub enum Output {
     AskPolicy {
         event: PolicyEvent,
     },
-    /// Tell the operator that the rotation asked for does not begin.
-    RotationRefused(Refused),
+    /// What became of an operator's command: one for each [`Input::Operator`], in their order.
+    CommandAnswered(Result<(), Refused>),
     /// Remember, durably, that this site was taken over from.
     PersistFence {
         generation: Generation,

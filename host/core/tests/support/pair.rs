@@ -29,6 +29,7 @@ pub(crate) fn settings(blocks: BlockCount) -> Settings {
         in_slots: false,
         rotate_how: How::InBand,
         pause_hidden: true,
+        shaped: true,
         journal_bytes_max: ByteLen(1 << 30),
         unordered: None,
         flow: Flow::default(),

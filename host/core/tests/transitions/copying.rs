@@ -98,7 +98,7 @@ impl Site {
                 | Output::PlanSlots
                 | Output::ShamInForce
                 | Output::AskPolicy { .. }
-                | Output::RotationRefused(_)
+                | Output::CommandAnswered(_)
                 | Output::PersistPause { .. }
                 | Output::PersistMode { .. }
                 | Output::PersistWay { .. }

@@ -27,6 +27,16 @@ fn idle() -> Rotation {
     rotation
 }
 
+/// Before the first key: nothing is sealed yet.
+fn first(prepared: bool) -> Rotation {
+    let mut rotation = Rotation::new(LIMITS, Epoch(1));
+    let epoch = rotation.begin(at(0), How::AtOnce, false).unwrap();
+    if prepared {
+        rotation.prepared(epoch, SLOT);
+    }
+    rotation
+}
+
 fn preparing(how: How) -> Rotation {
     let mut rotation = idle();
     rotation.begin(at(1_000), how, true).unwrap();
@@ -71,6 +81,13 @@ fn delivering(how: How) -> Rotation {
     rotation
 }
 
+/// The one before has reached the hard limit.
+fn armed_at_once() -> Rotation {
+    let mut rotation = waiting(How::AtOnce);
+    rotation.placed(at(2_000), KEY, 8, 0);
+    rotation
+}
+
 fn armed(how: How) -> Rotation {
     let mut rotation = delivering(how);
     rotation.acknowledged(KEY);
@@ -100,6 +117,18 @@ fn events() -> Vec<Event> {
         ("begin in-band", |rotation| format!("{:?}", rotation.begin(at(2_000), How::InBand, true))),
         ("begin pause, link down", |rotation| format!("{:?}", rotation.begin(at(2_000), How::Pause, false))),
         ("begin at once", |rotation| format!("{:?}", rotation.begin(at(2_000), How::AtOnce, false))),
+        ("begin at once for an operator", |rotation| {
+            let given_up = rotation.give_up_unplaced().map_or_else(String::new, |epoch| format!("gives {epoch} up, "));
+            format!("{given_up}{:?}", rotation.begin(at(2_000), How::AtOnce, false))
+        }),
+        ("drawn only now", |rotation| {
+            rotation.begins(at(2_000));
+            String::new()
+        }),
+        ("key suspected", |rotation| {
+            rotation.suspect(Epoch(1));
+            rotation.active().map_or_else(String::new, |key| format!("{:?}", key.state))
+        }),
         ("prepared", |rotation| told(rotation.prepared(Epoch(2), SLOT), "awaited")),
         ("receipt", |rotation| told(rotation.escrowed(Epoch(2)), "awaited")),
         ("receipt of another key", |rotation| told(rotation.escrowed(Epoch(1)), "awaited")),
@@ -154,10 +183,11 @@ fn told(yes: bool, what: &str) -> String {
 }
 
 fn steps() -> Vec<Step> {
-    let states: [fn() -> Rotation; 16] = [
+    let states: [fn() -> Rotation; 20] = [
         idle,
         || preparing(How::InBand),
         || preparing(How::Pause),
+        || preparing(How::AtOnce),
         || escrowing(How::InBand),
         || escrowing(How::Pause),
         || escrowing(How::AtOnce),
@@ -171,6 +201,9 @@ fn steps() -> Vec<Step> {
         || delivering(How::Pause),
         || armed(How::InBand),
         || armed(How::Pause),
+        armed_at_once,
+        || first(false),
+        || first(true),
     ];
     let mut steps = Vec::new();
     for state in states {

@@ -225,11 +225,10 @@ impl KeyBook {
         self.lock().entries.iter().filter(|entry| entry.in_force.is_some()).map(|entry| entry.epoch).max()
     }
 
-    /// The newest key was given up after this one.
+    /// The newest key, if it was given up.
     #[must_use]
-    pub fn is_void_since(&self, before: Option<Epoch>) -> bool {
-        let book = self.lock();
-        book.entries.last().is_some_and(|newest| newest.void.is_some() && Some(newest.epoch) > before)
+    pub fn void_now(&self) -> Option<Epoch> {
+        self.lock().entries.last().filter(|newest| newest.void.is_some()).map(|newest| newest.epoch)
     }
 
     /// Payload that was sealed under every key of the lane, as far as it was counted.

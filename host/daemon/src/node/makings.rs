@@ -212,6 +212,7 @@ impl Makings {
                 in_slots: self.plugins.disguise.current().is_some_and(|disguise| disguise.is_in_records()),
                 rotate_how: config.rotate,
                 pause_hidden: !config.is_disguised() || config.shape.is_some(),
+                shaped: config.shape.is_some(),
                 journal_bytes_max: config.journal_max,
                 unordered: (!config.ordered).then_some(UNORDERED_INTERVAL),
                 flow: flow_of(config),

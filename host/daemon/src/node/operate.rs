@@ -223,6 +223,7 @@ impl PairNode {
                 }
             }
         }
+        let mut given_up = before;
         let every = if self.config.is_disguised() { LOOK_HIDDEN } else { LOOK_EVERY };
         loop {
             sleep(every).await;
@@ -233,17 +234,21 @@ impl PairNode {
                 return Err(self.other_side("rotate", Role::Primary));
             }
             // A key that was not delivered before its start is void; each further one has more room.
+            let void = lane.keybook.void_now();
             let over = match command {
                 Command::RequestRotation if asked.elapsed() < ASK_AGAIN => false,
                 Command::RequestRotation => self.look().await?.status.rotation == RotationState::Idle,
-                _ => lane.keybook.is_void_since(before),
+                _ => void > given_up,
             };
             if over {
                 let _ = wish();
                 asked = Instant::now();
-            }
-            if over && let Err(error) = self.tell(command, "rotate").await {
-                tracing::debug!(pair = self.config.name, %error, "the rotation is not begun again yet");
+                match self.tell(command, "rotate").await {
+                    Ok(()) => given_up = void,
+                    Err(error) => {
+                        tracing::debug!(pair = self.config.name, %error, "the rotation is not begun again yet");
+                    }
+                }
             }
             if Instant::now() >= deadline {
                 return Err(CommandError::NotYet { what: "the rotation".into() });

@@ -134,6 +134,7 @@ impl PairNode {
             Ok((loaded, report, now))
         });
         let (loaded, mut report, now) = tried.await??;
+        self.must_carry_keys_alike(&loaded)?;
         let differing = report.differences.len();
         let mut details = said(slot, &report);
         if dry_run {
@@ -169,6 +170,22 @@ impl PairNode {
             next,
             &report,
         )
+    }
+
+    /// Where keys travel was told to the remote when the link began, and stays so until the node's next start.
+    fn must_carry_keys_alike(&self, loaded: &Loaded) -> Result<(), CommandError> {
+        let (Loaded::Disguise(new), Some(lane)) = (loaded, self.writer()) else { return Ok(()) };
+        let places = |in_records| if in_records { "in the slots of other records" } else { "in records of their own" };
+        if new.is_in_records() == lane.settings.in_slots {
+            return Ok(());
+        }
+        let (now, then) = (places(lane.settings.in_slots), places(new.is_in_records()));
+        Err(CommandError::Refused {
+            reason: format!(
+                "keys of this pair travel {now} until the node's next start, and would travel {then} with it"
+            ),
+            next: Some("write it into the configuration as `disguise` and restart the node".into()),
+        })
     }
 
     async fn install(&self, loaded: Loaded, details: &mut Vec<String>) -> Result<(), CommandError> {

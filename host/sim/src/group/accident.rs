@@ -17,10 +17,12 @@ impl World {
             return Ok(());
         }
         self.operations -= 1;
-        let pace = self.dice.between(500, 20_000) * self.disasters.slower();
+        let slower = self.disasters.slower().max(self.silences.slower());
+        let pace = self.dice.between(500, 20_000) * slower;
         self.after(pace, Event::Operation);
         self.retire()?;
         self.declare()?;
+        self.fall_silent()?;
         let lane = self.any_lane();
         match self.dice.below(1_000) {
             0..15 => self.crash_lane(lane)?,
@@ -94,7 +96,7 @@ impl World {
         }
         self.keepers[lane].crash(&mut self.dice);
         // Its lead hears that its node is gone.
-        self.can_be_taken(lane, None, false)?;
+        self.copy_is_gone(lane)?;
         for path in self.paths(lane) {
             self.unlink(lane, path)?;
         }
@@ -113,6 +115,7 @@ impl World {
         let group = self.group_of(lane);
         self.groups[group].common.forget(pair(lane));
         self.carry_out_keeper(lane)?;
+        self.listens_later(lane);
         // Its lead tells it again how far it may offer.
         self.tell_limit(lane);
         Ok(())

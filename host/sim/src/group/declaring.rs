@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use farseal_core::declare::{Answer, Declare, Keeps, Refusal as WordRefused};
-use farseal_core::group::{Command, Input as GroupInput, KeptCuts, OfferLimit, Refusal};
+use farseal_core::group::{Command, Input as GroupInput, OfferLimit, Reason, Refusal};
 use farseal_core::units::{CutNumber, Generation, Path, Ticket};
 
 use super::event::{Event, KeeperEvent, LaneEvent, ToKeeper};
@@ -54,16 +54,6 @@ pub struct Disaster {
     pub held: BTreeSet<CutNumber>,
     /// When the keeping site's lead decided to take the group over.
     pub decided_us: Option<u64>,
-    /// At that lead, until it crashes.
-    asked: Option<Asked>,
-}
-
-/// Copies are asked whether they can be taken over.
-#[derive(Clone, Debug)]
-struct Asked {
-    waits: BTreeSet<usize>,
-    /// One cannot.
-    refused: bool,
 }
 
 /// A word that a lane's node waits for.
@@ -322,73 +312,28 @@ impl World {
     /// One pair's word is its group's. What is under way already answers it when it is decided.
     pub(super) fn hear_word(&mut self, lane: usize) -> Outcome {
         let group = self.group_of(lane);
-        if self.groups[group].disaster.asked.is_some() {
+        if self.is_being_taken(group, Reason::Word) {
             return Ok(());
         }
         if self.mutation == Some(Mutation::CopiesNotAsked) {
-            return self.decide_by_word(group, false);
+            if self.want_takeover(group)? {
+                self.figures.count(Figure::TakeoversByTheWord);
+            } else {
+                self.groups[group].lanes.clone().into_iter().for_each(|lane| self.refuse_word(lane));
+            }
+            return Ok(());
         }
         if !self.may_take_over(group) {
             self.refuse_word(lane);
             return Ok(());
         }
-        let lanes = self.groups[group].lanes.clone();
-        let waits = lanes.iter().copied().collect();
-        self.groups[group].disaster.asked = Some(Asked { waits, refused: false });
-        for lane in lanes {
-            let (life, delay) = (self.keepers[lane].life, self.way());
-            self.after(delay, Event::CanItBeTaken { lane, life });
-        }
+        self.ask_all(group, Reason::Word);
         Ok(())
     }
 
-    /// A copy says whether it can be taken over, after all that it has said before of what it holds.
-    pub(super) fn asked_whether_it_can(&mut self, lane: usize) {
-        let Some(machine) = self.keepers[lane].machine.as_ref() else { return };
-        let cuts = machine.is_recovered().then(|| machine.cuts().clone());
-        let can = !self.keepers[lane].is_taken();
-        let life = self.keeping.life;
-        let delay = self.way_to_keeping_lead(lane);
-        self.after(delay, Event::CanBeTaken { lane, life, cuts, can });
-    }
-
-    pub(super) fn can_be_taken(&mut self, lane: usize, cuts: Option<KeptCuts>, can: bool) -> Outcome {
-        if let Some(cuts) = cuts {
-            self.hear_cuts(lane, cuts)?;
-        }
-        let group = self.group_of(lane);
-        let Some(asked) = &mut self.groups[group].disaster.asked else { return Ok(()) };
-        if !asked.waits.remove(&lane) {
-            return Ok(());
-        }
-        asked.refused |= !can;
-        if !asked.waits.is_empty() {
-            return Ok(());
-        }
-        let refused = asked.refused;
-        self.decide_by_word(group, refused)
-    }
-
-    fn decide_by_word(&mut self, group: usize, refused: bool) -> Outcome {
-        self.groups[group].disaster.asked = None;
-        if !refused && self.want_takeover(group)? {
-            self.figures.count(Figure::TakeoversByTheWord);
-            return Ok(());
-        }
-        for lane in self.groups[group].lanes.clone() {
-            self.refuse_word(lane);
-        }
-        Ok(())
-    }
-
-    fn refuse_word(&mut self, lane: usize) {
+    pub(super) fn refuse_word(&mut self, lane: usize) {
         let (life, delay) = (self.keepers[lane].life, self.way());
         self.after(delay, Event::Keeper { lane, life, event: KeeperEvent::RefuseWord });
-    }
-
-    /// The keeping site's lead forgets whom it asked.
-    pub(super) fn forget_asked(&mut self) {
-        self.groups.iter_mut().for_each(|group| group.disaster.asked = None);
     }
 
     /// Whatever is said of the same copy arrives in its order.

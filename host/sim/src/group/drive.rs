@@ -149,7 +149,7 @@ impl World {
             | Output::DiscardEpoch { .. }
             | Output::EpochInForce { .. }
             | Output::ShamInForce
-            | Output::RotationRefused(_)
+            | Output::CommandAnswered(_)
             | Output::SeedArrived
             | Output::PersistMode { .. }
             | Output::PersistWay { .. }

@@ -2,7 +2,7 @@
 
 use farseal_core::declare::Declare;
 use farseal_core::frame::{Ack, Attach, HandOver, KeyRefusal, Refusal, Welcome};
-use farseal_core::group::{Input as GroupInput, KeptCuts, OfferLimit, Output as GroupOutput};
+use farseal_core::group::{Input as GroupInput, KeptCuts, OfferLimit, Output as GroupOutput, Round};
 use farseal_core::retire::Order;
 use farseal_core::units::{Extent, Generation, Path, Sequence};
 
@@ -100,14 +100,45 @@ pub enum Event {
     CanItBeTaken {
         lane: usize,
         life: u64,
+        round: Round,
+        look: Look,
+    },
+    /// What its witness said is durable.
+    SaysIfItCan {
+        lane: usize,
+        life: u64,
+        round: Round,
+        can: bool,
     },
     CanBeTaken {
         lane: usize,
         life: u64,
         cuts: Option<KeptCuts>,
+        round: Round,
         can: bool,
     },
+    /// A main node speaks to its witness; a copy's node looks at its lane, and tells its lead that it is silent.
+    Beat(usize),
+    Listen {
+        lane: usize,
+        life: u64,
+    },
+    Unheard {
+        lane: usize,
+        life: u64,
+    },
     KeepingLeadBack,
+}
+
+/// What a copy looks at that is asked whether it can be taken over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    /// Nothing: it is somebody's word.
+    None,
+    /// Its lane and what its witness heard.
+    First,
+    /// Its lane, right before the decision.
+    Last,
 }
 
 /// A completion of something that a lane's driver began.

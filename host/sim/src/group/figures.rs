@@ -69,6 +69,13 @@ pub enum Figure {
     DisastersWithoutACut,
     /// Lanes went on.
     DisastersInVain,
+    /// Main nodes that their copies, their witnesses or both do not hear.
+    Outages,
+    SilencesToldOf,
+    TakeoversBySilence,
+    /// A copy that was asked could not, or heard something.
+    TakeoversRefused,
+    StatementsTooOld,
 }
 
 /// Sums over runs.
@@ -76,7 +83,7 @@ pub enum Figure {
 pub struct Figures(BTreeMap<Figure, u64>);
 
 impl Figure {
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 57] = [
         Self::Runs,
         Self::Lanes,
         Self::Groups,
@@ -129,6 +136,11 @@ impl Figure {
         Self::DisastersAtACut,
         Self::DisastersWithoutACut,
         Self::DisastersInVain,
+        Self::Outages,
+        Self::SilencesToldOf,
+        Self::TakeoversBySilence,
+        Self::TakeoversRefused,
+        Self::StatementsTooOld,
     ];
 }
 

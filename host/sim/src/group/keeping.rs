@@ -15,6 +15,8 @@ use crate::world::Outcome;
 pub(super) struct KeepingLead {
     pub up: bool,
     pub life: u64,
+    /// Of questions, whichever life they were of.
+    pub rounds: u64,
 }
 
 impl World {

@@ -116,6 +116,7 @@ impl Lane {
             in_slots: false,
             rotate_how: How::InBand,
             pause_hidden: true,
+            shaped: true,
             journal_bytes_max: ByteLen(1 << 20),
             unordered: None,
             flow: self.flow,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use farseal_core::group::{
     Command, Common, Coordinator, CutName, Event as GroupEvent, Input as GroupInput, Numbers, Output as GroupOutput,
-    Phase, Settings as GroupSettings,
+    Phase, Settings as GroupSettings, Taking,
 };
 use farseal_core::preset::{Act, Preset, Presets};
 use farseal_core::primary::{self, Input};
@@ -52,6 +52,8 @@ pub struct Group {
     pub made: BTreeSet<CutNumber>,
     pub turn: Turning,
     pub disaster: Disaster,
+    /// At the keeping lead, until it crashes: a takeover that is not decided.
+    pub taking: Option<Taking>,
 }
 
 impl Lead {
@@ -85,6 +87,7 @@ impl Group {
             made: BTreeSet::new(),
             turn: Turning::default(),
             disaster: Disaster::default(),
+            taking: None,
         }
     }
 

@@ -123,6 +123,10 @@ impl World {
     }
 
     pub(super) fn keeper_receives(&mut self, lane: usize, path: Path, message: ToKeeper) -> Outcome {
+        // An order that was made up comes over no path.
+        if self.is_up(lane, path) {
+            self.silences.heard_us[lane] = self.now;
+        }
         match message {
             ToKeeper::Attach(attach) => self.tell_keeper(lane, secondary::Input::Attach { path, attach }),
             ToKeeper::HandOver(hand_over) => self.tell_keeper(lane, secondary::Input::HandOver { path, hand_over }),

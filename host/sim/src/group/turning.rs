@@ -73,7 +73,9 @@ impl World {
                 | Mutation::WordForOnePair
                 | Mutation::CopiesNotAsked
                 | Mutation::SaidByTheAnswer
-                | Mutation::NamedTooEarly,
+                | Mutation::NamedTooEarly
+                | Mutation::SilenceOfOne
+                | Mutation::NoLastLook,
             ) => 0,
             None => 250,
         }
@@ -197,7 +199,9 @@ impl World {
                 | Mutation::WordForOnePair
                 | Mutation::CopiesNotAsked
                 | Mutation::SaidByTheAnswer
-                | Mutation::NamedTooEarly,
+                | Mutation::NamedTooEarly
+                | Mutation::SilenceOfOne
+                | Mutation::NoLastLook,
             )
             | None => standing,
         }

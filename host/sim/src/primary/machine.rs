@@ -255,7 +255,7 @@ impl World {
                 self.ceilings.in_force(self.clock().instant, life, epoch);
                 Ok(())
             }
-            Output::DiscardEpoch { .. } | Output::SeedArrived | Output::RotationRefused(_) => Ok(()),
+            Output::DiscardEpoch { .. } | Output::SeedArrived | Output::CommandAnswered(_) => Ok(()),
         }
     }
 

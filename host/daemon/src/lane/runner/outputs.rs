@@ -135,9 +135,9 @@ impl Runner {
                 self.primary.key_limits(),
                 self.primary.link_up(),
             ),
-            Output::RotationRefused(refused) => {
+            Output::CommandAnswered(answer) => {
                 if let Some(done) = self.operators.pop_front() {
-                    done(Err(refused));
+                    done(answer);
                 }
             }
             Output::PersistFence { generation } => {
@@ -188,12 +188,6 @@ impl Runner {
                 self.save_state();
             }
             Output::Alarm(alarm) => tracing::warn!(pair = self.name, "{alarm}"),
-        }
-        // An operator's command that was not refused is under way.
-        if self.primary.is_drained() {
-            for done in self.operators.drain(..) {
-                done(Ok(()));
-            }
         }
     }
 }

@@ -1,47 +1,42 @@
 //! Takeovers of a group: all of its pairs at one cut, decided once and carried out by each, whenever it comes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use farseal_core::group::{Common, CutName};
-use farseal_core::units::{CutNumber, Instant, PairId};
+use farseal_core::group::{Common, CutName, Next, Reason, Round, Taking};
+use farseal_core::units::{CutNumber, Instant, Millis, PairId};
 
 use super::super::words::{Order, Reply, Unheard};
 use super::{Lead, MemberId, Waiting, no_group, refused};
 use crate::control::api::{CommandReply, ErrorCode, ErrorReply};
 
 /// A takeover that is not decided yet.
-#[derive(Clone)]
 pub(super) struct Asked {
-    why: Why,
-    /// What the answers name.
-    round: u64,
+    taking: Taking,
+    /// The operator who waits for the answer.
+    by: Option<(MemberId, u64)>,
+    /// What the witness rule goes by, where it is nobody's word.
+    unheard: Option<Box<Unheard>>,
     at: Option<CutName>,
-    /// Pairs that have not said whether they can.
-    waits: BTreeSet<PairId>,
     /// Why some cannot.
     obstacles: BTreeMap<PairId, String>,
 }
 
-/// On what a group is taken over.
-#[derive(Clone)]
+/// On what a group is to be taken over.
 enum Why {
     /// An operator, who waits for the answer.
-    Asked { by: MemberId, ask: u64 },
+    Asked { by: MemberId, ask: u64, at: Option<CutName> },
     /// The main site's word.
     Word,
-    /// Nobody's: by the witness rule, on a statement that is good until then.
-    Silence { unheard: Box<Unheard>, until: Instant, last_look: bool },
+    /// Nobody's: by the witness rule.
+    Silence { unheard: Box<Unheard>, until: Instant },
 }
 
-impl Asked {
-    /// Somebody's. Silence gives way to a word, which does what that may not; what the pairs still answer to it is of another round.
-    fn is_by_word(&self) -> bool {
-        !matches!(self.why, Why::Silence { .. })
-    }
-
-    /// Whatever the pairs still answer, nothing comes of it.
-    fn is_over(&self, now: Instant) -> bool {
-        matches!(self.why, Why::Silence { until, .. } if now >= until)
+impl Why {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Asked { .. } | Self::Word => Reason::Word,
+            Self::Silence { until, .. } => Reason::Silence { until: *until },
+        }
     }
 }
 
@@ -57,11 +52,11 @@ impl Lead {
         if let Err(refused) = self.may_take_over(name) {
             return Some(refused);
         }
-        if self.asked.get(name).is_some_and(Asked::is_by_word) {
+        if self.is_being_taken(name, Reason::Word) {
             let message = format!("a takeover of group {name} is being prepared");
             return Some(refused(message, Some("wait for its answer".into())));
         }
-        self.prepare_all(name, Why::Asked { by: member, ask }, at);
+        self.prepare_all(name, Why::Asked { by: member, ask, at });
         None
     }
 
@@ -69,12 +64,12 @@ impl Lead {
     pub(super) fn hear_word(&mut self, pair: PairId) {
         let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
         // What is under way by a word already answers it when it is decided.
-        if self.asked.get(&name).is_some_and(Asked::is_by_word) {
+        if self.is_being_taken(&name, Reason::Word) {
             return;
         }
         tracing::warn!(group = name, "the main site declares a disaster of the group");
         match self.may_take_over(&name) {
-            Ok(_) => self.prepare_all(&name, Why::Word, None),
+            Ok(_) => self.prepare_all(&name, Why::Word),
             Err(refused) => {
                 tracing::error!(group = name, "the group is not taken over: {}", refused.message);
                 self.order(pair, Order::RefuseWord { pair });
@@ -85,42 +80,45 @@ impl Lead {
     /// One pair and its witness have not heard the main site. That is not the silence of the others: each is asked for its own.
     pub(super) fn hear_unheard(&mut self, pair: PairId, unheard: Unheard) {
         let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
-        // A pair that never answered holds nothing up for longer than the statement is good for.
-        if self.asked.get(&name).is_some_and(|asked| !asked.is_over(self.clock.now().instant)) {
+        let until = self.clock.now().instant.plus(unheard.good_for);
+        if self.is_being_taken(&name, Reason::Silence { until }) {
             return;
         }
         let heard_by = self.names(&[pair]);
         tracing::warn!(group = name, "{heard_by} does not hear the main site: every pair is asked for its own lane");
         match self.may_take_over(&name) {
-            Ok(_) => {
-                let until = self.clock.now().instant.plus(unheard.good_for);
-                let why = Why::Silence { unheard: Box::new(unheard), until, last_look: false };
-                self.prepare_all(&name, why, None);
-            }
+            Ok(_) => self.prepare_all(&name, Why::Silence { unheard: Box::new(unheard), until }),
             Err(refused) => {
                 tracing::error!(group = name, next = refused.next, "by the witness rule: {}", refused.message)
             }
         }
     }
 
-    fn prepare_all(&mut self, name: &str, why: Why, at: Option<CutName>) {
+    /// What is under way does not give way to this.
+    fn is_being_taken(&self, name: &str, to: Reason) -> bool {
+        let now = self.clock.now().instant;
+        self.asked.get(name).is_some_and(|asked| !asked.taking.gives_way(now, to))
+    }
+
+    fn prepare_all(&mut self, name: &str, why: Why) {
         let lanes: Vec<PairId> = self.lanes_of(name);
-        let (by_word, unheard) = match &why {
-            Why::Asked { .. } => (false, None),
-            Why::Word => (true, None),
-            Why::Silence { unheard, .. } => (true, Some(unheard.clone())),
+        let taking = Taking::new(why.reason(), self.round(), lanes.iter().copied().collect());
+        let by_word = !matches!(why, Why::Asked { .. });
+        let (by, unheard, at) = match why {
+            Why::Asked { by, ask, at } => (Some((by, ask)), None, at),
+            Why::Word => (None, None, None),
+            Why::Silence { unheard, .. } => (None, Some(unheard), None),
         };
-        let (round, waits) = (self.round(), lanes.iter().copied().collect());
-        let asked = Asked { why, round, at: at.clone(), waits, obstacles: BTreeMap::new() };
-        self.asked.insert(name.to_owned(), asked);
+        let round = taking.round().0;
         for pair in lanes {
             let (at, unheard) = (at.clone(), unheard.clone());
             self.order(pair, Order::PrepareTakeOver { pair, round, at, by_word, unheard });
         }
+        self.asked.insert(name.to_owned(), Asked { taking, by, unheard, at, obstacles: BTreeMap::new() });
     }
 
-    fn round(&mut self) -> u64 {
-        let round = self.next_round;
+    fn round(&mut self) -> Round {
+        let round = Round(self.next_round);
         self.next_round += 1;
         round
     }
@@ -132,55 +130,62 @@ impl Lead {
     /// A node says whether one of its pairs can be taken over. With the last answer it is decided.
     pub(super) fn can_take_over(&mut self, pair: PairId, round: u64, obstacle: Option<String>) {
         let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
-        let Some(asked) = self.asked.get_mut(&name).filter(|asked| asked.round == round) else { return };
-        if !asked.waits.remove(&pair) {
-            return;
+        let now = self.clock.now().instant;
+        let Some(mut asked) = self.asked.remove(&name) else { return };
+        let next = asked.taking.answered(now, pair, Round(round), obstacle.is_none());
+        if asked.taking.round() == Round(round) {
+            asked.obstacles.extend(obstacle.map(|why| (pair, why)));
         }
-        asked.obstacles.extend(obstacle.map(|why| (pair, why)));
-        if !asked.waits.is_empty() {
-            return;
-        }
-        let Some(asked) = self.asked.remove(&name) else { return };
-        let refusal = if !asked.obstacles.is_empty() {
-            let told = asked.obstacles.iter().map(|(pair, why)| format!("{} ({why})", self.names(&[*pair])));
-            let told = told.collect::<Vec<_>>().join(", ");
-            let next = "`farseal recover points PAIR` and `farseal recover plan PAIR` say more of each";
-            Some(refused(format!("nothing of group {name} was taken over: {told}"), Some(next.into())))
-        } else if matches!(asked.why, Why::Silence { last_look: false, .. }) {
-            self.look_again(&name, asked.clone())
-        } else {
-            self.decide_takeover(&name, &asked)
+        let refusal = match next {
+            Next::Waits => {
+                self.asked.insert(name, asked);
+                return;
+            }
+            Next::LookAgain => match self.look_again(&name, &mut asked) {
+                Ok(()) => {
+                    self.asked.insert(name, asked);
+                    return;
+                }
+                Err(refusal) => Some(refusal),
+            },
+            Next::Refuse => Some(self.told(&name, &asked.obstacles)),
+            Next::TooOld => {
+                let message =
+                    format!("nothing of group {name} was taken over: the witness's statement is too old by now");
+                Some(refused(message, Some("it is asked again while nobody hears the main site".into())))
+            }
+            Next::Decide => self.decide_takeover(&name, &asked),
         };
         if let Some(refusal) = refusal {
             self.end_asked(&name, &asked, refusal);
         }
     }
 
+    fn told(&self, name: &str, obstacles: &BTreeMap<PairId, String>) -> ErrorReply {
+        let told = obstacles.iter().map(|(pair, why)| format!("{} ({why})", self.names(&[*pair])));
+        let told = told.collect::<Vec<_>>().join(", ");
+        let next = "`farseal recover points PAIR` and `farseal recover plan PAIR` say more of each";
+        refused(format!("nothing of group {name} was taken over: {told}"), Some(next.into()))
+    }
+
     /// Its node is gone: whatever it was asked, it does not answer.
     pub(super) fn cannot_be_asked(&mut self, pair: PairId) {
         let Some(known) = self.pairs.get(&pair) else { return };
-        if let Some(round) = self.asked.get(&known.group).map(|asked| asked.round) {
+        if let Some(round) = self.asked.get(&known.group).map(|asked| asked.taking.round().0) {
             self.can_take_over(pair, round, Some("its node cannot be reached any more".into()));
         }
     }
 
-    /// All pairs can be taken over by the witness rule. To find that out took time, so each lane has a last word. Between it and the
-    /// decision is a round in this site, and one write.
-    fn look_again(&mut self, name: &str, mut asked: Asked) -> Option<ErrorReply> {
-        let Why::Silence { unheard, last_look, .. } = &mut asked.why else { return None };
-        *last_look = true;
-        let silence = unheard.evidence.silence;
-        let lanes = match self.may_take_over(name) {
-            Ok((lanes, _)) => lanes,
-            Err(refused) => return Some(refused),
-        };
+    /// All pairs can be taken over by the witness rule: each lane has a last word.
+    fn look_again(&mut self, name: &str, asked: &mut Asked) -> Result<(), ErrorReply> {
+        let silence = asked.unheard.as_ref().map_or(Millis(u64::MAX), |unheard| unheard.evidence.silence);
+        let (lanes, _) = self.may_take_over(name)?;
         let round = self.round();
-        (asked.round, asked.waits) = (round, lanes.iter().copied().collect());
-        self.asked.insert(name.to_owned(), asked);
+        asked.taking.look_again(round, lanes.iter().copied().collect());
         for pair in lanes {
-            self.order(pair, Order::StillUnheard { pair, round, silence });
+            self.order(pair, Order::StillUnheard { pair, round: round.0, silence });
         }
-        None
+        Ok(())
     }
 
     /// Nothing comes of it.
@@ -191,12 +196,12 @@ impl Lead {
             }
             self.order(pair, Order::RefuseWord { pair });
         }
-        match asked.why {
-            Why::Asked { by, ask } => self.reply(by, ask, Reply::No(refusal)),
-            Why::Word => {
-                tracing::error!(group = name, next = refusal.next, "by the main site's word: {}", refusal.message)
+        match (asked.by, &asked.unheard) {
+            (Some((by, ask)), _) => self.reply(by, ask, Reply::No(refusal)),
+            (None, None) => {
+                tracing::error!(group = name, next = refusal.next, "by the main site's word: {}", refusal.message);
             }
-            Why::Silence { .. } => {
+            (None, Some(_)) => {
                 tracing::error!(group = name, next = refusal.next, "by the witness rule: {}", refusal.message);
             }
         }
@@ -248,12 +253,7 @@ impl Lead {
             Ok(found) => found,
             Err(refused) => return Some(refused),
         };
-        if asked.is_over(self.clock.now().instant) {
-            let message = format!("nothing of group {name} was taken over: the witness's statement is too old by now");
-            return Some(refused(message, Some("it is asked again while nobody hears the main site".into())));
-        }
         let group = self.groups.get_mut(name)?;
-        group.common.fix();
         let limit = group.common.limit();
         group.record.taking_over = Some(cut);
         group.record.open_at.clone_from(&asked.at);
@@ -266,8 +266,10 @@ impl Lead {
             let reply = ErrorReply { code: ErrorCode::Failed, message: error.to_string(), next: None };
             return Some(reply);
         }
+        // Not before it is durable: the copies' cut grows while nothing is taken over.
+        self.groups.get_mut(name)?.common.fix();
         tracing::warn!(group = name, cut = cut.0, "the group is taken over");
-        if let Why::Asked { by: member, ask } = asked.why {
+        if let Some((member, ask)) = asked.by {
             self.takeovers.push(Waiting { member, ask, group: name.to_owned(), command: "takeover", word: None });
         }
         for pair in lanes {
