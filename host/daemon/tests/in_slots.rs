@@ -81,9 +81,11 @@ impl Written {
         self.asked = Some(begin_rotation(&self.main.dir.join("state/control.sock"), PAIR, "in-band").unwrap());
     }
 
-    /// The key that was asked for has its place ahead, and goes with whatever is written.
-    fn wait_until_carried(&self) {
+    /// The key that was asked for has its place ahead, and goes with whatever is written: it is drawn beside a cover, and that one
+    /// stands first.
+    fn write_until_carried(&mut self) {
         wait_for("the key on its way", PATIENCE, || {
+            self.write(20);
             let shown = self.main.farseal(&["key", "status", PAIR])?;
             Ok(shown.contains("in whose slots it goes").then_some(()))
         })
@@ -143,7 +145,7 @@ fn keys_change_in_the_slots_of_data_and_a_takeover_reads_everything() {
 fn a_link_that_breaks_while_a_key_is_carried_costs_no_record_and_the_key_comes_all_the_same() {
     let mut pair = Written::start("slots-cut", "async", "tls");
     pair.begin_key();
-    pair.wait_until_carried();
+    pair.write_until_carried();
     pair.write(60);
     pair.remote.kill().unwrap();
     pair.write(40);
@@ -161,7 +163,7 @@ fn a_link_that_breaks_while_a_key_is_carried_costs_no_record_and_the_key_comes_a
 fn the_writing_site_may_die_while_a_key_is_carried() {
     let mut pair = Written::start("slots-crash", "async", "tls");
     pair.begin_key();
-    pair.wait_until_carried();
+    pair.write_until_carried();
     pair.write(60);
     pair.client.flush().unwrap();
     pair.main.kill().unwrap();
@@ -178,9 +180,9 @@ fn the_writing_site_may_die_while_a_key_is_carried() {
 fn on_an_idle_link_a_key_waits_for_somebody_to_write() {
     let mut pair = Written::start("slots-idle", "async", "tls");
     pair.begin_key();
-    pair.wait_until_carried();
-    let before = pair.main.status().unwrap();
-    assert_eq!((before.epoch(), before.lag_records()), (1, 0));
+    pair.write_until_carried();
+    pair.main.wait_until("a copy of all", |status| status.lag_records() == 0).unwrap();
+    assert_eq!(pair.main.status().unwrap().epoch(), 1);
     pair.write_until(2);
     pair.take_over();
 }
