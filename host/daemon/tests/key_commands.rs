@@ -14,6 +14,7 @@ mod site;
 #[path = "support/sites.rs"]
 mod sites;
 
+use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -26,7 +27,7 @@ use farseal_core::record::{Framed, HEADER_BYTES, Kind};
 use farseal_plugin::scenario::Scenario;
 use nbd_client::Client;
 use serde_json::Value;
-use site::{Site, wait_for};
+use site::{Site, begin_rotation, changes_key, wait_for};
 use sites::{BLOCK, PAIR, PATIENCE, started};
 
 fn json(site: &Site, words: &[&str]) -> Value {
@@ -98,6 +99,43 @@ fn sites(purpose: &str) -> (Rc<site::Stage>, Site, Site) {
     let (stage, main, remote) = started(purpose, &["--disguise", "plain"]);
     main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
     (stage, main, remote)
+}
+
+/// Two nodes whose disguise has a slot for a key every so often, on a link where nothing else goes.
+fn disguised(purpose: &str) -> (Rc<site::Stage>, Site, Site) {
+    let (stage, main, remote) = started(purpose, &["--disguise", "cover"]);
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    // Whatever the sites' first slots carried is over.
+    wait_for("no key on its way", PATIENCE, || {
+        Ok((!changes_key(&main.state().join("control.sock"), PAIR)?).then_some(()))
+    })
+    .unwrap();
+    (stage, main, remote)
+}
+
+#[test]
+fn two_who_ask_for_a_key_get_each_their_own_answer_also_where_nothing_follows_from_it_at_once() {
+    let (_stage, main, _remote) = disguised("two-answers");
+    let epoch = main.status().unwrap().epoch();
+    let mut first = begin_rotation(&main.state().join("control.sock"), PAIR, "in-band").unwrap();
+    let second = main.farseal(&["key", "rotate", PAIR, "--force"]).unwrap_err().to_string();
+    assert!(second.contains(&format!("epoch {} is on its way already", epoch + 1)), "{second}");
+    let mut answer = String::new();
+    first.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("the key has changed"), "{answer}");
+    assert_eq!(main.status().unwrap().epoch(), epoch + 1);
+}
+
+#[test]
+fn a_suspected_key_is_followed_at_once_although_another_waits_for_its_slot() {
+    let (_stage, main, _remote) = disguised("suspect-waits");
+    let epoch = main.status().unwrap().epoch();
+    let _asked = begin_rotation(&main.state().join("control.sock"), PAIR, "in-band").unwrap();
+    main.farseal(&["key", "rotate", PAIR, "--suspect"]).unwrap();
+    let epochs = history(&main);
+    let of = |number: u64| epochs.iter().find(|entry| entry["epoch"] == number).cloned().unwrap_or_default();
+    assert!(of(epoch + 1)["in-force"].is_null(), "{epochs:?}");
+    assert!(main.status().unwrap().epoch() > epoch + 1, "{epochs:?}");
 }
 
 #[test]
@@ -299,6 +337,32 @@ fn records_of_a_raw_cipher_open_after_a_takeover_although_the_configuration_ther
     assert_eq!(ciphers(&remote), "aes-256-gcm");
     remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
     assert_whole(&remote, written);
+}
+
+#[test]
+fn a_disguise_that_is_put_in_hides_a_pause_too_and_one_that_carries_keys_elsewhere_needs_a_restart() {
+    let (_stage, main, _remote) = sites("disguises");
+    let writer = Writer::start(main.socket());
+    writer.more(20);
+    let swap = |name: &str, settings: &str| {
+        main.farseal(&["plugin", "swap", PAIR, "disguise", &component(name), "--settings", settings, "--yes"])
+    };
+    let elsewhere = swap("slot", "{}").unwrap_err().to_string();
+    assert!(elsewhere.contains("in the slots of other records") && elsewhere.contains("restart"), "{elsewhere}");
+    main.farseal(&["key", "rotate", PAIR, "--how", "pause"]).unwrap();
+    swap("cover", r#"{"gap": "100ms"}"#).unwrap();
+    // It is asked for slots with the next key.
+    main.farseal(&["key", "rotate", PAIR, "--force"]).unwrap();
+    wait_for("a pause that would show", PATIENCE, || {
+        let refused = main.farseal(&["key", "rotate", PAIR, "--how", "pause"]).err().map(|error| error.to_string());
+        Ok(refused.filter(|why| why.contains("a pause shows on the link")))
+    })
+    .unwrap();
+    main.farseal(&["key", "rotate", PAIR, "--force"]).unwrap();
+    main.farseal(&["plugin", "rollback", PAIR, "disguise"]).unwrap();
+    let written = writer.stop();
+    main.wait_until("everything at the remote", |status| status.is_safe() && status.lag_records() == 0).unwrap();
+    assert_whole(&main, written);
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl PairNode {
         let now = self.shared.clock.now();
         let step = match &view.status.rotation {
             RotationState::Idle => None,
-            RotationState::Preparing { .. } => Some("the key is being drawn"),
+            RotationState::Preparing { .. } => Some("the key is to be drawn"),
             RotationState::Escrowing { .. } => Some("the escrow has not taken the key yet"),
             RotationState::Waiting { .. } => Some("the key waits for its slot"),
             RotationState::Carrying { .. } => Some("the key goes to the remote in the slots of records"),
