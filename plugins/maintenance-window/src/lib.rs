@@ -92,7 +92,8 @@ impl Policy for MaintenanceWindow {
             state.asking.ask(cx, decisions);
             state.asking.wake_at(next, cx)
         } else {
-            next
+            // Within the last second before a window opens: it is open long enough for a second more.
+            next.max(cx.soonest_wake())
         };
         decisions.wake_at(next, "the next window, or an overdue key");
     }
@@ -120,8 +121,49 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use farseal_sdk::Settings as _;
+    use farseal_sdk::bindings::exports::farseal::plugin::rotation::Context as HostContext;
+    use farseal_sdk::rotation::{Action, HostLimits, KeyInfo, KeyState, init, step};
 
     use super::*;
+
+    /// 2026-01-01T00:00:00Z, and how long a day is.
+    const START: u64 = 1_767_225_600_000;
+    const DAY: u64 = 86_400_000;
+
+    fn host(now: u64) -> HostContext {
+        let key = KeyInfo {
+            epoch: 1,
+            state: KeyState::Active,
+            since: START,
+            bytes_sealed: 0,
+            blocks_sealed: 0,
+            records_sealed: 0,
+        };
+        HostContext {
+            now,
+            pair: "vault".into(),
+            entropy: 7,
+            config: "{}".into(),
+            keys: vec![key],
+            limits: HostLimits { min_interval: 60_000, max_age: 180 * DAY, max_bytes: 1 << 40 },
+            link_up: true,
+        }
+    }
+
+    fn wake(actions: &[farseal_sdk::rotation::Decision]) -> Option<u64> {
+        actions.iter().find_map(|decision| if let Action::WakeAt(at) = decision.action { Some(at) } else { None })
+    }
+
+    #[test]
+    fn a_request_in_the_last_second_before_the_window_asks_for_no_wake_up_that_the_host_clamps() {
+        let opening = START + DAY - 2 * 3_600_000;
+        let state = init::<MaintenanceWindow>(&host(opening - 10_000)).unwrap().state;
+        for (before, woken) in [(5_000, opening), (1_000, opening), (400, opening + 600)] {
+            let now = opening - before;
+            let answer = step::<MaintenanceWindow>(&state, &Event::Requested("now".into()), &host(now)).unwrap();
+            assert_eq!(wake(&answer.decisions), Some(woken), "{before} ms before it opens");
+        }
+    }
 
     #[test]
     fn settings_that_make_no_sense_are_named() {

@@ -14,8 +14,6 @@ const PATIENCE: Span = Span::from_millis(10 * 60 * 1_000);
 const FIRST_RETRY: Span = Span::from_millis(60 * 1_000);
 /// The longest wait after a refusal.
 const LAST_RETRY: Span = Span::from_millis(60 * 60 * 1_000);
-/// The host clamps wake-ups that are closer than this.
-const NEAREST_WAKE: Span = Span::from_millis(1_000);
 
 /// How much of a request's text goes into the reason: the text is somebody else's and as long as they like.
 const LONGEST_QUOTE: usize = 200;
@@ -134,7 +132,7 @@ impl Asking {
             (None, Some(retry)) if self.want.is_some() => retry.at,
             (None, _) => due,
         };
-        if next < cx.now + NEAREST_WAKE { cx.now + PATIENCE } else { next }
+        if next < cx.soonest_wake() { cx.now + PATIENCE } else { next }
     }
 
     /// Also where a clock that stepped back is noticed: what lies ahead of now is counted from now on.

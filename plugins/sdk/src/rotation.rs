@@ -76,6 +76,13 @@ impl<S> Context<'_, S> {
         Span::from_millis(self.limits.min_interval)
     }
 
+    /// The host wakes no sooner than a second from the call. An earlier wake-up is clamped, and the policy told: where it answers with
+    /// the same again it talks to itself.
+    #[must_use]
+    pub fn soonest_wake(&self) -> Instant {
+        self.now + Span::from_millis(1_000)
+    }
+
     /// The host changes the key at this age whatever the policy says.
     #[must_use]
     pub const fn ceiling(&self) -> Span {
