@@ -107,7 +107,9 @@ pub struct Run {
     /// It ended because the plugin never came to rest: too many calls without time passing.
     pub restless: bool,
     /// What it decided again and again until then, and when.
-    pub again: Option<String>,
+    pub again: Option<Again>,
+    /// In words, the fault of the call that ended it.
+    pub died: Option<String>,
     /// The first of the failures that show that the plugin knows more than it is told: R-1.
     pub impure: Option<String>,
     /// What was counted, such as `rotations`.
@@ -120,6 +122,17 @@ pub struct Run {
     pub fuel: u64,
     /// A recovery strategy's plan came to its end.
     pub finished: bool,
+}
+
+/// What a plugin decided again and again while no time passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    /// What it did, without the details: `wake-at`.
+    pub deed: String,
+    /// What it was told that came of it; none where it was told nothing.
+    pub came: Option<&'static str>,
+    /// The sentence: what, when, how often, and after what at last.
+    pub said: String,
 }
 
 /// Different states of a story that are told of.
@@ -189,6 +202,20 @@ impl Scenario {
         }
     }
 
+    /// Plays it to an honest policy that is part of the host: what that one seems to break, the story breaks. None for the kinds that
+    /// have no such plugin, and where the scenario has no form.
+    #[must_use]
+    pub fn play_to_listener(&self) -> Option<Run> {
+        match self.heading.kind {
+            Kind::Rotation => {
+                let mut script = Script::default();
+                rotation::play_to_listener(&self.body().ok()?, &mut script);
+                Some(script.end(&self.heading.expect))
+            }
+            Kind::Disguise | Kind::Recovery | Kind::Cipher => None,
+        }
+    }
+
     fn play_as<P: Plugin, S: DeserializeOwned>(
         &self,
         host: &PluginHost,
@@ -248,9 +275,10 @@ struct Script {
     round_trip: bool,
     /// It never comes to rest: too many calls without time passing.
     restless: bool,
-    again: Option<String>,
-    /// What was decided since time passed last, and whether the plugin was told what came of it.
-    in_a_row: Vec<(String, bool)>,
+    again: Option<Again>,
+    died: Option<String>,
+    /// What was decided since time passed last, and what the plugin was told that came of it.
+    in_a_row: Vec<(String, Option<&'static str>)>,
     impure: Option<String>,
 }
 
@@ -278,15 +306,17 @@ impl Script {
     fn talks_to_itself(&mut self, when: &str, told: &str) {
         self.restless = true;
         let deed = |words: &str| words.split([' ', ':']).next().unwrap_or_default().to_owned();
-        let mut often: BTreeMap<String, (usize, &String)> = BTreeMap::new();
-        let any_told = self.in_a_row.iter().any(|(_, told)| *told);
-        for (words, _) in self.in_a_row.iter().filter(|(_, told)| *told || !any_told) {
-            let (times, last) = often.entry(deed(words)).or_insert((0, words));
-            (*times, *last) = (*times + 1, words);
+        let mut often: BTreeMap<String, (usize, &String, Option<&'static str>)> = BTreeMap::new();
+        let any_told = self.in_a_row.iter().any(|(_, came)| came.is_some());
+        for (words, came) in self.in_a_row.iter().filter(|(_, came)| came.is_some() || !any_told) {
+            let (times, last, came_of_it) = often.entry(deed(words)).or_insert((0, words, None));
+            (*times, *last, *came_of_it) = (*times + 1, words, *came);
         }
-        let most = often.into_values().max_by_key(|(times, _)| *times);
-        self.again =
-            most.map(|(times, words)| format!("at {when} `{words}` was decided {times} times, after `{told}` at last"));
+        let most = often.into_iter().max_by_key(|(_, (times, ..))| *times);
+        self.again = most.map(|(deed, (times, words, came))| {
+            let said = format!("at {when} `{words}` was decided {times} times, after `{told}` at last");
+            Again { deed, came, said }
+        });
     }
 
     /// A plugin's state, as it stands from here on.
@@ -360,6 +390,7 @@ impl Script {
         self.line(&format!("  error     {error}"));
         self.logs(error.logs());
         self.fault = error.class();
+        self.died = self.fault.map(|_| error.to_string());
         self.refused |= self.fault.is_none();
     }
 
@@ -416,8 +447,9 @@ impl Script {
         if expect.round_trip && !self.round_trip {
             self.fail("no raw batch made the round trip");
         }
-        let Self { text, failures, fault, restless, again, impure, counts, states, kept, spent, finished, .. } = self;
-        Run { transcript: text, failures, fault, restless, again, impure, counts, states, kept, fuel: spent, finished }
+        let Self { text: transcript, spent: fuel, failures, fault, restless, again, died, .. } = self;
+        let Self { impure, counts, states, kept, finished, .. } = self;
+        Run { transcript, failures, fault, restless, again, died, impure, counts, states, kept, fuel, finished }
     }
 }
 
@@ -435,10 +467,11 @@ mod tests {
         let decided = |told: bool| {
             let mut script = Script::default();
             for _ in 0..3 {
-                script.in_a_row.extend([("rotate: \"due\"".to_owned(), told), ("watch nothing".to_owned(), false)]);
+                let came = told.then_some("refused");
+                script.in_a_row.extend([("rotate: \"due\"".to_owned(), came), ("watch nothing".to_owned(), None)]);
             }
             script.talks_to_itself("+0d00:00:00", "decided: #3 refused");
-            script.again
+            script.again.map(|again| again.said)
         };
         let said = |words: &str| {
             Some(format!("at +0d00:00:00 `{words}` was decided 3 times, after `decided: #3 refused` at last"))

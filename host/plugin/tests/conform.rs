@@ -61,12 +61,15 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("rotation", "own-state", Rule::ForeignState),
         ("rotation", "trusts", Rule::ForeignState),
         ("rotation", "restless", Rule::ComesToRest),
+        ("rotation", "near-wake", Rule::ComesToRest),
         ("rotation", "late-wake", Rule::WakesAhead),
         ("rotation", "two-wakes", Rule::WakesAhead),
         ("rotation", "none", Rule::StaysSmall),
         ("rotation", "none", Rule::Heeds),
         ("rotation", "counting", Rule::ToldTwice),
         ("rotation", "none", Rule::Migrates),
+        ("rotation", "forgets-its-form", Rule::Migrates),
+        ("rotation", "begs", Rule::NeverBegs),
         ("rotation", "many", Rule::WithinBounds),
         ("rotation,careless", "none", Rule::SettingsChecked),
         ("recovery", "none", Rule::Finishes),
@@ -119,9 +122,30 @@ fn the_rule_that_explains_another_comes_first_and_what_repeats_is_named() {
 }
 
 #[test]
+fn a_state_that_its_own_policy_cannot_read_is_said_to_be_that_by_every_rule_that_it_breaks() {
+    let (bytes, config) = (hostile::hostile("rotation"), json!({ "do": "forgets-its-form" }));
+    let effort = Effort { stories: 12, ..Effort::default() };
+    let rules = [Rule::Heeds, Rule::Migrates];
+    let report = try_only(host(), "test", &bytes, &config, effort, &rules, &|_| ()).unwrap();
+    let said: Vec<_> = report.verdicts.iter().map(|each| (each.rule, &*each.broken.as_ref().unwrap().said)).collect();
+    let unread = "it cannot read the state that it wrote itself";
+    assert_eq!(said[0], (Rule::Migrates, unread));
+    assert!(said[1].0 == Rule::Heeds && said[1].1.starts_with(unread) && said[1].1.ends_with("; mend C-11 first"));
+}
+
+#[test]
+fn a_rule_of_which_less_than_half_of_the_stories_were_told_is_not_said_to_be_kept() {
+    let effort = Effort { stories: 12, fuel: Some(1), ..Effort::default() };
+    let report = conform(host(), "test", &shipped()["interval"], &Value::Null, effort).unwrap();
+    let verdict = &report.verdicts[0];
+    assert_eq!((verdict.tried, verdict.untold, verdict.broken.is_none()), (2, 10, true));
+    assert!(!verdict.is_told_enough() && !report.conforms());
+}
+
+#[test]
 fn a_policy_that_keeps_every_request_is_found_with_the_fewest_stories_that_are_told() {
     let (bytes, config) = (hostile::hostile("rotation"), json!({ "do": "hoards" }));
-    let effort = Effort { fuel: 1, ..Effort::default() };
+    let effort = Effort { fuel: Some(1), ..Effort::default() };
     let report = try_only(host(), "test", &bytes, &config, effort, &[Rule::StaysSmall], &|_| ()).unwrap();
     let broken = report.verdicts[0].broken.as_ref().unwrap();
     assert!(broken.scenario.as_deref().unwrap().contains("request:"), "{broken:?}");

@@ -77,9 +77,9 @@ pub(super) struct Conform {
     /// The same seed makes the same stories.
     #[arg(long, default_value_t = Effort::default().seed)]
     seed: u64,
-    /// Units of fuel after which no further story of a rule is told: what carries an interpreter uses them up.
-    #[arg(long, value_name = "UNITS", default_value_t = Effort::default().fuel)]
-    fuel: u64,
+    /// Units of fuel after which no further story of a rule is told; by itself what sixteen thousand of its ordinary calls use.
+    #[arg(long, value_name = "UNITS")]
+    fuel: Option<u64>,
     /// Write the result there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -223,10 +223,12 @@ fn try_rules(wanted: &Conform) -> Result<(), Failure> {
     let report = conform::try_only(&host, &subject, &bytes, &config, effort, rules, &begins)
         .map_err(|error| Failure::of(&error))?;
     let mut text = format!("{} {}, {}, sha256 {}\n", report.name, report.version, report.kind, report.digest);
-    for Verdict { rule, tried, untold, broken } in &report.verdicts {
+    for verdict in &report.verdicts {
+        let Verdict { rule, tried, untold, broken } = verdict;
         let shortened =
             if *untold > 0 { format!(" of {}: the fuel was used up", tried + untold) } else { String::new() };
-        let kept = || format!("kept, tried {tried} times{shortened}");
+        let word = if verdict.is_told_enough() { "kept" } else { "NOT TOLD ENOUGH" };
+        let kept = || format!("{word}, tried {tried} times{shortened}");
         let found = broken.as_ref().map_or_else(kept, |broken| format!("BROKEN: {}", broken.said));
         text.push_str(&format!("  {:<62} {found}\n", rule.to_string()));
         let Some(Broken { scenario: Some(scenario), transcript, long, .. }) = broken else { continue };
@@ -258,9 +260,13 @@ fn try_rules(wanted: &Conform) -> Result<(), Failure> {
     }
     if report.conforms() {
         Ok(())
-    } else {
+    } else if report.verdicts.iter().any(|verdict| verdict.broken.is_some()) {
         let next = "mend it; the story is a scenario for `cargo xtask snapshot`; the rules are in wit/README.md";
         Err(Failure::new(Exit::Failed, format!("{subject} breaks a rule"), next))
+    } else {
+        let next = "allow more with `--fuel`, or make its calls cheaper; `farseal plugin inspect` shows what they cost";
+        let reason = format!("of some rules too few stories were told to say that {subject} keeps them");
+        Err(Failure::new(Exit::Refused, reason, next))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::recovery::Sweep;
 
 /// Stories for each rule of the contract before a component is put in: a second or two; `farseal plugin conform` tries
 /// more.
-const TRIAL: Effort = Effort { stories: 4, seed: 1, fuel: conform::FUEL };
+const TRIAL: Effort = Effort { stories: 4, seed: 1, fuel: Some(conform::FUEL) };
 
 /// Calls that are shown one by one: where two strategies part, they seldom meet again.
 const DIFFERENCES_SHOWN: usize = 64;

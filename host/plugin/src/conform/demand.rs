@@ -1,7 +1,7 @@
 //! What an operator may demand before a component is taken: a result of the conformance kit that is this component's, of
 //! this kit, whole and without a failure.
 
-use super::{Effort, FUEL, KIT, Report, Rule, Verdict};
+use super::{Effort, KIT, Report, Rule, Verdict};
 use crate::fault::escaped;
 use crate::kind::Digest;
 
@@ -37,11 +37,15 @@ pub enum Unproven {
         /// How many.
         found: u32,
     },
-    /// Its stories ended too soon.
-    #[error("the stories of each rule might use {found} units of fuel; {FUEL} are needed")]
+    /// The fuel was used up before half of a rule's stories were told.
+    #[error("of rule {} {told} of {wished} stories were told; half of them are needed, and `--fuel` allows more", rule.number())]
     Short {
-        /// How many.
-        found: u64,
+        /// Which.
+        rule: Rule,
+        /// How many were told.
+        told: u32,
+        /// And how many were to be.
+        wished: u32,
     },
     /// A rule of its kind was not tried.
     #[error("rule {} was not tried: {}", .0.number(), .0.words())]
@@ -57,7 +61,7 @@ pub enum Unproven {
 }
 
 /// Whether this result, as `farseal plugin conform --json` writes it, speaks for the component with this digest. One whose stories ended
-/// early does; the log says of which rules fewer were told.
+/// early does, where half of them were told; the log says of which rules fewer were told than wished for.
 ///
 /// # Errors
 /// The first thing that is missing.
@@ -73,13 +77,14 @@ pub fn demand(result: &[u8], component: Digest) -> Result<(), Unproven> {
     if report.stories < Effort::default().stories {
         return Err(Unproven::Little { found: report.stories });
     }
-    if report.fuel < FUEL {
-        return Err(Unproven::Short { found: report.fuel });
-    }
     for rule in Rule::of(report.kind) {
         let verdict = report.verdicts.iter().find(|verdict| verdict.rule == rule).ok_or(Unproven::Untried(rule))?;
         if let Some(broken) = &verdict.broken {
             return Err(Unproven::Broken { rule, said: escaped(&broken.said) });
+        }
+        if !verdict.is_told_enough() {
+            let wished = verdict.tried.saturating_add(verdict.untold);
+            return Err(Unproven::Short { rule, told: verdict.tried, wished });
         }
     }
     if let Some(rules) = shortened(&report) {
@@ -121,7 +126,7 @@ mod tests {
             digest: Digest([1; 32]),
             seed: 1,
             stories: 40,
-            fuel: FUEL,
+            fuel: 750_000_000,
             settings: serde_json::Value::Null,
             verdicts: Rule::of(Kind::Rotation).into_iter().map(verdict).collect(),
         }
@@ -153,7 +158,10 @@ mod tests {
         assert_eq!(judged(|report| report.digest = other), Err(Unproven::OtherComponent { tried: other, given }));
         assert_eq!(judged(|report| report.kit = KIT - 1), Err(Unproven::OtherKit { found: KIT - 1 }));
         assert_eq!(judged(|report| report.stories = 4), Err(Unproven::Little { found: 4 }));
-        assert_eq!(judged(|report| report.fuel = 9), Err(Unproven::Short { found: 9 }));
+        let short =
+            |told: u32| judged(|report| (report.verdicts[0].tried, report.verdicts[0].untold) = (told, 40 - told));
+        assert_eq!(short(19), Err(Unproven::Short { rule: Rule::Pure, told: 19, wished: 40 }));
+        assert_eq!(short(20), Ok(()));
         assert_eq!(judged(|report| drop(report.verdicts.remove(0))), Err(Unproven::Untried(Rule::Pure)));
         let broken = Some(Broken { said: "a panic fault".into(), scenario: None, transcript: Vec::new(), long: false });
         assert_eq!(

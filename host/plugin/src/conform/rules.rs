@@ -43,6 +43,9 @@ pub enum Rule {
     /// Rotation: its own state, handed over as one of its own schema, goes on.
     #[serde(rename = "C-11")]
     Migrates,
+    /// Rotation: it does not ask again and again for a key that the host's floor forbids.
+    #[serde(rename = "C-12")]
+    NeverBegs,
     /// Recovery: left alone with a volume, the plan comes to its end, restarts and damage notwithstanding.
     #[serde(rename = "C-20")]
     Finishes,
@@ -65,7 +68,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Pure,
         Self::NeverDies,
         Self::WithinBounds,
@@ -77,6 +80,7 @@ impl Rule {
         Self::Heeds,
         Self::ToldTwice,
         Self::Migrates,
+        Self::NeverBegs,
         Self::Finishes,
         Self::RoundTrips,
         Self::NeverGuesses,
@@ -97,7 +101,7 @@ impl Rule {
         match self {
             Self::Pure | Self::NeverDies | Self::WithinBounds | Self::SettingsChecked => &Kind::ALL,
             Self::ForeignState | Self::ComesToRest | Self::WakesAhead => &[Kind::Rotation, Kind::Recovery],
-            Self::StaysSmall | Self::Heeds | Self::ToldTwice | Self::Migrates => &[Kind::Rotation],
+            Self::StaysSmall | Self::Heeds | Self::ToldTwice | Self::Migrates | Self::NeverBegs => &[Kind::Rotation],
             Self::Finishes => &[Kind::Recovery],
             Self::RoundTrips | Self::NeverGuesses => &[Kind::Disguise],
             Self::PlansRepeat | Self::Opens | Self::Depends => &[Kind::Cipher],
@@ -112,6 +116,7 @@ impl Rule {
             Self::NeverDies => &["R-2", "R-3"],
             Self::WithinBounds => &["R-5", "R-30"],
             Self::SettingsChecked | Self::ForeignState | Self::Migrates | Self::Finishes => &[],
+            Self::NeverBegs => &["R-4"],
             Self::ComesToRest => &["R-6"],
             Self::WakesAhead => &["R-8"],
             Self::StaysSmall => &["R-10"],
@@ -140,6 +145,7 @@ impl Rule {
             Self::Heeds => "C-9",
             Self::ToldTwice => "C-10",
             Self::Migrates => "C-11",
+            Self::NeverBegs => "C-12",
             Self::Finishes => "C-20",
             Self::RoundTrips => "C-30",
             Self::NeverGuesses => "C-31",
@@ -164,6 +170,7 @@ impl Rule {
             Self::Heeds => "a suspicion of the key in force is heeded",
             Self::ToldTwice => "what is told twice brings no more keys",
             Self::Migrates => "its own state goes on under its own schema",
+            Self::NeverBegs => "what the host's floor forbids is not begged for",
             Self::Finishes => "the plan comes to its end",
             Self::RoundTrips => "what is hidden is found again",
             Self::NeverGuesses => "nothing is found that was not hidden",

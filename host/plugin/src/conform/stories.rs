@@ -74,7 +74,8 @@ fn numbers(chance: &mut Chance, count: u64, mut number: impl FnMut(&mut Chance) 
 
 fn rotation(rule: Rule, turn: u32, chance: &mut Chance, story: &mut Mapping) {
     let mut host = Mapping::new();
-    let floor = chance.pick(&[0, 1_000, 60_000, HOUR]).unwrap_or(0);
+    let floors = if rule == Rule::NeverBegs { [HOUR, 2 * HOUR, 4 * HOUR, 6 * HOUR] } else { [0, 1_000, 60_000, HOUR] };
+    let floor = chance.pick(&floors).unwrap_or(0);
     host.insert("min-interval".into(), span(floor));
     host.insert("max-age".into(), span(floor + HOUR + chance.below(48 * HOUR)));
     host.insert("delivery".into(), span(chance.pick(&[0, 2_000, 600_000]).unwrap_or(0)));
@@ -100,6 +101,14 @@ fn rotation(rule: Rule, turn: u32, chance: &mut Chance, story: &mut Mapping) {
             // Whatever is on its way arrives, and no limit of the host's stands in the way of another.
             timeline.extend([entry("link", "up"), entry("advance", span(2 * HOUR)), entry("suspect", "current")]);
         }
+        Rule::NeverBegs => {
+            // A new key, and at once the wish for another: the wait for the floor's end lies ahead, and nothing else happens in it.
+            timeline.extend([entry("link", "up"), entry("advance", span(2 * floor + HOUR))]);
+            for wish in [entry("request", SHORT_REQUEST), entry("suspect", "current")] {
+                timeline.extend([wish.clone(), entry("advance", span(1 + chance.below(60_000))), wish]);
+                timeline.push(entry("advance", span(2 * floor)));
+            }
+        }
         Rule::ForeignState => {
             timeline.push(entry("state", foreign_state(chance)));
             timeline.push(entry("advance", span(chance.below(6 * HOUR))));
@@ -116,8 +125,19 @@ fn rotation(rule: Rule, turn: u32, chance: &mut Chance, story: &mut Mapping) {
                 }
             }
         }
+        Rule::ComesToRest => {
+            // Within the second before a wake-up: whoever asks for the same moment again is clamped, and told.
+            for _ in 0..2 {
+                timeline.push(happening(rule, chance));
+                timeline.push(entry("before-wake", span(1 + chance.below(999))));
+                timeline.push(match chance.below(3) {
+                    0 => entry("suspect", "current"),
+                    1 => entry("request", SHORT_REQUEST),
+                    _ => "restart".into(),
+                });
+            }
+        }
         Rule::SettingsChecked
-        | Rule::ComesToRest
         | Rule::WakesAhead
         | Rule::ToldTwice
         | Rule::Finishes
@@ -150,7 +170,7 @@ fn happening(rule: Rule, chance: &mut Chance) -> Value {
         },
         7 => entry("link", chance.text(&["up", "up", "down"])),
         // A clock that jumps makes two tellings differ in when, which is not what that rule is about.
-        8 if !matches!(rule, Rule::ToldTwice | Rule::StaysSmall) => {
+        8 if !matches!(rule, Rule::ToldTwice | Rule::StaysSmall | Rule::NeverBegs) => {
             let step = chance.pick(&["+3650d", "-3650d", "-2h", "+2h", "-1ms", "+100000d"]).unwrap_or("-2h");
             entry("clock", step)
         }

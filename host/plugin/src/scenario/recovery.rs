@@ -436,7 +436,7 @@ impl Node<'_> {
     }
 
     fn tell(&mut self, words: &str, why: &str) {
-        self.script.in_a_row.push((words.to_owned(), true));
+        self.script.in_a_row.push((words.to_owned(), Some("carried out")));
         let why = if why.is_empty() { String::new() } else { format!(" because {}", crate::fault::escaped(why)) };
         self.script.line(&format!("  plugin    {words}{why}"));
     }

@@ -10,11 +10,13 @@ use crate::fault::CallError;
 use crate::rotation::RotationPolicy;
 use crate::wit::rotation::{Event, KeyState, Watch};
 
+mod answering;
 mod asked;
 mod journalled;
 mod node;
 mod timeline;
 
+use answering::Answering;
 use timeline::Entry;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -101,6 +103,15 @@ pub(super) enum Crash {
 
 /// Plays the story.
 pub(super) fn play(policy: RotationPolicy, story: &Story, script: &mut Script) {
+    play_to(Answering::Component(Box::new(policy)), story, script);
+}
+
+/// Plays it to the honest policy that is part of the host.
+pub(super) fn play_to_listener(story: &Story, script: &mut Script) {
+    play_to(Answering::Listener, story, script);
+}
+
+fn play_to(policy: Answering, story: &Story, script: &mut Script) {
     let limits = &story.host;
     script.line(&format!(
         "limits    keys change after {} at the soonest, {} or {} at the latest",
@@ -128,9 +139,12 @@ pub(super) fn play(policy: RotationPolicy, story: &Story, script: &mut Script) {
         escrow: Link::Up,
         keys: vec![first],
         state: None,
+        is_own: false,
         wake_at: None,
         marks: Watch { bytes: None, blocks: None },
         began: None,
+        begged: 0,
+        is_own_time: false,
         ceiling_met: 0,
         last_id: 0,
         calls: 0,
@@ -177,7 +191,7 @@ struct Key {
 }
 
 struct Node<'a> {
-    policy: RotationPolicy,
+    policy: Answering,
     story: &'a Story,
     script: &'a mut Script,
     /// Story time in milliseconds.
@@ -189,11 +203,17 @@ struct Node<'a> {
     /// Oldest first.
     keys: Vec<Key>,
     state: Option<String>,
+    /// The state is what the policy gave, and not what a story has put there.
+    is_own: bool,
     /// By the node's clock.
     wake_at: Option<u64>,
     marks: Watch,
     /// Story time of the last rotation's beginning.
     began: Option<u64>,
+    /// Rotations below the host's floor that it asked for on its own timers and marks since then.
+    begged: u64,
+    /// The call that is being answered came of a timer or a mark.
+    is_own_time: bool,
     /// Epoch whose ceiling was acted on.
     ceiling_met: u64,
     last_id: u64,

@@ -5,7 +5,6 @@ use super::super::quoted;
 use super::super::units::{clock_time, size, span, story_time};
 use super::{Crash, Entropy, Key, Link, Node, Told, foreign_state};
 use crate::fault::{CallError, FaultClass};
-use crate::host::Plugin as _;
 use crate::rotation::RotationCall;
 use crate::wit::rotation::{
     Action, Context, Decided, Decision, Event, HostLimits, How, KeyInfo, KeyState, Outcome, OutcomeOfDecision,
@@ -66,6 +65,7 @@ impl Node<'_> {
             self.ended = true;
             return;
         }
+        self.is_own_time = matches!(event, Some(Event::Timer | Event::Usage));
         let context = self.context();
         self.script.blank();
         self.script.line(&format!("{:<18}{:<44}entropy {}", story_time(self.now), title, context.entropy));
@@ -98,7 +98,10 @@ impl Node<'_> {
                 self.carry_out(called.value);
                 self.script.fuel(called.fuel);
             }
-            Err(error @ CallError::Refused { .. }) if foreign_state(&error) => return self.begin_afresh(&error),
+            Err(error @ CallError::Refused { .. }) if foreign_state(&error) => {
+                self.script.count_if("unread-states", self.is_own);
+                return self.begin_afresh(&error);
+            }
             Err(error) => self.die(&error),
         }
         if crash.is_some() && !self.ended {
@@ -125,7 +128,7 @@ impl Node<'_> {
             now: self.clock(),
             pair: self.story.pair.clone(),
             entropy,
-            config: self.policy.facts().config.clone(),
+            config: self.policy.config().to_owned(),
             keys: self.keys.iter().rev().take(crate::limits::KEYS).map(info).collect(),
             limits: HostLimits {
                 min_interval: limits.min_interval.0,
@@ -147,6 +150,7 @@ impl Node<'_> {
                 self.script.line(&format!("  state     {}", crate::fault::escaped(&called.value)));
                 self.script.logs(&called.logs);
                 self.state = Some(called.value);
+                self.is_own = true;
                 self.happens(Some(Event::Started));
             }
             Err(error @ CallError::Refused { .. }) => self.begin_afresh(&error),
@@ -173,7 +177,7 @@ impl Node<'_> {
             *state = self.state.clone().unwrap_or_default();
         }
         let (RotationCall::Init { context } | RotationCall::Step { context, .. }) = &mut call;
-        context.config.clone_from(&self.policy.facts().config);
+        self.policy.config().clone_into(&mut context.config);
         let what = match &call {
             RotationCall::Init { .. } => "init".into(),
             RotationCall::Step { event, .. } => self.event_words(event),
@@ -213,6 +217,7 @@ impl Node<'_> {
     fn carry_out(&mut self, outcome: Outcome) {
         self.script.keep(&outcome.state);
         self.state = Some(outcome.state);
+        self.is_own = true;
         let longest = self.script.counts.get("state-bytes").copied().unwrap_or(0).max(self.state_bytes());
         self.script.counts.insert("state-bytes", longest);
         self.judge_wakes(&outcome.decisions);
@@ -239,7 +244,7 @@ impl Node<'_> {
                 self.script.line(&format!("  host      #{id} {words}"));
             }
             let told = always_told || words.is_some();
-            self.script.in_a_row.push((action, told));
+            self.script.in_a_row.push((action, told.then_some(outcome_word(&outcome))));
             if told {
                 self.queue.push_back(Event::Decided(Decided { id, outcome }));
             }
@@ -267,6 +272,7 @@ impl Node<'_> {
                     return OutcomeOfDecision::Refused(format!("key {} is on its way already", key.epoch));
                 }
                 if !self.may_begin() {
+                    self.note_begging();
                     let wait = span(self.soonest().saturating_sub(self.now));
                     return OutcomeOfDecision::Refused(format!(
                         "sooner than the host's limit allows; {wait} from here it does"
@@ -295,6 +301,13 @@ impl Node<'_> {
             }
             Action::Ext(_) => OutcomeOfDecision::Refused("unknown extension".into()),
         }
+    }
+
+    /// A request or a suspicion is no reason to wait; a timer of its own that it set too early again and again is.
+    fn note_begging(&mut self) {
+        self.begged += u64::from(self.is_own_time);
+        let most = self.script.counts.entry("begged").or_default();
+        *most = self.begged.max(*most);
     }
 
     pub(super) fn event_words(&self, event: &Event) -> String {
@@ -328,5 +341,13 @@ impl Node<'_> {
                 format!("extension {} {}", crate::fault::escaped(&ext.name), crate::fault::escaped(&ext.json))
             }
         }
+    }
+}
+
+const fn outcome_word(outcome: &OutcomeOfDecision) -> &'static str {
+    match outcome {
+        OutcomeOfDecision::Applied => "applied",
+        OutcomeOfDecision::Clamped(_) => "clamped",
+        OutcomeOfDecision::Refused(_) => "refused",
     }
 }

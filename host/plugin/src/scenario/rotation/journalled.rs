@@ -2,6 +2,7 @@
 
 use super::super::journalled::{JournalledOf, Told, deeds, made_now, words};
 use super::super::units::{instant, span, story_time};
+use super::answering::Answering;
 use super::{Key, Node};
 use crate::fault::CallError;
 use crate::rotation::{RotationCall, RotationPolicy};
@@ -68,8 +69,10 @@ impl Told for RotationPolicy {
 impl Node<'_> {
     /// Makes the call again. What the host did with the answer is in the calls that follow.
     pub(super) fn relive(&mut self, journalled: &JournalledOf<RotationPolicy>) {
+        // Only a component has a journal of its own.
+        let Answering::Component(policy) = &self.policy else { return };
         self.script.count("journalled", 1);
-        let call = made_now(journalled, &self.policy, self.state.as_ref());
+        let call = made_now(journalled, &**policy, self.state.as_ref());
         let context = call.context().clone();
         self.see(&context);
         let title = match &call {
@@ -100,8 +103,9 @@ impl Node<'_> {
             (Err(error), RotationCall::Step { event, .. }) if super::foreign_state(&error) => {
                 self.script.line(&format!("  refuses   {error}"));
                 self.script.line("  host      the policy begins afresh");
-                let first = self.policy.init(context)?;
-                self.policy.step(&first.value.state, event, context)?
+                let first = self.policy.call(&RotationCall::Init { context: context.clone() })?;
+                let (state, event, context) = (first.value.state, event.clone(), context.clone());
+                self.policy.call(&RotationCall::Step { state, event, context })?
             }
             (answer, RotationCall::Init { .. } | RotationCall::Step { .. }) => answer?,
         };

@@ -3,8 +3,10 @@
 use super::super::units::{size, span, story_time};
 use super::timeline::Entry;
 use super::{Key, Link, Node};
-use crate::host::Plugin as _;
 use crate::wit::rotation::{Event, KeyState, Watch};
+
+/// A policy that puts its wake-up off again and again is followed so often.
+const WAKES_FOLLOWED: u32 = 16;
 
 /// What comes next while time passes; in this order when several come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +35,7 @@ impl Node<'_> {
         self.chain = 0;
         match entry {
             Entry::Advance { by, bytes, blocks } => self.advance(*by, *bytes, *blocks),
+            Entry::BeforeWake(by) => self.approach_wake(*by),
             Entry::Usage { bytes, blocks, records } => {
                 self.head(&format!("{} sealed", size(*bytes)));
                 self.seal(*bytes, *blocks, *records);
@@ -64,7 +67,7 @@ impl Node<'_> {
             Entry::Repeat { times, of } => self.repeat(*times, of),
             Entry::Ext(ext) => {
                 // The host sends no extension that the plugin does not name (`meta.wit`).
-                if self.policy.facts().about.understands.contains(&ext.name) {
+                if self.policy.understands(&ext.name) {
                     self.happens(Some(Event::Ext(ext.clone())));
                 } else {
                     self.head(&format!("extension {} is not sent: the plugin does not name it", ext.name));
@@ -73,6 +76,7 @@ impl Node<'_> {
             Entry::State(text) => {
                 self.head(&format!("the journal holds another state of {} bytes; the node restarts", text.len()));
                 self.state = Some(text.clone());
+                self.is_own = false;
                 // It may count its decisions from anywhere; a node's core has no such check either.
                 self.last_id = 0;
                 self.happens(Some(Event::Started));
@@ -132,9 +136,10 @@ impl Node<'_> {
         let end = begin + by;
         let (mut sealed, mut sealed_blocks) = (0, 0);
         while !self.ended {
+            // More than is sealed on the way is never reached on it.
             let pace = |need: u64, total: u64| -> Option<u64> {
                 let ms = (u128::from(need) * u128::from(by)).div_ceil(u128::from(total.max(1)));
-                (total > 0).then(|| begin.saturating_add(u64::try_from(ms).unwrap_or(u64::MAX)))
+                (need <= total).then(|| begin.saturating_add(u64::try_from(ms).unwrap_or(u64::MAX)))
             };
             let (at, next) = self.next(
                 end,
@@ -145,9 +150,10 @@ impl Node<'_> {
                 self.chain = 0;
             }
             self.now = at;
+            // Where no time passes all of it is sealed at once, as `usage` does it: a part of it would never be more.
             let due = |total: u64| {
-                let part = u128::from(total) * u128::from(at - begin) / u128::from(by.max(1));
-                u64::try_from(part).unwrap_or(u64::MAX)
+                let part = (u128::from(total) * u128::from(at - begin)).checked_div(u128::from(by));
+                part.map_or(total, |part| u64::try_from(part).unwrap_or(u64::MAX))
             };
             let (more, more_blocks) = (due(bytes) - sealed, due(blocks) - sealed_blocks);
             sealed += more;
@@ -157,6 +163,17 @@ impl Node<'_> {
                 return;
             }
             self.comes(next);
+        }
+    }
+
+    /// On the way the policy may ask to be woken later.
+    fn approach_wake(&mut self, by: u64) {
+        for _ in 0..WAKES_FOLLOWED {
+            let to_go = self.wake_at.map_or(0, |at| at.saturating_sub(self.clock()));
+            if self.ended || to_go <= by {
+                return;
+            }
+            self.advance(to_go - by, 0, 0);
         }
     }
 
@@ -256,6 +273,7 @@ impl Node<'_> {
             records: 0,
         });
         self.began = Some(self.now);
+        self.begged = 0;
         epoch
     }
 

@@ -16,6 +16,8 @@ pub(super) enum Entry {
         bytes: u64,
         blocks: u64,
     },
+    /// Time passes until so long before the policy is to be woken.
+    BeforeWake(u64),
     Usage {
         bytes: u64,
         blocks: u64,
@@ -51,6 +53,7 @@ struct EntryForm {
     advance: Option<Span>,
     sealing: Option<Size>,
     blocks: Option<u64>,
+    before_wake: Option<Span>,
     usage: Option<UsageForm>,
     request: Option<String>,
     suspect: Option<SuspectForm>,
@@ -103,6 +106,7 @@ impl<'de> Deserialize<'de> for Entry {
             bytes: sealing,
             blocks: form.blocks.unwrap_or(sealing / 4096),
         }));
+        found.extend(form.before_wake.map(|by| Self::BeforeWake(by.0)));
         found.extend(form.usage.map(|usage| match usage {
             UsageForm::Bytes(Size(bytes)) => Self::Usage { bytes, blocks: bytes / 4096, records: bytes / 65_536 },
             UsageForm::Full(parts) => {
