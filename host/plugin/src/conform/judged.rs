@@ -8,7 +8,7 @@ use serde_yaml_ng::Value;
 use super::{GROWTH_BYTES, Rule, Verdict, stories};
 use crate::fault::FaultClass;
 use crate::limits;
-use crate::scenario::Run;
+use crate::scenario::{Run, Scenario};
 
 /// A rotation that is refused so often in one wait for the host's floor was asked for by a policy that does not hear the refusal. Whoever
 /// doubles the wait from a second on asks twelve times in an hour.
@@ -93,6 +93,15 @@ pub(super) fn judge(rule: Rule, story: &Value, tell: &impl Fn(&Value) -> Option<
         Some(_) | None => (said, flaw),
     };
     Some(Judged { said, flaw, story, transcript: run.transcript })
+}
+
+/// Whether an honest policy that is part of the host would seem to break the rule in this story, too. Never for a kind that has none.
+pub(super) fn is_of_the_story(rule: Rule, story: &Value) -> bool {
+    let to_listener = |story: &Value| {
+        let yaml = serde_yaml_ng::to_string(story).ok()?;
+        Scenario::parse("conformance", &yaml).ok()?.play_to_listener()
+    };
+    judge(rule, story, &to_listener).is_some()
 }
 
 pub(super) const fn is_death(class: FaultClass) -> bool {
@@ -223,19 +232,19 @@ mod tests {
         let late = (Rule::WakesAhead, Flaw::LateWake);
         let wakes = restless("wake-at", Some("clamped"));
         let rest = (Rule::ComesToRest, wakes.clone());
-        let check = |rule, flaw: Flaw, others: &[(Rule, Flaw)]| {
-            let flaws = others.iter().cloned().chain([(rule, flaw.clone())]).collect();
+        let check = |rule, flaw: Flaw, others: &[&(Rule, Flaw)]| {
+            let flaws = others.iter().copied().cloned().chain([(rule, flaw.clone())]).collect();
             cause(rule, &flaw, &flaws)
         };
-        assert_eq!(check(Rule::ComesToRest, wakes.clone(), &[late.clone()]), Some(Rule::WakesAhead));
-        assert_eq!(check(Rule::ForeignState, wakes.clone(), &[late.clone(), rest.clone()]), Some(Rule::WakesAhead));
-        assert_eq!(check(Rule::ForeignState, wakes.clone(), &[rest.clone()]), Some(Rule::ComesToRest));
-        assert_eq!(check(Rule::ForeignState, restless("rotate", Some("refused")), &[rest.clone()]), None);
-        assert_eq!(check(Rule::ComesToRest, restless("rotate", Some("refused")), &[late]), None);
-        assert_eq!(check(Rule::ComesToRest, wakes, &[(Rule::WakesAhead, Flaw::Other("twice".into()))]), None);
+        assert_eq!(check(Rule::ComesToRest, wakes.clone(), &[&late]), Some(Rule::WakesAhead));
+        assert_eq!(check(Rule::ForeignState, wakes.clone(), &[&late, &rest]), Some(Rule::WakesAhead));
+        assert_eq!(check(Rule::ForeignState, wakes.clone(), &[&rest]), Some(Rule::ComesToRest));
+        assert_eq!(check(Rule::ForeignState, restless("rotate", Some("refused")), &[&rest]), None);
+        assert_eq!(check(Rule::ComesToRest, restless("rotate", Some("refused")), &[&late]), None);
+        assert_eq!(check(Rule::ComesToRest, wakes, &[&(Rule::WakesAhead, Flaw::Other("twice".into()))]), None);
         let unread = (Rule::Migrates, Flaw::Unread);
-        assert_eq!(check(Rule::Heeds, Flaw::Unread, std::slice::from_ref(&unread)), Some(Rule::Migrates));
-        assert_eq!(check(Rule::Migrates, Flaw::Unread, &[unread]), None);
+        assert_eq!(check(Rule::Heeds, Flaw::Unread, &[&unread]), Some(Rule::Migrates));
+        assert_eq!(check(Rule::Migrates, Flaw::Unread, &[&unread]), None);
     }
 
     #[test]
