@@ -73,7 +73,7 @@ impl Contract {
 }
 
 /// The world that a kind exports.
-fn world(kind: &str) -> Option<&'static str> {
+pub(crate) fn world(kind: &str) -> Option<&'static str> {
     WORLDS.iter().find(|(known, _)| *known == kind).map(|(_, world)| *world)
 }
 

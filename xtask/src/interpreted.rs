@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::component::Contract;
 use crate::hex::hex;
+use crate::mistake;
 use crate::toolchain::{self, Toolchain};
 use crate::workspace::{Language, Plugin, Workspace};
 
@@ -22,6 +23,15 @@ pub(crate) fn component(workspace: &Workspace, contract: &Contract, plugin: &Plu
     }
     let toolchain = Toolchain::prepare(workspace, plugin.language)?;
     println!("building {} with its {} interpreter", plugin.name, plugin.language);
+    toolchain.types(workspace, &plugin.kind)?;
+    if plugin.language == Language::JavaScript {
+        let mut files = BTreeSet::new();
+        collect(&plugin.folder, &mut files)?;
+        for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "js")) {
+            let shown = workspace.shown(file).to_string();
+            mistake::check_syntax(file, &shown).with_context(|| format!("{} does not build", plugin.name))?;
+        }
+    }
     let bytes = toolchain
         .component(workspace, &plugin.folder, contract.world_of(plugin)?)
         .with_context(|| format!("{} does not build", workspace.shown(&plugin.folder)))?;
@@ -84,13 +94,14 @@ fn made_from(workspace: &Workspace, plugin: &Plugin) -> Result<String> {
     Ok(hex(&all.finalize()))
 }
 
-/// Files that a component is made from: no documents, and nothing that tools leave behind.
+/// Files that a component is made from: no documents, no tests, and nothing that tools leave behind.
 fn collect(folder: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))? {
         let path = entry?.path();
         let is_source = || {
-            let extension = path.extension().unwrap_or_default();
-            ["js", "py", "json", "wit"].iter().any(|source| extension == *source)
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_test = name.ends_with(".test.js") || (name.starts_with("test_") && name.ends_with(".py"));
+            !is_test && [".js", ".py", ".json", ".wit"].iter().any(|source| name.ends_with(source))
         };
         if path.is_dir() {
             collect(&path, files)?;

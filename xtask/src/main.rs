@@ -13,6 +13,7 @@ mod disguise_game;
 mod fuzz;
 mod hex;
 mod interpreted;
+mod mistake;
 mod nbd_client;
 mod new_plugin;
 mod plugins;
@@ -120,10 +121,15 @@ const COMMANDS: [Command; 14] = [
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    let is_asked_how = |word: &String| ["help", "--help", "-h"].contains(&word.as_str());
     let Some(command) = words.first().and_then(|name| COMMANDS.iter().find(|command| command.name == name)) else {
-        print_usage();
-        return if words.is_empty() || words[0] == "help" { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        print_usage(&COMMANDS);
+        return if words.first().is_none_or(is_asked_how) { ExitCode::SUCCESS } else { ExitCode::from(2) };
     };
+    if words.iter().skip(1).any(|word| word == "--help" || word == "-h") {
+        print_usage(std::slice::from_ref(command));
+        return ExitCode::SUCCESS;
+    }
     let result = Workspace::find().and_then(|workspace| (command.run)(&workspace, &words[1..]));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -134,9 +140,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn print_usage() {
+fn print_usage(commands: &[Command]) {
     println!("cargo xtask <command>\n");
-    for Command { name, usage, purpose, .. } in &COMMANDS {
+    for Command { name, usage, purpose, .. } in commands {
         println!("  {name} {usage}\n      {purpose}");
     }
 }

@@ -35,12 +35,12 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     }
     if language != Language::Rust {
         // First of all: without it nothing that is written here could be built.
-        Toolchain::prepare(workspace, language)?;
+        Toolchain::prepare(workspace, language)?.types(workspace, &request.kind)?;
     }
 
     let names = Names::of(&request, &workspace.root, &parent);
     let sources = template.files.iter().map(|(file, text)| (place.join(file), *text));
-    for (path, text) in sources.chain([(scenario, template.scenario)]) {
+    for (path, text) in sources.chain([(scenario.clone(), template.scenario)]) {
         write(&path, &names.fill(text))?;
         println!("wrote {}", workspace.shown(&path));
     }
@@ -57,18 +57,25 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
             println!("wrote Cargo.toml: plugins/{name} is no crate");
         }
     }
-    println!("\nnext:");
-    if language == Language::Rust {
-        println!("  cargo test -p plugin-{name}            its unit tests, natively");
-    }
+    println!("\nnext:\n  {:<38} its unit tests, natively", unit_tests(language, name));
     println!(
         "  cargo xtask plugins {name}             builds the component into target/plugins\n  \
          cargo xtask snapshot {name} --review   plays the scenarios to it and shows what it did\n  \
          cargo xtask conform {name}             tries every rule of the contract on it\n\
-         then change {}",
+         then change {}, and what {} expects of it",
         workspace.shown(&place.join(template.source())),
+        workspace.shown(&scenario),
     );
     Ok(())
+}
+
+/// The command that runs a plugin's own tests.
+fn unit_tests(language: Language, name: &str) -> String {
+    match language {
+        Language::Rust => format!("cargo test -p plugin-{name}"),
+        Language::JavaScript => format!("node --test plugins/{name}/"),
+        Language::Python => format!("python3 -m unittest discover plugins/{name}"),
+    }
 }
 
 /// A name, a kind and a place, as each file spells them.
@@ -87,11 +94,11 @@ impl Names {
             Ok(below) => vec![".."; below.components().count() + 1].join("/"),
             Err(_) => root.display().to_string(),
         };
-        let (test, component) = if *language == Language::Rust {
-            let test = format!("| `cargo test -p plugin-{name}` | runs its unit tests natively |\n");
-            (test, format!("target/plugins/{name}.wasm"))
+        let test = format!("| `{}` | runs its unit tests natively |\n", unit_tests(*language, name));
+        let component = if *language == Language::Rust {
+            format!("target/plugins/{name}.wasm")
         } else {
-            (String::new(), format!("target/plugins/interpreted/{name}.wasm"))
+            format!("target/plugins/interpreted/{name}.wasm")
         };
         let replaced = vec![
             ("{name}", name.clone()),

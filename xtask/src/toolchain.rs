@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest, Sha256};
 
+use crate::component::world;
 use crate::hex::hex;
+use crate::mistake;
 use crate::python::{self, quietly};
 use crate::workspace::{Language, Workspace};
 
@@ -55,6 +57,17 @@ impl Toolchain {
         Ok(Self { language, program })
     }
 
+    /// What the contract's types are in the language, for tests without a component: Python imports them.
+    pub(crate) fn types(&self, workspace: &Workspace, kind: &str) -> Result<()> {
+        let Some(world) = world(kind).filter(|_| self.language == Language::Python) else { return Ok(()) };
+        let place = workspace.target.join("tools/python/bindings").join(world);
+        // It writes over nothing that is there.
+        let _old = fs::remove_dir_all(&place);
+        let mut command = Command::new(&self.program);
+        command.arg("--quiet").arg("-d").arg(workspace.root.join("wit/v0.1")).args(["-w", world, "bindings"]);
+        quietly(command.arg(place))
+    }
+
     /// The component of a plugin whose sources lie in `folder`; `sdk` is what they import.
     pub(crate) fn component(&self, workspace: &Workspace, folder: &Path, world: &str) -> Result<Vec<u8>> {
         let made = workspace.target.join("tools").join(format!("{}-{}.wasm", world, std::process::id()));
@@ -70,13 +83,21 @@ impl Toolchain {
                 .arg(folder)
                 .arg("-p")
                 .arg(workspace.root.join("plugins/sdk/python"))
-                .arg("plugin")
+                // Which imports the plugin, and has around it what every plugin has.
+                .arg("farseal_component")
                 .arg("-o")
                 .arg(&made);
             // What Python compiles goes into no folder of the repository.
             command.env("PYTHONDONTWRITEBYTECODE", "1");
         }
-        quietly(&mut command)?;
+        // The tool's own calls say nothing to an author.
+        let output = command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).output();
+        let output = output.with_context(|| format!("{} cannot be started", self.program.display()))?;
+        if !output.status.success() {
+            let said = [output.stderr, output.stdout].concat();
+            let shown = workspace.shown(folder).to_string();
+            bail!("{}", mistake::told(self.language, &String::from_utf8_lossy(&said), &shown));
+        }
         let bytes = fs::read(&made).with_context(|| format!("{} was not written", made.display()))?;
         fs::remove_file(&made)?;
         Ok(bytes)

@@ -183,7 +183,10 @@ fn panic_detail(logs: &[LogLine]) -> String {
     match said {
         Some(text) => format!("panicked: {}", escaped(text)),
         None => {
-            "ended itself without a word (`unreachable`); a panic hook that logs field `panic` would tell why".into()
+            "ended itself without a word (`unreachable`): in Rust a panic hook that logs field `panic` would tell why; what carries \
+             an interpreter did something that nothing catches, such as to ask for a clock, chance or a file, or to return a value of \
+             another type than the contract's"
+                .into()
         }
     }
 }

@@ -1,12 +1,32 @@
 //! What an author of a plugin in JavaScript imports, whatever its kind: settings, state, time, log lines. The twin of
 //! `plugins/sdk/src` in Rust and of `plugins/sdk/python` in Python: the same calls give the same answers in all three.
 
+import './pure.js';
 import { emit } from 'farseal:plugin/log@0.1.0';
+import * as form from './form.js';
+import { MOST, strict } from './form.js';
 
-/** What fits in the contract's 64 bits. Times, spans and sizes are BigInt, in milliseconds and bytes. */
-const MOST = (1n << 64n) - 1n;
+// Times, spans and sizes are BigInt, in milliseconds and bytes.
+
 /** Far more decisions than any policy makes: behind it there would soon be no number left. */
 const LAST_ID = MOST >> 1n;
+
+const LEVEL = form.oneOf('trace', 'debug', 'info', 'warn', 'error');
+const COMPLAINTS = form.list(form.record({ path: form.text, message: form.text, help: form.optional(form.text) }));
+const DECLARED = {
+  name: form.text,
+  version: form.text,
+  summary: form.text,
+  stateSchema: form.optional(form.u32),
+  understands: form.optional(form.list(form.text)),
+  settings: form.object,
+  check: form.optional(form.call),
+  first: form.call,
+  read: form.call,
+  step: form.call,
+};
+/** The contract's errors. */
+const ERRORS = ['invalid-config', 'invalid-state', 'unsupported', 'rejected', 'internal'];
 
 /** Characters of settings. */
 const LONGEST_CONFIG = 8192;
@@ -35,7 +55,8 @@ export const sizeText = (bytes) => withUnits(bytes, SIZES, '0B');
 
 /** A line for the operator at level `debug`, `info`, `warn` or `error`, with any fields that print. */
 export function log(level, message, fields = {}) {
-  emit(level, message, Object.entries(fields).map(([key, value]) => ({ key, value: String(value) })));
+  LEVEL(level, 'the level of log');
+  emit(level, String(message), Object.entries(fields).map(([key, value]) => ({ key, value: String(value) })));
 }
 
 // Settings: each is its schema, its default as JSON, and how it is read. `undefined` from `read` is a complaint.
@@ -105,6 +126,9 @@ export function readSettings(declared, config) {
 /** A complaint about a setting, for checks that go beyond one of them. */
 export const wrong = (name, message, help) => complaint(`/${name}`, message, help);
 
+/** What an author declares of a plugin, whatever its kind; what only some have comes with it. */
+export const declared = (plugin, place, more = {}) => form.record({ ...DECLARED, ...more })(plugin, place);
+
 /** The interface `meta` of a plugin: `{name, version, summary, stateSchema, understands, settings, check}`. */
 export function metaOf(plugin) {
   const { name, version, summary, stateSchema = 0, understands = [], settings } = plugin;
@@ -164,7 +188,7 @@ export function guarded(call) {
     try {
       return call(...words);
     } catch (error) {
-      if (error !== null && typeof error === 'object' && 'tag' in error) throw error;
+      if (ERRORS.includes(error?.tag)) throw error;
       throw { tag: 'internal', val: mistake(error) };
     }
   };
@@ -188,7 +212,9 @@ const mistake = (error) => `${error} ${error?.stack ?? ''}`.slice(0, LONGEST_MIS
 function complaints(plugin, config) {
   const read = readSettings(plugin.settings, config);
   if (read.wrong.length > 0 || plugin.check === undefined) return read;
-  return { settings: read.settings, wrong: plugin.check(read.settings) };
+  const wrong = plugin.check(strict(read.settings, 'settings'));
+  COMPLAINTS(wrong, 'what check returns');
+  return { settings: read.settings, wrong };
 }
 
 const complaint = (path, message, help = undefined) => ({ path, message, help });

@@ -1,16 +1,28 @@
 //! Recovery strategies in JavaScript: one function that is told what happened and plans what is opened next.
 
-import { guarded, metaOf, number, settingsOf, stateOf, stateText } from './farseal.js';
+import { declared, guarded, metaOf, number, settingsOf, stateOf, stateText } from './farseal.js';
+import * as form from './form.js';
+import { strict } from './form.js';
+
+const ACTION = form.variant({
+  access: form.oneOf('open', 'refuse'),
+  open: form.record({ first: form.u64, blocks: form.u64 }),
+  'wake-at': form.u64,
+  finished: null,
+  alert: form.text,
+  ext: form.record({ name: form.text, json: form.text }),
+});
 
 /**
  * The exports of a strategy: `{ meta, recovery }` of `{name, version, summary, stateSchema, settings, check, first, read,
  * step}`, which are as in `rotationPolicy`.
  */
 export function recoveryStrategy(strategy) {
+  declared(strategy, 'the strategy');
   const answer = (own, ctx, event) => {
     const settings = settingsOf(strategy, ctx.config);
     const decisions = new Decisions();
-    if (event) strategy.step(own, event, { ...ctx, settings }, decisions);
+    if (event) strategy.step(own, strict(event, 'event'), strict({ ...ctx, settings }, 'cx'), decisions);
     return { state: stateText(strategy, undefined, own), decisions: decisions.made };
   };
   return {
@@ -53,6 +65,8 @@ export class Decisions {
   }
 
   make(why, action) {
+    form.text(why, 'why');
+    ACTION(action, 'the action');
     this.made.push({ why, action });
   }
 }

@@ -1,7 +1,9 @@
 //! Rotation policies in JavaScript: one function that is told what happened and answers with decisions, and the part that
 //! every policy needs and that is easy to get wrong.
 
-import { between, guarded, higher, later, log, lower, metaOf, number, settingsOf, spanText, stateOf, stateText } from './farseal.js';
+import { between, declared, guarded, higher, later, log, lower, metaOf, number, settingsOf, spanText, stateOf, stateText } from './farseal.js';
+import * as form from './form.js';
+import { strict } from './form.js';
 
 /** How long a rotation may stay without an answer and without a key on its way before it is asked for again. */
 const PATIENCE = 600000n;
@@ -14,6 +16,14 @@ const NEAREST_WAKE = 1000n;
 /** How much of a request's text goes into the reason. */
 const LONGEST_QUOTE = 200;
 
+const ACTION = form.variant({
+  rotate: form.record({ how: form.oneOf('as-configured', 'in-band', 'pause'), reason: form.text }),
+  'wake-at': form.u64,
+  watch: form.record({ bytes: form.optional(form.u64), blocks: form.optional(form.u64) }),
+  alert: form.text,
+  ext: form.record({ name: form.text, json: form.text }),
+});
+
 /**
  * The exports of a policy: `{ meta, rotation }` of
  * `{name, version, summary, stateSchema, settings, check, first, read, step, migrate}`.
@@ -22,10 +32,12 @@ const LONGEST_QUOTE = 200;
  * that is somebody else's), `step(state, event, cx, decisions)` changes it and decides.
  */
 export function rotationPolicy(policy) {
+  declared(policy, 'the policy', { migrate: form.optional(form.call) });
   const answer = (own, next, event, ctx) => {
-    const cx = { ...ctx, settings: settingsOf(policy, ctx.config), ...looks(ctx) };
+    const seen = strict(ctx, 'cx');
+    const cx = strict({ ...seen, settings: settingsOf(policy, ctx.config), ...looks(seen) }, 'cx');
     const decisions = new Decisions(next);
-    policy.step(own, event, cx, decisions);
+    policy.step(own, strict(event, 'event'), cx, decisions);
     return { state: stateText(policy, decisions.next, own), decisions: decisions.made };
   };
   return {
@@ -74,6 +86,8 @@ export class Decisions {
   }
 
   make(why, action) {
+    form.text(why, 'why');
+    ACTION(action, 'the action');
     const id = this.next;
     this.next += 1n;
     this.made.push({ id, why, action });

@@ -8,7 +8,7 @@ use crate::workspace::Language;
 /// The files of a new plugin, and the scenario that is its own.
 pub(super) struct Template {
     /// Their places in its folder, and what they say; the first is the one to change.
-    pub(super) files: [(&'static str, &'static str); 3],
+    pub(super) files: Vec<(&'static str, &'static str)>,
     pub(super) scenario: &'static str,
 }
 
@@ -30,12 +30,12 @@ impl Template {
             (Language::JavaScript, _) => ("plugin.json", include_str!("../../templates/js/plugin.json.in")),
             (Language::Python, _) => ("plugin.json", include_str!("../../templates/python/plugin.json.in")),
         };
-        Ok(Self { files: [source, manifest, readme], scenario })
+        Ok(Self { files: [source, manifest, readme].into_iter().chain(tests(request)).collect(), scenario })
     }
 
     /// The file to change.
-    pub(super) const fn source(&self) -> &'static str {
-        self.files[0].0
+    pub(super) fn source(&self) -> &'static str {
+        self.files.first().map_or("README.md", |(file, _)| file)
     }
 }
 
@@ -64,6 +64,21 @@ fn source(request: &Request) -> Result<(&'static str, &'static str)> {
         Language::Python => "plugin.py",
     };
     Ok((path, text))
+}
+
+/// Tests without a component; those in Rust are in the source itself.
+fn tests(request: &Request) -> Option<(&'static str, &'static str)> {
+    match (request.language, request.kind.as_str()) {
+        (Language::JavaScript, "rotation") => {
+            Some(("plugin.test.js", include_str!("../../templates/js/rotation.test.js.in")))
+        }
+        (Language::JavaScript, _) => Some(("plugin.test.js", include_str!("../../templates/js/recovery.test.js.in"))),
+        (Language::Python, "rotation") => {
+            Some(("test_plugin.py", include_str!("../../templates/python/rotation_test.py.in")))
+        }
+        (Language::Python, _) => Some(("test_plugin.py", include_str!("../../templates/python/recovery_test.py.in"))),
+        (Language::Rust, _) => None,
+    }
 }
 
 /// The plugin in a sentence, for its README.

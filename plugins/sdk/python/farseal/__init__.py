@@ -8,8 +8,10 @@ from componentize_py_types import Err
 from wit_world.imports import log as host_log
 from wit_world.imports import types
 
-# What fits in the contract's 64 bits. Times and spans are whole numbers of milliseconds, sizes of bytes.
-MOST = (1 << 64) - 1
+from .form import MOST, check
+
+# Times and spans are whole numbers of milliseconds, sizes of bytes.
+
 # Far more decisions than any policy makes: behind it there would soon be no number left.
 LAST_ID = MOST >> 1
 # Lists within lists that are read: each takes some of the stack, of which a plugin has little.
@@ -20,6 +22,7 @@ SPANS = [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000),
 SIZES = [("PiB", 1 << 50), ("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)]
 
 LEVELS = {
+    "trace": host_log.Level.TRACE,
     "debug": host_log.Level.DEBUG,
     "info": host_log.Level.INFO,
     "warn": host_log.Level.WARN,
@@ -52,7 +55,9 @@ def size_text(count):
 
 def log(level, message, **fields):
     """A line for the operator at level `debug`, `info`, `warn` or `error`, with any fields that print."""
-    host_log.emit(LEVELS[level], message, [host_log.Field(key, str(value)) for key, value in fields.items()])
+    if level not in LEVELS:
+        raise ValueError(f"the level of log is {level!r}; it must be one of {', '.join(LEVELS)}")
+    host_log.emit(LEVELS[level], str(message), [host_log.Field(key, str(value)) for key, value in fields.items()])
 
 
 class Setting:
@@ -231,7 +236,13 @@ def _parsed(text):
 
 def _checked(plugin, config):
     settings, complaints = _read_settings(plugin.SETTINGS, config)
-    return settings, complaints or plugin.check(settings)
+    if not complaints:
+        complaints = plugin.check(settings)
+        if not isinstance(complaints, list):
+            raise TypeError(f"check returns {complaints!r}; it must be a list of what `wrong` makes, empty when nothing is")
+        for at, one in enumerate(complaints):
+            check(one, f"what check returns[{at}]", types.Diagnostic)
+    return settings, complaints
 
 
 def _read_settings(declared, config):

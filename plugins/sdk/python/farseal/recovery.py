@@ -4,6 +4,7 @@ from wit_world import exports
 from wit_world.exports import recovery as wit
 
 from . import Plugin, guarded, meta_of, number, settings_of, state_of, state_text
+from .form import check, check_action
 
 
 class Strategy(Plugin):
@@ -44,6 +45,8 @@ class Decisions:
         self.make("", wit.Action_Alert(text))
 
     def make(self, why, action):
+        check(why, "why", str)
+        check_action(action, wit.Action.__args__)
         self.made.append(wit.Decision(why, action))
 
 

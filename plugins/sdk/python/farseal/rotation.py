@@ -5,6 +5,7 @@ from wit_world import exports
 from wit_world.exports import rotation as wit
 
 from . import Plugin, between, guarded, later, log, meta_of, number, settings_of, span_text, state_of, state_text
+from .form import check, check_action
 
 # How long a rotation may stay without an answer and without a key on its way before it is asked for again.
 PATIENCE = 600_000
@@ -69,6 +70,8 @@ class Decisions:
         self.make("", wit.Action_Alert(text))
 
     def make(self, why, action):
+        check(why, "why", str)
+        check_action(action, wit.Action.__args__)
         made = self.next
         self.next += 1
         self.made.append(wit.Decision(made, why, action))
