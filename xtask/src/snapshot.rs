@@ -95,25 +95,38 @@ impl Played {
         let read = |line: &str| {
             let mut numbers =
                 line.split(|byte: char| !byte.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
-            Some([numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()?])
+            Some([numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()?])
         };
         match line.and_then(read) {
-            Some([plugins, loading, steps, stepping]) if steps > 0 && stepping > 0 => {
+            Some([plugins, loading, steps, stepping, fuel]) if steps > 0 && stepping > 0 => {
                 let (whole, tenths) = (loading / 1_000_000, loading % 1_000_000 / 100_000);
                 let speed = steps.saturating_mul(1_000_000) / stepping;
-                format!("; {plugins} loaded in {whole}.{tenths} s, then {steps} steps, {speed} a second")
+                let fuel = fuel / steps;
+                format!(
+                    "; {plugins} loaded in {whole}.{tenths} s, then {steps} steps, {speed} a second, {fuel} units of fuel each"
+                )
             }
             _ => String::new(),
         }
     }
 
-    /// A failure that is no difference between transcripts is shown as it came.
+    /// What does not hold, a line each; what is no matter of scenarios is shown as it came.
     fn settle(self) -> Result<()> {
-        if !self.passed {
-            println!("{}", self.said);
-            bail!("a scenario failed: see above");
+        if self.passed {
+            return Ok(());
         }
-        Ok(())
+        let broken: Vec<&str> = self.broken().collect();
+        if broken.is_empty() {
+            println!("{}", self.said);
+            bail!("the scenarios could not be played: see above");
+        }
+        broken.iter().for_each(|line| println!("{line}"));
+        bail!("{} things do not hold: mend the plugin, or the scenario's `expect`", broken.len());
+    }
+
+    fn broken(&self) -> impl Iterator<Item = &str> {
+        let lines = self.said.lines().filter_map(|line| line.trim_start_matches('.').strip_prefix("broken: "));
+        lines.filter(|line| !line.ends_with("the transcript differs"))
     }
 }
 
@@ -135,8 +148,16 @@ fn play(workspace: &Workspace, components: Option<&OsStr>, scenario: Option<&str
 /// What becomes of each differing transcript.
 fn settle(workspace: &Workspace, pending: &[PathBuf], mode: Mode) -> Result<()> {
     let mut left = 0_usize;
+    let mut failing = 0_usize;
     for new in pending {
-        show(workspace, new)?;
+        let text = show(workspace, new)?;
+        let fails = failures(&text);
+        if !fails.is_empty() && matches!(mode, Mode::Accept | Mode::Review) {
+            fails.iter().for_each(|what| println!("  not accepted, as it is not what its scenario expects: {what}"));
+            fs::remove_file(new)?;
+            (left, failing) = (left + 1, failing + 1);
+            continue;
+        }
         let answer = match mode {
             Mode::Show => 's',
             Mode::Check => 'r',
@@ -153,6 +174,12 @@ fn settle(workspace: &Workspace, pending: &[PathBuf], mode: Mode) -> Result<()> 
         }
     }
     println!("{} of {} transcripts accepted", pending.len() - left, pending.len());
+    if failing > 0 {
+        bail!(
+            "{failing} transcripts are not what their scenarios expect, and are not accepted: mend the plugin, or `expect`; in a \
+             scenario that others share, `expects` says what is expected of one plugin"
+        );
+    }
     if left > 0 {
         bail!("{left} transcripts differ: read them, then cargo xtask snapshot --review");
     }
@@ -197,8 +224,13 @@ fn pending(place: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// `<plugin>@<scenario>` and what differs.
-fn show(workspace: &Workspace, new: &Path) -> Result<()> {
+/// Expectations of the scenario that are not met in a transcript.
+fn failures(transcript: &str) -> Vec<&str> {
+    transcript.lines().filter_map(|line| line.strip_prefix("  FAILS     ")).collect()
+}
+
+/// `<plugin>@<scenario>` and what differs; returns the new transcript.
+fn show(workspace: &Workspace, new: &Path) -> Result<String> {
     let old = fs::read_to_string(new.with_extension("")).unwrap_or_default();
     let name = new.file_name().unwrap_or_default().to_string_lossy().replace(".snap.new", "");
     let kind = new.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
@@ -206,8 +238,9 @@ fn show(workspace: &Workspace, new: &Path) -> Result<()> {
         Some((plugin, scenario)) => println!("\n{plugin}, fixtures/{kind}/{scenario}.yaml"),
         None => println!("\n{}", workspace.shown(new)),
     }
-    print!("{}", diff(transcript(&old), transcript(&fs::read_to_string(new)?)));
-    Ok(())
+    let text = fs::read_to_string(new)?;
+    print!("{}", diff(transcript(&old), transcript(&text)));
+    Ok(transcript(&text).to_owned())
 }
 
 /// What follows the header between the two `---` lines.
@@ -265,10 +298,20 @@ mod tests {
     #[test]
     fn the_speed_is_said_where_steps_were_counted() {
         let speed = |said: &str| Played { passed: true, said: said.into() }.speed();
-        let said = "running 1 test\n..loaded 19 plugins in 1250000 us, played 1200 steps in 300000 us\n.\n";
-        assert_eq!(speed(said), "; 19 loaded in 1.2 s, then 1200 steps, 4000 a second");
-        assert_eq!(speed("loaded 1 plugins in 7 us, played 0 steps in 0 us"), "");
+        let said = "running 1 test\n..loaded 19 plugins in 1250000 us, played 1200 steps in 300000 us for 2400000 units of \
+                    fuel\n.\n";
+        assert_eq!(speed(said), "; 19 loaded in 1.2 s, then 1200 steps, 4000 a second, 2000 units of fuel each");
+        assert_eq!(speed("loaded 1 plugins in 7 us, played 0 steps in 0 us for 0 units of fuel"), "");
         assert_eq!(speed(""), "");
+    }
+
+    #[test]
+    fn what_does_not_hold_is_told_without_what_a_test_program_prints() {
+        let said = "running 3 tests\n.broken: late@request: rotations: 0 is not 2\nbroken: late@idle: the transcript \
+                    differs\n\nthread 'main' panicked at x.rs:1:2:\nnote: run with `RUST_BACKTRACE=1`\n";
+        let played = Played { passed: false, said: said.into() };
+        assert_eq!(played.broken().collect::<Vec<_>>(), ["late@request: rotations: 0 is not 2"]);
+        assert_eq!(failures("x\n  FAILS     rotations: 0 is not 2\n"), ["rotations: 0 is not 2"]);
     }
 
     #[test]

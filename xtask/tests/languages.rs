@@ -1,5 +1,4 @@
-//! One policy in three languages, and one strategy in two: every story has the same transcript, to the byte, but for the line
-//! that says what a step cost. Scaffolds in JavaScript and Python build and load at the first try.
+//! One policy in three languages, and one strategy in two: every story has the same transcript, to the byte. Scaffolds in JavaScript and Python build and load at the first try.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -70,8 +69,8 @@ fn new_transcripts(copy: &Copy, kind: &'static str, played: &Output) -> Vec<((&'
         let name = file.file_name().unwrap().to_str().unwrap().trim_end_matches(".snap.new").to_owned();
         let text = fs::read_to_string(&file).unwrap();
         assert!(!text.contains("\n  FAILS "), "{name} does not go as is expected of it: {text}");
-        let cost = |line: &&str| !line.starts_with("  fuel ") && !line.starts_with("assertion_line:");
-        ((kind, name), text.lines().filter(cost).collect::<Vec<_>>().join("\n"))
+        let of_the_story = |line: &&str| !line.starts_with("assertion_line:");
+        ((kind, name), text.lines().filter(of_the_story).collect::<Vec<_>>().join("\n"))
     };
     files.map(|file| read(file.unwrap().path())).collect()
 }

@@ -1,8 +1,8 @@
 //! Stories told to a plugin: reads a scenario, plays it through the component as a node would, and writes the
 //! transcript that a person reviews. The format is described in `fixtures/rotation/README.md`.
 //!
-//! Everything is an input, so the transcript of one component and one scenario is the same for ever; fuel is shown as
-//! a power of two, because toolchains move its last digits.
+//! Everything is an input, so the transcript of one component and one scenario is the same for ever, and that of one policy the
+//! same in every language: what a call costs is counted beside it.
 
 mod cipher;
 mod disguise;
@@ -48,6 +48,9 @@ struct Heading {
     configs: BTreeMap<String, serde_json::Value>,
     #[serde(default)]
     expect: Expect,
+    /// In place of `expect`, for the plugin named.
+    #[serde(default)]
+    expects: BTreeMap<String, Expect>,
 }
 
 /// The hard assertions of all kinds; those that a kind does not know stay unasked.
@@ -77,11 +80,13 @@ struct Expect {
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// Not YAML, or an unknown or misspelt key.
-    #[error("scenario {name}: {source}. The format is described in fixtures/rotation/README.md")]
+    #[error("scenario {name}{}: {source}. The format is described in fixtures/rotation/README.md", at_line(*line))]
     Form {
         /// The scenario.
         name: String,
-        /// What and where.
+        /// Where, if that is known and `source` does not say it.
+        line: Option<usize>,
+        /// What, and where the file is no YAML.
         #[source]
         source: serde_yaml_ng::Error,
     },
@@ -118,7 +123,9 @@ pub struct Run {
     pub states: Vec<u64>,
     /// The first different states that a policy or a strategy kept.
     pub kept: Vec<String>,
-    /// Units of fuel that its calls used, where a policy or a strategy made them.
+    /// Calls that a policy or a strategy answered or ended in a fault.
+    pub steps: usize,
+    /// Units of fuel that these used.
     pub fuel: u64,
     /// A recovery strategy's plan came to its end.
     pub finished: bool,
@@ -138,7 +145,7 @@ pub struct Again {
 /// Different states of a story that are told of.
 const KEPT: usize = 64;
 
-const HEADING: [&str; 7] = ["about", "kind", "plugins", "except", "config", "configs", "expect"];
+const HEADING: [&str; 8] = ["about", "kind", "plugins", "except", "config", "configs", "expect", "expects"];
 
 impl Scenario {
     /// Reads a scenario; `name` is what messages call it.
@@ -146,7 +153,10 @@ impl Scenario {
     /// # Errors
     /// The first key or value that is not as the format has it.
     pub fn parse(name: &str, yaml: &str) -> Result<Self, ScenarioError> {
-        let form = |source| ScenarioError::Form { name: name.into(), source };
+        let form = |source: serde_yaml_ng::Error| {
+            let line = if source.location().is_some() { None } else { line_of(yaml, &source.to_string()) };
+            ScenarioError::Form { name: name.into(), line, source }
+        };
         let mut rest: serde_yaml_ng::Mapping = serde_yaml_ng::from_str(yaml).map_err(form)?;
         let mut heading = serde_yaml_ng::Mapping::new();
         for key in HEADING {
@@ -223,7 +233,7 @@ impl Scenario {
         component: &Checked,
         play: impl FnOnce(P, &S, &mut Script),
     ) -> Result<Run, PlayError> {
-        let story: S = self.body().map_err(|source| ScenarioError::Form { name: plugin.into(), source })?;
+        let story: S = self.body().map_err(|source| ScenarioError::Form { name: plugin.into(), line: None, source })?;
         let heading = &self.heading;
         let config =
             heading.configs.get(plugin).or(heading.config.as_ref()).cloned().unwrap_or(serde_json::Value::Null);
@@ -243,7 +253,7 @@ impl Scenario {
             }
             Err(error) => return Err(PlayError::Load(error)),
         }
-        Ok(script.end(&heading.expect))
+        Ok(script.end(heading.expects.get(plugin).unwrap_or(&heading.expect)))
     }
 }
 
@@ -268,6 +278,7 @@ struct Script {
     counts: BTreeMap<&'static str, u64>,
     states: Vec<u64>,
     kept: Vec<String>,
+    steps: usize,
     spent: u64,
     /// What was said since the last blank line while nobody listened; none while somebody does.
     unheard: Option<String>,
@@ -333,6 +344,7 @@ impl Script {
             Err(error) if error.class() == Some(FaultClass::Fuel) => limits::DECISION.fuel.unwrap_or(0),
             Err(_) => 0,
         };
+        self.steps += 1;
         self.spent = self.spent.saturating_add(fuel);
     }
 
@@ -376,12 +388,6 @@ impl Script {
 
     fn logs(&mut self, logs: &[LogLine]) {
         logs.iter().for_each(|log| self.line(&format!("  log       {log}")));
-    }
-
-    fn fuel(&mut self, fuel: u64) {
-        if let Some(power) = fuel.checked_ilog2() {
-            self.line(&format!("  fuel      2^{power}"));
-        }
     }
 
     /// The story's end by a fault or a refusal.
@@ -448,9 +454,29 @@ impl Script {
             self.fail("no raw batch made the round trip");
         }
         let Self { text: transcript, spent: fuel, failures, fault, restless, again, died, .. } = self;
-        let Self { impure, counts, states, kept, finished, .. } = self;
-        Run { transcript, failures, fault, restless, again, died, impure, counts, states, kept, fuel, finished }
+        let Self { impure, counts, states, kept, steps, finished, .. } = self;
+        Run { transcript, failures, fault, restless, again, died, impure, counts, states, kept, steps, fuel, finished }
     }
+}
+
+/// The line that a complaint is about: the first with the name or the value that it quotes. What checks the form of values that are
+/// read already does not know where they stood.
+fn line_of(yaml: &str, complaint: &str) -> Option<usize> {
+    let quoted = |mark: char| complaint.split(mark).nth(1).filter(|word| !word.is_empty());
+    let word = quoted('`').or_else(|| quoted('"'))?;
+    let is_key = |line: &str| {
+        let mut places = line.match_indices(word).map(|(at, _)| line.split_at(at));
+        places.any(|(before, after)| {
+            let begins = before.chars().next_back().is_none_or(|last| " {,-".contains(last));
+            begins && after.get(word.len()..).is_some_and(|rest| rest.trim_start().starts_with(':'))
+        })
+    };
+    let with_key = yaml.lines().position(is_key);
+    with_key.or_else(|| yaml.lines().position(|line| line.contains(word))).map(|before| before + 1)
+}
+
+fn at_line(line: Option<usize>) -> String {
+    line.map_or_else(String::new, |line| format!(", line {line}"))
 }
 
 /// Plugin text for the transcript: one line, nothing that moves a cursor.
@@ -461,6 +487,22 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_key_or_value_is_told_with_its_line() {
+        let story = |line: &str| format!("about: x\nkind: rotation\ntimeline:\n  - advance: 1d\n{line}\n");
+        for (line, said) in [
+            ("  - advanced: 2d", "scenario late, line 5: unknown field `advanced`"),
+            ("  - { advance: 2d, sealed: 1GiB }", "scenario late, line 5: unknown field `sealed`"),
+            ("  - advance: 2y", "scenario late, line 5: \"2y\" is not a span"),
+            ("expect: { rotation: 2 }", "scenario late, line 5: unknown field `rotation`"),
+            ("pairs: vault", "scenario late, line 5: unknown field `pairs`"),
+            ("  - advance: [", "scenario late: "),
+        ] {
+            let Err(error) = Scenario::parse("late", &story(line)) else { panic!("{line} is wrong") };
+            assert!(error.to_string().starts_with(said), "{line}: {error}");
+        }
+    }
 
     #[test]
     fn of_what_repeats_that_is_named_of_which_the_plugin_was_told() {

@@ -12,8 +12,10 @@ mod components;
 #[path = "support/host.rs"]
 mod environment;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use components::{read_components, shipped};
@@ -31,15 +33,16 @@ fn transcripts_are_as_accepted() {
     let plugins = wanted_plugins();
     let loading = begun.elapsed();
     let played = play_all(&plugins);
-    assert!(played.failures.is_empty(), "{}", played.failures.join("\n"));
+    played.settle();
     let narrowed = std::env::var_os("FARSEAL_SCENARIO").is_some() || std::env::var_os("FARSEAL_PLUGIN").is_some();
     assert!(played.stories > 0 || !narrowed, "no plugin and scenario go by these names");
     println!(
-        "loaded {} plugins in {} us, played {} steps in {} us",
+        "loaded {} plugins in {} us, played {} steps in {} us for {} units of fuel",
         plugins.len(),
         loading.as_micros(),
         played.steps,
-        played.took.as_micros()
+        played.took.as_micros(),
+        played.fuel
     );
 }
 
@@ -65,7 +68,7 @@ fn plugins_in_other_languages_are_as_accepted_and_keep_every_rule() {
             read_components(Path::new(&place)).into_iter().map(|plugin| scope.spawn(move || try_one(plugin))).collect();
         tries.into_iter().flat_map(|one| one.join().unwrap()).collect()
     });
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    Played { failures, ..Played::default() }.settle();
 }
 
 /// What came of many stories.
@@ -74,15 +77,28 @@ struct Played {
     stories: u32,
     /// Calls of policies and strategies.
     steps: usize,
+    fuel: u64,
     took: Duration,
     failures: Vec<String>,
+}
+
+impl Played {
+    /// `cargo xtask snapshot` takes these lines out of what a test program prints.
+    fn settle(&self) {
+        for line in self.failures.iter().flat_map(|failure| failure.lines()) {
+            println!("broken: {line}");
+        }
+        assert!(self.failures.is_empty(), "see the lines that begin with `broken:`");
+    }
 }
 
 fn play_all(plugins: &Plugins) -> Played {
     let pattern = std::env::var("FARSEAL_SCENARIO").ok();
     let mut played = Played::default();
     for kind in Kind::ALL {
-        for (name, scenario) in scenarios(kind) {
+        let (scenarios, wrong) = scenarios(kind);
+        played.failures.extend(wrong);
+        for (name, scenario) in scenarios {
             if pattern.as_ref().is_some_and(|pattern| !matches(pattern, &name)) {
                 continue;
             }
@@ -106,7 +122,8 @@ fn play(played: &mut Played, name: &str, scenario: &Scenario, plugin: &str, comp
     // The others compute over bytes, which is another matter.
     if matches!(scenario.kind(), Kind::Rotation | Kind::Recovery) {
         played.took += begun.elapsed();
-        played.steps += run.transcript.matches("\n  fuel ").count();
+        played.steps += run.steps;
+        played.fuel = played.fuel.saturating_add(run.fuel);
     }
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(fixtures().join("snapshots").join(scenario.kind().name()));
@@ -115,30 +132,48 @@ fn play(played: &mut Played, name: &str, scenario: &Scenario, plugin: &str, comp
     played.failures.extend(run.failures.iter().map(|failure| format!("{plugin}@{name}: {failure}")));
     // All differences are to be seen at once, so that they can be reviewed at once.
     let compare = || settings.bind(|| insta::assert_snapshot!(format!("{plugin}@{name}"), run.transcript));
-    let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compare));
-    if seen.is_err() {
+    if panics_in_silence(compare) {
         played.failures.push(format!("{plugin}@{name}: the transcript differs"));
     }
+}
+
+/// The library that compares has no other way to say that texts differ; what it would print is shown as a difference instead.
+fn panics_in_silence(compare: impl FnOnce()) -> bool {
+    thread_local! { static SILENT: Cell<bool> = const { Cell::new(false) }; }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !SILENT.get() {
+                others(panic);
+            }
+        }));
+    });
+    SILENT.set(true);
+    let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compare));
+    SILENT.set(false);
+    seen.is_err()
 }
 
 fn fixtures() -> PathBuf {
     std::env::var_os("FARSEAL_FIXTURES").map_or_else(|| root().join("fixtures"), PathBuf::from)
 }
 
-fn scenarios(kind: Kind) -> BTreeMap<String, Scenario> {
+/// Those of a kind, and what is wrong with others.
+fn scenarios(kind: Kind) -> (BTreeMap<String, Scenario>, Vec<String>) {
     let place = fixtures().join(kind.name());
-    let Ok(files) = std::fs::read_dir(place) else { return BTreeMap::new() };
-    files
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
-        .map(|path| {
-            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            let scenario = Scenario::parse(&name, &std::fs::read_to_string(&path).unwrap())
-                .unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!(scenario.kind(), kind, "{name} lies in the wrong folder");
-            (name, scenario)
-        })
-        .collect()
+    let (mut good, mut wrong) = (BTreeMap::new(), Vec::new());
+    let Ok(files) = std::fs::read_dir(place) else { return (good, wrong) };
+    let files = files.map(|entry| entry.unwrap().path());
+    for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")) {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        match Scenario::parse(&name, &std::fs::read_to_string(&path).unwrap()) {
+            Ok(scenario) if scenario.kind() == kind => drop(good.insert(name, scenario)),
+            Ok(_) => wrong.push(format!("scenario {name} lies in the wrong folder")),
+            Err(error) => wrong.push(error.to_string()),
+        }
+    }
+    (good, wrong)
 }
 
 fn wanted_plugins() -> Plugins {

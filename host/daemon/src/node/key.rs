@@ -197,7 +197,9 @@ fn under_way(view: &LaneView, escrow: bool) -> Option<UnderWay> {
     let (epoch, facts) = EpochFacts::under_way(&view.status.rotation, view.status.acked, escrow)?;
     let (how, waits_for) = match &view.status.rotation {
         RotationState::Idle => return None,
-        RotationState::Preparing { how, .. } => (*how, "its key to be drawn, beside a slot where a disguise keeps them".to_owned()),
+        RotationState::Preparing { how, .. } => {
+            (*how, "its key to be drawn, beside a slot where a disguise keeps them".to_owned())
+        }
         RotationState::Escrowing { how, .. } => (*how, "the receipt of the escrow site".to_owned()),
         RotationState::Waiting { how, .. } => (*how, "the slot that the disguise fixed".to_owned()),
         RotationState::Carrying { key, .. } => {

@@ -88,7 +88,6 @@ fn plan(disguise: &Disguise, smallest: u32, seen: &[Seen], seed: u8, script: &mu
         script.line(&format!("  slot      {line}"));
     }
     script.logs(&called.logs);
-    script.fuel(called.fuel);
     let count = u64::try_from(called.value.len()).unwrap_or(u64::MAX);
     let least = script.counts.get("slots-least").copied().unwrap_or(count).min(count);
     let most = script.counts.get("slots-most").copied().unwrap_or(count).max(count);
@@ -133,7 +132,6 @@ fn round_trips(disguise: &Disguise, cover_bytes: usize, story: &Story, script: &
         let share = changed.saturating_mul(100).checked_div(cover_bytes).unwrap_or(0);
         script.line(&format!("  {bytes:>9} bytes in and out again; {share} % of the cover changed"));
         script.logs(&carrier.logs);
-        script.fuel(carrier.fuel);
         let payload = vec![0xa5; bytes];
         let mut others = 0;
         for bit in &story.flips {

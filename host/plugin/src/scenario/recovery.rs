@@ -403,7 +403,6 @@ impl Node<'_> {
                     return self.restart();
                 }
                 self.script.logs(&called.logs);
-                self.script.fuel(called.fuel);
                 for answer in std::mem::take(&mut self.answers) {
                     self.call(Some(Event::Ext(answer)));
                 }

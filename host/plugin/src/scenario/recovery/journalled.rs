@@ -67,7 +67,6 @@ impl Node<'_> {
         }
         self.take_state(called.value.state);
         self.script.logs(&called.logs);
-        self.script.fuel(called.fuel);
         if deeds::<Recovery>(&called.value.decisions) != journalled.did {
             self.script.count("differences", 1);
             self.script.line(&format!("  journal   otherwise: {}", words(&journalled.did)));

@@ -96,7 +96,6 @@ impl Node<'_> {
                     );
                 }
                 self.carry_out(called.value);
-                self.script.fuel(called.fuel);
             }
             Err(error @ CallError::Refused { .. }) if foreign_state(&error) => {
                 self.script.count_if("unread-states", self.is_own);

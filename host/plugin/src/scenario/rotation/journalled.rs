@@ -110,7 +110,6 @@ impl Node<'_> {
             (answer, RotationCall::Init { .. } | RotationCall::Step { .. }) => answer?,
         };
         self.show(&called.value, &called.logs);
-        self.script.fuel(called.fuel);
         Ok(called.value)
     }
 
