@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use clap::{Args, Subcommand, ValueEnum};
 use farseal_plugin::conform::demand::fewer_told;
@@ -108,6 +108,9 @@ pub(super) struct Check {
     /// Demand this result of `plugin conform`.
     #[arg(long, value_name = "FILE")]
     conformance: Option<PathBuf>,
+    /// Keep native code there from one run to the next. Whoever can write to it can have this program run anything.
+    #[arg(long, value_name = "FOLDER")]
+    compiled: Option<PathBuf>,
 }
 
 /// A component that may go in the place of another.
@@ -203,13 +206,7 @@ pub(super) fn plugin(place: &Place, command: PluginCommand) -> Result<(), Failur
 
 fn try_rules(wanted: &Conform) -> Result<(), Failure> {
     let bytes = read(&wanted.file)?;
-    let host = match &wanted.compiled {
-        None => host_in_memory()?,
-        Some(folder) => {
-            let cache = FileCache::open(folder).map_err(|error| Failure::of(&error))?;
-            host_with(Arc::new(cache))?
-        }
-    };
+    let host = host_for(&wanted.file, &bytes, wanted.compiled.as_deref())?;
     let subject = wanted.file.display().to_string();
     let config = wanted.settings.clone().unwrap_or_default();
     let effort = Effort { stories: wanted.stories.max(1), seed: wanted.seed, fuel: wanted.fuel };
@@ -281,7 +278,7 @@ fn check(check: &Check) -> Result<(), Failure> {
         }
     }
     // Compiled once: to find its kind is to read it.
-    let host = host_in_memory()?;
+    let host = host_for(&check.file, &bytes, check.compiled.as_deref())?;
     let kind = match check.kind {
         Some(kind) => kind.into(),
         None => host.check(&check.file.display().to_string(), &bytes).map_err(|error| Failure::of(&error))?.kind(),
@@ -364,14 +361,39 @@ fn tell(place: &Place, pair: &str, command: Asked) -> Result<(), Failure> {
     operate::print(&wait_for(async { Ok(client.command(pair, &PairCommand::Plugin(command)).await?) })?)
 }
 
-/// For commands that load a component several times.
-fn host_in_memory() -> Result<PluginHost, Failure> {
-    host_with(Arc::new(CodeInMemory::default()))
+/// For commands that load a component several times; native code is kept in the folder, if one is named.
+fn host_for(file: &Path, component: &[u8], compiled: Option<&Path>) -> Result<PluginHost, Failure> {
+    let kept: Box<dyn CodeCache> = match compiled {
+        None => Box::new(CodeInMemory::default()),
+        Some(folder) => Box::new(FileCache::open(folder).map_err(|error| Failure::of(&error))?),
+    };
+    let bytes = bytes_in(component);
+    let slow = format!("{} has {} MiB: to compile it takes up to a minute", file.display(), bytes >> 20);
+    let cache = Announced { kept, slow: Mutex::new((bytes > LARGE).then_some(slow)) };
+    let options = HostOptions { code_cache: Some(Arc::new(cache)), ..HostOptions::uncached() };
+    PluginHost::new(options).map_err(|error| Failure::of(&error))
 }
 
-fn host_with(cache: Arc<dyn CodeCache>) -> Result<PluginHost, Failure> {
-    let options = HostOptions { code_cache: Some(cache), ..HostOptions::uncached() };
-    PluginHost::new(options).map_err(|error| Failure::of(&error))
+/// Says once that it takes long, where a component has to be compiled first.
+struct Announced {
+    kept: Box<dyn CodeCache>,
+    slow: Mutex<Option<String>>,
+}
+
+impl CodeCache for Announced {
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let kept = self.kept.get(key);
+        if let (None, Ok(mut slow)) = (&kept, self.slow.lock())
+            && let Some(slow) = slow.take()
+        {
+            eprintln!("{slow}");
+        }
+        kept
+    }
+
+    fn put(&self, key: &str, bytes: &[u8]) {
+        self.kept.put(key, bytes);
+    }
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
@@ -380,9 +402,6 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     if bytes > farseal_core::limits::COMPONENT_BYTES_MAX {
         let message = format!("{} has {bytes} bytes, more than any component", file.display());
         return Err(Failure::new(Exit::Failed, message, "give a .wasm component"));
-    }
-    if bytes > LARGE {
-        eprintln!("{} has {} MiB: to compile it takes up to a minute", file.display(), bytes >> 20);
     }
     fs::read(file).map_err(failed)
 }

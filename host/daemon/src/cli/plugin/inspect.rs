@@ -8,7 +8,7 @@ use farseal_core::units::ByteLen;
 use farseal_plugin::{Cost, Inspection, Kind, Power, escaped};
 use serde_json::{Map, Value};
 
-use super::{host_in_memory, read, settings};
+use super::{host_for, read, settings};
 use crate::cli::failure::Failure;
 use crate::cli::{say, show};
 
@@ -20,11 +20,14 @@ pub(in crate::cli) struct Inspect {
     /// Settings for the calls whose cost is shown.
     #[arg(long, value_name = "JSON", value_parser = settings)]
     settings: Option<Value>,
+    /// Keep native code there from one run to the next. Whoever can write to it can have this program run anything.
+    #[arg(long, value_name = "FOLDER")]
+    compiled: Option<PathBuf>,
 }
 
 pub(super) fn inspect(wanted: &Inspect) -> Result<(), Failure> {
     let bytes = read(&wanted.file)?;
-    let host = host_in_memory()?;
+    let host = host_for(&wanted.file, &bytes, wanted.compiled.as_deref())?;
     let subject = wanted.file.display().to_string();
     let found = host.inspect(&subject, &bytes).map_err(|error| Failure::of(&error))?;
     let config = wanted.settings.clone().unwrap_or_default();
@@ -41,7 +44,7 @@ fn words(found: &Inspection, costs: &[Cost]) -> String {
         found.kind,
         escaped(&found.abi),
         powers.join("\n         "),
-        escaped(&found.exports.join(", ")),
+        escaped(&interfaces(&found.exports).join(", ")),
         show::size(ByteLen(u64::try_from(found.bytes).unwrap_or(u64::MAX))),
         found.digest,
         escaped(&found.about.summary),
@@ -71,6 +74,11 @@ fn words(found: &Inspection, costs: &[Cost]) -> String {
         text.push_str("         not counted in a cipher's calls, which are limited by wall time\n");
     }
     text
+}
+
+/// What componentize-py hangs its own module on, under a plain word, is nothing that a node asks for.
+fn interfaces(exports: &[String]) -> Vec<&str> {
+    exports.iter().map(String::as_str).filter(|name| name.contains(':') || name.contains(' ')).collect()
 }
 
 fn power_words(power: Power) -> String {
@@ -134,6 +142,12 @@ fn cost_words(cost: &Cost) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_tool_leaves_among_the_exports_is_not_shown() {
+        let exports = ["exports", "farseal:plugin/meta@0.1.0", "run (not an interface)"].map(String::from);
+        assert_eq!(interfaces(&exports), ["farseal:plugin/meta@0.1.0", "run (not an interface)"]);
+    }
 
     #[test]
     fn settings_are_shown_with_form_default_and_purpose() {

@@ -8,7 +8,7 @@ use clap::{Subcommand, ValueEnum};
 use farseal_plugin::scenario::export::{self, Exported, Made, MadeBy, Told};
 use farseal_plugin::{LoadRequest, Recovery, RotationPolicy};
 
-use super::{host_in_memory, read};
+use super::{host_for, read};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::{Place, say};
 use crate::plugins::journal::{Newest, StepJournal};
@@ -96,10 +96,11 @@ fn story<P: Told>(
         return Err(Failure::new(Exit::Failed, message, next));
     };
     entries.drain(..entries.len().saturating_sub(wanted.last.unwrap_or(usize::MAX)));
-    let bytes = read(&directory.join("components").join(format!("{digest}.wasm")))?;
+    let component = directory.join("components").join(format!("{digest}.wasm"));
+    let bytes = read(&component)?;
     let settings = serde_json::from_str(&settings).map_err(|error| Failure::of(&error))?;
     let request = LoadRequest { slot: pair, bytes: &bytes, pin: Some(digest), grants: &[], config: &settings };
-    let plugin: P = host_in_memory()?.load(&request).map_err(|error| Failure::of(&error))?;
+    let plugin: P = host_for(&component, &bytes, None)?.load(&request).map_err(|error| Failure::of(&error))?;
     let made: Vec<MadeBy<P>> =
         entries.into_iter().map(|entry| Made { call: entry.call, decisions: entry.decisions }).collect();
     let exported = export::export(&plugin, &made).map_err(|error| Failure::of(&error))?;
