@@ -20,7 +20,7 @@ use farseal::escrow::wire::{DepositRefusal, FromEscrow, Place, Request, RequestR
 use farseal::keys::deposit::{
     DEPOSIT_LEN_MAX, Deposit, DepositError, DepositTerms, Receipt, RefusedDeposit, RefusedReceipt,
 };
-use farseal::keys::descriptor::{Role, Terms};
+use farseal::keys::descriptor::{Descriptor, Role, Terms};
 use farseal::keys::identity::Identity;
 use farseal::keys::package::{CARRIER_LEN, Expected, OpenEpochError, RefusedEpoch, SealedEpoch};
 use farseal::keys::release::{RELEASE_LEN_MAX, RefusedRelease, Release};
@@ -128,15 +128,17 @@ fn what_is_for_others_or_by_others_is_named() {
 #[test]
 fn a_deposit_takes_its_epochs_terms_from_its_sites_own_descriptor_alone() {
     let key = key();
-    let (made, own) = (deposit(&key, 5), [(Role::Own, primary().card())]);
+    let made = deposit(&key, 5);
+    // A package begins with its descriptor, and that with its length.
     let described = |terms: Terms, key: &EpochKey, signer: &Identity| {
         let own = [(Role::Own, signer.card())];
-        SealedEpoch::seal(terms, key, signer, &own, Some(&receipt(&made))).unwrap().descriptor().encode()
+        let package = SealedEpoch::seal(terms, key, signer, &own, Some(&receipt(&made))).unwrap().encode();
+        package[2..2 + usize::from(u16::from_be_bytes([package[0], package[1]]))].to_vec()
     };
     let deposit = made.clone().verify(primary().card(), escrow().card().fingerprint()).unwrap();
     let sound = described(terms(), &key, primary());
     assert_eq!(deposit.epoch_terms(&sound, primary().card()), Some(terms()));
-    let mut changed = SealedEpoch::seal(terms(), &key, primary(), &own, None).unwrap().descriptor().clone();
+    let mut changed = Descriptor::decode(&sound).unwrap();
     changed.terms.stacks = StackList::from("chacha20-poly1305".parse::<Stack>().unwrap());
     for (what, descriptor) in [
         ("other ciphers", changed.encode()),
