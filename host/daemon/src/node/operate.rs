@@ -235,10 +235,10 @@ impl PairNode {
             }
             // A key that was not delivered before its start is void; each further one has more room.
             let void = lane.keybook.void_now();
-            let over = match command {
-                Command::RequestRotation if asked.elapsed() < ASK_AGAIN => false,
-                Command::RequestRotation => self.look().await?.status.rotation == RotationState::Idle,
-                _ => void > given_up,
+            let over = if command != Command::RequestRotation {
+                void > given_up
+            } else {
+                asked.elapsed() >= ASK_AGAIN && self.look().await?.status.rotation == RotationState::Idle
             };
             if over {
                 let _ = wish();
