@@ -75,7 +75,9 @@ fn the_transfer_and_its_paths_change_while_records_flow_and_stay_changed_after_a
     client.write(0, &[1; 8192]).unwrap();
     client.flush().unwrap();
     let shown = wait_until(&sites.main, "the write at the remote", is_safe);
-    assert_eq!((&shown["flow"]["transfer"], &shown["flow"]["carrier"]), (&"ordered".into(), &0.into()));
+    // The path that was up first carries the order.
+    let carrier = shown["flow"]["carrier"].as_u64().unwrap();
+    assert!(shown["flow"]["transfer"] == "ordered" && carrier < 2, "{:#}", shown["flow"]);
 
     sites.main.farseal(&["transfer", PAIR, "scheduled", "--paths", "4"]).unwrap();
     wait_until(&sites.main, "four paths", |status| status["paths-up"] == 4);
