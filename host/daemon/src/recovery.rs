@@ -20,7 +20,7 @@ use farseal_core::record::Kind;
 use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Lba, Sequence};
 use farseal_plugin::wit::recovery as wit;
 use farseal_plugin::wit::types::Extension;
-use farseal_plugin::{Answer, Plugin as _, RecoveryCall, written_last};
+use farseal_plugin::{Answer, RecoveryCall, written_last};
 use serde::{Deserialize, Serialize};
 
 use self::account::{Account, Failure, Stage, Why};
@@ -40,7 +40,7 @@ use crate::store::{StoreError, files};
 
 pub use brought::Bring;
 pub use by_search::{SearchOpened, Searched};
-pub use rule::AccessRule;
+pub use rule::{AccessRule, begins_by_refusing};
 
 /// The copy as a source of opened blocks.
 pub struct CopySource {
@@ -566,18 +566,9 @@ impl Sweeper {
         let mut entropy = [0; 8];
         getrandom::fill(&mut entropy).ok()?;
         let progress = self.home.progress();
-        Some(wit::Context {
-            now: crate::clock::wall_time().0,
-            volume: self.name.clone(),
-            config: self.plugins.recovery.current().map_or_else(String::new, |plugin| plugin.facts().config.clone()),
-            volume_blocks: self.blocks.0,
-            progress: wit::Progress {
-                present: progress.present.0,
-                opened: progress.opened.0,
-                failed: progress.failed.0,
-            },
-            entropy: u64::from_le_bytes(entropy),
-        })
+        let progress =
+            wit::Progress { present: progress.present.0, opened: progress.opened.0, failed: progress.failed.0 };
+        rule::context(&self.plugins, &self.name, self.blocks, progress)
     }
 
     /// Opens what the strategy wants. Where the image has no room it is tried again until it has, or until stopped.

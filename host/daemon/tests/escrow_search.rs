@@ -23,7 +23,8 @@ use std::path::PathBuf;
 
 use nbd_client::Client;
 use serde_json::Value;
-use sites::PAIR;
+use site::wait_for;
+use sites::{PAIR, PATIENCE};
 use three::{Three, client, refusal, three_with};
 
 const RECORD: usize = 512;
@@ -63,9 +64,13 @@ fn by_search_only(three: &Three) {
 }
 
 fn filled() -> Three {
+    filled_as("escrow-search", &[], by_search_only)
+}
+
+fn filled_as(purpose: &str, more: &[&str], edit: fn(&Three)) -> Three {
     let layout = ["--record-bytes", "512", "--field", "id:0:8:number-le", "--field", "customer:16:24:text"];
-    let mut three = three_with("escrow-search", &[&["--disguise", "plain"], &layout[..]].concat());
-    by_search_only(&three);
+    let mut three = three_with(purpose, &[&["--disguise", "plain"], &layout[..], more].concat());
+    edit(&three);
     three.start();
     let mut initiator = client(&three.main);
     for first in (0..RECORDS).step_by(120) {
@@ -225,4 +230,40 @@ fn a_remote_without_keys_finds_what_a_person_approved_and_opens_exactly_that() {
     let refused = refusal(&three.remote, &["recover", "search", PAIR, "--field", "id=700"]);
     assert!(refused.contains("1 blocks did not open"), "{refused}");
     is_refused(&mut initiator, 700);
+}
+
+/// A search of a live copy was approved in May; in June the main site is lost, and whatever is read is to be opened.
+#[test]
+fn a_search_that_was_approved_once_is_not_taken_for_the_keys_of_a_later_disaster() {
+    let mut three = filled_as("escrow-search-old", &["--recovery", "sweep"], |_| ());
+    let request = ["escrow", "request", PAIR, "--reason", "court order 7", "--field", "customer=Meier"];
+    three.remote.farseal(&request).unwrap();
+    three.escrow.farseal(&["escrow", "approve", "1", "--yes"]).unwrap();
+    let said = three.remote.farseal(&["escrow", "fetch", PAIR]).unwrap();
+    assert!(said.contains("search keys of 2 epochs came from the escrow; they open nothing"), "{said}");
+    let refused = refusal(&three.remote, &["takeover", PAIR, "--yes"]);
+    assert!(refused.contains("with the escrow site alone") && refused.contains("as search-only does"), "{refused}");
+    // A test opens only what a search finds, whatever the strategy.
+    three.remote.farseal(&["recover", "test", PAIR]).unwrap();
+    three.remote.farseal(&["recover", "test", PAIR, "--end"]).unwrap();
+
+    three.main.farseal(&["disaster", "declare", PAIR, "--yes"]).unwrap();
+    wait_for("the remote's request for the keys", PATIENCE, || {
+        let asked = three.escrow.farseal(&["escrow", "requests"])?;
+        Ok(asked.contains("the main site declared a disaster").then_some(()))
+    })
+    .unwrap();
+    assert!(Client::connect(&three.remote.socket(), PAIR).is_err(), "it is served without keys");
+    three.remote.kill().unwrap();
+    three.remote.start().unwrap();
+    let waits = three.remote.wait_until("what it waits for", |status| status.last_error().is_some()).unwrap();
+    let waits = waits.last_error().unwrap().to_owned();
+    assert!(waits.contains("it opens when the escrow site has released the keys of 2 epochs"), "{waits}");
+    three.escrow.farseal(&["escrow", "approve", "2", "--yes"]).unwrap();
+    let mut initiator = client(&three.remote);
+    for id in [0, 3, ROTATED, RECORDS - 1] {
+        let mut bytes = vec![0; RECORD];
+        initiator.read(id * 512, &mut bytes).unwrap();
+        assert_eq!(bytes, record(id), "record {id}");
+    }
 }

@@ -10,7 +10,9 @@ use super::pair::{PairNode, Taken};
 use crate::arrival::Image;
 use crate::control::operator::CommandError;
 use crate::keyring::Keyring;
+use crate::lane::state::LaneState;
 use crate::replica::HandOver;
+use crate::role::lane_folder;
 
 /// An escrow site that cannot be reached is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -31,7 +33,9 @@ impl Makings {
     /// Opens what was taken over, or has its keys asked for first.
     pub(super) fn open_or_await(&self, awaited: Awaited) {
         let missing = awaited.keyring.missing().len();
-        if missing == 0 || self.has_search_keys() {
+        // What was opened by search before a restart holds what initiators wrote since, whatever strategy came into force.
+        let goes_on = || self.has_search_keys() && self.has_opened(&awaited.hand_over);
+        if missing == 0 || goes_on() || self.opens_by_search_alone() {
             return self.open(&awaited);
         }
         tracing::warn!(
@@ -43,14 +47,21 @@ impl Makings {
         (self.keys_wanted)();
     }
 
-    /// Keys came: with the last of them the copy opens. Says whether nothing is awaited any more.
+    /// Keys came: with the last of them the copy opens, or with those of a search where nothing else would be opened. Says whether
+    /// nothing is awaited any more.
     pub(super) fn open_awaited(&self) -> bool {
         let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
-        if awaited.as_ref().is_some_and(|awaited| !awaited.keyring.missing().is_empty()) {
+        let lacks = awaited.as_ref().is_some_and(|awaited| !awaited.keyring.missing().is_empty());
+        if lacks && !self.opens_by_search_alone() {
             return false;
         }
         awaited.take().iter().for_each(|awaited| self.open(awaited));
         true
+    }
+
+    /// It was open once, before a restart.
+    fn has_opened(&self, hand_over: &HandOver) -> bool {
+        LaneState::exists(&self.directory().join(lane_folder(hand_over.generation)))
     }
 
     fn open(&self, Awaited { hand_over, keyring, taken, image }: &Awaited) {

@@ -204,14 +204,18 @@ impl PairNode {
     /// Keys that a takeover would lack; why it may not begin.
     pub(super) fn must_have_keys(&self) -> Result<(), CommandError> {
         let missing = self.copys_keyring().map_or(0, |keyring| keyring.missing().len());
-        if missing == 0 || self.opens_by_search() {
+        if missing == 0 || self.makings.opens_by_search_alone() {
             return Ok(());
         }
         let pair = &self.config.name;
+        let why = if self.makings.has_search_keys() {
+            "what is read could not be opened; search keys are here, and suffice only under a recovery strategy that refuses what no \
+             search found, as search-only does"
+        } else {
+            "nothing of them could be opened"
+        };
         Err(CommandError::Refused {
-            reason: format!(
-                "the keys of {missing} epochs are with the escrow site alone: nothing of them could be opened"
-            ),
+            reason: format!("the keys of {missing} epochs are with the escrow site alone: {why}"),
             next: Some(format!(
                 "run `farseal escrow request {pair} --reason ..`; when it is approved, `farseal escrow fetch {pair}`"
             )),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use farseal_core::layout::{Canonical, Field, Layout};
-use farseal_core::units::{Epoch, Extent, Lba};
+use farseal_core::units::{BlockCount, Epoch, Extent, Lba};
 use farseal_plugin::vault::search::ValueKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -22,7 +22,7 @@ use crate::escrow::wire::{Request, ToEscrow};
 use crate::keyring::Keyring;
 use crate::keys::search_release::SearchRelease;
 use crate::keys::wire::to_hex;
-use crate::recovery::{Bring, CopySource};
+use crate::recovery::{Bring, CopySource, begins_by_refusing};
 use crate::search::Wanted;
 use crate::store::files;
 use crate::store::opened::OpenedHome;
@@ -51,7 +51,16 @@ impl Makings {
         self.directory().join("search-keys")
     }
 
-    /// Records may be found, and the escrow site opens them: the copy can be taken over without its keys.
+    /// Search keys are here, and nothing is opened but what a search finds: the copy can be taken over without its keys. Under a
+    /// strategy that opens what is read, a search that was approved once says nothing of what initiators will read.
+    pub(super) fn opens_by_search_alone(&self) -> bool {
+        self.has_search_keys() && {
+            let blocks = self.blocks().unwrap_or(BlockCount(0));
+            begins_by_refusing(&self.plugins, &self.config.name, blocks)
+        }
+    }
+
+    /// Records may be found, and the escrow site opens them.
     pub(super) fn has_search_keys(&self) -> bool {
         let searches = std::fs::read_dir(self.search_keys_folder()).into_iter().flatten().flatten();
         self.config.layout.is_some() && searches.into_iter().any(|search| !releases(&search.path()).is_empty())
@@ -59,10 +68,6 @@ impl Makings {
 }
 
 impl PairNode {
-    pub(super) fn opens_by_search(&self) -> bool {
-        self.makings.has_search_keys()
-    }
-
     /// Asks a person at the escrow site for what finds one value.
     pub(super) async fn request_search(
         &self,
@@ -125,7 +130,8 @@ impl PairNode {
         reply
             .details
             .push("what a search finds the escrow site opens, record by record, while the request is approved".into());
-        reply.next = Some(if self.taken().is_some() {
+        let opened = self.awaits_keys().is_some() && self.makings.open_awaited();
+        reply.next = Some(if opened || self.taken().is_some() {
             format!("farseal recover search {name} --field ..")
         } else {
             format!("farseal takeover {name}; then farseal recover search {name} --field ..")
