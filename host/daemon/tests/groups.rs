@@ -18,6 +18,8 @@ mod nbd_client;
 #[path = "../../../xtask/src/site.rs"]
 mod site;
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use built::{farseal, plugins};
@@ -137,6 +139,36 @@ fn pairs_of_several_nodes_are_opened_at_one_earlier_cut() {
         judged.recovered > 0 && judged.recovered <= at_noon && at_noon < written,
         "{judged:?}, {at_noon} of {written}"
     );
+}
+
+/// The copy of lane-0 goes on while the other one's node is away, so it holds more than the group's cut.
+#[test]
+fn a_takeover_alone_that_could_not_open_its_point_took_the_pair_past_its_groups_cut() {
+    let (mut rig, mut chains, _) = cut_at_noon("alone-in-vain");
+    rig.wait_for_copied_cuts(2).unwrap();
+    rig.remotes[1].kill().unwrap();
+    std::thread::sleep(A_WHILE);
+    rig.kill_mains().unwrap();
+    chains.stop().unwrap();
+    rig.remotes[1].start().unwrap();
+    let keeps = |site: &serde_json::Value| site["groups"][0]["keeps"]["cut"].as_u64().unwrap_or(0) > 0;
+    wait_for_site(&rig.remotes[1], "both copies", keeps).unwrap();
+    let points = points_of(&rig.remotes[0].state().join("pairs").join("lane-0"));
+    // No room for the point's index.
+    fs::write(points.join("opened"), "").unwrap();
+    let alone = ["takeover", "lane-0", "--alone", "--at", "noon", "--yes"];
+    let refused = rig.remotes[0].farseal(&alone).unwrap_err().to_string();
+    assert!(refused.contains("opened"), "{refused}");
+    fs::remove_file(points.join("opened")).unwrap();
+    let said = rig.remotes[0].farseal(&["takeover", "--group", "default", "--yes"]).unwrap();
+    assert!(said.contains("all 2 pairs of group default were taken over at cut"), "{said}");
+    assert!(judge(&rig, &chains).recovered > 0);
+}
+
+/// Where the copy of a pair has its points.
+fn points_of(pair: &Path) -> PathBuf {
+    let folders = fs::read_dir(pair).unwrap().flatten().map(|entry| entry.path().join("points"));
+    folders.chain([pair.join("points")]).find(|points| points.join("points.json").exists()).unwrap()
 }
 
 #[test]

@@ -356,10 +356,12 @@ impl PairNode {
         let point = self.find_point(&replica, at).await?;
         self.forget_evidence();
         // By itself, at its own state: how far its group is does not count.
-        let _ = replica.inbox.send(ReplicaEvent::Limit(OfferLimit::Everything));
         match point {
-            Some(point) => _ = self.open_point(&replica, Some(point), Purpose::TakeOver).await?,
-            None => _ = replica.inbox.send(ReplicaEvent::TakeOver),
+            Some(point) => _ = self.open_point(&replica, Some(point), Purpose::TakeOverAlone).await?,
+            None => {
+                let _ = replica.inbox.send(ReplicaEvent::Limit(OfferLimit::Everything));
+                let _ = replica.inbox.send(ReplicaEvent::TakeOver);
+            }
         }
         let deadline = Instant::now() + PATIENCE;
         loop {

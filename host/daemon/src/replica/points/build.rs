@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use farseal_core::compaction::Room;
-use farseal_core::group::CutName;
+use farseal_core::group::{CutName, OfferLimit};
 use farseal_core::ledger::Ledger;
 use farseal_core::limits::{BACKLOG_STEP_BYTES, BACKLOG_STEP_RECORDS};
 use farseal_core::points::{Pin, PinError, PointError};
@@ -25,8 +25,11 @@ pub enum Purpose {
     Test,
     /// Somebody wants to know what it needs.
     Plan,
-    /// This site writes from there on.
+    /// This site writes from there on, as its group decided.
     TakeOver,
+    /// The same by itself, whatever its group holds. Until the point is open the group's cut bounds what is offered: if nothing
+    /// comes of it, the group can still be taken over as a whole.
+    TakeOverAlone,
 }
 
 /// A point to open.
@@ -138,7 +141,7 @@ impl Runner {
         match (&open.purpose, &beside.tested) {
             (Purpose::Pin(name), _) => beside.book.may_pin(name)?,
             (Purpose::Test, Some((sequence, _))) => return Err(OpenError::Tested(*sequence)),
-            (Purpose::Test | Purpose::Plan | Purpose::TakeOver, _) => {}
+            (Purpose::Test | Purpose::Plan | Purpose::TakeOver | Purpose::TakeOverAlone, _) => {}
         }
         let Some(newest) = &self.index else { return Err(OpenError::TakenOver) };
         if self.secondary.base_differs() {
@@ -189,13 +192,16 @@ impl Runner {
             }
             // It is read at once and never through the log.
             Purpose::Plan => opened.index = Some(Arc::new(RwLock::new(index))),
-            Purpose::TakeOver => {
+            Purpose::TakeOver | Purpose::TakeOverAlone => {
                 if let Err(error) = index.checkpoint(&super::keep::point_state(sequence)) {
                     return open.refuse(error.into());
                 }
                 self.beside.opened = Some((sequence, index));
                 self.opening = Some(sequence);
                 self.answer_words(true);
+                if open.purpose == Purpose::TakeOverAlone {
+                    self.give(Input::Limit(OfferLimit::Everything));
+                }
                 self.give(Input::TakeOver);
             }
         }
@@ -259,7 +265,7 @@ impl super::Beside {
             Purpose::Pin(name) => self.place.join(format!("pin-{name}")),
             Purpose::Test => self.place.join("looked-at"),
             Purpose::Plan => self.place.join("planned"),
-            Purpose::TakeOver => self.place.join("opened"),
+            Purpose::TakeOver | Purpose::TakeOverAlone => self.place.join("opened"),
         }
     }
 }
