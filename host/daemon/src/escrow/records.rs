@@ -49,7 +49,11 @@ impl Line {
         if self.place.is_none() {
             self.place = Some(Arc::clone(places).try_acquire_owned().map_err(|_| OutOfOrder)?);
         }
-        part.add_to(&mut self.coming)
+        let added = part.add_to(&mut self.coming);
+        if added.is_err() {
+            *self = Self::default();
+        }
+        added
     }
 
     /// What does not fit a cell stays until the site has asked for the last part of it, or for something else.
@@ -229,5 +233,26 @@ impl Guests {
             self.of.insert(component, desk.ciphers.layer(&desk.library, depositor, component));
         }
         Some(&mut **self.of.get_mut(&component)?.as_mut()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_line_whose_parts_came_out_of_order_kept_its_place() {
+        let places = Arc::new(Semaphore::new(1));
+        let whole = vec![7; PART_BYTES + 9];
+        let [first, last] = [Part::at(&whole, 0), Part::at(&whole, PART_BYTES)];
+        let (mut one, mut other) = (Line::default(), Line::default());
+        assert_eq!(one.take(&places, &last), Err(OutOfOrder), "its first part is missing");
+        assert_eq!(other.take(&places, &first), Ok(None));
+        assert_eq!(one.take(&places, &first), Err(OutOfOrder), "there is no place");
+        assert_eq!(other.take(&places, &last), Ok(Some(whole)));
+        assert_eq!(one.take(&places, &first), Err(OutOfOrder), "what came whole is under way until it is answered");
+        drop(other);
+        assert_eq!(one.take(&places, &first), Ok(None));
     }
 }
