@@ -78,10 +78,23 @@ pub struct Node {
     pub state_dir: PathBuf,
     /// The Unix socket that the CLI talks to.
     pub control_socket: PathBuf,
+    /// What becomes of a start when keys could get into swap.
+    pub keys_in_swap: SwapRule,
     /// The form of log lines.
     pub log: LogForm,
     /// Which log lines, in the syntax of `RUST_LOG`: `info`, or `warn,farseal::link=debug`.
     pub log_filter: String,
+}
+
+/// What is done about keys in swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SwapRule {
+    /// Memory is locked; where it cannot be, the log says so.
+    Avoided,
+    /// Where it cannot be, the node does not start.
+    Refused,
+    /// Nothing is locked.
+    Accepted,
 }
 
 /// The form of log lines.

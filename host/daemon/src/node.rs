@@ -16,12 +16,13 @@ use tokio::sync::{Notify, watch};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::config::{Config, NbdListen, NbdTls, NbdTlsFiles, PairSide, Volume as VolumeConfig};
+use crate::config::{Config, NbdListen, NbdTls, NbdTlsFiles, PairSide, SwapRule, Volume as VolumeConfig};
 use crate::control::operator::Operator;
 use crate::control::server as control;
 use crate::escrow::client::EscrowLine;
 use crate::escrow::desk::Desk;
 use crate::keys::identity::Identity;
+use crate::keys::memory::{KeysInSwap, SWAP_FIX, keep_out_of_swap};
 use crate::link::listen;
 use crate::nbd::pool::Pool;
 use crate::nbd::registry::Registry;
@@ -82,6 +83,7 @@ pub struct Shared {
     pub runtime: tokio::runtime::Handle,
     pub started: Instant,
     pub ready: AtomicBool,
+    pub keys_in_swap: KeysInSwap,
     pub site: Arc<Site>,
     /// The lines to the escrow sites of pairs, by the names of their peers.
     pub escrows: BTreeMap<String, Arc<EscrowLine>>,
@@ -107,16 +109,35 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     if let Err(error) = crate::keys::memory::keep_out_of_core_dumps() {
         tracing::warn!(%error, "a core file of this process could hold keys");
     }
+    let keys = keys_in_swap(config.node.keys_in_swap)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("farseal-io").build()?;
-    let ended = runtime.block_on(serve(config));
+    let ended = runtime.block_on(serve(config, keys));
     runtime.shutdown_timeout(Duration::from_secs(2));
     ended
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+/// Before the first key is here.
+fn keys_in_swap(rule: SwapRule) -> anyhow::Result<KeysInSwap> {
+    let keys = match rule {
+        SwapRule::Accepted => KeysInSwap::Possible { why: "[node] keys-in-swap is \"accepted\"".into() },
+        SwapRule::Avoided | SwapRule::Refused => keep_out_of_swap(),
+    };
+    match &keys {
+        KeysInSwap::Locked => tracing::info!("keys cannot get into swap: the node's memory is locked"),
+        KeysInSwap::Unswapped => tracing::info!("keys cannot get into swap: the system swaps nothing of this service"),
+        KeysInSwap::Possible { why } if rule == SwapRule::Refused => {
+            anyhow::bail!("keys could get into swap, which [node] keys-in-swap refuses: {why}; {SWAP_FIX}")
+        }
+        KeysInSwap::Possible { why } if rule == SwapRule::Accepted => tracing::info!("keys can get into swap: {why}"),
+        KeysInSwap::Possible { why } => tracing::warn!("keys can get into swap: {why}; {SWAP_FIX}"),
+    }
+    Ok(keys)
+}
+
+async fn serve(config: Config, keys: KeysInSwap) -> anyhow::Result<()> {
     let socket = config.node.control_socket.clone();
     let metrics = config.metrics.listen;
-    let node = Arc::new(tokio::task::spawn_blocking(move || Node::start(config)).await??);
+    let node = Arc::new(tokio::task::spawn_blocking(move || Node::start(config, keys)).await??);
     let lead = node.join_site().await?;
     node.listen_link().await?;
     node.listen_escrow().await?;
@@ -164,7 +185,7 @@ async fn wait_for_signal(mut stop: watch::Receiver<bool>) -> anyhow::Result<()> 
 
 impl Node {
     /// Opens everything on disk and starts every lane and replica. Nothing listens yet.
-    fn start(config: Config) -> anyhow::Result<Self> {
+    fn start(config: Config, keys_in_swap: KeysInSwap) -> anyhow::Result<Self> {
         files::create_private_dir(&config.node.state_dir)?;
         let lock = DirLock::take(&config.node.state_dir)?;
         let identity = Arc::new(crate::cli::identity::load(&config)?);
@@ -175,7 +196,7 @@ impl Node {
         let clock = Clock::start();
         let exports = Registry::default();
         let stop = watch::Sender::new(false);
-        let plugins = Arc::new(PluginHost::new(host_options(cache, mac_key))?);
+        let plugins = Arc::new(PluginHost::new(host_options(cache, mac_key, &keys_in_swap))?);
         let desk = escrow::desk(&config, &identity, &plugins)?;
         let shared = Arc::new(Shared {
             escrows: escrow::lines(&config, &identity, &stop)?,
@@ -189,6 +210,7 @@ impl Node {
             runtime: tokio::runtime::Handle::current(),
             started: clock.now().instant,
             ready: AtomicBool::new(false),
+            keys_in_swap,
             site: Arc::default(),
             cuts_changed: Arc::default(),
             config,

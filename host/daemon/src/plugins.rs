@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::{
-    Breaker, Cipher, CodeCache, Digest, Disguise, Facts, HostOptions, LoadError, LoadRequest, Plugin, PluginHost,
-    Recovery, RotationPolicy, Slot,
+    Breaker, Cipher, CipherInstances, CodeCache, Digest, Disguise, Facts, HostOptions, LoadError, LoadRequest, Plugin,
+    PluginHost, Recovery, RotationPolicy, Slot,
 };
 use zeroize::Zeroizing;
 
 use crate::components::{ComponentError, Components};
 use crate::config::{Pair, PluginChoice};
 use crate::control::api::PluginSlot;
+use crate::keys::memory::KeysInSwap;
 use crate::store::{StoreError, files};
 
 pub mod chosen;
@@ -310,6 +311,11 @@ impl CodeCache for FileCache {
 
 /// How the node's plugin host is made.
 #[must_use]
-pub fn host_options(cache: FileCache, mac_key: Zeroizing<[u8; 32]>) -> HostOptions {
-    HostOptions { code_cache: Some(Arc::new(cache)), cache_mac_key: mac_key, ..HostOptions::uncached() }
+pub fn host_options(cache: FileCache, mac_key: Zeroizing<[u8; 32]>, keys: &KeysInSwap) -> HostOptions {
+    let uncached = HostOptions::uncached();
+    let cipher_instances = match keys {
+        KeysInSwap::Locked => CipherInstances::Unpooled,
+        KeysInSwap::Unswapped | KeysInSwap::Possible { .. } => uncached.cipher_instances,
+    };
+    HostOptions { code_cache: Some(Arc::new(cache)), cache_mac_key: mac_key, cipher_instances }
 }

@@ -66,6 +66,7 @@ fn each_mistake_is_named_with_its_place_and_its_fix() {
         ("a cert without tls", with("[nbd]\ncert = \"a.pem\"\n")),
         ("a bad word", with("[nbd]\ntls = \"maybe\"\n")),
         ("a bad link address", with("[link]\nlisten = \"localhost\"\n")),
+        ("no rule for keys in swap", HEAD.replace("[secrets]", "keys-in-swap = \"no\"\n[secrets]")),
         ("a bad filter", HEAD.replace("[secrets]", "log-filter = \"farseal=loud\"\n[secrets]")),
         ("a long socket", HEAD.replace("[secrets]", &format!("control-socket = \"/{}\"\n[secrets]", "s".repeat(120)))),
         ("a card that was altered", pair(&[]).replace("node = \"remote\"", "node = \"remote\"\nextra = 1")),

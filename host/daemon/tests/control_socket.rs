@@ -33,6 +33,7 @@ impl Operator for Fake {
             fingerprint: "0123-4567-89ab-cdef-0123-4567-89ab-cdef".into(),
             now: WallTime(1_700_000_000_000),
             uptime: Millis(61_000),
+            keys_in_swap: Some(KeysInSwap::Locked),
             pairs: vec![pair()],
             site: None,
         }

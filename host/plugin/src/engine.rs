@@ -27,6 +27,16 @@ impl EngineKind {
     }
 }
 
+/// Where the memories of cipher instances come from. The native code is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CipherInstances {
+    /// From a pool of so many, which a used one goes back to: a new instance is cheap.
+    Pooled(u32),
+    /// From the system, each by itself. Where the process locks its memory: a pool gives pages back to the system to clear them, and
+    /// the system refuses that of locked ones.
+    Unpooled,
+}
+
 /// Why the engines could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -54,9 +64,9 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    pub(crate) fn new(cipher_instances: u32) -> Result<Arc<Self>, EngineError> {
-        let decision = engine(EngineKind::Decision, cipher_instances)?;
-        let data = engine(EngineKind::Data, cipher_instances)?;
+    pub(crate) fn new(instances: CipherInstances) -> Result<Arc<Self>, EngineError> {
+        let decision = engine(EngineKind::Decision, instances)?;
+        let data = engine(EngineKind::Data, instances)?;
         let ticker = Ticker::start(vec![decision.clone(), data.clone()])?;
         Ok(Arc::new(Self { decision, data, ticker }))
     }
@@ -75,7 +85,7 @@ impl fmt::Debug for Engines {
     }
 }
 
-fn engine(kind: EngineKind, cipher_instances: u32) -> Result<Engine, EngineError> {
+fn engine(kind: EngineKind, instances: CipherInstances) -> Result<Engine, EngineError> {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
@@ -92,6 +102,7 @@ fn engine(kind: EngineKind, cipher_instances: u32) -> Result<Engine, EngineError
             config.consume_fuel(true);
         }
         EngineKind::Data => {
+            let CipherInstances::Pooled(cipher_instances) = instances else { return made(kind, &config) };
             let mut pool = PoolingAllocationConfig::new();
             pool.total_component_instances(cipher_instances)
                 .total_core_instances(cipher_instances.saturating_mul(limits::CIPHER_CORE_INSTANCES))
@@ -107,7 +118,11 @@ fn engine(kind: EngineKind, cipher_instances: u32) -> Result<Engine, EngineError
             config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         }
     }
-    Engine::new(&config).map_err(|error| EngineError::Unavailable { kind: kind.name(), reason: error.to_string() })
+    made(kind, &config)
+}
+
+fn made(kind: EngineKind, config: &Config) -> Result<Engine, EngineError> {
+    Engine::new(config).map_err(|error| EngineError::Unavailable { kind: kind.name(), reason: error.to_string() })
 }
 
 /// One thread that advances both engines' epochs. Wall time is only the backstop; see `limits::TICK`.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::anatomy::Anatomy;
 use crate::cache::{self, CodeCache};
 use crate::cipher::{Cipher, OpeningCipher};
-use crate::engine::{EngineError, EngineKind, Engines};
+use crate::engine::{CipherInstances, EngineError, EngineKind, Engines};
 use crate::kind::{Digest, Grant, Kind, Power};
 use crate::limits::{self, CallLimits};
 use crate::load_error::{LoadError, Problem};
@@ -22,15 +22,16 @@ pub struct HostOptions {
     pub code_cache: Option<Arc<dyn CodeCache>>,
     /// The node's own secret for the MAC over cached code.
     pub cache_mac_key: Zeroizing<[u8; 32]>,
-    /// Cipher instances alive at once; [`limits::CIPHER_INSTANCES`] unless the node knows better.
-    pub cipher_instances: u32,
+    /// Pooled, [`limits::CIPHER_INSTANCES`] at once, unless the node knows better.
+    pub cipher_instances: CipherInstances,
 }
 
 impl HostOptions {
     /// No cache: for tools and tests.
     #[must_use]
     pub fn uncached() -> Self {
-        Self { code_cache: None, cache_mac_key: Zeroizing::new([0; 32]), cipher_instances: limits::CIPHER_INSTANCES }
+        let cipher_instances = CipherInstances::Pooled(limits::CIPHER_INSTANCES);
+        Self { code_cache: None, cache_mac_key: Zeroizing::new([0; 32]), cipher_instances }
     }
 }
 

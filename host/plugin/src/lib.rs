@@ -71,7 +71,7 @@ pub use cipher::{Cipher, CipherWorker, OpeningCipher};
 pub use contrast::{Contrast, contrast_ciphers, contrast_disguises};
 pub use cost::Cost;
 pub use disguise::Disguise;
-pub use engine::EngineError;
+pub use engine::{CipherInstances, EngineError};
 pub use fault::{CallError, Called, FaultClass, LogLine, describe, diagnostic, escaped};
 pub use host::{Checked, HostOptions, Inspection, LoadRequest, Plugin, PluginHost};
 pub use kind::{ABI, Digest, DigestError, Grant, Kind, Power};

@@ -8,8 +8,8 @@ use farseal_core::preset::Preset;
 use farseal_core::units::{ByteLen, Millis, WallTime};
 
 use crate::control::api::{
-    EscrowLineStatus, FlowStatus, HistoryStatus, KeyStatus, LastError, NodeStatus, PairState, PairStatus, PauseStatus,
-    PluginStanding, PluginStatus, PointsStatus, PresetStatus, Role, RotationWord, VerifyStatus,
+    EscrowLineStatus, FlowStatus, HistoryStatus, KeyStatus, KeysInSwap, LastError, NodeStatus, PairState, PairStatus,
+    PauseStatus, PluginStanding, PluginStatus, PointsStatus, PresetStatus, Role, RotationWord, VerifyStatus,
 };
 
 /// The whole node.
@@ -21,6 +21,9 @@ pub(super) fn node(status: &NodeStatus) -> String {
         span(status.uptime),
         status.fingerprint
     );
+    if let Some(keys) = &status.keys_in_swap {
+        let _ = writeln!(out, "{}", keys_in_swap(keys));
+    }
     if status.pairs.is_empty() {
         out.push_str("\nno pairs; `farseal pair create` makes one, `farseal pair accept` takes one up\n");
     }
@@ -32,6 +35,14 @@ pub(super) fn node(status: &NodeStatus) -> String {
         super::show_site::of_node(&mut out, site);
     }
     out
+}
+
+fn keys_in_swap(keys: &KeysInSwap) -> String {
+    match keys {
+        KeysInSwap::Locked => "keys cannot get into swap: memory is locked".into(),
+        KeysInSwap::Unswapped => "keys cannot get into swap: the system swaps nothing of this service".into(),
+        KeysInSwap::Possible { why } => format!("KEYS CAN GET INTO SWAP: {}", line(why)),
+    }
 }
 
 fn pair(out: &mut String, pair: &PairStatus, now: WallTime) {

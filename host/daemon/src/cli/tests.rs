@@ -91,6 +91,7 @@ fn screen(pairs: Vec<PairStatus>) -> String {
         fingerprint: "0123-4567-89ab-cdef-0123-4567-89ab-cdef".into(),
         now: WallTime(1_700_000_100_000),
         uptime: Millis(273_600_000),
+        keys_in_swap: Some(KeysInSwap::Locked),
         pairs,
         site: None,
     })

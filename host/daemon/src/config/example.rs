@@ -22,6 +22,9 @@ name = "@NAME@"
 #state-dir = "state"
 # The Unix socket that `farseal status` and the other commands talk to; its owner alone can.
 #control-socket = "state/control.sock"
+# Keys in swap: "avoided" (the node locks its memory; where it may not, the log says so), "refused" (then it does not start) or
+# "accepted" (nothing is locked). LimitMEMLOCK=infinity in the service's unit lets it lock, or MemorySwapMax=0 does without.
+#keys-in-swap = "avoided"
 # The form of log lines: "text" or "json".
 #log = "text"
 # Which log lines, in RUST_LOG's syntax.

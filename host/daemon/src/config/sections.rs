@@ -11,7 +11,7 @@ use super::read::{Field, Source, Table};
 use super::units::{SIZE_FORM, parse_size};
 use super::{
     Config, Link, LogForm, Metrics, Nbd, NbdListen, NbdTls, NbdTlsFiles, Node, Peer, PeerAddress, Plugins, Secrets,
-    Volume,
+    SwapRule, Volume,
 };
 use crate::keys::card::{NodeName, PeerCard};
 
@@ -189,6 +189,8 @@ fn node(root: &mut Table<'_, '_>, base: Base<'_>) -> Result<Node, ConfigError> {
             path
         }
     };
+    let rules = [("avoided", SwapRule::Avoided), ("refused", SwapRule::Refused), ("accepted", SwapRule::Accepted)];
+    let keys_in_swap = table.take("keys-in-swap").map(|field| field.one_of(&rules)).transpose()?;
     let forms = [("text", LogForm::Text), ("json", LogForm::Json)];
     let log = table.take("log").map(|field| field.one_of(&forms)).transpose()?.unwrap_or(LogForm::Text);
     let log_filter = match table.take("log-filter") {
@@ -196,7 +198,8 @@ fn node(root: &mut Table<'_, '_>, base: Base<'_>) -> Result<Node, ConfigError> {
         None => "info".to_owned(),
     };
     table.finish()?;
-    Ok(Node { name, state_dir, control_socket, log, log_filter })
+    let keys_in_swap = keys_in_swap.unwrap_or(SwapRule::Avoided);
+    Ok(Node { name, state_dir, control_socket, keys_in_swap, log, log_filter })
 }
 
 fn log_filter(field: &Field<'_, '_>) -> Result<String, ConfigError> {

@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 pub use verify::*;
 
+pub use crate::keys::memory::KeysInSwap;
 pub use crate::site::words::{GroupCommand, GroupStatus, SiteStatus, SiteView};
 
 /// A node, as it is now.
@@ -50,6 +51,9 @@ pub struct NodeStatus {
     pub now: WallTime,
     /// Since the node started.
     pub uptime: Millis,
+    /// Whether keys can get into swap; `None`: the node is of a version that does not say.
+    #[serde(default)]
+    pub keys_in_swap: Option<KeysInSwap>,
     /// In the order of the configuration.
     pub pairs: Vec<PairStatus>,
     /// The site's groups as its lead said last; `None` while it cannot be reached.

@@ -29,6 +29,7 @@ impl Shared {
             fingerprint: self.identity.card().fingerprint().to_string(),
             now: now.wall,
             uptime: now.instant.since(self.started),
+            keys_in_swap: Some(self.keys_in_swap.clone()),
             pairs: pairs.iter().map(|pair| pair.status()).collect(),
             site: self.site.status(),
         }
