@@ -1,5 +1,5 @@
 //! `cargo xtask soak`: what takes long on real disks. A large initial copy that is interrupted, a long split with the resync
-//! after it, changes of sides there and back, a key a second with an escrow, a database that is lost in mid-transaction, and a
+//! after it, changes of sides there and back, one change of key after the other with an escrow, a database that is lost in mid-transaction, and a
 //! million records of which a search opens some, each ended by a takeover and a comparison of every byte, or of what was stored says
 //! of itself.
 
@@ -17,6 +17,7 @@ use crate::site::{PairTerms, Site, Stage, Status, wait_for};
 use crate::workspace::Workspace;
 
 mod database;
+mod drawn;
 mod keys;
 mod load;
 mod mounted;

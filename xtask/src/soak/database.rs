@@ -1,19 +1,20 @@
 //! A database in a file system on a large volume: the main site is lost in the middle of a transaction, and the copy is opened at its
-//! last point and at earlier ones. Each time the file system has nothing to mend, and the database is a state that it was in.
+//! last point and at earlier ones that are drawn at random. Each time the file system has nothing to mend, and the database is a state
+//! that it was in.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use super::drawn::{Commit, Cut, Noted, Sample};
 use super::mounted::Disk;
-use super::{PAIR, Story, load, mib, wait};
+use super::{PAIR, Story, drawn, load, mib, wait};
 use crate::site::{PairTerms, Site, wait_for};
 
 /// The bank.
@@ -22,22 +23,20 @@ const LEDGER: &str = include_str!("ledger.py");
 const PYTHON: &str = "/usr/bin/python3";
 /// What the file system holds besides the database, so that there is something to sweep.
 const BALLAST_BYTES: u64 = 1 << 30;
-/// Between two named points.
-const BETWEEN: Duration = Duration::from_secs(4);
-
-/// A named point, and how many transactions were committed before it was asked for and after it was made.
-#[derive(Debug)]
-struct Point {
-    name: String,
-    before: u64,
-    after: u64,
-}
+/// For each point that is drawn, the database is written for so long.
+const EACH: Duration = Duration::from_secs(4);
+/// Between two looks at what is written and committed.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// One look in so many makes a named cut.
+const LOOKS_A_CUT: u64 = 16;
+/// Of what the disk reads, the sweep is to open so much in the same time.
+const GOAL_PERCENT: f64 = 80.0;
 
 /// The database under load.
 #[derive(Debug)]
 struct Bank {
     child: Child,
-    committed: Arc<AtomicU64>,
+    commits: Arc<Mutex<Vec<Commit>>>,
     reader: JoinHandle<()>,
 }
 
@@ -62,39 +61,41 @@ pub(super) fn run(
     ballast(&mounted.at.join("ballast"))?;
     story.say(&format!("ext4 on {mebibytes} MiB, with {:.0} MiB in it", mib(BALLAST_BYTES)));
     let bank = Bank::open(&script, &mounted.at.join("bank.db"))?;
-    let mut made = Vec::new();
-    for number in 1..=points {
-        std::thread::sleep(BETWEEN);
-        let before = bank.committed();
-        let name = format!("point-{number}");
-        main.farseal(&["cut", "default", &name])?;
-        made.push(Point { name, before, after: bank.committed() });
-    }
-    wait_for("the last named point at the remote", Duration::from_secs(60), || {
+    let seed = drawn::seed();
+    let mut random = load::Random(seed);
+    let (cuts, samples) = noted(main, &bank, EACH * u32::try_from(points)?, &mut random)?;
+    let newest = wait_for("the last cut at the remote", Duration::from_secs(60), || {
         let said: Value = serde_json::from_str(&remote.farseal(&["recover", "points", PAIR, "--json"])?)?;
-        let last = made.last().map(|point| point.name.as_str());
-        let named = said["named"].as_array().into_iter().flatten();
-        Ok(named.filter(|point| point["kept"] == true).any(|point| point["name"].as_str() == last).then_some(()))
+        let last = cuts.last().map(|cut| cut.name.as_str());
+        let mut named = said["named"].as_array().into_iter().flatten();
+        let is_here = last.is_none() || named.any(|point| point["kept"] == true && point["name"].as_str() == last);
+        Ok(said["newest"].as_u64().filter(|_| is_here))
     })?;
-    std::thread::sleep(BETWEEN);
+    std::thread::sleep(EACH);
     main.kill()?;
-    let committed = bank.stop()?;
+    let commits = bank.stop()?;
     drop(mounted);
+    let committed = commits.last().map_or(0, |(number, _)| *number);
     story.say(&format!("the main site is lost in the middle of transaction {}", committed + 1));
+    let made = Noted { cuts, samples, commits, newest }.draw(points, &mut random)?;
+    story.say(&format!("points drawn from seed {seed}, of a window of {newest} records"));
 
     for point in &made {
-        remote.farseal(&["recover", "test", PAIR, "--at", &point.name])?;
+        remote.farseal(&["recover", "test", PAIR, "--at", &point.at])?;
         let export = format!("{PAIR}.test");
         let entries =
             examined(&script, Disk::open(&remote.uri(&export), &dir.join("test-disk"))?, &dir.join("test-files"))?;
         remote.farseal(&["recover", "test", PAIR, "--end"])?;
-        // A transaction that was committed while the cut was made may be in it or not.
-        if entries < point.before || entries > point.after + 1 {
-            bail!("{} has {entries} transactions; {} to {} were committed then", point.name, point.before, point.after);
+        if !(point.least..=point.most).contains(&entries) {
+            bail!("{} has {entries} transactions; {} to {} were committed then", point.at, point.least, point.most);
         }
+        story.say(&format!("at {}: {entries} transactions, of {} to {}", point.at, point.least, point.most));
     }
     story.say(&format!("{} earlier points: nothing to mend, every database whole and of its time", made.len()));
 
+    let log = remote.state().join("pairs").join(PAIR).join("log");
+    let disk = reads(&log)?;
+    give_up_cache(story, &log)?;
     let begun = Instant::now();
     remote.farseal(&["takeover", PAIR, "--yes"])?;
     wait_for("the opened copy", Duration::from_secs(60), || {
@@ -102,14 +103,33 @@ pub(super) fn run(
     })?
     .read(0, &mut vec![0; 4096])?;
     story.say(&format!("takeover to the first block: {:.2} s", begun.elapsed().as_secs_f64()));
-    sweep(story, remote, begun)?;
+    sweep(story, remote, begun, disk)?;
     let entries = examined(&script, Disk::open(&remote.uri(PAIR), &dir.join("copy-disk"))?, &dir.join("copy-files"))?;
-    if entries > committed + 1 || entries < made.last().map_or(0, |point| point.before) {
+    if entries > committed + 1 || entries < made.iter().map(|point| point.least).max().unwrap_or(0) {
         bail!("the copy has {entries} transactions of {committed}");
     }
     story
         .say(&format!("at its last point: {entries} of {committed} transactions, nothing to mend, the database whole"));
     Ok(())
+}
+
+/// The database is written for so long: which record the main site has durable when how much is committed, again and again, and named
+/// cuts at moments that are drawn.
+fn noted(main: &Site, bank: &Bank, length: Duration, random: &mut load::Random) -> Result<(Vec<Cut>, Vec<Sample>)> {
+    let (begun, mut cuts, mut samples) = (Instant::now(), Vec::new(), Vec::new());
+    while begun.elapsed() < length {
+        std::thread::sleep(LOOK_EVERY);
+        let before = bank.committed();
+        if cuts.is_empty() || random.next() % LOOKS_A_CUT == 0 {
+            let name = format!("point-{}", cuts.len() + 1);
+            main.farseal(&["cut", "default", &name])?;
+            cuts.push(Cut { name, before, after: bank.committed() });
+        } else {
+            let record = main.status()?.mark("durable");
+            samples.push(Sample { before, record, after: bank.committed() });
+        }
+    }
+    Ok((cuts, samples))
 }
 
 /// What is in a database on a disk, which has to be whole.
@@ -130,8 +150,8 @@ fn examined(script: &Path, disk: Disk, at: &Path) -> Result<u64> {
     Ok(entries)
 }
 
-/// All of the copy is opened, beside what the disk can read.
-fn sweep(story: &Story, remote: &Site, begun: Instant) -> Result<()> {
+/// All of the copy is opened, from a log that the system has to read from the disk, beside what the disk can read.
+fn sweep(story: &Story, remote: &Site, begun: Instant, disk: f64) -> Result<()> {
     let report =
         || -> Result<Value> { Ok(serde_json::from_str(&remote.farseal(&["recover", "report", PAIR, "--json"])?)?) };
     let end = wait_for("the sweep to end", Duration::from_secs(3600), || {
@@ -142,12 +162,47 @@ fn sweep(story: &Story, remote: &Site, begun: Instant) -> Result<()> {
         bail!("the sweep ended with {opened} of {present} blocks");
     }
     let rate = mib(present * 4096) / begun.elapsed().as_secs_f64();
-    let disk = reads(&remote.state().join("pairs").join(PAIR).join("log"))?;
+    let percent = 100.0 * rate / disk;
+    let met = if percent >= GOAL_PERCENT { "met" } else { "NOT MET" };
     story.say(&format!(
-        "{:.0} MiB are open: {rate:.0} MiB/s, read, opened and written; the disk reads the log with {disk:.0} MiB/s",
+        "{:.0} MiB are open: {rate:.0} MiB/s, read, opened and written; the disk reads the log with {disk:.0} MiB/s past the page cache",
         mib(present * 4096)
     ));
+    story.say(&format!(
+        "the sweep opens with {percent:.0} % of what the disk reads; the goal is {GOAL_PERCENT:.0} %: {met}"
+    ));
     Ok(())
+}
+
+/// Has the system give up what it has of the log in memory, and says how much is there still: the sweep is to read from the disk.
+fn give_up_cache(story: &Story, folder: &Path) -> Result<()> {
+    let (mut bytes, mut left) = (0, Some(0));
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        bytes += path.metadata()?.len();
+        // POSIX_FADV_DONTNEED over the whole file: dd's way to ask for it. All of the log is durable, so no page is dirty.
+        let given_up = Command::new("dd")
+            .arg(format!("if={}", path.display()))
+            .args(["iflag=nocache", "count=0", "status=none"])
+            .status()?;
+        if !given_up.success() {
+            bail!("{} cannot be given up by the page cache", path.display());
+        }
+        left = left.and_then(|left| Some(left + cached(&path)?));
+    }
+    let left = left.map_or("an unknown part".into(), |left| format!("{:.0} MiB", mib(left)));
+    story.say(&format!(
+        "the page cache was told to give the log up: {left} of {:.0} MiB are in memory still",
+        mib(bytes)
+    ));
+    Ok(())
+}
+
+/// Bytes of a file that are in memory, if util-linux's fincore can be asked.
+fn cached(path: &Path) -> Option<u64> {
+    let output =
+        Command::new("fincore").args(["--bytes", "--noheadings", "--output", "RES"]).arg(path).output().ok()?;
+    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
 /// How fast the disk reads files, past the page cache: MiB a second.
@@ -184,27 +239,31 @@ impl Bank {
         command.arg(script).arg("load").arg(database).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{PYTHON} cannot be started"))?;
         let lines = BufReader::new(child.stdout.take().context("no pipe")?).lines();
-        let committed = Arc::<AtomicU64>::default();
-        let shared = Arc::clone(&committed);
+        let commits = Arc::<Mutex<Vec<Commit>>>::default();
+        let shared = Arc::clone(&commits);
         let reader = std::thread::spawn(move || {
-            for number in lines.map_while(Result::ok).filter_map(|line| line.parse().ok()) {
-                shared.store(number, Ordering::Release);
+            let commit = |line: String| {
+                let (number, at) = line.split_once(' ')?;
+                Some((number.parse().ok()?, at.parse().ok()?))
+            };
+            for commit in lines.map_while(Result::ok).filter_map(commit) {
+                shared.lock().unwrap_or_else(PoisonError::into_inner).push(commit);
             }
         });
-        let bank = Self { child, committed, reader };
+        let bank = Self { child, commits, reader };
         wait_for("the first transaction", Duration::from_secs(60), || Ok((bank.committed() > 0).then_some(())))?;
         Ok(bank)
     }
 
     fn committed(&self) -> u64 {
-        self.committed.load(Ordering::Acquire)
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner).last().map_or(0, |(number, _)| *number)
     }
 
-    /// How many were committed.
-    fn stop(mut self) -> Result<u64> {
+    /// What was committed, and when.
+    fn stop(mut self) -> Result<Vec<Commit>> {
         self.child.kill()?;
         self.child.wait()?;
         let _ = self.reader.join();
-        Ok(self.committed.load(Ordering::Acquire))
+        Ok(std::mem::take(&mut *self.commits.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }

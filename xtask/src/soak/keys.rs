@@ -1,4 +1,4 @@
-//! Three sites, an hour of writes, and a new key every second in both ways: cipher and policy are swapped in the middle, the
+//! Three sites, an hour of writes, and a new key as soon as a second is over and the last one is in force, in both ways: cipher and policy are swapped in the middle, the
 //! escrow is killed and comes back, then the main site is lost and the copy is opened with keys from the escrow alone. Every
 //! key that was ever used is looked for in what the remote and the escrow have on disk.
 
@@ -17,7 +17,7 @@ use super::{PAIR, Story, hash, wait};
 use crate::nbd_client::Client;
 use crate::site::{PairTerms, Site, Stage, Status, free_port, wait_for};
 
-/// Between the beginnings of two rotations.
+/// Between the beginnings of two rotations at least: a command waits until its key is in force.
 const EVERY: Duration = Duration::from_secs(1);
 /// What is written a second: a pause for a key has to drain what is on its way, within the shape of the link.
 const RATE: u64 = 8 << 20;
@@ -89,7 +89,7 @@ fn pair(main: &Site, remote: &Site, escrow: &Site, mebibytes: u64) -> Result<()>
     let (volume, listen) = (main.dir.join("volume.img"), format!("127.0.0.1:{}", free_port()?));
     let options = ["--listen", &listen, "--escrow", "escrow", "--shape", "64MiB/s", "--policy", "on-command"];
     main.pair_with(remote, &PairTerms { name: PAIR, volume: &volume, mebibytes, options: &options })?;
-    // A slot every tenth of a second, so that a key every second finds one.
+    // A slot every tenth of a second, so that no key waits long for one.
     main.edit("disguise = { component = \"cover\"", "disguise = { config = { gap = \"100ms\" }, component = \"cover\"")
 }
 
@@ -106,7 +106,7 @@ struct Way {
     refused: Vec<String>,
 }
 
-/// Asks for a new key every second, in both ways in turn.
+/// Asks for one new key after the other, at most one a second, in both ways in turn.
 #[derive(Debug)]
 struct Rotations {
     stop: Arc<AtomicBool>,

@@ -1,11 +1,12 @@
 """A bank in a SQLite database, for `cargo xtask soak database`. `load FILE` moves money until it is killed and says the number of
-each transaction once it is committed; `check FILE` says as JSON whether a copy of it is a state that the database was in."""
+each transaction, and the time in ms, once it is committed; `check FILE` says as JSON whether a copy of it is a state that the database was in."""
 
 import json
 import os
 import random
 import sqlite3
 import sys
+import time
 
 ACCOUNTS = 1000
 # What each transaction carries besides, so that the database grows and pages are written all over it.
@@ -39,7 +40,7 @@ def load(path):
         db.execute("UPDATE account SET balance = balance + ? WHERE id = ?", (amount, credit))
         db.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", (n, debit, credit, amount, os.urandom(NOTE_BYTES)))
         db.execute("COMMIT")
-        print(n, flush=True)
+        print(n, time.time_ns() // 1_000_000, flush=True)
 
 
 def check(path):
