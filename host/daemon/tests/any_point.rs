@@ -247,6 +247,7 @@ fn what_is_no_point_is_refused_and_the_points_there_are_are_named() {
     assert_same(&tested(&remote, "now-1"), &expected, "the pin, after its book was damaged");
     let plan = remote.farseal(&["recover", "plan", PAIR, "--at", "now-1"]).unwrap();
     assert!(plan.contains("its key opens here"), "{plan}");
+    assert!(plan.contains("ago by the main site's clock"), "a plan of an earlier point said no time: {plan}");
     remote.farseal(&["recover", "unpin", PAIR, "now-1"]).unwrap();
     let gone = refusal(&remote, &["recover", "test", PAIR, "--at", "now-1"]);
     assert!(gone.contains("no cut or pin is called now-1"), "{gone}");

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use farseal_core::group::CutName;
 use farseal_core::points::Asked;
-use farseal_core::units::{BlockCount, Epoch, Lba, Millis, Sequence, WallTime};
+use farseal_core::units::{BlockCount, Epoch, Extent, Lba, Millis, Sequence, WallTime};
 
 use super::pair::{PairNode, Side};
 use crate::config::units::parse_span;
@@ -15,6 +15,8 @@ use crate::recovery::CopySource;
 use crate::replica::drill::page;
 use crate::replica::points::{Open, OpenError, Opened, Purpose, View};
 use crate::replica::{Event as ReplicaEvent, Replica};
+use crate::store::index::Index;
+use crate::store::log::LogReader;
 use crate::store::scratch::Scratch;
 use crate::tested::TestedVolume;
 
@@ -229,12 +231,8 @@ impl PairNode {
         self.shared.exports.remove(&self.test_name());
     }
 
-    /// How many blocks of a point each epoch sealed.
-    pub(super) async fn epochs_at(
-        &self,
-        replica: &Replica,
-        at: Option<Sequence>,
-    ) -> Result<(Sequence, BTreeMap<Epoch, BlockCount>), CommandError> {
+    /// How many blocks of a point each epoch sealed, and when it was made.
+    pub(super) async fn look_at(&self, replica: &Replica, at: Option<Sequence>) -> Result<LookedAt, CommandError> {
         let opened = self.open_point(replica, at, Purpose::Plan).await?;
         let (sequence, blocks) = (opened.sequence, self.blocks);
         let looked = tokio::task::spawn_blocking(move || {
@@ -244,11 +242,25 @@ impl PairNode {
                 let found = page(index, &opened.ledger, from, blocks, sequence);
                 from = super::recover::tally(&mut epochs, found);
             }
-            epochs
+            let made = index.as_ref().and_then(|index| made(index, &opened.reader));
+            LookedAt { sequence, epochs, made }
         });
-        let epochs = looked.await.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
-        Ok((sequence, epochs))
+        looked.await.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })
     }
+}
+
+/// What a point would come to.
+pub(super) struct LookedAt {
+    pub(super) sequence: Sequence,
+    pub(super) epochs: BTreeMap<Epoch, BlockCount>,
+    /// When the main site gave the newest write of it its place, if its record can be read.
+    pub(super) made: Option<WallTime>,
+}
+
+fn made(index: &Index, reader: &LogReader) -> Option<WallTime> {
+    let (lba, place) = index.newest()?;
+    let part = place.part(reader, Extent::new(lba, BlockCount(1))?).ok().flatten()?;
+    Some(part.header.wall)
 }
 
 fn report(view: &View, now: WallTime) -> PointsReport {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use farseal_core::drill::Live;
 use farseal_core::secondary::Status;
-use farseal_core::units::{BlockCount, Epoch, Lba, Sequence};
+use farseal_core::units::{BlockCount, Epoch, Lba, Sequence, WallTime};
 
 use super::pair::PairNode;
+use super::points::LookedAt;
 use crate::control::api::{KeyAtHand, PlannedEpoch, PluginSlot, RecoverPlan};
 use crate::control::operator::CommandError;
 use crate::keyring::Keyring;
@@ -24,9 +25,16 @@ impl PairNode {
         }
         let status = replica.ask(|done| ReplicaEvent::Look { done }).await.ok_or_else(stopped)?;
         let point = self.find_point(&replica, at).await?;
-        let (through, live) = match point {
-            Some(point) => self.epochs_at(&replica, Some(point)).await?,
-            None => (status.offered, self.live_epochs(&replica).await?),
+        let newest = status.durable == status.offered;
+        let (through, live, made) = match point {
+            // Behind a gap or a group's cut there is more: when the point was made is not when the newest record was.
+            None if newest || status.base_differs => {
+                (status.offered, self.live_epochs(&replica).await?, status.durable_wall.filter(|_| newest))
+            }
+            point => {
+                let LookedAt { sequence, epochs, made } = self.look_at(&replica, point).await?;
+                (sequence, epochs, made)
+            }
         };
         let (keyring, plugins) = (Arc::clone(&replica.keyring), Arc::clone(&self.plugins));
         let encrypted = self.config.encrypted;
@@ -41,7 +49,7 @@ impl PairNode {
             blocks: epochs.iter().map(|epoch| epoch.blocks).sum(),
             epochs: if encrypted { epochs } else { Vec::new() },
             recovery: recovery.map(|facts| facts.about.name).unwrap_or_default(),
-            ..of_status(status, through)
+            ..of_status(status, through, made)
         })
     }
 
@@ -68,12 +76,12 @@ pub(super) fn tally(epochs: &mut BTreeMap<Epoch, BlockCount>, page: Live) -> Lba
     page.next
 }
 
-fn of_status(status: Status, through: Sequence) -> RecoverPlan {
+fn of_status(status: Status, through: Sequence, made: Option<WallTime>) -> RecoverPlan {
     RecoverPlan {
-        now: farseal_core::units::WallTime(0),
+        now: WallTime(0),
         generation: status.generation,
         through,
-        at: status.durable_wall.filter(|_| status.durable == through),
+        at: made,
         held: status.durable,
         chain: status.chain.to_string(),
         catching_up: status.gap_open,

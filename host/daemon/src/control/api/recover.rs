@@ -74,7 +74,7 @@ pub struct RecoverPlan {
     pub now: WallTime,
     /// The generation whose writes the copy holds.
     pub generation: Generation,
-    /// The last record that would be opened, and when the main site gave it its place, if that is known.
+    /// The last record that would be opened, and when the main site gave the newest write up to it its place, if that is known.
     pub through: Sequence,
     pub at: Option<WallTime>,
     /// The last record that lies here without a hole before it: more than `through` while a catch-up, or a group, holds it back.

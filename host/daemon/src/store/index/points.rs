@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use farseal_core::units::{BlockCount, Extent, Lba, Sequence};
 
-use super::{CHUNK_BLOCKS, DATA, GROUP_CHUNKS, Group, Index, IndexError, Slot};
+use super::{CHUNK_BLOCKS, DATA, GROUP_CHUNKS, Group, Index, IndexError, Place, Slot};
 use crate::store::checkpoint::Checkpoint;
 use crate::store::narrow;
 
@@ -67,6 +67,17 @@ impl Index {
     /// Shows the record of each block that this index reads and `other` does not.
     pub fn read_beside(&self, other: &Self, mut show: impl FnMut(Sequence)) {
         self.differing(other, |_, mine, _| mine.place().into_iter().for_each(|place| show(place.sequence)));
+    }
+
+    /// The newest record that a block is read from, and the first block that is.
+    pub fn newest(&self) -> Option<(Lba, Place)> {
+        let groups = (0_u64..).zip(&self.groups).filter_map(|(at, group)| Some((at, group.as_deref()?)));
+        let chunks = groups.flat_map(|(at, group)| {
+            (at * GROUP_CHUNKS..).zip(&group.chunks).filter_map(|(number, chunk)| Some((number, chunk.as_deref()?)))
+        });
+        let slots = chunks.flat_map(|(number, chunk)| (number * CHUNK_BLOCKS..).zip(&chunk.slots));
+        let places = slots.filter_map(|(lba, slot)| Some((Lba(lba), slot.place()?)));
+        places.max_by_key(|(lba, place)| (place.sequence, std::cmp::Reverse(*lba)))
     }
 
     /// Blocks of the volume.
