@@ -296,6 +296,11 @@ impl BlockSource for CopySource {
     fn is_based(&self) -> bool {
         self.based
     }
+
+    /// How a block came to be opened is noted by the thread: the strategy's and a search's stay with theirs.
+    fn may_spread(&self) -> bool {
+        crew::way() == Way::Access
+    }
 }
 
 /// Opens the blocks of an extent that one record holds. `into` is used only if this succeeds.
@@ -563,8 +568,6 @@ impl Sweeper {
     }
 
     fn context(&self) -> Option<wit::Context> {
-        let mut entropy = [0; 8];
-        getrandom::fill(&mut entropy).ok()?;
         let progress = self.home.progress();
         let progress =
             wit::Progress { present: progress.present.0, opened: progress.opened.0, failed: progress.failed.0 };

@@ -38,6 +38,11 @@ pub trait BlockSource: Send + Sync {
     fn is_based(&self) -> bool {
         false
     }
+
+    /// May other threads open a part of what this one reads?
+    fn may_spread(&self) -> bool {
+        true
+    }
 }
 
 impl<S: BlockSource + ?Sized> BlockSource for Arc<S> {
@@ -51,6 +56,10 @@ impl<S: BlockSource + ?Sized> BlockSource for Arc<S> {
 
     fn is_based(&self) -> bool {
         (**self).is_based()
+    }
+
+    fn may_spread(&self) -> bool {
+        (**self).may_spread()
     }
 }
 

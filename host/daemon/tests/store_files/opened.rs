@@ -35,6 +35,7 @@ struct Source {
     broken: BTreeSet<u64>,
     refuses: Arc<AtomicBool>,
     opened: Arc<Mutex<BTreeMap<u64, u64>>>,
+    threads: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl BlockSource for Source {
@@ -42,6 +43,7 @@ impl BlockSource for Source {
         if self.refuses.load(Ordering::SeqCst) {
             return Err(Unopened::Refused);
         }
+        self.threads.lock().unwrap().insert(format!("{:?}", std::thread::current().id()));
         for (lba, block) in (extent.first().0..extent.end().0).zip(into.chunks_mut(len(BLOCK))) {
             if self.broken.contains(&lba) {
                 return Err(Unopened::NotAuthentic { lba: Lba(lba), sequence: Sequence(lba + 1) });
@@ -280,6 +282,31 @@ fn a_block_is_opened_once_and_never_again() {
     assert_eq!(opened.len(), 400);
     assert!(opened.values().all(|times| *times == 1));
     assert_eq!(home.progress().opened, home.progress().present);
+}
+
+/// More blocks than other tests have: whole regions for several threads.
+#[test]
+fn a_large_read_of_what_is_closed_was_opened_by_one_thread() {
+    const MANY: u64 = 2_600;
+    let many = len(MANY * BLOCK);
+    let source = Source::default();
+    let (image, map) = (Box::new(Volatile::new(many)), Box::new(Volatile::new(2 * 4096)));
+    let block = BlockBytes::new(u32::try_from(BLOCK).unwrap()).unwrap();
+    let home = OpenedHome::open_on(image, map, block, source.clone()).unwrap();
+    // Neither end is one of a block.
+    let mut read = vec![0xFF; many - 300];
+    home.read(100, &mut read).unwrap();
+    let expected: Vec<u8> = (0..MANY).flat_map(|lba| vec![sealed(lba); len(BLOCK)]).collect();
+    assert!(read == expected[100..many - 200]);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(source.threads.lock().unwrap().len(), cores.clamp(1, 5));
+    assert!(source.opened.lock().unwrap().values().all(|times| *times == 1));
+
+    let source = Source { broken: [600, 1_800].into(), ..Source::default() };
+    let (image, map) = (Box::new(Volatile::new(many)), Box::new(Volatile::new(2 * 4096)));
+    let home = OpenedHome::open_on(image, map, block, source).unwrap();
+    let failed = home.read(0, &mut vec![0; many]);
+    assert!(matches!(failed, Err(StoreError::NotAuthentic { lba: Lba(600), .. })), "not the first: {failed:?}");
 }
 
 #[test]

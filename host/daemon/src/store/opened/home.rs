@@ -1,5 +1,7 @@
 //! The opened volume as a home: reads open what is closed, writes overtake it.
 
+use std::num::NonZero;
+
 use super::{BlockSource, OpenedHome, SweepResult, regions};
 use crate::store::home::Home;
 use crate::store::{StoreError, locked, narrow, wide};
@@ -14,16 +16,14 @@ impl<S: BlockSource> Home for OpenedHome<S> {
         if self.bits.all(first, end) {
             return self.image.read(offset, into);
         }
-        for (first, end) in regions(first, end) {
-            let (from, to) = self.bytes_of(first, end, offset, wide(into.len()));
-            let piece = &mut into[narrow(from - offset)..narrow(to - offset)];
-            if self.bits.all(first, end) {
-                self.image.read(from, piece)?;
-            } else {
-                self.read_closed(first, end, from, piece)?;
-            }
-        }
-        Ok(())
+        let (len, mut rest) = (wide(into.len()), into);
+        let cut = |(first, end)| {
+            let (from, to) = self.bytes_of(first, end, offset, len);
+            let (into, left) = std::mem::take(&mut rest).split_at_mut(narrow(to - from));
+            rest = left;
+            Wanted { first, end, from, into }
+        };
+        self.read_wanted(regions(first, end).map(cut).collect())
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
@@ -81,7 +81,56 @@ impl<S: BlockSource> Home for OpenedHome<S> {
     }
 }
 
+/// A read of so many regions or more is opened by several threads: below that, starting one costs more than it saves.
+const SPREAD_REGIONS_MIN: usize = 4;
+/// Threads of one read at most.
+const SPREAD_THREADS_MAX: usize = 8;
+
+/// What of a region is read.
+struct Wanted<'a> {
+    first: u64,
+    end: u64,
+    from: u64,
+    into: &'a mut [u8],
+}
+
 impl<S: BlockSource> OpenedHome<S> {
+    /// Each thread reads regions that follow each other. The error is the first in the order of the volume.
+    fn read_wanted(&self, mut wanted: Vec<Wanted<'_>>) -> Result<(), StoreError> {
+        let read = |part: Vec<Wanted<'_>>| part.into_iter().try_for_each(|region| self.read_region(region));
+        let threads = self.threads_for(wanted.len());
+        if threads < 2 {
+            return read(wanted);
+        }
+        let each = wanted.len().div_ceil(threads);
+        std::thread::scope(|scope| {
+            let mut others = Vec::new();
+            while wanted.len() > each {
+                let part = wanted.split_off(wanted.len() - each);
+                others.push(scope.spawn(move || read(part)));
+            }
+            let first = read(wanted);
+            let others = others.into_iter().rev();
+            let others = others.map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            others.fold(first, Result::and)
+        })
+    }
+
+    fn threads_for(&self, regions: usize) -> usize {
+        if regions < SPREAD_REGIONS_MIN || !self.source.may_spread() {
+            return 1;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        cores.min(SPREAD_THREADS_MAX).min(regions / 2)
+    }
+
+    fn read_region(&self, Wanted { first, end, from, into }: Wanted<'_>) -> Result<(), StoreError> {
+        if self.bits.all(first, end) {
+            return self.image.read(from, into);
+        }
+        self.read_closed(first, end, from, into)
+    }
+
     /// What lies under the copy where it says nothing.
     fn under(&self, offset: u64, len: u64) -> Result<Vec<(u64, bool)>, StoreError> {
         if self.source.is_based() { self.image.allocated(offset, len) } else { Ok(vec![(len, false)]) }
