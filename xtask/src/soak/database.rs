@@ -120,7 +120,7 @@ fn noted(main: &Site, bank: &Bank, length: Duration, random: &mut load::Random) 
     while begun.elapsed() < length {
         std::thread::sleep(LOOK_EVERY);
         let before = bank.committed();
-        if cuts.is_empty() || random.next() % LOOKS_A_CUT == 0 {
+        if cuts.is_empty() || random.next().is_multiple_of(LOOKS_A_CUT) {
             let name = format!("point-{}", cuts.len() + 1);
             main.farseal(&["cut", "default", &name])?;
             cuts.push(Cut { name, before, after: bank.committed() });

@@ -67,7 +67,7 @@ pub fn begins_by_refusing(plugins: &PairPlugins, pair: &str, blocks: BlockCount)
         return false;
     }
     let decisions = made.value.decisions.iter().chain(&begun.value.decisions);
-    let rules = decisions.filter_map(|decision| match decision.action {
+    let mut rules = decisions.filter_map(|decision| match decision.action {
         wit::Action::Access(rule) => Some(rule),
         wit::Action::Open(_)
         | wit::Action::WakeAt(_)
@@ -75,7 +75,7 @@ pub fn begins_by_refusing(plugins: &PairPlugins, pair: &str, blocks: BlockCount)
         | wit::Action::Alert(_)
         | wit::Action::Ext(_) => None,
     });
-    rules.last() == Some(wit::OnAccess::Refuse)
+    rules.next_back() == Some(wit::OnAccess::Refuse)
 }
 
 /// What a strategy is told of the moment. `None`: the system has no chance to give.
