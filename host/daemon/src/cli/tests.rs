@@ -85,16 +85,20 @@ fn secondary(state: PairState) -> PairStatus {
 }
 
 fn screen(pairs: Vec<PairStatus>) -> String {
-    show::node(&NodeStatus {
+    show::node(&node(pairs))
+}
+
+fn node(pairs: Vec<PairStatus>) -> NodeStatus {
+    NodeStatus {
         node: "main".into(),
         version: "0.1.0".into(),
         fingerprint: "0123-4567-89ab-cdef-0123-4567-89ab-cdef".into(),
         now: WallTime(1_700_000_100_000),
         uptime: Millis(273_600_000),
-        keys_in_swap: Some(KeysInSwap::Locked),
+        keys_in_swap: None,
         pairs,
         site: None,
-    })
+    }
 }
 
 #[test]
@@ -105,6 +109,18 @@ fn the_command_line_is_sound() {
 #[test]
 fn a_healthy_primary() {
     insta::assert_snapshot!(screen(vec![primary(PairState::Copying)]));
+}
+
+#[test]
+fn whether_keys_can_get_into_swap_stands_below_the_fingerprint() {
+    for (keys, expected) in [
+        (KeysInSwap::Locked, "keys cannot get into swap: memory is locked"),
+        (KeysInSwap::Unswapped, "keys cannot get into swap: the system swaps nothing of this service"),
+        (KeysInSwap::Possible { why: "a limit".into() }, "KEYS CAN GET INTO SWAP: a limit"),
+    ] {
+        let shown = show::node(&NodeStatus { keys_in_swap: Some(keys), ..node(vec![]) });
+        assert_eq!(shown.lines().nth(2), Some(expected), "{shown}");
+    }
 }
 
 #[test]
