@@ -149,6 +149,10 @@ impl Primary {
     /// Without a schedule, or where a key is not waited for, it is drawn at once; nor is anything hidden while nothing can
     /// be delivered.
     pub(super) fn prepare_in_the_open(&mut self, now: Now) {
+        // Asked after every input, and hardly ever is there a key to draw.
+        if self.to_prepare.is_none() {
+            return;
+        }
         let waits = self.schedule.is_standing() && self.deliverable() && self.fenced.is_none();
         if !waits || matches!(self.rotation.state(), RotationState::Preparing { how: How::AtOnce, .. }) {
             self.prepare_beside(now);
