@@ -16,6 +16,7 @@ mod sites;
 
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -106,18 +107,29 @@ fn disguised(purpose: &str) -> (Rc<site::Stage>, Site, Site) {
     let (stage, main, remote) = started(purpose, &["--disguise", "cover"]);
     main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
     // Whatever the sites' first slots carried is over.
-    wait_for("no key on its way", PATIENCE, || {
-        Ok((!changes_key(&main.state().join("control.sock"), PAIR)?).then_some(()))
+    wait_until_key_is_under_way(&main, false);
+    (stage, main, remote)
+}
+
+fn wait_until_key_is_under_way(site: &Site, wanted: bool) {
+    wait_for(&format!("a key on its way: {wanted}"), PATIENCE, || {
+        Ok((changes_key(&site.state().join("control.sock"), PAIR)? == wanted).then_some(()))
     })
     .unwrap();
-    (stage, main, remote)
+}
+
+/// Asks for a key, and returns when it is on its way: not before the least interval since the last one is over.
+fn begin_key(site: &Site) -> UnixStream {
+    let asked = begin_rotation(&site.state().join("control.sock"), PAIR, "in-band").unwrap();
+    wait_until_key_is_under_way(site, true);
+    asked
 }
 
 #[test]
 fn two_who_ask_for_a_key_get_each_their_own_answer_also_where_nothing_follows_from_it_at_once() {
     let (_stage, main, _remote) = disguised("two-answers");
     let epoch = main.status().unwrap().epoch();
-    let mut first = begin_rotation(&main.state().join("control.sock"), PAIR, "in-band").unwrap();
+    let mut first = begin_key(&main);
     let second = main.farseal(&["key", "rotate", PAIR, "--force"]).unwrap_err().to_string();
     assert!(second.contains(&format!("epoch {} is on its way already", epoch + 1)), "{second}");
     let mut answer = String::new();
@@ -129,8 +141,12 @@ fn two_who_ask_for_a_key_get_each_their_own_answer_also_where_nothing_follows_fr
 #[test]
 fn a_suspected_key_is_followed_at_once_although_another_waits_for_its_slot() {
     let (_stage, main, _remote) = disguised("suspect-waits");
+    // No slot comes before the test is over.
+    let settings = "{\"gap\":\"1h\"}";
+    main.farseal(&["plugin", "swap", PAIR, "disguise", &component("cover"), "--settings", settings, "--yes"]).unwrap();
+    wait_until_key_is_under_way(&main, false);
     let epoch = main.status().unwrap().epoch();
-    let _asked = begin_rotation(&main.state().join("control.sock"), PAIR, "in-band").unwrap();
+    let _asked = begin_key(&main);
     main.farseal(&["key", "rotate", PAIR, "--suspect"]).unwrap();
     let epochs = history(&main);
     let of = |number: u64| epochs.iter().find(|entry| entry["epoch"] == number).cloned().unwrap_or_default();
