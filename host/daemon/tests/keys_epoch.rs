@@ -6,6 +6,8 @@
 mod golden;
 #[path = "keys_epoch/hpke_by_hand.rs"]
 mod hpke_by_hand;
+#[path = "keys_epoch/hybrid_vector.rs"]
+mod hybrid_vector;
 #[path = "keys_epoch/support.rs"]
 mod support;
 

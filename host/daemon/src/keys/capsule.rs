@@ -317,6 +317,14 @@ impl Capsule {
         Ok(EpochKey::from_unwrapped(&key))
     }
 
+    /// The capsule that `bytes` begin with.
+    ///
+    /// # Errors
+    /// [`CapsuleError::CutShort`] and [`CapsuleError::UnknownKem`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, CapsuleError> {
+        Self::read(&mut Reader::new(bytes))
+    }
+
     /// The mechanism it was made for.
     #[must_use]
     pub const fn kem(&self) -> KemId {

@@ -9,11 +9,13 @@ use p256::elliptic_curve::sec1::ToSec1Point;
 use p256::{PublicKey, SecretKey};
 use sha2::{Digest, Sha256};
 
+/// The registry's numbers of the mechanisms.
 const KEM: [u8; 2] = [0x00, 0x10];
+pub(crate) const HYBRID: [u8; 2] = [0x00, 0x50];
 const KDF: [u8; 2] = [0x00, 0x01];
 
 /// An AEAD of RFC 9180 section 7.3: its number, key length and algorithm.
-struct Aead(u8, usize, &'static Algorithm);
+pub(crate) struct Aead(pub(crate) u8, pub(crate) usize, pub(crate) &'static Algorithm);
 
 fn extract(suite: &[u8], salt: &[u8], label: &[u8], ikm: &[u8]) -> Vec<u8> {
     let labeled = [b"HPKE-v1", suite, label, ikm].concat();
@@ -39,8 +41,8 @@ fn decapsulate(enc: &[u8], secret: &SecretKey) -> Vec<u8> {
 }
 
 /// Section 5.1, `KeySchedule` in mode_base: key and base nonce.
-fn schedule(aead: &Aead, shared: &[u8], info: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let suite = [b"HPKE".as_slice(), &KEM, &KDF, &[0, aead.0]].concat();
+pub(crate) fn schedule(kem: [u8; 2], aead: &Aead, shared: &[u8], info: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let suite = [b"HPKE".as_slice(), &kem, &KDF, &[0, aead.0]].concat();
     let psk_id_hash = extract(&suite, b"", b"psk_id_hash", b"");
     let info_hash = extract(&suite, b"", b"info_hash", info);
     let context = [&[0], psk_id_hash.as_slice(), &info_hash].concat();
@@ -51,17 +53,22 @@ fn schedule(aead: &Aead, shared: &[u8], info: &[u8]) -> (Vec<u8>, Vec<u8>) {
 
 /// Section 6.1, `OpenBase`: the first message of a context, whose nonce is the base nonce.
 fn open(aead: &Aead, enc: &[u8], secret: &SecretKey, info: &[u8], aad: &[u8], sealed: &[u8]) -> Vec<u8> {
-    let (key, nonce) = schedule(aead, &decapsulate(enc, secret), info);
+    let (key, nonce) = schedule(KEM, aead, &decapsulate(enc, secret), info);
     let key = LessSafeKey::new(UnboundKey::new(aead.2, &key).unwrap());
     let mut opened = sealed.to_vec();
     let nonce = Nonce::try_assume_unique_for_key(&nonce).unwrap();
     key.open_in_place(nonce, Aad::from(aad), &mut opened).unwrap().to_vec()
 }
 
-fn unhex(text: &str) -> Vec<u8> {
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> =
         text.chars().filter(|c| !c.is_whitespace()).map(|c| u8::try_from(c.to_digit(16).unwrap()).unwrap()).collect();
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+/// What a capsule is bound to besides its associated data.
+pub(crate) fn info_of(core: &[u8]) -> Vec<u8> {
+    [b"farseal v1 capsule".as_slice(), &Sha256::digest(core)].concat()
 }
 
 /// RFC 9180 appendix A.3.1: DHKEM(P-256, HKDF-SHA256), HKDF-SHA256, AES-128-GCM, base mode, encryption 0.
@@ -77,7 +84,7 @@ fn the_hand_written_hpke_gives_the_values_of_the_rfc() {
     let info = unhex("4f6465206f6e2061204772656369616e2055726e");
     let shared = decapsulate(&enc, &secret);
     assert_eq!(shared, unhex("c0d26aeab536609a572b07695d933b589dcf363ff9d93c93adea537aeabb8cb8"));
-    let (key, nonce) = schedule(&aead, &shared, &info);
+    let (key, nonce) = schedule(KEM, &aead, &shared, &info);
     assert_eq!(key, unhex("868c066ef58aae6dc589b6cfdd18f97e"));
     assert_eq!(nonce, unhex("4e0bc5018beba4bf004cca59"));
     let sealed = unhex("5ad590bb8baa577f8619db35a36311226a896e7342a6d836d8b7bcd2f20b6c7f9076ac232e3ab2523f39513434");
@@ -93,7 +100,7 @@ fn the_hand_written_hpke_opens_a_capsule() {
     let core = b"the core of a descriptor";
     let capsule = Capsule::seal(&recipient.public().unwrap(), core, &key).unwrap();
     let (enc, sealed) = capsule.as_bytes()[2..].split_at(65);
-    let info = [b"farseal v1 capsule".as_slice(), &Sha256::digest(core)].concat();
+    let info = info_of(core);
     let secret = SecretKey::from_slice(&scalar).unwrap();
     assert!(open(&Aead(2, 32, &AES_256_GCM), enc, &secret, &info, core, sealed) == key.expose());
 }
