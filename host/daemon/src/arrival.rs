@@ -286,7 +286,7 @@ impl Arrival {
         let (offset, len) = (extent.first().0 * self.block.as_u64(), extent.blocks().byte_len(self.block).0);
         let zeroes = place.kind != Kind::Data;
         let mut bytes = vec![0; if zeroes { 0 } else { usize::try_from(len).unwrap_or(usize::MAX) }];
-        match open_place(&self.reader, unsealer, &place, extent, &mut bytes) {
+        match open_place(&self.reader, &mut None, unsealer, &place, extent, &mut bytes) {
             Ok(()) => {
                 let written = if zeroes {
                     self.image.home.zero(offset, len, true)

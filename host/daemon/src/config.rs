@@ -282,6 +282,8 @@ pub enum PairSide {
         export: String,
         /// Bytes of the volume; whole blocks.
         size: ByteLen,
+        /// The file that what is opened of the copy is put into; none: one in the pair's folder.
+        image: Option<PathBuf>,
     },
 }
 

@@ -6,24 +6,18 @@ mod by_search;
 mod crew;
 mod released;
 mod rule;
+mod sweeper;
 pub mod times;
 
-use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard};
-use std::time::Duration;
 
 use farseal_core::layout::Layout;
 use farseal_core::record::Kind;
 use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Lba, Sequence};
-use farseal_plugin::wit::recovery as wit;
-use farseal_plugin::wit::types::Extension;
-use farseal_plugin::{Answer, RecoveryCall, written_last};
-use serde::{Deserialize, Serialize};
 
-use self::account::{Account, Failure, Stage, Why};
+use self::account::{Account, Failure, Why};
 use self::times::Way;
 use crate::arrival::Arrived;
 use crate::keyring::{Keyring, UnsealError, Unsealer};
@@ -32,15 +26,14 @@ use crate::plugins::PairPlugins;
 use crate::replica::HandOver;
 use crate::replica::points::SharedIndex;
 use crate::search::Shelf;
-use crate::store::home::Home as _;
 use crate::store::index::{Index, Place};
-use crate::store::log::{LogReader, ReadError};
-use crate::store::opened::{BlockSource, OpenedHome, Unopened};
-use crate::store::{StoreError, files};
+use crate::store::log::{Ahead, LastRead, LogReader, ReadError};
+use crate::store::opened::{BlockSource, Unopened};
 
 pub use brought::Bring;
 pub use by_search::{SearchOpened, Searched};
 pub use rule::{AccessRule, begins_by_refusing};
+pub use sweeper::{Sweep, Sweeper};
 
 /// The copy as a source of opened blocks.
 pub struct CopySource {
@@ -56,7 +49,7 @@ pub struct CopySource {
     /// Blocks that a key was used on.
     units: AtomicU64,
     /// One for each thread that opens at once.
-    unsealers: Mutex<Vec<Unsealer>>,
+    openings: Mutex<Vec<Opening>>,
     accessed: Sender<Sweep>,
     account: Arc<Account>,
     /// What was opened as it arrived.
@@ -71,6 +64,13 @@ impl std::fmt::Debug for CopySource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CopySource").field("block", &self.block).finish_non_exhaustive()
     }
+}
+
+/// What one thread opens with.
+struct Opening {
+    unsealer: Unsealer,
+    /// The record that it read last: the next blocks may be that one's, too.
+    last: Option<LastRead>,
 }
 
 /// A run of blocks that one record holds.
@@ -118,7 +118,7 @@ impl CopySource {
             block,
             rule: Arc::new(AccessRule::open()),
             units: AtomicU64::new(0),
-            unsealers: Mutex::new(Vec::new()),
+            openings: Mutex::new(Vec::new()),
             accessed: channel().0,
             account: Arc::default(),
             arrived: None,
@@ -196,7 +196,7 @@ impl CopySource {
         Shelf { index: &self.index, reader: &self.reader, ledger: &self.ledger, keyring: &self.keyring, layout, blocks }
     }
 
-    fn open_run(&self, unsealer: &mut Unsealer, way: Way, run: &Run, into: &mut [u8]) -> Result<(), Unopened> {
+    fn open_run(&self, opening: &mut Opening, way: Way, run: &Run, into: &mut [u8]) -> Result<(), Unopened> {
         let lba = run.first;
         let missing = || Unopened::NotAuthentic { lba, sequence: run.place.sequence };
         let extent = Extent::new(run.first, BlockCount(run.blocks)).ok_or_else(missing)?;
@@ -210,7 +210,8 @@ impl CopySource {
         if run.place.kind == Kind::Data {
             self.units.fetch_add(run.blocks, Ordering::Relaxed);
         }
-        open_place(&self.reader, unsealer, &run.place, extent, into)
+        let Opening { unsealer, last } = opening;
+        open_place(&self.reader, last, unsealer, &run.place, extent, into)
     }
 
     fn note(&self, run: &Run, error: &Unopened) {
@@ -224,10 +225,11 @@ impl CopySource {
         self.account.failed(run.first, Failure { blocks, sequence, why });
     }
 
-    fn unsealer(&self) -> Unsealer {
-        let kept = self.unsealers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    fn opening(&self) -> Opening {
+        let kept = self.openings.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (keyring, ledger) = (Arc::clone(&self.keyring), Arc::clone(&self.ledger));
-        kept.unwrap_or_else(|| Unsealer::new(keyring, ledger, Arc::clone(&self.plugins)))
+        let begun = || Opening { unsealer: Unsealer::new(keyring, ledger, Arc::clone(&self.plugins)), last: None };
+        kept.unwrap_or_else(begun)
     }
 
     /// While this is held, compaction moves nothing that was looked up.
@@ -258,16 +260,18 @@ impl BlockSource for CopySource {
             }
             let _ = self.accessed.send(Sweep::Accessed(extent));
         }
-        into.fill(0);
-        let mut unsealer = self.unsealer();
+        let mut opening = self.opening();
         let size = self.block.as_usize();
-        let mut result = Ok(());
+        let (mut result, mut filled) = (Ok(()), 0);
         let index = self.index();
         for run in Self::runs_of(&index, extent) {
             let at = usize::try_from(run.first.0 - extent.first().0).unwrap_or(usize::MAX) * size;
             let len = usize::try_from(run.blocks).unwrap_or(usize::MAX) * size;
-            let part = into.get_mut(at..at + len).unwrap_or_default();
-            result = self.open_run(&mut unsealer, way, &run, part);
+            // Blocks of which the copy says nothing read as zeroes.
+            into.get_mut(filled..at).unwrap_or_default().fill(0);
+            filled = at + len;
+            let part = into.get_mut(at..filled).unwrap_or_default();
+            result = self.open_run(&mut opening, way, &run, part);
             if let Err(error) = &result {
                 self.note(&run, error);
                 break;
@@ -281,12 +285,26 @@ impl BlockSource for CopySource {
                 }
             }
         }
+        into.get_mut(filled..).unwrap_or_default().fill(0);
         self.account.book().opened(way, &opened, crate::clock::wall_time());
         if !sweeps && result.is_ok() {
             self.account.accessed(extent.blocks());
         }
-        self.unsealers.lock().unwrap_or_else(PoisonError::into_inner).push(unsealer);
+        self.openings.lock().unwrap_or_else(PoisonError::into_inner).push(opening);
         result
+    }
+
+    fn expect(&self, extent: Extent) {
+        let mut ahead: Option<Ahead> = None;
+        let runs = Self::runs_of(&self.index(), extent);
+        for run in runs.into_iter().filter(|run| run.place.kind == Kind::Data) {
+            let next = run.place.ahead(run.blocks, self.block);
+            match &mut ahead {
+                Some(before) if before.joins(&next) => before.until = before.until.max(next.until),
+                _ => ahead.replace(next).into_iter().for_each(|whole| self.reader.expect(whole)),
+            }
+        }
+        ahead.into_iter().for_each(|whole| self.reader.expect(whole));
     }
 
     fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)> {
@@ -309,6 +327,7 @@ impl BlockSource for CopySource {
 /// [`Unopened`]: none of them can be used.
 pub(crate) fn open_place(
     reader: &LogReader,
+    last: &mut Option<LastRead>,
     unsealer: &mut Unsealer,
     place: &Place,
     extent: Extent,
@@ -316,7 +335,7 @@ pub(crate) fn open_place(
 ) -> Result<(), Unopened> {
     let (lba, sequence) = (extent.first(), place.sequence);
     let missing = || Unopened::NotAuthentic { lba, sequence };
-    let part = place.part(reader, extent).map_err(|error| {
+    let part = place.part_after(last, reader, extent).map_err(|error| {
         tracing::error!(%lba, %sequence, %error, "a record of the copy cannot be read");
         match error {
             ReadError::Store(error) => Unopened::Store(error),
@@ -349,282 +368,4 @@ fn unopened(lba: Lba, sequence: Sequence, error: &UnsealError) -> Unopened {
         | UnsealError::Open(_)
         | UnsealError::Layer { .. } => Unopened::NotAuthentic { lba, sequence },
     }
-}
-
-/// Something for the sweeper.
-#[derive(Debug)]
-pub enum Sweep {
-    Accessed(Extent),
-    Requested(String),
-    Search(Box<Searched>),
-    /// Another strategy is in force.
-    Changed,
-    Stop,
-}
-
-/// The background part of a recovery, on a thread of its own.
-pub struct Sweeper {
-    pub name: String,
-    pub home: Arc<OpenedHome<CopySource>>,
-    pub plugins: Arc<PairPlugins>,
-    pub blocks: BlockCount,
-    pub rule: Arc<AccessRule>,
-    /// The pair declares a record layout: while the strategy refuses accesses, nothing is opened but what a search found, and
-    /// the host opens nothing in the place of a strategy that does not answer.
-    pub by_search: bool,
-    pub path: PathBuf,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
-    format: u32,
-    state: String,
-}
-
-impl std::fmt::Debug for Sweeper {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sweeper").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// A state text of 64 KiB, escaped, and what stands around it.
-const KEPT_BYTES_MAX: u64 = 512 << 10;
-
-/// Blocks opened between two syncs of the image: 256 MiB of 4 KiB blocks.
-const SYNC_BLOCKS: u64 = 65_536;
-/// An image that could not be written is tried again after so many milliseconds.
-const WRITE_RETRY_MS: u64 = 5_000;
-/// Hints that are given to the strategy at once.
-const ACCESSED_MAX: usize = 64;
-
-impl Sweeper {
-    /// Runs until the strategy has finished and nothing more is asked, or until stopped.
-    pub fn start(self, events: Receiver<Sweep>) {
-        let name = format!("sweep-{}", self.name);
-        let spawned = std::thread::Builder::new().name(name).spawn(move || self.run(&events));
-        if let Err(error) = spawned {
-            tracing::error!(%error, "the sweep could not be started: blocks are opened on access only");
-        }
-    }
-
-    fn run(self, events: &Receiver<Sweep>) {
-        crew::join();
-        let kept = files::read_if_there(&self.path, KEPT_BYTES_MAX).ok().flatten();
-        let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
-        let mut state = kept.map(|kept| kept.state);
-        // By a clock that only moves forward: a wait is as long as it was to be, whatever happens to the time of day.
-        let clock = crate::clock::Clock::start();
-        let mut wake: Option<u64> = None;
-        let (mut opened_since_sync, mut is_finished) = (0, false);
-        let account = Arc::clone(self.home.source().account());
-        let mut work = vec![wit::Event::Begin];
-        let mut searches = VecDeque::new();
-        loop {
-            let mut finished = false;
-            for event in std::mem::take(&mut work) {
-                let Some(outcome) = self.ask(&mut state, &event) else { return };
-                for decision in outcome {
-                    match decision.action {
-                        wit::Action::Open(extent) if self.only_by_search() => self.not_found_by_search(extent),
-                        wit::Action::Open(extent) => {
-                            let Ok(swept) = self.open_on(extent, events, &mut work, &mut searches) else { return };
-                            opened_since_sync += swept.map_or(0, |swept| swept.opened);
-                            work.extend(swept.map(wit::Event::Swept));
-                        }
-                        wit::Action::WakeAt(at) => {
-                            let now = clock.now();
-                            wake = Some(now.instant.0.saturating_add(at.saturating_sub(now.wall.0)));
-                        }
-                        wit::Action::Finished => finished = true,
-                        wit::Action::Ext(ext) => work.extend(self.answer(&ext)),
-                        other @ (wit::Action::Access(_) | wit::Action::Alert(_)) => self.obey(&other),
-                    }
-                }
-                self.rule.set_if_unsaid(wit::OnAccess::Open);
-                if self.pending_stop(events, &mut work, &mut searches) {
-                    return;
-                }
-            }
-            if let Some(search) = searches.pop_front() {
-                self.search(&mut state, search);
-            }
-            // What the strategy believes to be open must be so after a crash: the image first, then the state.
-            if opened_since_sync >= SYNC_BLOCKS || work.is_empty() {
-                if let Err(error) = self.home.sync() {
-                    tracing::error!(pair = self.name, %error, "the opened image could not be synced: the sweep stops");
-                    return account.set_stage(Stage::Stopped);
-                }
-                opened_since_sync = 0;
-                self.keep(state.as_deref());
-                if finished {
-                    tracing::info!(pair = self.name, "the strategy has nothing more to open by itself");
-                    is_finished = true;
-                }
-            }
-            if work.is_empty() && searches.is_empty() {
-                account.set_stage(if is_finished { Stage::Finished } else { Stage::Waiting });
-                let left = wake.map(|at| at.saturating_sub(clock.now().instant.0));
-                match self.wait(events, left) {
-                    Waited::Event(event) => work.push(event),
-                    Waited::Timer => {
-                        wake = None;
-                        work.push(wit::Event::Timer);
-                    }
-                    Waited::Search(search) => searches.push_back(search),
-                    Waited::Stop => return,
-                }
-            }
-        }
-    }
-
-    /// Takes what has come meanwhile. Says whether to stop.
-    fn pending_stop(
-        &self,
-        events: &Receiver<Sweep>,
-        work: &mut Vec<wit::Event>,
-        searches: &mut VecDeque<Box<Searched>>,
-    ) -> bool {
-        let mut accessed = Vec::new();
-        while let Ok(event) = events.try_recv() {
-            match event {
-                Sweep::Accessed(extent) if accessed.len() < ACCESSED_MAX => accessed.push(wit_extent(extent)),
-                Sweep::Accessed(_) => {}
-                Sweep::Requested(text) => work.push(wit::Event::Requested(text)),
-                Sweep::Changed => work.push(wit::Event::Begin),
-                Sweep::Search(search) => searches.push_back(search),
-                Sweep::Stop => return true,
-            }
-        }
-        if !accessed.is_empty() {
-            work.push(wit::Event::Accessed(accessed));
-        }
-        false
-    }
-
-    /// For so many milliseconds; without a number, for a while.
-    fn wait(&self, events: &Receiver<Sweep>, left: Option<u64>) -> Waited {
-        let span = left.map_or(Duration::from_secs(3600), |left| Duration::from_millis(left.max(1)));
-        match events.recv_timeout(span) {
-            Ok(Sweep::Accessed(extent)) => Waited::Event(wit::Event::Accessed(vec![wit_extent(extent)])),
-            Ok(Sweep::Requested(text)) => Waited::Event(wit::Event::Requested(text)),
-            Ok(Sweep::Changed) => Waited::Event(wit::Event::Begin),
-            Ok(Sweep::Search(search)) => Waited::Search(search),
-            Ok(Sweep::Stop) | Err(RecvTimeoutError::Disconnected) => Waited::Stop,
-            Err(RecvTimeoutError::Timeout) => Waited::Timer,
-        }
-    }
-
-    /// What the strategy wants to know and this host does.
-    fn answer(&self, ext: &Extension) -> Option<wit::Event> {
-        let blocks = written_last::asked(ext)?;
-        let firsts = self.home.source().index().written_last(blocks, written_last::WRITTEN_LAST_PARTS);
-        Some(wit::Event::Ext(written_last::answer(blocks, firsts)))
-    }
-
-    /// Asks the strategy. Its plans only open what can be opened again, so its state is kept after them.
-    fn ask(&self, state: &mut Option<String>, event: &wit::Event) -> Option<Vec<wit::Decision>> {
-        let context = self.context()?;
-        let now = context.now;
-        let mut decisions = Vec::new();
-        let current = match state.take() {
-            Some(state) => state,
-            None => {
-                let answer = self.plugins.recovery.init(now, &context);
-                self.journal(RecoveryCall::Init { context: context.clone() }, &answer);
-                if !self.is_the_strategys(&answer.by) {
-                    return Some(Vec::new());
-                }
-                decisions.extend(answer.value.decisions);
-                answer.value.state
-            }
-        };
-        let answer = self.plugins.recovery.step(now, &current, event, &context);
-        self.journal(RecoveryCall::Step { state: current.clone(), event: event.clone(), context }, &answer);
-        if !self.is_the_strategys(&answer.by) {
-            *state = Some(current);
-            return Some(Vec::new());
-        }
-        let outcome = answer.value;
-        decisions.extend(outcome.decisions);
-        *state = Some(outcome.state);
-        Some(decisions)
-    }
-
-    fn journal(&self, call: RecoveryCall, answer: &Answer<wit::Outcome>) {
-        let decisions = answer.value.decisions.clone();
-        self.plugins.recovery_journal.add_answer(&self.plugins.recovery, call, answer, decisions);
-    }
-
-    fn keep(&self, state: Option<&str>) {
-        let book = self.home.source().account().book();
-        if let Err(error) = self.path.parent().map_or(Ok(()), |folder| book.keep(folder)) {
-            tracing::warn!(pair = self.name, %error, "when what was opened could not be kept");
-        }
-        let Some(state) = state else { return };
-        let kept = Kept { format: 1, state: state.to_owned() };
-        if let Err(error) = files::write_atomically(&self.path, &serde_json::to_vec(&kept).unwrap_or_default()) {
-            tracing::warn!(pair = self.name, %error, "the strategy's state could not be kept: a restart sweeps again");
-        }
-    }
-
-    fn context(&self) -> Option<wit::Context> {
-        let progress = self.home.progress();
-        let progress =
-            wit::Progress { present: progress.present.0, opened: progress.opened.0, failed: progress.failed.0 };
-        rule::context(&self.plugins, &self.name, self.blocks, progress)
-    }
-
-    /// Opens what the strategy wants. Where the image has no room it is tried again until it has, or until stopped.
-    fn open_on(
-        &self,
-        extent: wit::Extent,
-        events: &Receiver<Sweep>,
-        work: &mut Vec<wit::Event>,
-        searches: &mut VecDeque<Box<Searched>>,
-    ) -> Result<Option<wit::Swept>, Stopped> {
-        let inside = self.blocks.0.saturating_sub(extent.first).min(extent.blocks);
-        let Some(whole) = Extent::new(Lba(extent.first), BlockCount(inside)) else { return Ok(None) };
-        let account = self.home.source().account();
-        let (mut opened, mut said) = (0, false);
-        loop {
-            account.set_stage(Stage::Opening);
-            let swept = crew::sweep(&self.home, whole);
-            account.swept(swept.opened, std::time::Instant::now());
-            opened += swept.opened.0;
-            let Some(error) = swept.stopped else {
-                for lba in &swept.first_failed {
-                    tracing::error!(pair = self.name, %lba, "a block of the copy does not open");
-                }
-                return Ok(Some(wit::Swept { extent, opened, failed: swept.failed.0 }));
-            };
-            // The rule changed meanwhile: what it keeps closed is not waited for.
-            if let StoreError::Refused = error {
-                return Ok(Some(wit::Swept { extent, opened, failed: swept.failed.0 }));
-            }
-            if !std::mem::replace(&mut said, true) {
-                tracing::error!(pair = self.name, %error, "the opened image cannot be written: the sweep waits");
-            }
-            account.set_stage(Stage::Stopped);
-            match self.wait(events, Some(crate::clock::wall_time().0 + WRITE_RETRY_MS)) {
-                Waited::Event(event) if work.len() < ACCESSED_MAX => work.push(event),
-                Waited::Search(search) => searches.push_back(search),
-                Waited::Event(_) | Waited::Timer => {}
-                Waited::Stop => return Err(Stopped),
-            }
-        }
-    }
-}
-
-/// The node ends.
-struct Stopped;
-
-enum Waited {
-    Event(wit::Event),
-    Search(Box<Searched>),
-    Timer,
-    Stop,
-}
-
-fn wit_extent(extent: Extent) -> wit::Extent {
-    wit::Extent { first: extent.first().0, blocks: extent.blocks().0 }
 }

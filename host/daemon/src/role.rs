@@ -11,7 +11,7 @@
 //! | `journal`, `epochs`, `lane.json`, `owed.map` | the lane of a site that began as primary |
 //! | `log`, `index`, `points`, `epochs` | the copy of a site that began as secondary |
 //! | `copy-seed-ID/` | the same, where the copy began with a seed |
-//! | `opened/opened.image` | the volume of a site that began as secondary; a primary's is where it was configured |
+//! | `opened/opened.image` | the volume of a site that began as secondary, unless `opened/image.place` names another place; a primary's is where it was configured |
 //! | `generation-N/` | the lane of a later generation, and which blocks of its copy are in the image (`opened.map`) |
 //! | `copy-N/` | the copy of generation N at a site that wrote before: log, index, epochs, `differs.map` |
 //! | `plugins.json`, `breaker.json`, `components/` | what an operator put in the plugins' places, strikes, every component by its digest |

@@ -79,6 +79,11 @@ fn each_mistake_is_named_with_its_place_and_its_fix() {
         ("a short id", pair(&[("00112233445566778899aabbccddeeff", "0011")])),
         ("no role", pair(&[("role = \"primary\"\n", "")])),
         ("a size on a primary", pair_and("size = \"1GiB\"")),
+        ("an image on a primary", pair_and("image = \"opened.img\"")),
+        (
+            "an image without a path",
+            pair(&[("role = \"primary\"\nvolume = \"vault\"", "role = \"secondary\"\nsize = \"1GiB\"\nimage = \"\"")]),
+        ),
         ("a secondary without size", pair(&[("role = \"primary\"", "role = \"secondary\"")])),
         (
             "a secondary that nobody reaches",

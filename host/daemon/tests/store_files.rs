@@ -12,6 +12,8 @@ mod files;
 mod golden;
 #[path = "store_files/home.rs"]
 mod home;
+#[path = "store_files/image.rs"]
+mod image;
 #[path = "store_files/index.rs"]
 mod index;
 #[path = "store_files/journal.rs"]

@@ -133,6 +133,9 @@ listen = ["unix:nbd.sock"]
 #pick = "used"
 # Secondary only: bytes of the primary's volume.
 # size = "10GiB"
+# Secondary only: the file that what is opened of the copy is put into, made when it is first needed; on another disk than the state
+# folder, a recovery reads one disk and writes the other. Nothing: a file in the pair's folder.
+# image = "vault-opened.img"
 # Seal every record? The same at both sites; a record that disagrees is refused.
 #encrypted = true
 # The seal unit: 512 to 65536, a power of two; the same at both sites.

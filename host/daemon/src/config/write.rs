@@ -137,10 +137,13 @@ pub fn pair_section(pair: &Pair) -> String {
             }
             line(&mut text, "pick", &quoted(&pair.pick.to_string()));
         }
-        PairSide::Secondary { export, size } => {
+        PairSide::Secondary { export, size, image } => {
             line(&mut text, "role", "\"secondary\"");
             line(&mut text, "volume", &quoted(export));
             line(&mut text, "size", &quoted(&size_text(*size)));
+            if let Some(image) = image {
+                line(&mut text, "image", &quoted(&image.display().to_string()));
+            }
         }
     }
     line(&mut text, "encrypted", if pair.encrypted { "true" } else { "false" });

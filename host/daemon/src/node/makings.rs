@@ -113,10 +113,8 @@ impl Makings {
                 }
                 home
             }
-            PairSide::Secondary { size, .. } => {
-                let folder = self.directory().join("opened");
-                files::create_private_dir(&folder)?;
-                RawHome::open(&folder.join("opened.image"), Some(size.0))?
+            PairSide::Secondary { size, image, .. } => {
+                crate::store::image::open(&self.directory().join("opened"), image.as_deref(), *size)?
             }
         };
         let home: Arc<dyn Home> = Arc::new(home);

@@ -6,7 +6,8 @@ use farseal_plugin::{By, Plugin as _, found};
 use tokio::sync::oneshot;
 
 use super::brought::Bring;
-use super::{Sweeper, crew, wit_extent};
+use super::sweeper::wit_extent;
+use super::{Sweeper, crew};
 use crate::search::audit::{Audit, Logged, What};
 use crate::store::StoreError;
 use crate::store::home::Home as _;

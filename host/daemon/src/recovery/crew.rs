@@ -11,6 +11,8 @@ use crate::store::opened::{BlockSource, OpenedHome, SweepResult};
 
 /// Threads at most: beyond that the disk is what is waited for.
 const THREADS_MAX: usize = 8;
+/// Pieces for each thread that the disk is asked for ahead.
+const AHEAD: usize = 2;
 /// Blocks of a piece: 4 MiB of 4 KiB blocks, whole regions of the image's locks.
 const PIECE_BLOCKS: BlockCount = BlockCount(1024);
 
@@ -33,26 +35,37 @@ pub(super) fn way() -> Way {
     WAY.get()
 }
 
-/// As [`OpenedHome::sweep`]. Ends when every piece is done, or the image could not be written.
-pub(super) fn sweep<S: BlockSource>(home: &OpenedHome<S>, whole: Extent) -> SweepResult {
-    let pieces: Vec<Extent> = whole.pieces(PIECE_BLOCKS).collect();
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = cores.min(THREADS_MAX).min(pieces.len());
-    if threads < 2 {
-        return home.sweep(whole);
-    }
+/// As [`OpenedHome::sweep`]. Ends when every piece is done, or the image could not be written. `then` is what comes after it: while a
+/// piece is opened, the disk fetches those that come next.
+pub(super) fn sweep<S: BlockSource>(
+    home: &OpenedHome<S>,
+    whole: Extent,
+    then: impl Iterator<Item = Extent>,
+) -> SweepResult {
+    let mut pieces: Vec<Extent> = whole.pieces(PIECE_BLOCKS).collect();
+    let count = pieces.len();
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
+    pieces.extend(then.flat_map(|extent| extent.pieces(PIECE_BLOCKS)).take(AHEAD * cores));
+    let threads = cores.min(count);
     let next = AtomicUsize::new(0);
     let turn = || {
         join();
         let mut result = SweepResult::default();
-        while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = pieces.get(at).filter(|_| at < count) else { return result };
+            if let Some(ahead) = pieces.get(at + AHEAD * cores) {
+                home.expect(*ahead);
+            }
             add(&mut result, home.sweep(*piece));
             if result.stopped.is_some() {
-                break;
+                return result;
             }
         }
-        result
     };
+    if threads < 2 {
+        return turn();
+    }
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(turn)).collect();
         let mut result = turn();

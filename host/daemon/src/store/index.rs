@@ -12,14 +12,14 @@ use std::collections::BinaryHeap;
 use std::path::Path;
 use std::sync::Arc;
 
-use farseal_core::record::{Header, Kind};
-use farseal_core::units::{BlockCount, Extent, Lba, Sequence};
+use farseal_core::record::{HEADER_BYTES, Header, Kind, TAG_BYTES};
+use farseal_core::units::{BlockBytes, BlockCount, Extent, Lba, Sequence};
 
 use self::live::{Live, Tally};
 use super::checkpoint::{Checkpoint, Loaded};
-use super::log::{Location, LogReader, Part, ReadError};
+use super::log::{Ahead, LastRead, Location, LogReader, Part, ReadError};
 use super::zeroes::Zeroes;
-use super::{StoreError, narrow};
+use super::{StoreError, narrow, wide};
 
 /// Blocks in a chunk: its image on disk is one page.
 pub(super) const CHUNK_BLOCKS: u64 = 256;
@@ -46,9 +46,19 @@ impl Place {
     /// What the log holds of the blocks of `extent`, which this is the place of; `None` if another record stands there.
     /// Zero and trim have no blocks: one tag speaks for all that they cover.
     pub fn part(&self, reader: &LogReader, extent: Extent) -> Result<Option<Part>, ReadError> {
+        self.part_after(&mut None, reader, extent)
+    }
+
+    /// As [`Self::part`], by somebody who may have read the record for blocks before these.
+    pub fn part_after(
+        &self,
+        last: &mut Option<LastRead>,
+        reader: &LogReader,
+        extent: Extent,
+    ) -> Result<Option<Part>, ReadError> {
         let blocks = u32::try_from(extent.blocks().0).unwrap_or(u32::MAX);
         let count = if self.kind == Kind::Data { blocks } else { 1 };
-        let part = reader.part(self.location, self.block, count)?;
+        let part = reader.part_after(last, self.location, self.block, count)?;
         let header = &part.header;
         let whole = header.extent().filter(|_| header.sequence == self.sequence && header.kind == self.kind);
         let meant = whole.is_some_and(|whole| {
@@ -56,6 +66,13 @@ impl Place {
             whole.intersection(extent) == Some(extent) && (self.kind != Kind::Data || skip == u64::from(self.block))
         });
         Ok(meant.then_some(part))
+    }
+
+    /// Where `blocks` blocks from this one on stand in the log, with what is read and checked before them.
+    pub fn ahead(&self, blocks: u64, block: BlockBytes) -> Ahead {
+        let Location { segment, offset } = self.location;
+        let read = (u64::from(self.block) + blocks) * (wide(TAG_BYTES) + block.as_u64());
+        Ahead { segment, from: u64::from(offset), until: u64::from(offset) + wide(HEADER_BYTES) + read }
     }
 }
 
@@ -159,7 +176,7 @@ impl Chunk {
     /// From an image on disk.
     pub(super) fn of(slots: [Slot; CHUNK_SLOTS]) -> Self {
         let newest = slots.iter().map(|slot| slot.sequence()).max().unwrap_or_default();
-        let data = super::wide(slots.iter().filter(|slot| slot.kind() == DATA).count());
+        let data = wide(slots.iter().filter(|slot| slot.kind() == DATA).count());
         Self { slots, newest, data }
     }
 

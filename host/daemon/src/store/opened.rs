@@ -33,6 +33,9 @@ pub trait BlockSource: Send + Sync {
     /// Runs that cover `within`: how many blocks, and do they hold data? Those that do not read as zeroes, or as the base.
     fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)>;
 
+    /// These blocks are opened soon: what is to be read for them may be fetched meanwhile.
+    fn expect(&self, _extent: Extent) {}
+
     /// Was there something in the image before anything was opened? Then blocks that this source says nothing of are what
     /// the image holds.
     fn is_based(&self) -> bool {
@@ -52,6 +55,10 @@ impl<S: BlockSource + ?Sized> BlockSource for Arc<S> {
 
     fn runs(&self, within: Extent) -> Vec<(BlockCount, bool)> {
         (**self).runs(within)
+    }
+
+    fn expect(&self, extent: Extent) {
+        (**self).expect(extent);
     }
 
     fn is_based(&self) -> bool {
@@ -191,16 +198,24 @@ impl<S: BlockSource> OpenedHome<S> {
     /// Opens every block of `extent` that holds data and is not in the image. One that fails does not keep others.
     pub fn sweep(&self, extent: Extent) -> SweepResult {
         let mut result = SweepResult::default();
+        let mut buffer = vec![0; self.len(REGION_BLOCKS.min(extent.blocks().0))];
         for (first, end) in regions(extent.first().0.min(self.blocks), extent.end().0.min(self.blocks)) {
             let _region = self.region(first);
             for (from, to) in self.closed_data(first, end) {
-                if let Err(error) = self.open_run(from, to, &mut result) {
+                if let Err(error) = self.open_run(from, to, &mut buffer, &mut result) {
                     result.stopped = Some(error);
                     return result;
                 }
             }
         }
         result
+    }
+
+    /// This extent is swept soon: what is to be read for it may be fetched meanwhile.
+    pub fn expect(&self, extent: Extent) {
+        if !self.bits.all(extent.first().0.min(self.blocks), extent.end().0.min(self.blocks)) {
+            self.source.expect(extent);
+        }
     }
 
     /// Blocks of the extent that are in the image.
@@ -217,12 +232,12 @@ impl<S: BlockSource> OpenedHome<S> {
         }
     }
 
-    /// Opens a run of closed blocks into the image; one by one where that fails together.
-    fn open_run(&self, first: u64, end: u64, result: &mut SweepResult) -> Result<(), StoreError> {
-        let mut bytes = vec![0; self.len(end - first)];
-        match self.open_into(first, end, &mut bytes) {
+    /// Opens a run of closed blocks into the image by way of the buffer; one by one where that fails together.
+    fn open_run(&self, first: u64, end: u64, buffer: &mut [u8], result: &mut SweepResult) -> Result<(), StoreError> {
+        let bytes = &mut buffer[..self.len(end - first)];
+        match self.open_into(first, end, bytes) {
             Ok(()) => {
-                self.keep(first, end, &bytes)?;
+                self.keep(first, end, bytes)?;
                 result.opened.0 += end - first;
                 return Ok(());
             }
@@ -239,7 +254,7 @@ impl<S: BlockSource> OpenedHome<S> {
             }
             Err(_) => {}
         }
-        (first..end).try_for_each(|lba| self.open_run(lba, lba + 1, result))
+        (first..end).try_for_each(|lba| self.open_run(lba, lba + 1, buffer, result))
     }
 
     fn open_into(&self, first: u64, end: u64, into: &mut [u8]) -> Result<(), StoreError> {

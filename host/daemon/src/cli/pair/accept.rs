@@ -121,7 +121,7 @@ fn invited(
         escrow,
         holders,
         group: invitation.group,
-        side: PairSide::Secondary { export: invitation.pair, size: invitation.size },
+        side: PairSide::Secondary { export: invitation.pair, size: invitation.size, image: None },
         encrypted: invitation.encrypted,
         block_bytes: invitation.block_bytes,
         layout: invitation.layout,

@@ -56,7 +56,7 @@ fn two_sites_make_a_pair() {
     let (here, there) = (main.pair("vault-1").unwrap(), remote.pair("vault-1").unwrap());
     assert_eq!((here.id, here.volume_id, here.encrypted), (there.id, there.volume_id, there.encrypted));
     assert_eq!(here.side, PairSide::Primary { volume: "vault-1".into() });
-    assert_eq!(there.side, PairSide::Secondary { export: "vault-1".into(), size: ByteLen(1 << 30) });
+    assert_eq!(there.side, PairSide::Secondary { export: "vault-1".into(), size: ByteLen(1 << 30), image: None });
     assert_eq!(main.peer("remote").unwrap().card.fingerprint(), card(remote.file.to_str().unwrap()).fingerprint());
     assert_eq!(remote.link.listen, Some("127.0.0.1:7440".parse().unwrap()));
     assert_eq!(main.nbd.tls, NbdTls::Off);

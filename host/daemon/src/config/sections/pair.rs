@@ -1,6 +1,7 @@
 //! `[[pair]]`: one side of a pair, its plugins, and what must fit between it and the other sections.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use farseal_core::limits::{
@@ -221,14 +222,20 @@ fn side(
     let field = table.need("role", roles, "add role = \"primary\" or role = \"secondary\"")?;
     let primary = field.one_of(&[("primary", true), ("secondary", false)])?;
     let (volume, bytes) = (table.take("volume"), table.take("size"));
+    let image = table.take("image");
     if primary {
+        if let Some(field) = image {
+            let fix = "remove it; a primary's image is its [[volume]]";
+            return Err(field.wrong("a primary opens nothing of a copy", "image on a secondary", fix));
+        }
         primary_side(table, context, (pair, ranges), peer, volume, bytes)
     } else {
         if let Some(field) = table.take("range").filter(|_| !ranges.is_empty()) {
             let fix = "remove it; the size is what the ranges have together";
             return Err(field.wrong("ranges are named where initiators write", "range on a primary", fix));
         }
-        secondary_side(table, context, pair, block, volume, bytes)
+        let image = image.map(|field| context.base.path(&field)).transpose()?;
+        secondary_side(table, context, pair, block, (volume, bytes, image))
     }
 }
 
@@ -270,8 +277,7 @@ fn secondary_side(
     context: &mut Context<'_>,
     pair: &str,
     block: BlockBytes,
-    volume: Option<Field<'_, '_>>,
-    bytes: Option<Field<'_, '_>>,
+    (volume, bytes, image): (Option<Field<'_, '_>>, Option<Field<'_, '_>>, Option<PathBuf>),
 ) -> Result<PairSide, ConfigError> {
     let form = "the size of the primary's volume, as in \"10GiB\"";
     let field = bytes.ok_or_else(|| table.missing("size", form, "copy it from the invitation"))?;
@@ -301,7 +307,7 @@ fn secondary_side(
         }
         None => pair.to_owned(),
     };
-    Ok(PairSide::Secondary { export, size })
+    Ok(PairSide::Secondary { export, size, image })
 }
 
 fn way(table: &mut Table<'_, '_>) -> Result<(Transfer, u16), ConfigError> {

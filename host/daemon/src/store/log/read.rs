@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
+use std::num::NonZero;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -11,6 +13,8 @@ use bytes::Bytes;
 use farseal_core::chain::Digest;
 use farseal_core::journal::is_blank;
 use farseal_core::record::{Framed, HEADER_BYTES, Header, HeaderError};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 use super::slice::{Entry, Kept, SLICE_HEAD_BYTES, SLICE_MAGIC};
 use super::{COMPACTED, Flaw, LOG_HEADER_BYTES, Location, Shared, segment_path};
@@ -20,8 +24,10 @@ use crate::store::{StoreError, locked, narrow, shared, wide};
 const OPEN_MAX: usize = 64;
 /// Bytes that a walk through the log reads at once.
 pub(super) const WINDOW_BYTES: u64 = 4 << 20;
-/// The first read of a record: enough for a header and one block of 4 KiB with its tag.
-const FIRST_READ_BYTES: u64 = 96 + 16 + 4096;
+/// The first read of a record: a header, and so much for each block, as if blocks had 4 KiB.
+const FIRST_READ_BLOCK_BYTES: u64 = 16 + 4096;
+/// Blocks at most of which the first read may be: a record of more is read in two parts.
+const FIRST_READ_BLOCKS_MAX: u64 = 256;
 
 /// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +52,35 @@ pub struct Part {
     pub blocks: Bytes,
 }
 
+/// A record that was read and checked.
+#[derive(Debug)]
+pub struct LastRead {
+    location: Location,
+    entry: Entry,
+    bytes: Bytes,
+    /// [`Shared::discards`] before it was read: its place may be another's when there were more.
+    discards: u64,
+}
+
+/// Bytes of a segment that are read soon.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ahead {
+    pub segment: u32,
+    pub from: u64,
+    pub until: u64,
+}
+
+impl Ahead {
+    /// What is read with one call, as it costs less than a second one.
+    const GAP_BYTES_MAX: u64 = 64 << 10;
+
+    /// Does `next` follow, with at most a little between?
+    pub fn joins(&self, next: &Self) -> bool {
+        let near = self.from..=self.until + Self::GAP_BYTES_MAX;
+        self.segment == next.segment && near.contains(&next.from)
+    }
+}
+
 /// Reads records by location, beside the one that appends.
 #[derive(Clone, Debug)]
 pub struct LogReader {
@@ -68,7 +103,7 @@ impl LogReader {
 
     /// The record at `location`, its body checked against its checksum. A slice is not a record: see [`Self::part`].
     pub fn read(&self, location: Location) -> Result<(Framed, Bytes), ReadError> {
-        let (entry, bytes) = self.entry(location)?;
+        let (entry, bytes) = self.entry(location, 1)?;
         let header = entry.framed.header;
         match entry.kept {
             Kept::Whole => Ok((entry.framed, bytes.slice(HEADER_BYTES..))),
@@ -80,11 +115,37 @@ impl LogReader {
     /// there or a slice that holds them. What stands there is checked against its checksum, all of it: for a
     /// pair that does not encrypt nothing else proves a block. A record without blocks has one tag, number 0.
     pub fn part(&self, location: Location, first: u32, count: u32) -> Result<Part, ReadError> {
-        let (entry, bytes) = self.entry(location)?;
+        self.part_after(&mut None, location, first, count)
+    }
+
+    /// As [`Self::part`]. `last` is the record that was read last: it is not read and checked again where more of its blocks are
+    /// wanted.
+    pub fn part_after(
+        &self,
+        last: &mut Option<LastRead>,
+        location: Location,
+        first: u32,
+        count: u32,
+    ) -> Result<Part, ReadError> {
+        let discards = self.shared.discards.load(Ordering::Acquire);
+        let stands = |last: &LastRead| last.location == location && last.discards == discards;
+        let (entry, bytes) = match last.take().filter(stands) {
+            Some(LastRead { entry, bytes, .. }) => (entry, bytes),
+            None => self.entry(location, u64::from(first) + u64::from(count))?,
+        };
         let header = entry.framed.header;
         let missing = ReadError::NoSuchBlock { index: first, blocks: entry.kept.blocks(&header) };
         let (tags, blocks) = entry.part(&bytes, first, count).ok_or(missing)?;
+        *last = Some(LastRead { location, entry, bytes, discards });
         Ok(Part { header, tags, blocks })
+    }
+
+    /// Tells the system what is read soon: it may fetch it meanwhile. Nothing follows if it does not.
+    pub fn expect(&self, ahead: Ahead) {
+        let len = NonZero::new(ahead.until.saturating_sub(ahead.from));
+        if let (Some(_), Ok(file)) = (len, self.file(ahead.segment)) {
+            let _ = rustix::fs::fadvise(&*file, ahead.from, len, rustix::fs::Advice::WillNeed);
+        }
     }
 
     /// The record's header, and the tags of `count` of its blocks from `first` on, without the blocks: what a search compares. They
@@ -144,27 +205,25 @@ impl LogReader {
         Ok(Cursor::new(segment_path(&self.shared.dir, number), self.file(number)?, end))
     }
 
-    /// The entry at `location` and its bytes, checked.
-    fn entry(&self, location: Location) -> Result<(Entry, Bytes), ReadError> {
+    /// The entry at `location` and its bytes, checked. It is expected to have so many blocks.
+    fn entry(&self, location: Location, blocks: u64) -> Result<(Entry, Bytes), ReadError> {
         let end = self.end_of(location)?;
         let left = end.saturating_sub(u64::from(location.offset));
         if left < wide(HEADER_BYTES) {
             return Err(ReadError::NotThere(location));
         }
-        let mut bytes = vec![0; narrow(left.min(FIRST_READ_BYTES))];
-        self.fill(location, 0, &mut bytes)?;
+        let expected = wide(HEADER_BYTES) + blocks.clamp(1, FIRST_READ_BLOCKS_MAX) * FIRST_READ_BLOCK_BYTES;
+        let mut bytes = Vec::new();
+        self.read_up_to(location, narrow(left.min(expected)), &mut bytes)?;
         let flawed = |flaw| ReadError::Damaged { location, flaw };
         loop {
             let (want, entry) = match Entry::head(&bytes).map_err(flawed)? {
                 Ok(entry) => (entry.bytes(), Some(entry)),
                 Err(want) => (want, None),
             };
-            let have = bytes.len();
             // A head says at most what a record can hold, so this allocates no more than that.
-            bytes.resize(want, 0);
-            if have < want {
-                self.fill(location, wide(have), &mut bytes[have..])?;
-            }
+            self.read_up_to(location, want, &mut bytes)?;
+            bytes.truncate(want);
             if let Some(entry) = entry {
                 entry.check(&bytes).map_err(flawed)?;
                 return Ok((entry, bytes.into()));
@@ -176,6 +235,29 @@ impl LogReader {
         self.end(location.segment).ok_or(ReadError::NotThere(location))
     }
 
+    /// Reads on until `bytes` are the first `want` bytes at `location`, or more, if they are more already.
+    fn read_up_to(&self, location: Location, want: usize, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
+        if u64::from(location.offset) + wide(want) > self.end_of(location)? {
+            return Err(ReadError::NotThere(location));
+        }
+        bytes.reserve_exact(want.saturating_sub(bytes.len()));
+        let file = self.file(location.segment)?;
+        while bytes.len() < want {
+            let at = u64::from(location.offset) + wide(bytes.len());
+            // What is read may be more than wanted: the allocator gives room as it likes.
+            match rustix::io::pread(&*file, spare_capacity(bytes), at) {
+                Ok(0) => return Err(self.unread(location, io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(self.unread(location, errno.into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn unread(&self, location: Location, source: io::Error) -> ReadError {
+        StoreError::io(&segment_path(&self.shared.dir, location.segment), "read a record", source).into()
+    }
+
     /// Reads `into` from `skip` bytes after `location`, all of it or an error.
     fn fill(&self, location: Location, skip: u64, into: &mut [u8]) -> Result<(), ReadError> {
         if into.is_empty() {
@@ -185,9 +267,7 @@ impl LogReader {
         if at + wide(into.len()) > self.end_of(location)? {
             return Err(ReadError::NotThere(location));
         }
-        self.file(location.segment)?.read_exact_at(into, at).map_err(|source| {
-            StoreError::io(&segment_path(&self.shared.dir, location.segment), "read a record", source).into()
-        })
+        self.file(location.segment)?.read_exact_at(into, at).map_err(|source| self.unread(location, source))
     }
 
     fn file(&self, number: u32) -> Result<Arc<File>, StoreError> {

@@ -178,7 +178,7 @@ impl<S: BlockSource> OpenedHome<S> {
             Err(StoreError::Refused) => Err(StoreError::Refused),
             Err(error) => {
                 // Keeps what can be opened, and counts what cannot.
-                let _ = self.open_run(first, end, &mut SweepResult::default());
+                let _ = self.open_run(first, end, &mut bytes, &mut SweepResult::default());
                 Err(error)
             }
         }
