@@ -38,13 +38,26 @@ const PATTERN_BYTES: u64 = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 
 /// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Plan {
-    Copy { interruptions: u64 },
-    Split { length: Duration },
-    Swap { swaps: u64, length: Duration },
-    Keys { length: Duration },
-    Database { points: u64 },
+    Copy {
+        interruptions: u64,
+    },
+    Split {
+        length: Duration,
+    },
+    Swap {
+        swaps: u64,
+        length: Duration,
+    },
+    Keys {
+        length: Duration,
+    },
+    /// The copy is opened into a file in `image`, a folder on another disk, if there is one.
+    Database {
+        points: u64,
+        image: Option<PathBuf>,
+    },
     Records,
 }
 
@@ -76,7 +89,9 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
                 keys::Third { stage: &stage, farseal, search_for_keys: &search_for_keys, components: &components };
             keys::run(&mut story, &third, &mut sites, mebibytes, length)
         }
-        Plan::Database { points } => database::run(&mut story, &stage.dir, &mut sites, mebibytes, points),
+        Plan::Database { points, image } => {
+            database::run(&mut story, &stage.dir, &mut sites, mebibytes, (points, image.as_deref()))
+        }
         Plan::Records => records::run(&mut story, &stage.dir, &mut sites, &workspace.components(), mebibytes),
         Plan::Swap { swaps, length } => swap::run(&mut story, &stage.dir, &mut sites, mebibytes, (swaps, length)),
     };
@@ -108,7 +123,7 @@ struct Options {
 
 const WORDS: &str = "copy [--mib N] [--interruptions N] | split [--mib N] [--minutes N] | \
                      swap [--mib N] [--minutes N] [--swaps N] | \
-                     keys [--mib N] [--minutes N] | database [--mib N] [--points N] | records [--mib N]; \
+                     keys [--mib N] [--minutes N] | database [--mib N] [--points N] [--image FOLDER] | records [--mib N]; \
                      each with [--farseal FILE]";
 
 fn options(words: &[String]) -> Result<Options> {
@@ -117,7 +132,7 @@ fn options(words: &[String]) -> Result<Options> {
         "copy" => (Plan::Copy { interruptions: 3 }, 16 << 10),
         "split" => (Plan::Split { length: Duration::from_secs(3600) }, 4 << 10),
         "swap" => (Plan::Swap { swaps: 6, length: Duration::from_secs(180) }, 256),
-        "database" => (Plan::Database { points: 10 }, 16 << 10),
+        "database" => (Plan::Database { points: 10, image: None }, 16 << 10),
         "records" => (Plan::Records, 512),
         "keys" => (Plan::Keys { length: Duration::from_secs(3600) }, 256),
         other => bail!("soak takes {WORDS}, not {other}"),
@@ -129,6 +144,10 @@ fn options(words: &[String]) -> Result<Options> {
             binary = Some(PathBuf::from(number));
             continue;
         }
+        if let ("--image", Plan::Database { image, .. }) = (name.as_str(), &mut plan) {
+            *image = Some(std::path::absolute(number)?);
+            continue;
+        }
         let number: u64 = number.parse().with_context(|| format!("{name} {number}"))?;
         match (name.as_str(), &mut plan) {
             ("--mib", _) if number >= 64 => mebibytes = number,
@@ -137,7 +156,7 @@ fn options(words: &[String]) -> Result<Options> {
                 *length = Duration::from_secs(number * 60);
             }
             ("--swaps", Plan::Swap { swaps, .. }) if number > 0 => *swaps = number,
-            ("--points", Plan::Database { points }) if number > 0 => *points = number,
+            ("--points", Plan::Database { points, .. }) if number > 0 => *points = number,
             _ => bail!("soak takes {WORDS} (at least 64 MiB), not {name} {number}"),
         }
     }

@@ -3,7 +3,7 @@
 //! Everything blocks. It is called from threads that exist for it, never from a task.
 //!
 //! Reading order: the words of failure (this file), whole files ([`files`]), the few calls that can fail for want of
-//! room ([`disk`]), the primary's [`journal`], a volume's [`home`], the remote's [`log`] and [`index`], and the home
+//! room ([`disk`]), the primary's [`journal`], a volume's [`home`], the remote's [`log`] and [`index`], where its [`image`] lies, and the home
 //! that [`opened`] makes of these two after a takeover, or [`scratch`] of a point that is tested.
 
 pub mod files;
@@ -13,6 +13,8 @@ pub mod disk;
 pub mod journal;
 
 pub mod home;
+
+pub mod image;
 
 pub mod log;
 

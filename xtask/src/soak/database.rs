@@ -21,8 +21,8 @@ use crate::site::{PairTerms, Site, wait_for};
 const LEDGER: &str = include_str!("ledger.py");
 /// Debian's: it has the standard library's sqlite3.
 const PYTHON: &str = "/usr/bin/python3";
-/// What the file system holds besides the database, so that there is something to sweep.
-const BALLAST_BYTES: u64 = 1 << 30;
+/// What part of the volume is filled besides the database, so that there is something to sweep.
+const BALLAST_PART: u64 = 4;
 /// For each point that is drawn, the database is written for so long.
 const EACH: Duration = Duration::from_secs(4);
 /// Between two looks at what is written and committed.
@@ -31,6 +31,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOKS_A_CUT: u64 = 16;
 /// Of what the disk reads, the sweep is to open so much in the same time.
 const GOAL_PERCENT: f64 = 80.0;
+
+/// The file that the copy is opened into, where it is not the site's own. It goes with this.
+struct Image(PathBuf);
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
 
 /// The database under load.
 #[derive(Debug)]
@@ -45,21 +54,26 @@ pub(super) fn run(
     dir: &Path,
     [main, remote]: &mut [Site; 2],
     mebibytes: u64,
-    points: u64,
+    (points, image): (u64, Option<&Path>),
 ) -> Result<()> {
     let script = dir.join("ledger.py");
     std::fs::write(&script, LEDGER)?;
     let volume = dir.join("main/volume.img");
     main.pair_with(remote, &PairTerms { name: PAIR, volume: &volume, mebibytes, options: &["--recovery", "sweep"] })?;
-    remote.edit("\nretention = \"none\"", "\nretention = \"6h\"")?;
+    let image = image.map(|folder| Image(folder.join(format!("opened-{}.img", std::process::id()))));
+    if let Some(Image(path)) = &image {
+        story.say(&format!("the copy is to be opened into {}", path.display()));
+    }
+    let place = image.as_ref().map_or_else(String::new, |Image(path)| format!("image = {path:?}\n"));
+    remote.edit("\nretention = \"none\"", &format!("\n{place}retention = \"6h\""))?;
     remote.start()?;
     main.start()?;
     wait(main, "copying", |status| status.is_safe() && status.epoch() > 0)?;
     let disk = Disk::open(&main.uri(PAIR), &dir.join("main-disk"))?;
     disk.format()?;
     let mounted = disk.mount(&dir.join("main-files"))?;
-    ballast(&mounted.at.join("ballast"))?;
-    story.say(&format!("ext4 on {mebibytes} MiB, with {:.0} MiB in it", mib(BALLAST_BYTES)));
+    ballast(&mounted.at.join("ballast"), mebibytes / BALLAST_PART)?;
+    story.say(&format!("ext4 on {mebibytes} MiB, with {} MiB in it", mebibytes / BALLAST_PART));
     let bank = Bank::open(&script, &mounted.at.join("bank.db"))?;
     let seed = drawn::seed();
     let mut random = load::Random(seed);
@@ -222,11 +236,11 @@ fn reads(folder: &Path) -> Result<f64> {
     Ok(mib(bytes) / begun.elapsed().as_secs_f64())
 }
 
-fn ballast(path: &PathBuf) -> Result<()> {
+fn ballast(path: &Path, mebibytes: u64) -> Result<()> {
     use std::io::Write as _;
     let mut file = std::fs::File::create(path)?;
     let (mut random, mut buffer) = (load::Random(7), vec![0; 1 << 20]);
-    for _ in 0..BALLAST_BYTES >> 20 {
+    for _ in 0..mebibytes {
         random.fill(&mut buffer);
         file.write_all(&buffer)?;
     }
