@@ -84,6 +84,13 @@ fn each_mistake_is_named_with_its_place_and_its_fix() {
             "an image without a path",
             pair(&[("role = \"primary\"\nvolume = \"vault\"", "role = \"secondary\"\nsize = \"1GiB\"\nimage = \"\"")]),
         ),
+        (
+            "a volume's file as an image",
+            pair(&[(
+                "role = \"primary\"\nvolume = \"vault\"",
+                "role = \"secondary\"\nsize = \"1GiB\"\nimage = \"vault.img\"",
+            )]),
+        ),
         ("a secondary without size", pair(&[("role = \"primary\"", "role = \"secondary\"")])),
         (
             "a secondary that nobody reaches",

@@ -48,7 +48,9 @@ pub fn open(folder: &Path, image: Option<&Path>, size: ByteLen) -> Result<RawHom
     files::create_private_dir(folder)?;
     let (place, usual) = (folder.join(PLACE), folder.join("opened.image"));
     let wanted = image.map_or_else(|| usual.clone(), Path::to_owned);
-    let made = files::read_if_there(&place, PLACE_BYTES_MAX)?.map(|bytes| PathBuf::from(OsStr::from_bytes(&bytes)));
+    let made = files::read_if_there(&place, PLACE_BYTES_MAX)?;
+    // Whoever moved the image wrote the line by hand.
+    let made = made.map(|bytes| PathBuf::from(OsStr::from_bytes(bytes.trim_ascii_end())));
     // Before it was written down there was one place only.
     match made.or_else(|| usual.exists().then(|| usual.clone())) {
         Some(made) if made != wanted => return Err(ImageError::Elsewhere { wanted, made, place }),

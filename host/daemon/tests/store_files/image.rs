@@ -53,7 +53,7 @@ fn another_place_is_taken_only_when_the_file_was_moved_there_and_that_is_written
     assert!(matches!(&error, ImageError::Elsewhere { made, .. } if made.ends_with("opened.image")), "{error}");
     assert!(!disk.exists());
     fs::rename(pair.join("opened.image"), &disk).unwrap();
-    fs::write(pair.join("image.place"), disk.to_str().unwrap()).unwrap();
+    fs::write(pair.join("image.place"), format!("{}\n", disk.display())).unwrap();
     assert_eq!(&kept(&pair, Some(&disk)), b"kept");
 }
 

@@ -50,6 +50,7 @@ pub(super) struct Context<'c> {
     copied: ranges::Copied,
     orders: order::Orders,
     exports: Unique,
+    images: Unique,
 }
 
 impl<'c> Context<'c> {
@@ -61,8 +62,10 @@ impl<'c> Context<'c> {
         link: &'c Link,
     ) -> Self {
         let [names, ids, volume_ids, exports] = std::array::from_fn(|_| Unique::default());
+        // One file is one volume's.
+        let images = Unique(volumes.iter().map(|volume| volume.path.display().to_string()).collect());
         let (copied, orders) = (ranges::Copied::default(), order::Orders::default());
-        Self { base, plugins, peers, volumes, link, names, ids, volume_ids, copied, orders, exports }
+        Self { base, plugins, peers, volumes, link, names, ids, volume_ids, copied, orders, exports, images }
     }
 }
 
@@ -234,7 +237,14 @@ fn side(
             let fix = "remove it; the size is what the ranges have together";
             return Err(field.wrong("ranges are named where initiators write", "range on a primary", fix));
         }
-        let image = image.map(|field| context.base.path(&field)).transpose()?;
+        let image = match image {
+            Some(field) => {
+                let path = context.base.path(&field)?;
+                context.images.add(&field, &path.display().to_string(), "file")?;
+                Some(path)
+            }
+            None => None,
+        };
         secondary_side(table, context, pair, block, (volume, bytes, image))
     }
 }
