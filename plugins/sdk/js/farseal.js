@@ -207,7 +207,11 @@ function told(call) {
 }
 
 /** What went wrong, and in which line. */
-const mistake = (error) => `${error} ${error?.stack ?? ''}`.slice(0, LONGEST_MISTAKE);
+function mistake(error) {
+  const [said, stack] = [String(error), String(error?.stack ?? '')];
+  // Node.js begins the stack with what was said; the interpreter of a component does not.
+  return (stack.startsWith(said) ? stack : `${said} ${stack}`).slice(0, LONGEST_MISTAKE);
+}
 
 function complaints(plugin, config) {
   const read = readSettings(plugin.settings, config);
