@@ -183,6 +183,8 @@ def state_of(plugin, state, schema=None, read=None):
         if not 1 <= next_id <= LAST_ID:
             raise ValueError(f"{next_id} is no decision's number")
         return (read or plugin.read)(kept["own"]), next_id
+    except KeyError as missing:
+        raise Err(types.PluginError_InvalidState(f"missing field `{missing.args[0]}`")) from None
     except Exception as mistake:
         raise Err(types.PluginError_InvalidState(str(mistake))) from None
 
@@ -196,7 +198,14 @@ def number(value):
 
 def compact(value):
     """JSON without blanks. What has `kept()` is written as what that returns."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=lambda own: own.kept())
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_kept)
+
+
+def _kept(own):
+    if not hasattr(own, "kept"):
+        shown = repr(own)[:LONGEST_VALUE]
+        raise TypeError(f"{shown} cannot be kept as JSON; texts, numbers, lists, dicts and what has kept() can")
+    return own.kept()
 
 
 def guarded(call):
@@ -253,7 +262,7 @@ def _read_settings(declared, config):
         return {}, [types.Diagnostic("", f"not JSON: {mistake}", None)]
     if not isinstance(given, dict):
         return {}, [types.Diagnostic("", "the settings must be a JSON object", None)]
-    settings, complaints = {}, []
+    settings, complaints = _Settings(), []
     for name, setting in declared.items():
         value = given.get(name, setting.default)
         settings[name] = setting.read(value)
@@ -264,6 +273,13 @@ def _read_settings(declared, config):
         pointer = name.replace("~", "~0").replace("/", "~1")
         complaints.append(wrong(pointer, f'there is no setting "{name}"', help))
     return settings, complaints
+
+
+class _Settings(dict):
+    """Settings by name. One that was never declared is an error that says which there are."""
+
+    def __missing__(self, name):
+        raise KeyError(f"there is no setting {name!r}; there are: {', '.join(self) or 'none'}")
 
 
 def _from_units(value, units):
