@@ -227,7 +227,9 @@ def _told(mistake):
     places, place = [], mistake.__traceback__
     while place is not None:
         code = place.tb_frame.f_code
-        places.insert(0, f"{code.co_filename}:{place.tb_lineno} in {code.co_name}")
+        # Where the build mounts the plugin and the SDK.
+        file = code.co_filename.removeprefix("/0/").removeprefix("/1/")
+        places.insert(0, f"{file}:{place.tb_lineno} in {code.co_name}")
         place = place.tb_next
     return f"{repr(mistake)[:LONGEST_VALUE]} at {', called at '.join(places)}"[:LONGEST_MISTAKE]
 
