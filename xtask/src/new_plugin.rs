@@ -57,12 +57,19 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
             println!("wrote Cargo.toml: plugins/{name} is no crate");
         }
     }
-    println!("\nnext:\n  {:<38} its unit tests, natively", unit_tests(language, name));
+    println!("\nnext:");
+    let commands = [
+        (unit_tests(language, name), "its unit tests, natively"),
+        (format!("cargo xtask plugins {name}"), "builds the component into target/plugins"),
+        (format!("cargo xtask snapshot {name} --review"), "plays the scenarios to it and shows what it did"),
+        (format!("cargo xtask conform {name}"), "tries every rule of the contract on it"),
+    ];
+    let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or_default();
+    for (command, does) in commands {
+        println!("  {command:<width$}   {does}");
+    }
     println!(
-        "  cargo xtask plugins {name}             builds the component into target/plugins\n  \
-         cargo xtask snapshot {name} --review   plays the scenarios to it and shows what it did\n  \
-         cargo xtask conform {name}             tries every rule of the contract on it\n\
-         then change {}, and what {} expects of it",
+        "then change {}, and what {} expects of it",
         workspace.shown(&place.join(template.source())),
         workspace.shown(&scenario),
     );
