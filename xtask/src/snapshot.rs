@@ -132,6 +132,11 @@ impl Played {
 
 /// Plays the scenarios; every transcript that differs is left as `.snap.new`.
 fn play(workspace: &Workspace, components: Option<&OsStr>, scenario: Option<&str>) -> Result<Played> {
+    // What cargo prints is kept for what went wrong: minutes would pass without a word.
+    if !was_built(workspace) {
+        eprintln!("building what plays the scenarios: some minutes, this once");
+    }
+    workspace.say_who_is_waited_for("debug");
     let mut test = workspace.cargo();
     test.args(["test", "--quiet", "--workspace", "--test", "snapshots"]);
     test.env("INSTA_UPDATE", "new").env("INSTA_OUTPUT", "none").env("INSTA_WORKSPACE_ROOT", &workspace.root);
@@ -143,6 +148,12 @@ fn play(workspace: &Workspace, components: Option<&OsStr>, scenario: Option<&str
     let output = test.output().context("cannot start cargo test")?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Played { passed: output.status.success(), said: text(&output.stderr) + &text(&output.stdout) })
+}
+
+/// Whether the test that plays the scenarios was ever built here.
+fn was_built(workspace: &Workspace) -> bool {
+    let is_player = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("snapshots-");
+    fs::read_dir(workspace.target.join("debug/deps")).is_ok_and(|entries| entries.flatten().any(is_player))
 }
 
 /// What becomes of each differing transcript.
