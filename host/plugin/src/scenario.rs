@@ -313,13 +313,13 @@ impl Script {
     }
 
     /// Call followed call: what was decided most often of late, and after what it was decided last. What was plainly applied brings no
-    /// call by itself, and counts only where nothing else was decided, as with a mark that is passed already.
+    /// call by itself, and counts only where nothing else came back again and again, as with a mark that is passed already.
     fn talks_to_itself(&mut self, when: &str, told: &str) {
         self.restless = true;
         let deed = |words: &str| words.split([' ', ':']).next().unwrap_or_default().to_owned();
         let mut often: BTreeMap<String, (usize, &String, Option<&'static str>)> = BTreeMap::new();
-        let any_told = self.in_a_row.iter().any(|(_, came)| came.is_some());
-        for (words, came) in self.in_a_row.iter().filter(|(_, came)| came.is_some() || !any_told) {
+        let told_again = self.in_a_row.iter().filter(|(_, came)| came.is_some()).count() > 1;
+        for (words, came) in self.in_a_row.iter().filter(|(_, came)| came.is_some() || !told_again) {
             let (times, last, came_of_it) = often.entry(deed(words)).or_insert((0, words, None));
             (*times, *last, *came_of_it) = (*times + 1, words, *came);
         }
@@ -506,10 +506,10 @@ mod tests {
 
     #[test]
     fn of_what_repeats_that_is_named_of_which_the_plugin_was_told() {
-        let decided = |told: bool| {
+        let decided = |told: usize| {
             let mut script = Script::default();
-            for _ in 0..3 {
-                let came = told.then_some("refused");
+            for round in 0..3 {
+                let came = (round < told).then_some("refused");
                 script.in_a_row.extend([("rotate: \"due\"".to_owned(), came), ("watch nothing".to_owned(), None)]);
             }
             script.talks_to_itself("+0d00:00:00", "decided: #3 refused");
@@ -518,7 +518,8 @@ mod tests {
         let said = |words: &str| {
             Some(format!("at +0d00:00:00 `{words}` was decided 3 times, after `decided: #3 refused` at last"))
         };
-        assert_eq!(decided(true), said("rotate: \"due\""));
-        assert_eq!(decided(false), said("watch nothing"), "where it was told of none, all count");
+        assert_eq!(decided(3), said("rotate: \"due\""));
+        assert_eq!(decided(1), said("watch nothing"), "what came back once does not repeat");
+        assert_eq!(decided(0), said("watch nothing"), "where it was told of none, all count");
     }
 }

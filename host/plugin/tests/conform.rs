@@ -152,6 +152,15 @@ fn a_policy_that_keeps_every_request_is_found_with_the_fewest_stories_that_are_t
 }
 
 #[test]
+fn a_policy_that_keeps_every_look_is_found_where_its_looks_are_hours_apart() {
+    let (bytes, config) = (hostile::hostile("rotation"), json!({ "do": "hoards-looks" }));
+    let effort = Effort { stories: 12, ..Effort::default() };
+    let report = try_only(host(), "test", &bytes, &config, effort, &[Rule::StaysSmall], &|_| ()).unwrap();
+    let broken = report.verdicts[0].broken.as_ref().unwrap();
+    assert!(broken.said.contains("rounds of the same"), "{broken:?}");
+}
+
+#[test]
 fn settings_that_change_the_key_all_the_time_do_not_make_a_story_last_for_ever() {
     let config = json!({ "interval": "40s", "max-bytes": "1MiB" });
     assert!(tried(&shipped()["interval"], &config, 2).conforms());

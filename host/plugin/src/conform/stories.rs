@@ -27,9 +27,9 @@ const REQUEST_BYTES: usize = 5_000;
 const LONGEST_REQUEST_BYTES: usize = 28_000;
 /// Bytes of what the host says of a decision, and of an extension.
 const SAID_BYTES: usize = 1_000;
-/// What a long story tells again and again beside what chance adds: one kind a story, requests first, so that where the fuel allows
-/// two stories alone a list of requests is seen to grow.
-const TOLD_LONG: [&str; 5] = ["request", "request", "suspect", "usage", "restart"];
+/// What a long story tells again and again beside what chance adds: one kind a story. Requests and looks come first, so that where the
+/// fuel allows two stories alone a list of either is seen to grow.
+const TOLD_LONG: [&str; 5] = ["request", "look", "suspect", "usage", "restart"];
 /// A request of a long story: short, so that what keeps each grows and does not end at once.
 const SHORT_REQUEST: &str = "the operator asks for a new key";
 
@@ -180,12 +180,14 @@ fn happening(rule: Rule, chance: &mut Chance) -> Value {
     }
 }
 
-/// What every round of the long story with this number tells; little time passes with it, in which no key's age matters.
+/// What every round of the long story with this number tells; little time passes with it, in which no key's age matters. Where each round is
+/// a look, so much passes as the plugin wanted to wait.
 fn told_long(turn: u32, chance: &mut Chance) -> Vec<Value> {
     let kind = usize::try_from(turn).ok().and_then(|turn| TOLD_LONG.get(turn % TOLD_LONG.len())).copied();
     let mut told = match kind {
         Some("suspect") => vec![entry("suspect", "current")],
         Some("usage") => vec![entry("usage", 1_u64 << (20 + chance.below(16)))],
+        Some("look") => return vec![entry("before-wake", span(1)), entry("advance", span(1_000))],
         Some("restart") => vec![entry("link", "down"), "restart".into(), entry("link", "up")],
         _ => vec![entry("request", SHORT_REQUEST)],
     };
@@ -364,16 +366,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_story_tells_of_everything_that_happens_and_of_requests_first() {
+    fn a_long_story_tells_of_everything_that_happens_and_of_requests_and_looks_first() {
         let kinds = (0..5).map(|turn| {
             let mut chance = Chance::new(1, Rule::StaysSmall.number(), turn);
             let story = story(Kind::Rotation, Rule::StaysSmall, &serde_json::Value::Null, turn, &mut chance);
             let told = story["timeline"].as_sequence().cloned().unwrap_or_default();
-            ["request", "suspect", "usage", "link"].map(|kind| told.iter().any(|entry| entry.get(kind).is_some()))
+            ["request", "before-wake", "suspect", "usage", "link"]
+                .map(|kind| told.iter().any(|entry| entry.get(kind).is_some()))
         });
         let kinds: Vec<_> = kinds.collect();
         assert!(
-            kinds[0] == [true, false, false, false] && kinds[1][0] && kinds[2][1] && kinds[3][2] && kinds[4][3],
+            kinds[0] == [true, false, false, false, false] && kinds[1][1] && kinds[2][2] && kinds[3][3] && kinds[4][4],
             "{kinds:?}"
         );
     }
