@@ -214,6 +214,9 @@ fn peer<'c>(table: &mut Table<'_, '_>, peers: &'c [Peer]) -> Result<&'c Peer, Co
     })
 }
 
+/// Of a side: `volume`, `size` and `image`.
+type SideFields<'s, 'a> = (Option<Field<'s, 'a>>, Option<Field<'s, 'a>>, Option<Field<'s, 'a>>);
+
 fn side(
     table: &mut Table<'_, '_>,
     context: &mut Context<'_>,
@@ -227,24 +230,12 @@ fn side(
     let (volume, bytes) = (table.take("volume"), table.take("size"));
     let image = table.take("image");
     if primary {
-        if let Some(field) = image {
-            let fix = "remove it; a primary's image is its [[volume]]";
-            return Err(field.wrong("a primary opens nothing of a copy", "image on a secondary", fix));
-        }
-        primary_side(table, context, (pair, ranges), peer, volume, bytes)
+        primary_side(table, context, (pair, ranges), peer, (volume, bytes, image))
     } else {
         if let Some(field) = table.take("range").filter(|_| !ranges.is_empty()) {
             let fix = "remove it; the size is what the ranges have together";
             return Err(field.wrong("ranges are named where initiators write", "range on a primary", fix));
         }
-        let image = match image {
-            Some(field) => {
-                let path = context.base.path(&field)?;
-                context.images.add(&field, &path.display().to_string(), "file")?;
-                Some(path)
-            }
-            None => None,
-        };
         secondary_side(table, context, pair, block, (volume, bytes, image))
     }
 }
@@ -254,12 +245,15 @@ fn primary_side(
     context: &mut Context<'_>,
     pair: (&str, &[ByteRange]),
     peer: &Peer,
-    volume: Option<Field<'_, '_>>,
-    bytes: Option<Field<'_, '_>>,
+    (volume, bytes, image): SideFields<'_, '_>,
 ) -> Result<PairSide, ConfigError> {
     if let Some(field) = bytes {
         let fix = "remove it; the size belongs to the [[volume]]";
         return Err(field.wrong("a primary has the size of its volume", "size on a secondary", fix));
+    }
+    if let Some(field) = image {
+        let fix = "remove it; a primary's image is its [[volume]]";
+        return Err(field.wrong("a primary opens nothing of a copy", "image on a secondary", fix));
     }
     let form = "the name of a [[volume]]";
     let field =
@@ -287,8 +281,9 @@ fn secondary_side(
     context: &mut Context<'_>,
     pair: &str,
     block: BlockBytes,
-    (volume, bytes, image): (Option<Field<'_, '_>>, Option<Field<'_, '_>>, Option<PathBuf>),
+    (volume, bytes, image): SideFields<'_, '_>,
 ) -> Result<PairSide, ConfigError> {
+    let image = image.map(|field| self::image(context, &field)).transpose()?;
     let form = "the size of the primary's volume, as in \"10GiB\"";
     let field = bytes.ok_or_else(|| table.missing("size", form, "copy it from the invitation"))?;
     let size = size(&field)?;
@@ -318,6 +313,12 @@ fn secondary_side(
         None => pair.to_owned(),
     };
     Ok(PairSide::Secondary { export, size, image })
+}
+
+fn image(context: &mut Context<'_>, field: &Field<'_, '_>) -> Result<PathBuf, ConfigError> {
+    let path = context.base.path(field)?;
+    context.images.add(field, &path.display().to_string(), "file")?;
+    Ok(path)
 }
 
 fn way(table: &mut Table<'_, '_>) -> Result<(Transfer, u16), ConfigError> {

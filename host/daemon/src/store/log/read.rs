@@ -152,16 +152,7 @@ impl LogReader {
     /// are not checked here; whoever opens a block checks its tags.
     pub fn tags(&self, location: Location, first: u32, count: u32) -> Result<(Header, Bytes), ReadError> {
         let left = self.end_of(location)?.saturating_sub(u64::from(location.offset));
-        let mut bytes = vec![0; narrow(left.min(wide(SLICE_HEAD_BYTES)))];
-        self.fill(location, 0, &mut bytes)?;
-        let entry = loop {
-            let have = bytes.len();
-            match Entry::head(&bytes).map_err(|flaw| ReadError::Damaged { location, flaw })? {
-                Ok(entry) => break entry,
-                Err(want) => bytes.resize(want, 0),
-            }
-            self.fill(location, wide(have), bytes.get_mut(have..).unwrap_or_default())?;
-        };
+        let entry = self.head(location, narrow(left.min(wide(SLICE_HEAD_BYTES))), &mut Vec::new())?;
         let header = entry.framed.header;
         let missing = ReadError::NoSuchBlock { index: first, blocks: entry.kept.blocks(&header) };
         let (at, len) = entry.tags_at(first, count).ok_or(missing)?;
@@ -214,19 +205,26 @@ impl LogReader {
         }
         let expected = wide(HEADER_BYTES) + blocks.clamp(1, FIRST_READ_BLOCKS_MAX) * FIRST_READ_BLOCK_BYTES;
         let mut bytes = Vec::new();
-        self.read_up_to(location, narrow(left.min(expected)), &mut bytes)?;
-        let flawed = |flaw| ReadError::Damaged { location, flaw };
+        let entry = self.head(location, narrow(left.min(expected)), &mut bytes)?;
+        let want = entry.bytes();
+        if wide(want) > left {
+            return Err(ReadError::NotThere(location));
+        }
+        // A head says at most what a record can hold, so this allocates no more than that.
+        self.read_up_to(location, want, &mut bytes)?;
+        bytes.truncate(want);
+        entry.check(&bytes).map_err(|flaw| ReadError::Damaged { location, flaw })?;
+        Ok((entry, bytes.into()))
+    }
+
+    /// What the entry at `location` says of itself. At least `first` bytes of it are read into `bytes`, and more if its head is longer.
+    fn head(&self, location: Location, first: usize, bytes: &mut Vec<u8>) -> Result<Entry, ReadError> {
+        let mut want = first;
         loop {
-            let (want, entry) = match Entry::head(&bytes).map_err(flawed)? {
-                Ok(entry) => (entry.bytes(), Some(entry)),
-                Err(want) => (want, None),
-            };
-            // A head says at most what a record can hold, so this allocates no more than that.
-            self.read_up_to(location, want, &mut bytes)?;
-            bytes.truncate(want);
-            if let Some(entry) = entry {
-                entry.check(&bytes).map_err(flawed)?;
-                return Ok((entry, bytes.into()));
+            self.read_up_to(location, want, bytes)?;
+            match Entry::head(bytes).map_err(|flaw| ReadError::Damaged { location, flaw })? {
+                Ok(entry) => return Ok(entry),
+                Err(more) => want = more,
             }
         }
     }
@@ -237,10 +235,13 @@ impl LogReader {
 
     /// Reads on until `bytes` are the first `want` bytes at `location`, or more, if they are more already.
     fn read_up_to(&self, location: Location, want: usize, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
+        if bytes.len() >= want {
+            return Ok(());
+        }
         if u64::from(location.offset) + wide(want) > self.end_of(location)? {
             return Err(ReadError::NotThere(location));
         }
-        bytes.reserve_exact(want.saturating_sub(bytes.len()));
+        bytes.reserve_exact(want - bytes.len());
         let file = self.file(location.segment)?;
         while bytes.len() < want {
             let at = u64::from(location.offset) + wide(bytes.len());
