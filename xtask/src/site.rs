@@ -236,14 +236,11 @@ impl Site {
         Ok(file.display().to_string())
     }
 
-    /// Changes the configuration; the text must be there.
+    /// Changes the configuration: the text must stand there once. Of a comment only what begins with its `#` is changed.
     pub(crate) fn edit(&self, from: &str, to: &str) -> Result<()> {
         let file = self.config();
-        let text = fs::read_to_string(&file)?;
-        if !text.contains(from) {
-            bail!("{} has no {from}", file.display());
-        }
-        Ok(fs::write(&file, text.replacen(from, to, 1))?)
+        let text = edited(&fs::read_to_string(&file)?, from, to).with_context(|| file.display().to_string())?;
+        Ok(fs::write(&file, text)?)
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -338,6 +335,19 @@ impl Site {
     }
 }
 
+fn edited(text: &str, from: &str, to: &str) -> Result<String> {
+    let counts = |at: usize| {
+        let at = at + from.len() - from.trim_start_matches('\n').len();
+        let begins = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        from.trim_start().starts_with('#') || !text[begins..].starts_with('#')
+    };
+    let mut found = text.match_indices(from).map(|(at, _)| at).filter(|at| counts(*at));
+    let (Some(at), None) = (found.next(), found.next()) else {
+        bail!("it must have {from} once, outside of comments");
+    };
+    Ok([&text[..at], to, &text[at + from.len()..]].concat())
+}
+
 fn last_lines(log: &Path, count: usize) -> Vec<String> {
     let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -398,5 +408,32 @@ impl Status {
     /// Copying, and nothing owed.
     pub(crate) fn is_safe(&self) -> bool {
         self.state() == "copying" && self.lag_bytes() == 0 && self.mark("safe") == self.mark("last")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    const TEXT: &str = "#gap = \"2s\"\n# gap = \"2s\"\n\n[[pair]]\ngap = \"2s\"\nlimits = { gap = \"3s\" }\n";
+
+    #[test]
+    fn what_is_changed_is_the_field_and_not_the_comment_that_shows_its_default() {
+        let found = edited(TEXT, "gap = \"2s\"", "gap = \"1s\"").unwrap();
+        assert_eq!(found, TEXT.replace("\ngap = \"2s\"", "\ngap = \"1s\""));
+        assert_eq!(edited(TEXT, "\ngap = \"2s\"", "\ngap = \"1s\"").unwrap(), found);
+    }
+
+    #[test]
+    fn a_field_that_is_commented_out_is_named_with_its_mark() {
+        assert_eq!(edited(TEXT, "#gap = \"2s\"", "on = 1").unwrap(), TEXT.replacen("#gap = \"2s\"", "on = 1", 1));
+    }
+
+    #[test]
+    fn what_is_not_there_or_there_twice_is_refused() {
+        assert!(edited(TEXT, "gap = \"9s\"", "").is_err());
+        assert!(edited(TEXT, "gap = ", "").is_err());
     }
 }
