@@ -30,6 +30,8 @@ const NULL_ERRORS: f64 = 3.5;
 /// What the controls are played on. A key without a disguise is as long as a write of 4 KiB: among hundreds of those a second
 /// it is missed more often than here, which says nothing of the harness.
 const CONTROL_WORKLOADS: [Workload; 2] = [Workload::Sequential, Workload::Idle];
+/// One key in so many may come into force after the window: what is looked at is the line while keys change.
+const LATE_SHARE: u64 = 8;
 /// Tosses of each control, twice that when it is not short.
 const CONTROL_EVENTS: usize = 240;
 
@@ -157,6 +159,9 @@ impl Terms {
                 phase.name
             );
         }
+        if let Some(why) = late(&found) {
+            bail!("{}: {why}", phase.name);
+        }
         print_telling(&found);
         Ok(found)
     }
@@ -257,6 +262,19 @@ fn void(controls: &[Value]) -> Vec<String> {
     reasons
 }
 
+/// Why what was looked at is not the line while keys change.
+fn late(found: &Value) -> Option<String> {
+    let (real, within) = (found["real"].as_u64().unwrap_or(0), found["within"].as_u64().unwrap_or(0));
+    (real.saturating_sub(within) * LATE_SHARE > real).then(|| {
+        format!(
+            "of {real} changes of key {within} came into force inside the window of {} s, and 95 of 100 within {} s: nothing is \
+             proved; give --window as much, or the disguise a shorter gap",
+            shown(found["window"].as_f64()),
+            shown(found["delay-p95-s"].as_f64()),
+        )
+    })
+}
+
 /// The better of the classifiers.
 fn best(found: &Value) -> Option<f64> {
     let models = found["models"].as_object()?.values();
@@ -297,10 +315,11 @@ fn table(found: &[Value]) -> String {
 
 fn print_telling(found: &Value) {
     println!(
-        "  {} events, {} segments, {} keys came into force; boosting {}, logistic {}",
+        "  {} events, {} segments, {} keys came into force, {} inside the window; boosting {}, logistic {}",
         found["events"],
         found["segments"],
         found["activations"],
+        found["within"],
         shown(found["models"]["boosting"]["auc"].as_f64()),
         shown(found["models"]["logistic"]["auc"].as_f64()),
     );
@@ -324,6 +343,14 @@ mod tests {
         assert_eq!(void(&[control(0.97, 0.52)]), Vec::<String>::new());
         assert_eq!(void(&[control(0.89, 0.52)]).len(), 1);
         assert_eq!(void(&[json!({ "phase": "c" })]).len(), 2);
+    }
+
+    #[test]
+    fn keys_that_come_into_force_when_nobody_looks_any_more_prove_nothing() {
+        let found = |within: u64| json!({ "real": 80, "within": within, "window": 0.5, "delay-p95-s": 3.9 });
+        assert_eq!(late(&found(70)), None);
+        assert!(late(&found(69)).is_some_and(|why| why.contains("within 3.900 s")));
+        assert!(late(&json!({ "real": 1 })).is_some());
     }
 
     #[test]

@@ -293,6 +293,17 @@ def times(lines):
     return np.array(sorted(found))
 
 
+def came(lanes, window):
+    """How long after its toss each key came into force, and how many did inside the window that is looked at."""
+    delays = []
+    for _, tosses, changed, _ in lanes:
+        for toss in tosses:
+            place = np.searchsorted(changed, toss["at"])
+            if toss["real"] and place < len(changed) and changed[place] < toss["until"]:
+                delays.append(changed[place] - toss["at"])
+    return delays, sum(delay < window for delay in delays)
+
+
 def activation(lanes, window, workload_at):
     """Can the moment be foretold at which a key comes into force? Against the starts of covers, each in the same lane, as long
     after a toss, which costs the machine something by itself, and with the same workload at the toss and at the moment; where
@@ -375,6 +386,7 @@ def main():
             groups.append(toss["group"])
             workloads.append(toss["workload"])
         lanes.append((lane, tosses, changed, covers))
+    delays, within = came(lanes, window)
     names = list(rows[0])
     table = np.array([[row[name] for name in names] for row in rows], dtype=float)
     labels, groups, workloads = np.array(labels), np.array(groups), np.array(workloads)
@@ -382,6 +394,7 @@ def main():
     verdict |= {"events": len(labels), "real": int(labels.sum()), "sham": int((1 - labels).sum())}
     verdict["refused"] = sum(event["refused"] for lane in game["lanes"] for event in lane["events"])
     verdict |= {"segments": segments, "activations": activations, "models": {}, "by-workload": {}}
+    verdict |= {"within": within, "delay-p95-s": float(np.quantile(delays, 0.95)) if delays else None}
     guesses = {}
     for name, make in (("boosting", boosting), ("logistic", logistic)):
         guesses[name] = scores(make, table, labels, groups)
