@@ -301,7 +301,7 @@ def came(lanes, window):
             place = np.searchsorted(changed, toss["at"])
             if toss["real"] and place < len(changed) and changed[place] < toss["until"]:
                 delays.append(changed[place] - toss["at"])
-    return delays, sum(delay < window for delay in delays)
+    return delays, int(sum(delay < window for delay in delays))
 
 
 def activation(lanes, window, workload_at):
