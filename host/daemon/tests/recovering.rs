@@ -219,3 +219,32 @@ fn a_block_that_was_altered_in_the_copy_is_named_and_no_other_is_withheld() {
     let mended = reported(&remote, "the block to be there again", |report| number(report, "failed") == 0);
     assert_eq!(number(&mended, "opened"), BLOCKS);
 }
+
+#[test]
+fn an_image_that_is_gone_is_named_by_status_and_everything_is_there_when_it_is_back() {
+    let (_stage, mut main, mut remote) = sites("gone");
+    remote.kill().unwrap();
+    let (image_file, away) = (remote.dir.join("elsewhere.img"), remote.dir.join("away.img"));
+    let place = format!("\nimage = {}\nretention = \"none\"", Value::from(image_file.display().to_string()));
+    remote.edit("\nretention = \"none\"", &place).unwrap();
+    strategy(&mut remote, "sweep", "{}");
+    settle(&main);
+    let written = image(5);
+    write(&main, 0, &written);
+    settle(&main);
+    take_over(&mut main, &remote);
+    reported(&remote, "the sweep to end", |report| report["stage"] == "finished");
+    remote.kill().unwrap();
+    fs::rename(&image_file, &away).unwrap();
+    remote.start().unwrap();
+    let named = |status: &site::Status| status.last_error().is_some_and(|said| said.contains("elsewhere.img"));
+    remote.wait_until("what is missing to be named", named).unwrap();
+    let said = remote.farseal(&["status", PAIR]).unwrap_or_else(|error| error.to_string());
+    assert!(said.contains("is gone; mount its file system") && said.contains("restart the node"), "{said}");
+    assert!(Client::connect(&remote.socket(), PAIR).is_err(), "nothing is served in its place");
+    assert!(!image_file.exists());
+    remote.kill().unwrap();
+    fs::rename(&away, &image_file).unwrap();
+    remote.start().unwrap();
+    assert!(read(&remote) == written);
+}

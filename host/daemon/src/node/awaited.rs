@@ -18,6 +18,8 @@ use crate::role::lane_folder;
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// What the person at the escrow site reads.
 const DECLARED: &str = "the main site declared a disaster; this site has taken over";
+/// After what keeps a copy that was taken over from being opened.
+pub(super) const MEND_AND_RESTART: &str = "mend that and restart the node: it opens then";
 const UNHEARD: &str = "neither this site nor its witness heard the main site; this site has taken over";
 
 /// What is opened when the keys are here.
@@ -67,7 +69,11 @@ impl Makings {
     fn open(&self, Awaited { hand_over, keyring, taken, image }: &Awaited) {
         match self.bring_up(keyring, hand_over, image.as_ref()) {
             Ok(up) => *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(up),
-            Err(error) => tracing::error!(pair = self.config.name, "the copy could not be opened: {error:#}"),
+            Err(error) => {
+                let why = format!("this site has taken over, and the copy could not be opened: {error:#}");
+                tracing::error!(pair = self.config.name, "{why}; {MEND_AND_RESTART}");
+                *self.unopened.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+            }
         }
     }
 }
@@ -92,6 +98,11 @@ impl PairNode {
             }
             sleep(ASK_AGAIN).await;
         }
+    }
+
+    /// Why a copy that was taken over could not be opened.
+    pub(super) fn unopened(&self) -> Option<String> {
+        self.makings.unopened.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why a copy that was taken over is not open yet.

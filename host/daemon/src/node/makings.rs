@@ -60,6 +60,8 @@ pub struct Makings {
     pub exporting: Mutex<Option<Export>>,
     /// A takeover whose keys are not here yet.
     pub awaited: Mutex<Option<Awaited>>,
+    /// Why the copy that was taken over is not open, though its keys are here.
+    pub unopened: Mutex<Option<String>>,
     /// Has them asked for.
     pub keys_wanted: Arc<dyn Fn() + Send + Sync>,
     /// How far the copy is opened as it arrives.

@@ -12,6 +12,7 @@ use farseal_core::units::Epoch;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
+use super::awaited::MEND_AND_RESTART;
 use super::pair::PairNode;
 use super::{Node, key};
 use crate::control::api::{
@@ -378,6 +379,9 @@ impl PairNode {
                     )),
                     report: None,
                 });
+            }
+            if let Some(reason) = self.unopened() {
+                return Err(CommandError::Failed { reason, next: Some(MEND_AND_RESTART.into()) });
             }
             if Instant::now() >= deadline {
                 return Err(CommandError::NotYet { what: "the takeover".into() });

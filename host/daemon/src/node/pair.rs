@@ -136,6 +136,7 @@ impl PairNode {
             link: Arc::clone(&link),
             handed_over: Arc::new(move |hand_over| _ = handed_over.send(hand_over)),
             awaited: Mutex::default(),
+            unopened: Mutex::default(),
             keys_wanted: Arc::new(move || _ = keys_wanted.send(())),
             image: std::sync::OnceLock::new(),
             cuts: Arc::new(CutsHere::new(Arc::clone(&shared.cuts_changed))),

@@ -8,6 +8,7 @@ use farseal_core::rotation::State as RotationState;
 use farseal_core::units::{BlockCount, ByteLen, Generation, Millis, Sequence};
 
 use super::Shared;
+use super::awaited::MEND_AND_RESTART;
 use super::pair::{PairNode, Side, Taken};
 use crate::control::api::{
     HistoryStatus, JournalUse, KeyStatus, Lag, LastError, Marks, Mode, NextRotation, NodeStatus, PairState, PairStatus,
@@ -223,6 +224,10 @@ impl PairNode {
     fn copys_error(&self, status: &farseal_core::secondary::Status) -> Option<LastError> {
         if let Some(message) = self.awaits_keys() {
             let next = Some("at the escrow site: `farseal escrow requests`".into());
+            return Some(LastError { at: self.shared.clock.now().wall, message, next });
+        }
+        if let Some(message) = self.unopened() {
+            let next = Some(MEND_AND_RESTART.into());
             return Some(LastError { at: self.shared.clock.now().wall, message, next });
         }
         status.alarms.last().map(|(at, alarm)| LastError { at: *at, message: alarm.to_string(), next: None })
