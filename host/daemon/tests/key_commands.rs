@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 
 use built::plugins;
 use farseal_core::record::{Framed, HEADER_BYTES, Kind};
+use farseal_plugin::Digest;
 use farseal_plugin::scenario::Scenario;
 use nbd_client::Client;
 use serde_json::Value;
@@ -325,6 +326,45 @@ fn a_demanded_result_of_the_kit_decides_what_is_loaded_and_what_is_swapped_in() 
     main.start().unwrap();
     assert_eq!(json(&main, &["status"])["pairs"][0]["plugins"][1]["name"], "on-command");
     main.farseal(&["plugin", "rollback", PAIR, "policy"]).unwrap();
+}
+
+/// The policy of which a site keeps the state.
+fn owner_of_state(site: &Site) -> Option<String> {
+    let lanes = std::fs::read_dir(site.state().join("pairs")).ok()?;
+    let mut kept = lanes.filter_map(|lane| std::fs::read(lane.ok()?.path().join("policy.json")).ok());
+    let kept: Value = serde_json::from_slice(&kept.next()?).ok()?;
+    kept["owner"]["plugin"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn a_policy_that_the_configuration_names_in_the_place_of_another_does_not_go_on_from_its_state() {
+    let (_stage, mut main, _remote) = sites("named");
+    let owns = |main: &Site, name: &str| {
+        let owns = || Ok((owner_of_state(main).as_deref() == Some(name)).then_some(()));
+        wait_for("the policy's state", PATIENCE, owns).unwrap();
+    };
+    owns(&main, "interval");
+    let policy = |name: &str| {
+        let digest = Digest::of(&std::fs::read(component(name)).unwrap());
+        format!("\npolicy = {{ component = \"{name}\", sha256 = \"{digest}\"")
+    };
+    for name in ["irregular", "interval"] {
+        main.kill().unwrap();
+        let begins_afresh = main.last_lines(usize::MAX).iter().filter(|line| line.contains("begins afresh")).count();
+        let before = if name == "irregular" { "interval" } else { "irregular" };
+        main.edit(&policy(before), &policy(name)).unwrap();
+        main.start().unwrap();
+        owns(&main, name);
+        let lines = main.last_lines(usize::MAX);
+        let said: Vec<_> = lines.iter().filter(|line| line.contains("begins afresh")).collect();
+        assert_eq!(said.len(), begins_afresh + 1);
+        assert!(said[begins_afresh].contains(&format!("it is the state of {before}, and this is {name}")), "{said:?}");
+    }
+    // The same one goes on.
+    main.kill().unwrap();
+    main.start().unwrap();
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    assert_eq!(main.last_lines(usize::MAX).iter().filter(|line| line.contains("begins afresh")).count(), 2);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use crate::host::{Checked, Plugin, PluginHost};
 use crate::kind::{Digest, Grant, Kind};
 use crate::load_error::{LoadError, Problem};
 use crate::scenario::{Run, Scenario};
+use crate::world::About;
 
 mod altered;
 mod chance;
@@ -66,11 +68,13 @@ pub struct Effort {
     pub seed: u64,
     /// Units of fuel for the stories of each rule; where it is not said, [`FUEL`], or more where the component's ordinary calls are dear.
     pub fuel: Option<u64>,
+    /// Rules that are tried at once, each on a thread of its own. The report does not depend on it.
+    pub threads: usize,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { stories: 40, seed: 1, fuel: None }
+        Self { stories: 40, seed: 1, fuel: None, threads: 1 }
     }
 }
 
@@ -173,30 +177,26 @@ pub fn try_only(
     config: &Value,
     effort: Effort,
     only: &[Rule],
-    begins: &dyn Fn(Rule),
+    begins: &(dyn Fn(Rule) + Sync),
 ) -> Result<Report, LoadError> {
     let found = host.inspect(subject, bytes)?;
     let component = host.check(subject, bytes)?;
-    let (name, by_the_way, kept) = (found.about.name.clone(), RefCell::default(), RefCell::default());
     let fuel = match effort.fuel {
         Some(fuel) => fuel,
         None => fuel_of_a_rule(&host.cost(subject, bytes, config)?),
     };
-    let (kind, spent) = (found.kind, Cell::new(0));
-    let trial = Trial { host, component, config, name, kind, effort, fuel, by_the_way, spent, kept };
+    let trial = Trial::new(host, component, config, &found.about, effort, fuel);
     trial.load(subject, config)?;
-    let rules = Rule::of(found.kind).into_iter().filter(|rule| only.contains(rule));
-    let tried = |rule| {
-        begins(rule);
-        trial.verdict(rule, &found.about.config_schema)
-    };
-    let mut flaws = BTreeMap::new();
+    let rules: Vec<Rule> = Rule::of(found.kind).into_iter().filter(|rule| only.contains(rule)).collect();
+    let (mut flaws, mut by_the_way) = (BTreeMap::new(), BTreeMap::new());
     let mut verdicts = Vec::new();
-    for (verdict, flaw) in rules.map(tried) {
-        flaws.extend(flaw.map(|flaw| (verdict.rule, flaw)));
-        verdicts.push(verdict);
+    for tried in try_all(&trial, &rules, begins) {
+        flaws.extend(tried.flaw.map(|flaw| (tried.verdict.rule, flaw)));
+        tried.by_the_way.into_iter().for_each(|(rule, broken)| {
+            by_the_way.entry(rule).or_insert(broken);
+        });
+        verdicts.push(tried.verdict);
     }
-    let mut by_the_way = trial.by_the_way.take();
     for verdict in verdicts.iter_mut().filter(|verdict| verdict.broken.is_none()) {
         let Some((broken, flaw)) = by_the_way.remove(&verdict.rule) else { continue };
         verdict.broken = Some(broken);
@@ -215,6 +215,37 @@ pub fn try_only(
         settings: config.clone(),
         verdicts,
     })
+}
+
+/// What came of trying one rule.
+struct Tried {
+    verdict: Verdict,
+    flaw: Option<Flaw>,
+    /// What its stories found of other rules.
+    by_the_way: BTreeMap<Rule, (Broken, Flaw)>,
+}
+
+/// Each rule alone, some at once, and what came of them in their order: no rule's stories depend on what another's were.
+fn try_all(trial: &Trial<'_>, rules: &[Rule], begins: &(dyn Fn(Rule) + Sync)) -> Vec<Tried> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let work = |trial: Trial<'_>| {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(rule) = rules.get(at) else { return };
+            begins(*rule);
+            let (verdict, flaw) = trial.verdict(*rule);
+            let tried = Tried { verdict, flaw, by_the_way: trial.by_the_way.take() };
+            found.lock().unwrap_or_else(PoisonError::into_inner).insert(at, tried);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..trial.effort.threads.min(rules.len()) {
+            let trial = trial.another();
+            scope.spawn(|| work(trial));
+        }
+        work(trial.another());
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
 /// By the dearest of the component's ordinary calls.
@@ -241,8 +272,7 @@ struct Trial<'a> {
     host: &'a PluginHost,
     component: Checked,
     config: &'a Value,
-    name: String,
-    kind: Kind,
+    about: &'a About,
     effort: Effort,
     /// For the stories of each rule.
     fuel: u64,
@@ -254,10 +284,27 @@ struct Trial<'a> {
     kept: RefCell<Vec<String>>,
 }
 
-impl Trial<'_> {
-    fn verdict(&self, rule: Rule, schema: &str) -> (Verdict, Option<Flaw>) {
+impl<'a> Trial<'a> {
+    fn new(
+        host: &'a PluginHost,
+        component: Checked,
+        config: &'a Value,
+        about: &'a About,
+        effort: Effort,
+        fuel: u64,
+    ) -> Self {
+        let (by_the_way, spent, kept) = (RefCell::default(), Cell::new(0), RefCell::default());
+        Self { host, component, config, about, effort, fuel, by_the_way, spent, kept }
+    }
+
+    /// One that has told nothing yet.
+    fn another(&self) -> Self {
+        Self::new(self.host, self.component.clone(), self.config, self.about, self.effort, self.fuel)
+    }
+
+    fn verdict(&self, rule: Rule) -> (Verdict, Option<Flaw>) {
         if rule == Rule::SettingsChecked {
-            return (self.check_settings(schema), None);
+            return (self.check_settings(), None);
         }
         let fewer = if rule == Rule::StaysSmall { FEWER_LONG_STORIES } else { 1 };
         let stories = self.effort.stories.div_ceil(fewer);
@@ -267,7 +314,7 @@ impl Trial<'_> {
                 return (Verdict { rule, tried: turn, untold: stories - turn, broken: None }, None);
             }
             let mut chance = Chance::new(self.effort.seed, rule.number(), turn);
-            let story = stories::story(self.kind, rule, self.config, turn, &mut chance);
+            let story = stories::story(self.component.kind(), rule, self.config, turn, &mut chance);
             let broken = self.shortest(rule, &story).or_else(|| {
                 let of_its_own =
                     (rule == Rule::ForeignState).then(|| self.altered(&story, turn, &mut chance)).flatten()?;
@@ -349,15 +396,15 @@ impl Trial<'_> {
     fn tell(&self, story: &serde_yaml_ng::Value) -> Option<Run> {
         let yaml = serde_yaml_ng::to_string(story).ok()?;
         let scenario = Scenario::parse("conformance", &yaml).ok()?;
-        let run = scenario.play(self.host, &self.name, &self.component).ok()?;
+        let run = scenario.play(self.host, &self.about.name, &self.component).ok()?;
         self.spent.set(self.spent.get().saturating_add(run.fuel));
         self.kept.borrow_mut().clone_from(&run.kept);
         Some(run)
     }
 
     /// Settings that the schema allows, and many that it does not: taken, or refused with a place.
-    fn check_settings(&self, schema: &str) -> Verdict {
-        let wrong = settings::unlikely(schema);
+    fn check_settings(&self) -> Verdict {
+        let wrong = settings::unlikely(&self.about.config_schema);
         let mut tried = 0;
         for config in &wrong {
             tried += 1;
@@ -371,9 +418,9 @@ impl Trial<'_> {
     }
 
     fn judge_settings(&self, config: &Value) -> Result<(), String> {
-        match self.load(&self.name, config) {
+        match self.load(&self.about.name, config) {
             Ok(()) => Ok(()),
-            Err(LoadError { problem: Problem::Config { found }, .. }) => {
+            Err(LoadError { problem: Problem::Config { found, .. }, .. }) => {
                 let placeless = found.iter().any(|one| !one.path.is_empty() && !one.path.starts_with('/'));
                 if placeless { Err("a complaint has a path that is no JSON pointer".into()) } else { Ok(()) }
             }
@@ -382,7 +429,7 @@ impl Trial<'_> {
     }
 
     fn load(&self, subject: &str, config: &Value) -> Result<(), LoadError> {
-        match self.kind {
+        match self.component.kind() {
             Kind::Rotation => self.load_as::<crate::RotationPolicy>(subject, config),
             Kind::Disguise => self.load_as::<crate::Disguise>(subject, config),
             Kind::Recovery => self.load_as::<crate::Recovery>(subject, config),

@@ -14,7 +14,9 @@ use crate::engine::{CipherInstances, EngineError, EngineKind, Engines};
 use crate::kind::{Digest, Grant, Kind, Power};
 use crate::limits::{self, CallLimits};
 use crate::load_error::{LoadError, Problem};
-use crate::world::{About, CipherPlanWorld, DisguiseWorld, Facts, Guest, RecoveryWorld, RotationWorld, World};
+use crate::world::{
+    About, CipherPlanWorld, DisguiseWorld, Facts, Guest, NO_SETTINGS, RecoveryWorld, RotationWorld, World,
+};
 
 /// How a [`PluginHost`] is made.
 pub struct HostOptions {
@@ -242,7 +244,8 @@ impl PluginHost {
             return Ok(None);
         }
         let checked = self.compiled(EngineKind::Data, named, bytes)?;
-        let parts = Parts { engines: Arc::clone(&self.engines), checked: &checked, slot: subject, config: "{}".into() };
+        let parts =
+            Parts { engines: Arc::clone(&self.engines), checked: &checked, slot: subject, config: NO_SETTINGS.into() };
         Ok(Some(OpeningCipher::of(Arc::new(Cipher::to_open(&parts)?))))
     }
 
@@ -377,7 +380,7 @@ fn check_pin(bytes: &[u8], pin: Option<Digest>) -> Result<Digest, Problem> {
 
 fn config_text(config: &serde_json::Value) -> Result<String, Problem> {
     let text = match config {
-        serde_json::Value::Null => "{}".into(),
+        serde_json::Value::Null => NO_SETTINGS.into(),
         serde_json::Value::Object(_) => config.to_string(),
         serde_json::Value::Array(_) => return Err(Problem::ConfigForm { found: "a list" }),
         serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::String(_) => {

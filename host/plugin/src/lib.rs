@@ -78,10 +78,10 @@ pub use kind::{ABI, Digest, DigestError, Grant, Kind, Power};
 pub use load_error::{LoadError, Problem};
 pub use recovery::{Recovery, RecoveryCall};
 pub use replay::{Difference, replay_diff};
-pub use rotation::{RotationCall, RotationPolicy};
-pub use slot::{Answer, Because, By, CipherUnavailable, Differences, Slot, SwapError, Swapped};
+pub use rotation::{NotCarried, RotationCall, RotationPolicy};
+pub use slot::{Answer, Because, By, CipherUnavailable, Slot};
 pub use step::{Call, CallOf, StepFunction, Stepped};
-pub use world::{About, Facts};
+pub use world::{About, Facts, StateOwner};
 
 /// The contract's own types, as the WIT files name them.
 pub mod wit {

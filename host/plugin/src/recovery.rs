@@ -54,8 +54,14 @@ impl StepFunction for Recovery {
         called.map(|called| (called.value.state, called.value.decisions))
     }
 
-    fn follow(&self, _before: &Self, call: &RecoveryCall) -> Result<Stepped<Self>, CallError> {
-        self.make(call)
+    /// From its state; afresh, where that is another's.
+    fn follow(&self, before: &Self, call: &RecoveryCall) -> Result<Stepped<Self>, CallError> {
+        match call {
+            Call::Step { event, context, .. } if before.facts.owner() != self.facts.owner() => {
+                self.begin(event, context).map(|called| (called.value.state, called.value.decisions))
+            }
+            Call::Init { .. } | Call::Step { .. } => self.make(call),
+        }
     }
 
     fn now(context: &Context) -> u64 {
@@ -149,6 +155,11 @@ impl Recovery {
             Err(CallError::Refused { error: PluginError::InvalidState(_), .. }) => {}
             other => return other,
         }
+        self.begin(event, context)
+    }
+
+    /// Afresh, and then what happened.
+    fn begin(&self, event: &Event, context: &Context) -> Result<Called<Outcome>, CallError> {
         let mut all = self.init(context)?;
         let missed = if matches!(event, Event::Begin) { None } else { Some(event) };
         for event in [&Event::Begin].into_iter().chain(missed) {

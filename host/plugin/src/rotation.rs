@@ -12,7 +12,7 @@ use crate::load_error::Problem;
 use crate::scenario::units::{size, span};
 use crate::step::{Call, CallOf, StepFunction, Stepped};
 use crate::store::fault;
-use crate::world::{Facts, Guest, RotationWorld};
+use crate::world::{Facts, Guest, RotationWorld, StateOwner};
 
 /// A loaded rotation policy. Calls may run at the same time; none sees another.
 #[derive(Debug)]
@@ -39,6 +39,22 @@ impl Assemble for RotationPolicy {
     }
 }
 
+/// Why a policy does not go on from a state.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum NotCarried {
+    /// Another policy wrote it.
+    #[error("it is the state of {policy}, and this is {own}")]
+    Foreign {
+        /// Who wrote it.
+        policy: String,
+        /// Who was to go on from it.
+        own: String,
+    },
+    /// An older form of its own, which it does not take.
+    #[error(transparent)]
+    Migration(#[from] CallError),
+}
+
 impl StepFunction for RotationPolicy {
     type Context = Context;
     type Event = Event;
@@ -51,8 +67,9 @@ impl StepFunction for RotationPolicy {
     /// From its state, migrated when its schema is another; afresh, where it cannot take it.
     fn follow(&self, before: &Self, call: &RotationCall) -> Result<Stepped<Self>, CallError> {
         let Call::Step { state, event, context } = call else { return self.make(call) };
-        let carried =
-            self.carry_over(before, state).or_else(|_| self.init(context).map(|called| called.value.state))?;
+        let carried = self
+            .carry_over(&before.facts.owner(), state)
+            .or_else(|_| self.init(context).map(|called| called.value.state))?;
         self.step(&carried, event, context).map(|called| (called.value.state, called.value.decisions))
     }
 
@@ -122,13 +139,20 @@ impl RotationPolicy {
         Ok(called)
     }
 
-    /// A state of `before` as one of its own: as it is, or migrated when the schema's version is another.
-    pub(crate) fn carry_over(&self, before: &Self, state: &str) -> Result<String, CallError> {
-        let (about, earlier) = (&self.facts.about, &before.facts.about);
-        if earlier.state_schema == about.state_schema && earlier.name == about.name {
+    /// A state as one of its own: as it is, or migrated when the schema's version is another. Only what a policy of this name wrote is
+    /// its own: another's may read well and mean something else.
+    ///
+    /// # Errors
+    /// [`NotCarried`]: it has to begin afresh.
+    pub fn carry_over(&self, owner: &StateOwner, state: &str) -> Result<String, NotCarried> {
+        let own = self.facts.owner();
+        if owner.plugin != own.plugin {
+            return Err(NotCarried::Foreign { policy: owner.plugin.clone(), own: own.plugin });
+        }
+        if owner.schema == own.schema {
             return Ok(state.into());
         }
-        self.migrate(earlier.state_schema, state).map(|called| called.value)
+        Ok(self.migrate(owner.schema, state).map(|called| called.value)?)
     }
 
     /// Makes a journalled call.

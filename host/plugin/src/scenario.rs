@@ -244,7 +244,7 @@ impl Scenario {
         }
         match host.load_checked::<P>(plugin, component, &[Grant::Raw], &config) {
             Ok(loaded) => play(loaded, &story, &mut script),
-            Err(LoadError { problem: Problem::Config { found }, .. }) => {
+            Err(LoadError { problem: Problem::Config { found, .. }, .. }) => {
                 script.blank();
                 for one in &found {
                     script.line(&format!("  refuses   {}", crate::fault::diagnostic(one)));

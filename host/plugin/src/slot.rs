@@ -3,8 +3,6 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use serde::{Deserialize, Serialize};
-
 use crate::breaker::Breaker;
 use crate::cipher::{Cipher, CipherWorker};
 use crate::disguise::Disguise;
@@ -13,8 +11,7 @@ use crate::fault::{CallError, Called, FaultClass, LogLine};
 use crate::host::Plugin;
 use crate::kind::Digest;
 use crate::recovery::Recovery;
-use crate::replay::{Difference, replay_diff};
-use crate::rotation::{RotationCall, RotationPolicy};
+use crate::rotation::RotationPolicy;
 use crate::wit::types::PluginError;
 use crate::wit::{cipher, disguise, recovery, rotation};
 
@@ -152,43 +149,6 @@ fn logs_of(because: &Because) -> Vec<LogLine> {
     }
 }
 
-/// A change of policy was not made; the old one stays in force.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum SwapError {
-    /// The new policy cannot go on from the old one's state.
-    #[error("the new policy cannot take over the state: {0}. Swap with a fresh start instead, or keep the old one")]
-    State(#[source] CallError),
-    /// It decides otherwise, and that was not accepted.
-    #[error("the new policy decides otherwise in {} of {calls} journalled calls; look at them and accept them, or keep the old one", .differences.len())]
-    Differs {
-        /// How many calls were compared.
-        calls: usize,
-        /// Where.
-        differences: Vec<Difference>,
-    },
-}
-
-/// What to do when the new policy decides otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Differences {
-    /// Keep the old one and report.
-    Refuse,
-    /// Swap all the same.
-    Accept,
-}
-
-/// A change of policy was made.
-#[derive(Debug, Clone)]
-pub struct Swapped {
-    /// The state that the next step goes on from; to be journalled with the swap. `None` when there is none yet.
-    pub state: Option<String>,
-    /// Where the two would have parted.
-    pub differences: Vec<Difference>,
-    /// The one before, for a way back.
-    pub previous: Option<Arc<RotationPolicy>>,
-}
-
 impl Slot<RotationPolicy> {
     /// [`RotationPolicy::init`], or the ceiling policy.
     pub fn init(&self, now: u64, context: &rotation::Context) -> Answer<rotation::Outcome> {
@@ -215,28 +175,6 @@ impl Slot<RotationPolicy> {
             },
             || fallback::rotation(state, Some(event), context),
         )
-    }
-
-    /// Puts another policy in force: carries the state over, replays the journal through both, and switches.
-    ///
-    /// # Errors
-    /// The old policy stays when the new one cannot take the state or decides otherwise and that is not accepted.
-    pub fn swap(
-        &self,
-        new: Arc<RotationPolicy>,
-        state: Option<&str>,
-        journal: &[RotationCall],
-        differences: Differences,
-    ) -> Result<Swapped, SwapError> {
-        let Some(old) = self.current() else {
-            return Ok(Swapped { state: None, differences: Vec::new(), previous: self.install(Some(new)) });
-        };
-        let state = state.map(|state| new.carry_over(&old, state)).transpose().map_err(SwapError::State)?;
-        let found = replay_diff(journal, &*old, &*new);
-        if !found.is_empty() && differences == Differences::Refuse {
-            return Err(SwapError::Differs { calls: journal.len(), differences: found });
-        }
-        Ok(Swapped { state, differences: found, previous: self.install(Some(new)) })
     }
 }
 

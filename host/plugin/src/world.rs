@@ -16,6 +16,9 @@ use crate::limits::CallLimits;
 use crate::load_error::Problem;
 use crate::store::{HostState, finish, store};
 
+/// As a component is given none.
+pub(crate) const NO_SETTINGS: &str = "{}";
+
 /// What a component says about itself (`meta.wit`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
@@ -52,6 +55,23 @@ pub struct Facts {
     pub about: About,
     /// Its settings as it gets them: a JSON object.
     pub config: String,
+}
+
+/// Which plugin wrote a state, and in which of its forms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateOwner {
+    /// Its name, by its own word.
+    pub plugin: String,
+    /// Its `state-schema`.
+    pub schema: u32,
+}
+
+impl Facts {
+    /// Whose its states are.
+    #[must_use]
+    pub fn owner(&self) -> StateOwner {
+        StateOwner { plugin: self.about.name.clone(), schema: self.about.state_schema }
+    }
 }
 
 /// One world of the contract, as generated bindings.
@@ -178,7 +198,7 @@ impl<W: World> Guest<W> {
         if called.value.is_empty() {
             Ok(())
         } else {
-            Err(Problem::Config { found: crate::about::capped(called.value) })
+            Err(Problem::Config { found: crate::about::capped(called.value), given: config != NO_SETTINGS })
         }
     }
 }
@@ -217,7 +237,7 @@ pub(crate) fn died(function: &'static str) -> impl Fn(CallError) -> Problem {
     move |error| match error {
         CallError::Fault { class, detail, .. } => Problem::Died { function, class, detail },
         CallError::Refused { error: PluginError::InvalidConfig(found), .. } => {
-            Problem::Config { found: crate::about::capped(found) }
+            Problem::Config { found: crate::about::capped(found), given: true }
         }
         CallError::Refused { error, .. } => {
             Problem::BadAbout { reason: format!("{function} answers \"{}\"", crate::fault::describe(&error)) }

@@ -134,6 +134,18 @@ fn a_state_that_its_own_policy_cannot_read_is_said_to_be_that_by_every_rule_that
 }
 
 #[test]
+fn the_report_is_the_same_however_many_rules_are_tried_at_once() {
+    for deed in ["forgets-its-form", "late-wake-again", "hoards"] {
+        let (bytes, config) = (hostile::hostile("rotation"), json!({ "do": deed }));
+        let told = |threads| {
+            let effort = Effort { stories: 2, threads, ..Effort::default() };
+            conform(host(), "test", &bytes, &config, effort).unwrap()
+        };
+        assert_eq!(told(1), told(5));
+    }
+}
+
+#[test]
 fn a_rule_of_which_less_than_half_of_the_stories_were_told_is_not_said_to_be_kept() {
     let effort = Effort { stories: 12, fuel: Some(1), ..Effort::default() };
     let report = conform(host(), "test", &shipped()["interval"], &Value::Null, effort).unwrap();

@@ -18,7 +18,7 @@ use farseal_plugin::wit::cipher::{Batch, RecordKind, Shape, Unit};
 use farseal_plugin::wit::{recovery, rotation};
 use farseal_plugin::{
     Because, Breaker, By, CallError, Cipher, CodeCache, Digest, Disguise, FaultClass, HostOptions, LoadRequest,
-    PluginHost, Recovery, RotationPolicy, Slot, limits,
+    PluginHost, Problem, Recovery, RotationPolicy, Slot, limits,
 };
 use serde_json::json;
 
@@ -126,10 +126,11 @@ fn pin_grant_kind_and_settings_are_checked_before_any_code_runs() {
     sheet.add("no grant", host().load::<Cipher>(&ungranted).unwrap_err());
     sheet.add("another kind", load::<Disguise>(&hostile("rotation"), json!({})).unwrap_err());
     sheet.add("settings are a list", load::<RotationPolicy>(&hostile("rotation"), json!([1])).unwrap_err());
-    sheet.add(
-        "settings are refused",
-        load::<RotationPolicy>(&hostile("rotation"), json!({ "do": "refuse" })).unwrap_err(),
-    );
+    let mut refused = load::<RotationPolicy>(&hostile("rotation"), json!({ "do": "refuse" })).unwrap_err();
+    sheet.add("settings are refused", &refused);
+    let Problem::Config { given, .. } = &mut refused.problem else { panic!("{refused}") };
+    *given = false;
+    sheet.add("its defaults are refused", refused);
     sheet.add(
         "check-config dies",
         load::<RotationPolicy>(&hostile("rotation"), json!({ "do": "check-traps" })).unwrap_err(),

@@ -18,8 +18,8 @@ use farseal_plugin::vault::stack::Stack;
 use farseal_plugin::wit::recovery;
 use farseal_plugin::wit::rotation::{Context, Event, HostLimits, KeyInfo, KeyState};
 use farseal_plugin::{
-    Cipher, Differences, Digest, Disguise, Grant, Kind, LoadRequest, Plugin, Power, Recovery, RecoveryCall,
-    RotationCall, RotationPolicy, Slot, StepFunction as _, SwapError, contrast_ciphers, contrast_disguises,
+    Cipher, Digest, Disguise, Grant, Kind, LoadRequest, NotCarried, Plugin, Power, Recovery, RecoveryCall,
+    RotationCall, RotationPolicy, Slot, StateOwner, StepFunction as _, contrast_ciphers, contrast_disguises,
     replay_diff,
 };
 
@@ -110,9 +110,10 @@ fn journal(policy: &RotationPolicy) -> Vec<RotationCall> {
 }
 
 #[test]
-fn a_policy_replays_its_own_journal_without_a_difference() {
+fn a_policy_replays_its_own_journal_without_a_difference_and_with_other_settings_not() {
     let policy = interval(5);
     assert_eq!(replay_diff(&journal(&policy), &*policy, &*interval(5)), []);
+    assert!(!replay_diff(&journal(&policy), &*policy, &*interval(3)).is_empty());
     // What a node stores is what it replays.
     let stored = serde_json::to_string(&journal(&policy)).unwrap();
     let read: Vec<RotationCall> = serde_json::from_str(&stored).unwrap();
@@ -163,17 +164,16 @@ fn a_journal_becomes_a_story_that_goes_as_it_went_and_names_nobody() {
 }
 
 #[test]
-fn a_swap_that_changes_decisions_needs_consent() {
-    let old = interval(5);
-    let slot = Slot::<RotationPolicy>::new("vault-1.rotation", Arc::default());
-    slot.install(Some(Arc::clone(&old)));
-    let calls = journal(&old);
-    let refused = slot.swap(interval(3), Some("{}"), &calls, Differences::Refuse).unwrap_err();
-    assert!(matches!(refused, SwapError::Differs { calls: 11, .. }), "{refused}");
-    assert!(Arc::ptr_eq(&slot.current().unwrap(), &old), "the old one stays");
-    let swapped = slot.swap(interval(3), Some("{}"), &calls, Differences::Accept).unwrap();
-    assert!(!swapped.differences.is_empty());
-    assert!(Arc::ptr_eq(&swapped.previous.unwrap(), &old));
+fn a_policy_goes_on_from_the_state_of_its_own_name_alone_however_well_anothers_reads() {
+    let policy = interval(5);
+    let state = policy.init(&context(&policy.facts().config)).unwrap().value.state;
+    assert_eq!(policy.carry_over(&policy.facts().owner(), &state).unwrap(), state);
+    let foreign = StateOwner { plugin: "irregular".into(), ..policy.facts().owner() };
+    let why = policy.carry_over(&foreign, &state).unwrap_err();
+    assert_eq!(why.to_string(), "it is the state of irregular, and this is interval");
+    // Of its own name but of a form that it never had: for `migrate` to say.
+    let newer = StateOwner { schema: 900, ..policy.facts().owner() };
+    assert!(matches!(policy.carry_over(&newer, &state), Err(NotCarried::Migration(_))));
 }
 
 #[test]

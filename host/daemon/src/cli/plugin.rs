@@ -1,6 +1,7 @@
 //! `farseal plugin`: what runs, what a component is, whether it would be taken, and putting it in.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -155,7 +156,10 @@ impl Candidate {
     /// What a node is asked: to show where its decisions would differ.
     fn asked(&self) -> Result<Swap, Failure> {
         let component = fs::canonicalize(&self.file).map_err(|error| Failure::file(&self.file, &error))?;
-        let (sha256, grants) = (Digest::of(&read(&component)?), grants(&self.grant));
+        let bytes = read(&component)?;
+        // The node may have compiled it before: nobody waits for long then.
+        slow_to_compile(&self.file, &bytes).iter().for_each(|slow| eprintln!("{slow}"));
+        let (sha256, grants) = (Digest::of(&bytes), grants(&self.grant));
         let config = self.settings.clone();
         Ok(Swap { slot: self.slot, component, sha256, grants, config, dry_run: true, accept: false })
     }
@@ -209,7 +213,8 @@ fn try_rules(wanted: &Conform) -> Result<(), Failure> {
     let host = host_for(&wanted.file, &bytes, wanted.compiled.as_deref())?;
     let subject = wanted.file.display().to_string();
     let config = wanted.settings.clone().unwrap_or_default();
-    let effort = Effort { stories: wanted.stories.max(1), seed: wanted.seed, fuel: wanted.fuel };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let effort = Effort { stories: wanted.stories.max(1), seed: wanted.seed, fuel: wanted.fuel, threads };
     let rules = if wanted.rule.is_empty() { &Rule::ALL[..] } else { &wanted.rule };
     let is_slow = bytes_in(&bytes) > LARGE;
     let begins = |rule: Rule| {
@@ -367,11 +372,15 @@ fn host_for(file: &Path, component: &[u8], compiled: Option<&Path>) -> Result<Pl
         None => Box::new(CodeInMemory::default()),
         Some(folder) => Box::new(FileCache::open(folder).map_err(|error| Failure::of(&error))?),
     };
-    let bytes = bytes_in(component);
-    let slow = format!("{} has {} MiB: to compile it takes up to a minute", file.display(), bytes >> 20);
-    let cache = Announced { kept, slow: Mutex::new((bytes > LARGE).then_some(slow)) };
+    let cache = Announced { kept, slow: Mutex::new(slow_to_compile(file, component)) };
     let options = HostOptions { code_cache: Some(Arc::new(cache)), ..HostOptions::uncached() };
     PluginHost::new(options).map_err(|error| Failure::of(&error))
+}
+
+/// What is said before it is compiled, so that nobody takes the wait for a command that hangs.
+fn slow_to_compile(file: &Path, component: &[u8]) -> Option<String> {
+    let bytes = bytes_in(component);
+    (bytes > LARGE).then(|| format!("{} has {} MiB: to compile it takes up to a minute", file.display(), bytes >> 20))
 }
 
 /// Says once that it takes long, where a component has to be compiled first.

@@ -8,7 +8,7 @@ use farseal_core::primary::{Action, Decision, Outcome, PolicyEvent};
 use farseal_core::rotation::{How, KeyLimits, KeyState, KeyUse};
 use farseal_core::units::{Now, WallTime};
 use farseal_plugin::wit::rotation as wit;
-use farseal_plugin::{Answer, Differences, Plugin as _, RotationCall, RotationPolicy, SwapError, Swapped};
+use farseal_plugin::{Answer, By, NotCarried, Plugin as _, RotationCall, RotationPolicy, StateOwner};
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Parts};
@@ -61,9 +61,12 @@ struct Call {
 }
 
 /// A policy's state and the call that led to it, kept before its decisions are carried out.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     format: u32,
+    /// None where nobody knows any more (format 1), or where no policy has answered yet.
+    #[serde(default)]
+    owner: Option<StateOwner>,
     state: String,
     calls: u64,
     last_now: u64,
@@ -71,6 +74,8 @@ struct Kept {
 
 /// A state text of 64 KiB, escaped, and what stands around it.
 const KEPT_BYTES_MAX: u64 = 512 << 10;
+/// Format 1 did not say whose the state is.
+const FORMAT: u32 = 2;
 
 struct PolicyThread {
     name: String,
@@ -89,7 +94,7 @@ impl PolicyWork {
             kept: None,
         };
         std::thread::spawn(move || {
-            thread.kept = load(&thread.path);
+            thread.kept = load(&thread.path).and_then(|kept| thread.own(kept));
             for request in queue {
                 match request {
                     Request::Swap(PolicySwap { new, done }) => done(thread.swap(new)),
@@ -158,14 +163,16 @@ impl PolicyThread {
                 let answer = self.plugins.policy.init(now, &context);
                 self.journal(RotationCall::Init { context: context.clone() }, &answer);
                 decisions.extend(answer.value.decisions);
-                Kept { format: 1, state: answer.value.state, calls: 0, last_now: now }
+                let owner = self.owner(&answer.by, None);
+                Kept { format: FORMAT, owner, state: answer.value.state, calls: 0, last_now: now }
             }
         };
         let answer = self.plugins.policy.step(now, &state.state, &event, &context);
         self.journal(RotationCall::Step { state: state.state.clone(), event, context }, &answer);
+        let owner = self.owner(&answer.by, state.owner.as_ref());
         let outcome = answer.value;
         decisions.extend(outcome.decisions);
-        let kept = Kept { format: 1, state: outcome.state, calls: state.calls + 1, last_now: now };
+        let kept = Kept { format: FORMAT, owner, state: outcome.state, calls: state.calls + 1, last_now: now };
         if let Err(error) = save(&self.path, &kept) {
             tracing::error!(pair = self.name, %error, "the policy's state could not be kept: its decisions are not carried out");
             self.kept = Some(state);
@@ -191,39 +198,45 @@ impl PolicyThread {
         self.plugins.policy_journal.add_answer(&self.plugins.policy, call, answer, decisions);
     }
 
-    /// The new policy goes on from the state, if it can; else it begins afresh with the next call.
-    fn swap(&mut self, new: Arc<RotationPolicy>) -> Result<Carried, StoreError> {
-        let (slot, state) = (&self.plugins.policy, self.kept.as_ref().map(|kept| kept.state.as_str()));
-        let before = slot.current();
-        let (state, carried) = match slot.swap(Arc::clone(&new), state, &[], Differences::Accept) {
-            Ok(Swapped { state: Some(state), .. }) => (Some(state), Carried::State),
-            Ok(Swapped { state: None, .. }) => (None, Carried::Afresh(None)),
-            Err(SwapError::State(error)) => {
-                slot.install(Some(new));
-                (None, Carried::Afresh(Some(error.to_string())))
-            }
-            // Nothing was compared here.
-            Err(SwapError::Differs { .. }) => {
-                slot.install(Some(new));
-                (None, Carried::Afresh(None))
-            }
-        };
-        let kept = match (state, self.kept.as_ref()) {
-            (Some(state), Some(kept)) => Some(Kept { state, ..kept.clone() }),
-            (None | Some(_), _) => None,
-        };
-        let saved = match &kept {
-            Some(kept) => save(&self.path, kept),
-            None => files::remove_durably(&self.path),
-        };
-        match saved {
-            Ok(()) => self.kept = kept,
-            Err(error) => {
-                slot.install(before);
-                return Err(error);
+    /// Whose the answered state is. Where the host answers, a state stays as it was.
+    fn owner(&self, by: &By, before: Option<&StateOwner>) -> Option<StateOwner> {
+        match by {
+            By::Plugin(_) => self.plugins.policy.current().map(|policy| policy.facts().owner()),
+            By::Fallback(_) => before.cloned(),
+        }
+    }
+
+    /// The configuration may name another policy than before the last start, or a newer version of it.
+    fn own(&self, kept: Kept) -> Option<Kept> {
+        let (Some(policy), Some(owner)) = (self.plugins.policy.current(), &kept.owner) else { return Some(kept) };
+        match carried(&kept, owner, &policy) {
+            Ok(kept) => Some(kept),
+            Err(why) => {
+                let why = farseal_plugin::escaped(&why.to_string()).to_string();
+                tracing::info!(pair = self.name, why, "the policy begins afresh");
+                None
             }
         }
-        Ok(carried)
+    }
+
+    /// The new policy goes on from the state, if it can; else it begins afresh with the next call.
+    fn swap(&mut self, new: Arc<RotationPolicy>) -> Result<Carried, StoreError> {
+        let slot = &self.plugins.policy;
+        let owner = |kept: &Kept| kept.owner.clone().or_else(|| slot.current().map(|policy| policy.facts().owner()));
+        let (kept, becomes) = match self.kept.as_ref().and_then(|kept| Some((kept, owner(kept)?))) {
+            None => (None, Carried::Afresh(None)),
+            Some((kept, owner)) => match carried(kept, &owner, &new) {
+                Ok(kept) => (Some(kept), Carried::State),
+                Err(why) => (None, Carried::Afresh(Some(why.to_string()))),
+            },
+        };
+        match &kept {
+            Some(kept) => save(&self.path, kept)?,
+            None => files::remove_durably(&self.path)?,
+        }
+        slot.install(Some(new));
+        self.kept = kept;
+        Ok(becomes)
     }
 
     fn context(&self, call: &Call, entropy: u64) -> wit::Context {
@@ -305,10 +318,16 @@ fn key_info(key: &KeyUse) -> wit::KeyInfo {
     }
 }
 
+/// As the policy's own.
+fn carried(kept: &Kept, owner: &StateOwner, policy: &RotationPolicy) -> Result<Kept, NotCarried> {
+    let state = policy.carry_over(owner, &kept.state)?;
+    Ok(Kept { format: FORMAT, owner: Some(policy.facts().owner()), state, ..kept.clone() })
+}
+
 fn load(path: &Path) -> Option<Kept> {
     let bytes = files::read_if_there(path, KEPT_BYTES_MAX).ok().flatten()?;
     match serde_json::from_slice::<Kept>(&bytes) {
-        Ok(kept) if kept.format == 1 => Some(kept),
+        Ok(kept) if (1..=FORMAT).contains(&kept.format) => Some(kept),
         Ok(_) | Err(_) => {
             tracing::warn!(path = %path.display(), "the policy's state cannot be read: it begins afresh");
             None

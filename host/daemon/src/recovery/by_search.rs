@@ -6,7 +6,7 @@ use farseal_plugin::{By, Plugin as _, found};
 use tokio::sync::oneshot;
 
 use super::brought::Bring;
-use super::sweeper::wit_extent;
+use super::sweeper::{Kept, wit_extent};
 use super::{Sweeper, crew};
 use crate::search::audit::{Audit, Logged, What};
 use crate::store::StoreError;
@@ -72,13 +72,13 @@ impl Sweeper {
     }
 
     /// Opens the records that a search found, as far as the strategy lets it. Each is in the audit log before it is opened.
-    pub(super) fn search(&self, state: &mut Option<String>, mut search: Box<Searched>) {
+    pub(super) fn search(&self, state: &mut Option<Kept>, mut search: Box<Searched>) {
         let mut opened = SearchOpened::default();
         crew::search(true);
         let result = self.open_found(state, &mut search, &mut opened);
         crew::search(false);
         if result.is_ok() {
-            self.keep(state.as_deref());
+            self.keep(state.as_ref());
         }
         let Searched { audit, done, .. } = *search;
         let _ = done.send(result.map(|()| (audit, opened)));
@@ -86,7 +86,7 @@ impl Sweeper {
 
     fn open_found(
         &self,
-        state: &mut Option<String>,
+        state: &mut Option<Kept>,
         search: &mut Searched,
         opened: &mut SearchOpened,
     ) -> Result<(), StoreError> {
@@ -117,7 +117,7 @@ impl Sweeper {
     }
 
     /// The records of a batch that may be opened: all of them where whatever is read is opened anyway.
-    fn allowed(&self, state: &mut Option<String>, field: &str, number: u64, batch: &[Extent]) -> Vec<Extent> {
+    fn allowed(&self, state: &mut Option<Kept>, field: &str, number: u64, batch: &[Extent]) -> Vec<Extent> {
         if !self.only_by_search() {
             return batch.to_vec();
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use farseal_core::units::{BlockCount, Extent, Instant, Lba};
 use farseal_plugin::wit::recovery as wit;
 use farseal_plugin::wit::types::Extension;
-use farseal_plugin::{Answer, RecoveryCall, written_last};
+use farseal_plugin::{Answer, Plugin as _, RecoveryCall, StateOwner, written_last};
 use serde::{Deserialize, Serialize};
 
 use super::account::Stage;
@@ -46,9 +46,13 @@ pub struct Sweeper {
     pub path: PathBuf,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+/// What a strategy remembers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
     format: u32,
+    /// None in format 1: of whichever strategy was in force.
+    #[serde(default)]
+    owner: Option<StateOwner>,
     state: String,
 }
 
@@ -60,6 +64,8 @@ impl std::fmt::Debug for Sweeper {
 
 /// A state text of 64 KiB, escaped, and what stands around it.
 const KEPT_BYTES_MAX: u64 = 512 << 10;
+/// Format 1 did not say whose the state is.
+const FORMAT: u32 = 2;
 
 /// Blocks opened between two syncs of the image: 64 MiB of 4 KiB blocks.
 const SYNC_BLOCKS: u64 = 16_384;
@@ -86,7 +92,8 @@ impl Sweeper {
         crew::join();
         let kept = files::read_if_there(&self.path, KEPT_BYTES_MAX).ok().flatten();
         let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
-        let mut course = Course { state: kept.map(|kept| kept.state), ..Course::default() };
+        let kept = kept.filter(|kept| (1..=FORMAT).contains(&kept.format));
+        let mut course = Course { state: kept, ..Course::default() };
         let ended = self.go_on(inbox, &mut course).and_then(|Stopped| self.end_sync(&mut course.syncing));
         if let Err(error) = ended {
             tracing::error!(pair = self.name, %error, "the opened image could not be synced: the sweep stops");
@@ -158,7 +165,7 @@ impl Sweeper {
             self.end_sync(&mut course.syncing)?;
             self.home.sync()?;
             course.unsynced = 0;
-            self.keep(course.state.as_deref());
+            self.keep(course.state.as_ref());
         } else if course.unsynced >= SYNC_BLOCKS {
             self.end_sync(&mut course.syncing)?;
             course.unsynced = 0;
@@ -169,7 +176,7 @@ impl Sweeper {
         Ok(())
     }
 
-    fn begin_sync(&self, state: Option<String>) -> Result<Syncing, StoreError> {
+    fn begin_sync(&self, state: Option<Kept>) -> Result<Syncing, StoreError> {
         let home = Arc::clone(&self.home);
         let thread = std::thread::Builder::new().name(format!("sync-{}", self.name)).spawn(move || home.sync());
         let thread =
@@ -180,7 +187,7 @@ impl Sweeper {
     fn end_sync(&self, syncing: &mut Option<Syncing>) -> Result<(), StoreError> {
         let Some(Syncing { thread, state }) = syncing.take() else { return Ok(()) };
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        self.keep(state.as_deref());
+        self.keep(state.as_ref());
         Ok(())
     }
 
@@ -240,12 +247,16 @@ impl Sweeper {
     }
 
     /// Asks the strategy. Its plans only open what can be opened again, so its state is kept after them.
-    pub(super) fn ask(&self, state: &mut Option<String>, event: &wit::Event) -> Option<Vec<wit::Decision>> {
+    pub(super) fn ask(&self, state: &mut Option<Kept>, event: &wit::Event) -> Option<Vec<wit::Decision>> {
         let context = self.context()?;
         let now = context.now;
         let mut decisions = Vec::new();
-        let current = match state.take() {
-            Some(state) => state,
+        let own = self.plugins.recovery.current().map(|strategy| strategy.facts().owner());
+        let kept = |state: String| Kept { format: FORMAT, owner: own.clone(), state };
+        // Another's, or an older form of its own, may read well and mean something else.
+        let foreign = |kept: &Kept| kept.owner.is_some() && own.is_some() && kept.owner != own;
+        let current = match state.take().filter(|kept| !foreign(kept)) {
+            Some(kept) => kept,
             None => {
                 let answer = self.plugins.recovery.init(now, &context);
                 self.journal(RecoveryCall::Init { context: context.clone() }, &answer);
@@ -253,18 +264,18 @@ impl Sweeper {
                     return Some(Vec::new());
                 }
                 decisions.extend(answer.value.decisions);
-                answer.value.state
+                kept(answer.value.state)
             }
         };
-        let answer = self.plugins.recovery.step(now, &current, event, &context);
-        self.journal(RecoveryCall::Step { state: current.clone(), event: event.clone(), context }, &answer);
+        let answer = self.plugins.recovery.step(now, &current.state, event, &context);
+        self.journal(RecoveryCall::Step { state: current.state.clone(), event: event.clone(), context }, &answer);
         if !self.is_the_strategys(&answer.by) {
             *state = Some(current);
             return Some(Vec::new());
         }
         let outcome = answer.value;
         decisions.extend(outcome.decisions);
-        *state = Some(outcome.state);
+        *state = Some(kept(outcome.state));
         Some(decisions)
     }
 
@@ -273,14 +284,13 @@ impl Sweeper {
         self.plugins.recovery_journal.add_answer(&self.plugins.recovery, call, answer, decisions);
     }
 
-    pub(super) fn keep(&self, state: Option<&str>) {
+    pub(super) fn keep(&self, state: Option<&Kept>) {
         let book = self.home.source().account().book();
         if let Err(error) = self.path.parent().map_or(Ok(()), |folder| book.keep(folder)) {
             tracing::warn!(pair = self.name, %error, "when what was opened could not be kept");
         }
-        let Some(state) = state else { return };
-        let kept = Kept { format: 1, state: state.to_owned() };
-        if let Err(error) = files::write_atomically(&self.path, &serde_json::to_vec(&kept).unwrap_or_default()) {
+        let Some(kept) = state else { return };
+        if let Err(error) = files::write_atomically(&self.path, &serde_json::to_vec(kept).unwrap_or_default()) {
             tracing::warn!(pair = self.name, %error, "the strategy's state could not be kept: a restart sweeps again");
         }
     }
@@ -349,7 +359,7 @@ impl Sweeper {
 /// How far a sweep is.
 #[derive(Debug, Default)]
 struct Course {
-    state: Option<String>,
+    state: Option<Kept>,
     /// What the strategy is not told yet.
     events: Vec<wit::Event>,
     /// What it wants opened, in its order.
@@ -368,7 +378,7 @@ struct Course {
 #[derive(Debug)]
 struct Syncing {
     thread: JoinHandle<Result<(), StoreError>>,
-    state: Option<String>,
+    state: Option<Kept>,
 }
 
 impl Course {
