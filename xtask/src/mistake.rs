@@ -12,6 +12,9 @@ use crate::workspace::Language;
 /// Lines that are shown where nothing better is found.
 const LAST: usize = 20;
 
+/// After a module that Python does not find.
+const NOT_THERE: &str = "\n(a component has the standard library, farseal and what lies in the plugin's folder; what pip installs is not put in)";
+
 /// The mistake in what a tool printed. `folder` is the plugin's, as it is to be shown.
 pub(crate) fn told(language: Language, said: &str, folder: &str) -> String {
     let found = match language {
@@ -68,7 +71,9 @@ fn python(said: &str, folder: &str) -> Option<String> {
     });
     // Where the tool mounts what it is given.
     let told = told.replace("\"/0/", &format!("\"{folder}/")).replace("\"/1/", "\"plugins/sdk/python/");
-    Some(format!("\n{}", told.trim_end().trim_start_matches('\n')))
+    let told = told.trim_end().trim_start_matches('\n');
+    let lacks = told.lines().last().is_some_and(|line| line.starts_with("ModuleNotFoundError: "));
+    Some(format!("\n{told}{}", if lacks { NOT_THERE } else { "" }))
 }
 
 #[cfg(test)]
@@ -106,6 +111,8 @@ mod tests {
             told(Language::Python, PYTHON),
             "\n  File \"plugins/late/plugin.py\", line 13\n    def first(self)\n                   ^\nSyntaxError: expected ':'"
         );
+        let missing = "AssertionError:   File \"/0/plugin.py\", line 1\nModuleNotFoundError: No module named 'requests'\n\nCaused by:\n    x";
+        assert!(told(Language::Python, missing).ends_with(&format!("'requests'{NOT_THERE}")));
         assert_eq!(
             told(Language::Python, "pip: no network\n"),
             "pip: no network",

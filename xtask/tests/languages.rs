@@ -8,8 +8,8 @@ mod copy;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use copy::{Copy, builds, succeeded};
 
@@ -39,6 +39,33 @@ fn one_policy_is_the_same_in_three_languages_and_one_strategy_in_two() {
             assert_eq!(&told[story], transcript, "{language}, {story:?}");
         }
     }
+}
+
+#[test]
+fn the_sdks_name_an_authors_mistake_in_the_plain_interpreters() {
+    let programs: [(&str, &[&str]); 2] = [
+        ("js", &["node", "--test", "plugins/sdk/tests/"]),
+        ("python", &["python3", "-m", "unittest", "plugins/sdk/tests/test_python.py"]),
+    ];
+    for (language, words) in programs {
+        let is_new_enough =
+            language != "python" || succeeds(&["python3", "-c", "import sys; assert sys.version_info >= (3, 11)"]);
+        if !builds(language) || !is_new_enough {
+            eprintln!("not tested: the SDK's own tests in {language}; cargo xtask plugins installs what they need");
+            continue;
+        }
+        succeeded(&in_repository(words).output().unwrap());
+    }
+}
+
+fn in_repository(words: &[&str]) -> Command {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
+    command
+}
+
+fn succeeds(words: &[&str]) -> bool {
+    in_repository(words).output().is_ok_and(|output| output.status.success())
 }
 
 /// Of the scaffolds in a language, a policy and a strategy, which keep every rule.

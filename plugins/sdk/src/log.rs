@@ -33,10 +33,24 @@ pub fn catch_panics() {
                 .map(|text| (*text).to_owned())
                 .or_else(|| payload.downcast_ref::<String>().cloned())
                 .unwrap_or_else(|| String::from("a panic without text"));
+            let hint = missing_here(&message);
+            let message = message + hint;
             let place = info.location().map_or_else(String::new, ToString::to_string);
             emit(Level::Error, &message, &[("panic", place)]);
         }));
     });
+}
+
+/// What the standard library says where it lacks something names its own file, and not what a plugin has instead.
+#[cfg(any(target_arch = "wasm32", test))]
+fn missing_here(message: &str) -> &'static str {
+    if message.starts_with("time not implemented") {
+        ": a plugin has no clock; every call is told the time, as `now` of its context"
+    } else if message.contains("operation not supported on this platform") {
+        ": a plugin has no files, no network and no threads"
+    } else {
+        ""
+    }
 }
 
 /// Natively a panic prints itself.
@@ -66,3 +80,17 @@ macro_rules! warn { ($($rest:tt)+) => { $crate::log!($crate::log::Level::Warn, $
 /// A line at level error, written as for [`log!`](crate::log!).
 #[macro_export]
 macro_rules! error { ($($rest:tt)+) => { $crate::log!($crate::log::Level::Error, $($rest)+) }; }
+
+#[cfg(test)]
+mod tests {
+    use super::missing_here;
+
+    #[test]
+    fn what_a_plugin_lacks_is_said_with_what_it_has_instead() {
+        // As the standard library for wasm32-unknown-unknown says them.
+        assert!(missing_here("time not implemented on this platform").contains("`now`"));
+        let spawn = "failed to spawn thread: Error { kind: Unsupported, message: \"operation not supported on this platform\" }";
+        assert!(missing_here(spawn).contains("no threads"));
+        assert_eq!(missing_here("index out of bounds"), "");
+    }
+}
