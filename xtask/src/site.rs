@@ -236,7 +236,8 @@ impl Site {
         Ok(file.display().to_string())
     }
 
-    /// Changes the configuration: the text must stand there once. Of a comment only what begins with its `#` is changed.
+    /// Changes the configuration where the text first stands outside of comments, which show the same fields; of a comment only what
+    /// begins with its `#` is changed.
     pub(crate) fn edit(&self, from: &str, to: &str) -> Result<()> {
         let file = self.config();
         let text = edited(&fs::read_to_string(&file)?, from, to).with_context(|| file.display().to_string())?;
@@ -341,9 +342,8 @@ fn edited(text: &str, from: &str, to: &str) -> Result<String> {
         let begins = text[..at].rfind('\n').map_or(0, |end| end + 1);
         from.trim_start().starts_with('#') || !text[begins..].starts_with('#')
     };
-    let mut found = text.match_indices(from).map(|(at, _)| at).filter(|at| counts(*at));
-    let (Some(at), None) = (found.next(), found.next()) else {
-        bail!("it must have {from} once, outside of comments");
+    let Some((at, _)) = text.match_indices(from).find(|(at, _)| counts(*at)) else {
+        bail!("it has no {from} outside of comments");
     };
     Ok([&text[..at], to, &text[at + from.len()..]].concat())
 }
@@ -432,8 +432,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_or_there_twice_is_refused() {
+    fn what_is_not_there_is_refused_and_of_several_the_first_is_changed() {
         assert!(edited(TEXT, "gap = \"9s\"", "").is_err());
-        assert!(edited(TEXT, "gap = ", "").is_err());
+        assert_eq!(edited(TEXT, "gap = ", "x = ").unwrap(), TEXT.replace("\ngap = ", "\nx = "));
     }
 }
