@@ -8,10 +8,10 @@ mod copy;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use copy::{Copy, builds, succeeded};
+use copy::{Copy, builds, root, succeeded};
 
 /// By kind and scenario.
 type Transcripts = BTreeMap<(&'static str, String), String>;
@@ -60,7 +60,7 @@ fn the_sdks_name_an_authors_mistake_in_the_plain_interpreters() {
 
 fn in_repository(words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
+    command.args(&words[1..]).current_dir(root());
     command
 }
 

@@ -330,9 +330,8 @@ fn a_demanded_result_of_the_kit_decides_what_is_loaded_and_what_is_swapped_in() 
 
 /// The policy of which a site keeps the state.
 fn owner_of_state(site: &Site) -> Option<String> {
-    let lanes = std::fs::read_dir(site.state().join("pairs")).ok()?;
-    let mut kept = lanes.filter_map(|lane| std::fs::read(lane.ok()?.path().join("policy.json")).ok());
-    let kept: Value = serde_json::from_slice(&kept.next()?).ok()?;
+    let kept = std::fs::read(site.state().join("pairs").join(PAIR).join("policy.json")).ok()?;
+    let kept: Value = serde_json::from_slice(&kept).ok()?;
     kept["owner"]["plugin"].as_str().map(str::to_owned)
 }
 
@@ -344,27 +343,30 @@ fn a_policy_that_the_configuration_names_in_the_place_of_another_does_not_go_on_
         wait_for("the policy's state", PATIENCE, owns).unwrap();
     };
     owns(&main, "interval");
+    let begun_afresh = |main: &Site| {
+        let lines = main.last_lines(usize::MAX);
+        lines.into_iter().filter(|line| line.contains("begins afresh")).collect::<Vec<_>>()
+    };
     let policy = |name: &str| {
         let digest = Digest::of(&std::fs::read(component(name)).unwrap());
         format!("\npolicy = {{ component = \"{name}\", sha256 = \"{digest}\"")
     };
     for name in ["irregular", "interval"] {
         main.kill().unwrap();
-        let begins_afresh = main.last_lines(usize::MAX).iter().filter(|line| line.contains("begins afresh")).count();
+        let earlier = begun_afresh(&main).len();
         let before = if name == "irregular" { "interval" } else { "irregular" };
         main.edit(&policy(before), &policy(name)).unwrap();
         main.start().unwrap();
         owns(&main, name);
-        let lines = main.last_lines(usize::MAX);
-        let said: Vec<_> = lines.iter().filter(|line| line.contains("begins afresh")).collect();
-        assert_eq!(said.len(), begins_afresh + 1);
-        assert!(said[begins_afresh].contains(&format!("it is the state of {before}, and this is {name}")), "{said:?}");
+        let said = begun_afresh(&main);
+        assert_eq!(said.len(), earlier + 1);
+        assert!(said[earlier].contains(&format!("it is the state of {before}, and this is {name}")), "{said:?}");
     }
     // The same one goes on.
     main.kill().unwrap();
     main.start().unwrap();
     main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
-    assert_eq!(main.last_lines(usize::MAX).iter().filter(|line| line.contains("begins afresh")).count(), 2);
+    assert_eq!(begun_afresh(&main).len(), 2);
 }
 
 #[test]

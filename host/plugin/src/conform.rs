@@ -185,7 +185,8 @@ pub fn try_only(
         Some(fuel) => fuel,
         None => fuel_of_a_rule(&host.cost(subject, bytes, config)?),
     };
-    let trial = Trial::new(host, component, config, &found.about, effort, fuel);
+    let (about, by_the_way, spent, kept) = (&found.about, RefCell::default(), Cell::new(0), RefCell::default());
+    let trial = Trial { host, component, config, about, effort, fuel, by_the_way, spent, kept };
     trial.load(subject, config)?;
     let rules: Vec<Rule> = Rule::of(found.kind).into_iter().filter(|rule| only.contains(rule)).collect();
     let (mut flaws, mut by_the_way) = (BTreeMap::new(), BTreeMap::new());
@@ -240,10 +241,10 @@ fn try_all(trial: &Trial<'_>, rules: &[Rule], begins: &(dyn Fn(Rule) + Sync)) ->
     };
     std::thread::scope(|scope| {
         for _ in 1..trial.effort.threads.min(rules.len()) {
-            let trial = trial.another();
+            let trial = trial.clone();
             scope.spawn(|| work(trial));
         }
-        work(trial.another());
+        work(trial.clone());
     });
     found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
@@ -268,6 +269,8 @@ impl CodeCache for CodeInMemory {
     }
 }
 
+/// One that has told nothing yet is copied for each thread.
+#[derive(Clone)]
 struct Trial<'a> {
     host: &'a PluginHost,
     component: Checked,
@@ -284,24 +287,7 @@ struct Trial<'a> {
     kept: RefCell<Vec<String>>,
 }
 
-impl<'a> Trial<'a> {
-    fn new(
-        host: &'a PluginHost,
-        component: Checked,
-        config: &'a Value,
-        about: &'a About,
-        effort: Effort,
-        fuel: u64,
-    ) -> Self {
-        let (by_the_way, spent, kept) = (RefCell::default(), Cell::new(0), RefCell::default());
-        Self { host, component, config, about, effort, fuel, by_the_way, spent, kept }
-    }
-
-    /// One that has told nothing yet.
-    fn another(&self) -> Self {
-        Self::new(self.host, self.component.clone(), self.config, self.about, self.effort, self.fuel)
-    }
-
+impl Trial<'_> {
     fn verdict(&self, rule: Rule) -> (Verdict, Option<Flaw>) {
         if rule == Rule::SettingsChecked {
             return (self.check_settings(), None);

@@ -269,18 +269,18 @@ impl Problem {
             Self::BadAbout { reason } => {
                 words(format!("describes itself outside the contract: {reason}"), None, format!("see wit/v{ABI}/meta.wit; this is for the plugin's author"))
             }
-            Self::Config { found, given: true } => {
-                let found: Vec<_> = found.iter().map(diagnostic).collect();
-                words(format!("refuses its settings: {}", found.join("; ")), None, "correct the plugin's config; `farseal plugin inspect` prints what it takes")
-            }
-            Self::Config { found, given: false } => {
-                let found: Vec<_> = found.iter().map(diagnostic).collect();
-                words(
-                    format!("refuses to go without settings: {}", found.join("; ")),
-                    None,
-                    "give what it names in the plugin's config; where `farseal plugin inspect` prints a default for it, it refuses its own default, \
-                     and this is for the plugin's author",
-                )
+            Self::Config { found, given } => {
+                let found = found.iter().map(diagnostic).collect::<Vec<_>>().join("; ");
+                if *given {
+                    words(format!("refuses its settings: {found}"), None, "correct the plugin's config; `farseal plugin inspect` prints what it takes")
+                } else {
+                    words(
+                        format!("refuses to go without settings: {found}"),
+                        None,
+                        "give what it names in the plugin's config; where `farseal plugin inspect` prints a default for it, it refuses its own default, \
+                         and this is for the plugin's author",
+                    )
+                }
             }
             Self::ConfigForm { found } => {
                 words(format!("was given settings that are {found}"), None, "settings are a table (a JSON object) of at most 64 KiB")

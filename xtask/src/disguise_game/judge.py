@@ -293,15 +293,12 @@ def times(lines):
     return np.array(sorted(found))
 
 
-def came(lanes, window):
-    """How long after its toss each key came into force, and how many did inside the window that is looked at."""
-    delays = []
-    for _, tosses, changed, _ in lanes:
-        for toss in tosses:
-            place = np.searchsorted(changed, toss["at"])
-            if toss["real"] and place < len(changed) and changed[place] < toss["until"]:
-                delays.append(changed[place] - toss["at"])
-    return delays, int(sum(delay < window for delay in delays))
+def came(toss, changed):
+    """When the key came into force that was asked for with a toss; none where that was nothing, or where the next toss was first."""
+    place = np.searchsorted(changed, toss["at"])
+    if toss["real"] and place < len(changed) and changed[place] < toss["until"]:
+        return changed[place]
+    return None
 
 
 def activation(lanes, window, workload_at):
@@ -325,11 +322,11 @@ def activation(lanes, window, workload_at):
                     there = (toss["workload"], workload_at(number, start)[0])
                     pool.setdefault(there, {})[start] = start - toss["at"]
         for toss in tosses:
-            place = np.searchsorted(changed, toss["at"])
-            if not toss["real"] or place >= len(changed) or changed[place] >= toss["until"]:
+            at = came(toss, changed)
+            if at is None:
                 continue
-            delay = changed[place] - toss["at"]
-            others = pool.get((toss["workload"], workload_at(number, changed[place])[0]), {})
+            delay = at - toss["at"]
+            others = pool.get((toss["workload"], workload_at(number, at)[0]), {})
             if len(covers):
                 alike = [start for start, after in others.items() if abs(after - delay) <= ALIKE_SECONDS]
             else:
@@ -339,7 +336,7 @@ def activation(lanes, window, workload_at):
             sham = alike[chance.integers(len(alike))]
             others.pop(sham, None)
             delays.append(delay)
-            add(lane, number, changed[place], 1)
+            add(lane, number, at, 1)
             add(lane, number, sham, 0)
     labels, groups = np.array(labels), np.array(groups)
     if not len(labels) or not enough(labels):
@@ -386,7 +383,8 @@ def main():
             groups.append(toss["group"])
             workloads.append(toss["workload"])
         lanes.append((lane, tosses, changed, covers))
-    delays, within = came(lanes, window)
+    moments = [(toss, came(toss, changed)) for _, tosses, changed, _ in lanes for toss in tosses]
+    delays = [at - toss["at"] for toss, at in moments if at is not None]
     names = list(rows[0])
     table = np.array([[row[name] for name in names] for row in rows], dtype=float)
     labels, groups, workloads = np.array(labels), np.array(groups), np.array(workloads)
@@ -394,7 +392,7 @@ def main():
     verdict |= {"events": len(labels), "real": int(labels.sum()), "sham": int((1 - labels).sum())}
     verdict["refused"] = sum(event["refused"] for lane in game["lanes"] for event in lane["events"])
     verdict |= {"segments": segments, "activations": activations, "models": {}, "by-workload": {}}
-    verdict |= {"within": within, "delay-p95-s": float(np.quantile(delays, 0.95)) if delays else None}
+    verdict |= {"within": int(sum(delay < window for delay in delays)), "delay-p95-s": float(np.quantile(delays, 0.95)) if delays else None}
     guesses = {}
     for name, make in (("boosting", boosting), ("logistic", logistic)):
         guesses[name] = scores(make, table, labels, groups)

@@ -33,9 +33,7 @@ codegen-units = 16
 impl Copy {
     /// What is built goes into this folder of the target folder.
     pub(crate) fn building_in(folder: &str) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().canonicalize().unwrap();
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-        let made = Self { place: tempfile::tempdir().unwrap(), root, target: target.join(folder) };
+        let made = Self { place: tempfile::tempdir().unwrap(), root: root(), target: target().join(folder) };
         let place = made.place.path();
         for name in ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml", "host", "plugins", "wit", "xtask"] {
             copy(&made.root.join(name), &place.join(name));
@@ -46,7 +44,7 @@ impl Copy {
         }
         // What builds plugins in other languages is installed once.
         fs::create_dir_all(&made.target).unwrap();
-        let _ = symlink(target.join("tools"), made.target.join("tools"));
+        let _ = symlink(target().join("tools"), made.target.join("tools"));
         fs::create_dir_all(place.join(".cargo")).unwrap();
         fs::write(place.join(".cargo/config.toml"), UNOPTIMISED).unwrap();
         made
@@ -81,11 +79,18 @@ impl Copy {
     }
 }
 
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().canonicalize().unwrap()
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
 /// Are the tools there that build plugins in this language? Nothing but `cargo xtask` installs any.
 pub(crate) fn builds(language: &str) -> bool {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-    target.join("tools").join(language).join("installed").is_file()
+    target().join("tools").join(language).join("installed").is_file()
 }
 
 fn copy(from: &Path, to: &Path) {

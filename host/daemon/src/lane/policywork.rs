@@ -61,7 +61,7 @@ struct Call {
 }
 
 /// A policy's state and the call that led to it, kept before its decisions are carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Kept {
     format: u32,
     /// None where nobody knows any more (format 1), or where no policy has answered yet.

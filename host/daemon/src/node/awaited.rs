@@ -18,9 +18,9 @@ use crate::role::lane_folder;
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// What the person at the escrow site reads.
 const DECLARED: &str = "the main site declared a disaster; this site has taken over";
+const UNHEARD: &str = "neither this site nor its witness heard the main site; this site has taken over";
 /// After what keeps a copy that was taken over from being opened.
 pub(super) const MEND_AND_RESTART: &str = "mend that and restart the node: it opens then";
-const UNHEARD: &str = "neither this site nor its witness heard the main site; this site has taken over";
 
 /// What is opened when the keys are here.
 #[derive(Debug)]
