@@ -1,8 +1,10 @@
 //! Recovery strategies in JavaScript: one function that is told what happened and plans what is opened next.
 
-import { declared, guarded, metaOf, number, settingsOf, stateOf, stateText } from './farseal.js';
+import { declared, guarded, metaOf, settingsOf, stateOf, stateText } from './farseal.js';
 import * as form from './form.js';
 import { strict } from './form.js';
+
+export { Background } from './background.js';
 
 const ACTION = form.variant({
   access: form.oneOf('open', 'refuse'),
@@ -54,6 +56,11 @@ export class Decisions {
     this.make(why, { tag: 'access', val: rule });
   }
 
+  /** Be called again then; at most one an answer, no sooner than a second from now. */
+  wakeAt(at, why) {
+    this.make(why, { tag: 'wake-at', val: at });
+  }
+
   /** Nothing more to open in the background. */
   finished(why) {
     this.make(why, { tag: 'finished' });
@@ -68,57 +75,5 @@ export class Decisions {
     form.text(why, 'why');
     ACTION(action, 'the action');
     this.made.push({ why, action });
-  }
-}
-
-/** The whole volume from its first block on, so many blocks a decision and so many decisions at a time. */
-export class InOrder {
-  constructor() {
-    this.restart(0n, 0n);
-  }
-
-  /** What JSON kept of it. */
-  static read(kept) {
-    const order = new InOrder();
-    order.chunk = number(kept.chunk);
-    order.blocks = number(kept.blocks);
-    order.next = number(kept.next);
-    order.opening = kept.opening.map(number).slice(0, 16);
-    order.finished = kept.finished === true;
-    return order;
-  }
-
-  restart(chunk, blocks) {
-    Object.assign(this, { chunk, blocks, next: 0n, opening: [], finished: false });
-  }
-
-  /** The beginning, or a restart: what was being opened then is opened again. */
-  begin(chunk, blocks) {
-    if (this.chunk !== chunk || this.blocks !== blocks) this.restart(chunk, blocks);
-    for (const first of this.opening) if (first < this.next) this.next = first;
-    this.opening = [];
-    this.finished = false;
-  }
-
-  /** An `open` is done. */
-  swept(extent) {
-    this.opening = this.opening.filter((first) => first !== extent.first);
-  }
-
-  /** Opens as much as may be open at once. */
-  goOn(atOnce, cx, decisions) {
-    while (this.chunk > 0n && this.next < this.blocks && this.opening.length < atOnce) {
-      const left = this.blocks - this.next;
-      const blocks = left < this.chunk ? left : this.chunk;
-      decisions.open(this.next, blocks, 'next in order');
-      this.opening.push(this.next);
-      this.next += blocks;
-    }
-    if (this.next >= this.blocks && this.opening.length === 0 && !this.finished) {
-      this.finished = true;
-      const { failed } = cx.progress;
-      if (failed > 0n) decisions.alert(`${failed} blocks failed verification and cannot be read`);
-      decisions.finished('every block was gone through');
-    }
   }
 }

@@ -198,6 +198,27 @@ impl Setting for u32 {
     }
 }
 
+impl Setting for i64 {
+    fn schema() -> Value {
+        json!({ "type": "integer" })
+    }
+
+    fn from_json(value: &Value) -> Result<Self, Expected> {
+        value.as_i64().ok_or(Expected { what: "a whole number", example: "-5" })
+    }
+}
+
+impl Setting for i32 {
+    fn schema() -> Value {
+        json!({ "type": "integer", "minimum": Self::MIN, "maximum": Self::MAX })
+    }
+
+    fn from_json(value: &Value) -> Result<Self, Expected> {
+        let expected = Expected { what: "a whole number from -2147483648 to 2147483647", example: "-5" };
+        value.as_i64().and_then(|number| Self::try_from(number).ok()).ok_or(expected)
+    }
+}
+
 /// `null`, or absent with the default `null`, is `None`.
 impl<T: Setting> Setting for Option<T> {
     fn schema() -> Value {
@@ -235,7 +256,7 @@ macro_rules! settings {
     (
         $(#[doc = $about:literal])*
         $vis:vis struct $name:ident {
-            $( $(#[doc = $doc:literal])* $field:ident : $type:ty = $default:tt ),+ $(,)?
+            $( $(#[doc = $doc:literal])* $field:ident : $type:ty = $default:tt $($negative:literal)? ),+ $(,)?
         }
     ) => {
         $(#[doc = $about])*
@@ -250,13 +271,13 @@ macro_rules! settings {
                     $crate::settings::Field::new::<$type>(
                         stringify!($field),
                         &[$($doc),*],
-                        $crate::serde_json::json!($default),
+                        $crate::serde_json::json!($default $($negative)?),
                     )
                 ),*]
             }
 
             fn read(reader: &mut $crate::settings::Reader) -> Option<Self> {
-                $( let $field = reader.take(stringify!($field), $crate::serde_json::json!($default)); )*
+                $( let $field = reader.take(stringify!($field), $crate::serde_json::json!($default $($negative)?)); )*
                 Some(Self { $( $field: $field? ),* })
             }
         }
@@ -292,13 +313,16 @@ mod tests {
             max_bytes: Option<Size> = null,
             /// How many.
             count: u32 = 3,
+            /// Hours from UTC.
+            utc_offset: i32 = -5,
         }
     }
 
     #[test]
     fn absent_settings_take_their_defaults() {
         let read = Example::parse("{}").unwrap();
-        assert_eq!(read, Example { interval: Span::from_millis(3_600_000), max_bytes: None, count: 3 });
+        let interval = Span::from_millis(3_600_000);
+        assert_eq!(read, Example { interval, max_bytes: None, count: 3, utc_offset: -5 });
     }
 
     #[test]
@@ -307,7 +331,17 @@ mod tests {
         let places: Vec<_> = wrong.iter().map(|diagnostic| diagnostic.path.as_str()).collect();
         assert_eq!(places, ["/interval", "/max-bytes", "/count", "/a~1b"]);
         assert_eq!(wrong[0].message, "\"soon\" is not a span of time");
-        assert_eq!(wrong[3].help.as_deref(), Some("there are: interval, max-bytes, count"));
+        assert_eq!(wrong[3].help.as_deref(), Some("there are: interval, max-bytes, count, utc-offset"));
+    }
+
+    #[test]
+    fn a_number_may_lie_below_zero_where_its_type_does() {
+        for (given, read) in [(-12, Some(-12)), (2_147_483_647, Some(2_147_483_647)), (2_147_483_648_i64, None)] {
+            let parsed = Example::parse(&json!({ "utc-offset": given }).to_string());
+            assert_eq!(parsed.ok().map(|example| example.utc_offset), read, "{given}");
+        }
+        assert_eq!(i64::from_json(&json!(i64::MIN)), Ok(i64::MIN));
+        assert!(i64::from_json(&json!(1.5)).is_err() && i64::from_json(&json!(u64::MAX)).is_err());
     }
 
     #[test]

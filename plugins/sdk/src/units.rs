@@ -86,6 +86,12 @@ impl Size {
     pub fn parse(text: &str) -> Option<Self> {
         parse(text, &SIZES).map(Self)
     }
+
+    /// So many times this size; the largest there is when that overflows.
+    #[must_use]
+    pub const fn times(self, factor: u64) -> Self {
+        Self(self.0.saturating_mul(factor))
+    }
 }
 
 /// Later by the span; the last instant there is when that overflows.
@@ -124,6 +130,24 @@ impl Add<Self> for Span {
 }
 
 impl Sub<Self> for Span {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+/// The largest there is when that overflows.
+impl Add<Self> for Size {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+/// Nothing when the other is larger.
+impl Sub<Self> for Size {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
@@ -209,6 +233,14 @@ mod tests {
             let size = Size::from_bytes(millis);
             assert_eq!(Size::parse(&size.to_string()), Some(size), "{size}");
         }
+    }
+
+    #[test]
+    fn sizes_saturate_at_both_ends() {
+        let gib = Size::from_bytes(1 << 30);
+        assert_eq!(gib + gib, gib.times(2));
+        assert_eq!(gib - gib.times(2), Size::default());
+        assert_eq!(gib.times(u64::MAX) + gib, Size::from_bytes(u64::MAX));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 from wit_world import exports
 from wit_world.exports import recovery as wit
 
-from . import Plugin, guarded, meta_of, number, settings_of, state_of, state_text
+from . import Plugin, guarded, meta_of, settings_of, state_of, state_text
+from .background import Background as Background
+from .background import Pace as Pace
 from .form import check, check_action
 
 
@@ -36,6 +38,10 @@ class Decisions:
         """The rule for accesses to blocks that are not open yet: of `OnAccess`."""
         self.make(why, wit.Action_Access(rule))
 
+    def wake_at(self, at, why):
+        """Be called again then; at most one an answer, no sooner than a second from now."""
+        self.make(why, wit.Action_WakeAt(at))
+
     def finished(self, why):
         """Nothing more to open in the background."""
         self.make(why, wit.Action_Finished())
@@ -48,58 +54,6 @@ class Decisions:
         check(why, "why", str)
         check_action(action, wit.Action.__args__)
         self.made.append(wit.Decision(why, action))
-
-
-class InOrder:
-    """The whole volume from its first block on, so many blocks a decision and so many decisions at a time."""
-
-    def __init__(self):
-        self._restart(0, 0)
-
-    @staticmethod
-    def read(kept):
-        """What JSON kept of it."""
-        order = InOrder()
-        order.chunk, order.blocks, order.next = number(kept["chunk"]), number(kept["blocks"]), number(kept["next"])
-        order.opening = [number(first) for first in kept["opening"]][:16]
-        order.ended = kept["finished"] is True
-        return order
-
-    def kept(self):
-        return {
-            "chunk": self.chunk,
-            "blocks": self.blocks,
-            "next": self.next,
-            "opening": self.opening,
-            "finished": self.ended,
-        }
-
-    def begin(self, chunk, blocks):
-        """The beginning, or a restart: what was being opened then is opened again."""
-        if (self.chunk, self.blocks) != (chunk, blocks):
-            self._restart(chunk, blocks)
-        self.next = min([self.next, *self.opening])
-        self.opening, self.ended = [], False
-
-    def swept(self, extent):
-        """An `open` is done."""
-        self.opening = [first for first in self.opening if first != extent.first]
-
-    def go_on(self, at_once, cx, decisions):
-        """Opens as much as may be open at once."""
-        while self.chunk > 0 and self.next < self.blocks and len(self.opening) < at_once:
-            blocks = min(self.chunk, self.blocks - self.next)
-            decisions.open(self.next, blocks, "next in order")
-            self.opening.append(self.next)
-            self.next += blocks
-        if self.next >= self.blocks and not self.opening and not self.ended:
-            self.ended = True
-            if cx.progress.failed > 0:
-                decisions.alert(f"{cx.progress.failed} blocks failed verification and cannot be read")
-            decisions.finished("every block was gone through")
-
-    def _restart(self, chunk, blocks):
-        self.chunk, self.blocks, self.next, self.opening, self.ended = chunk, blocks, 0, [], False
 
 
 def exported(strategy):
