@@ -79,6 +79,8 @@ pub struct Secondary {
     synced: u64,
     sync_under_way: bool,
     retry_at: Option<Instant>,
+    /// When a takeover's generation is to be made durable again, which failed.
+    persist_at: Option<Instant>,
     /// Something came while there was no room: the primary must send it again.
     missed: bool,
     failed: bool,
@@ -135,6 +137,7 @@ impl Secondary {
             synced: 0,
             sync_under_way: false,
             retry_at: None,
+            persist_at: None,
             missed: false,
             failed: false,
             durable: Window::from(recovered.contiguous),
@@ -193,7 +196,9 @@ impl Secondary {
     }
 
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.retry_at.map(|at| (at, "try the log's disk again"))
+        let log = self.retry_at.map(|at| (at, "try the log's disk again"));
+        let generation = self.persist_at.map(|at| (at, "make the generation durable"));
+        log.into_iter().chain(generation).min_by_key(|(at, _)| *at)
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -290,7 +295,7 @@ impl Secondary {
             group_cut: self.group_cut,
             base_differs: self.base_differs(),
             epoch: self.ledger.newest().map(|entry| entry.epoch),
-            full: self.retry_at.is_some(),
+            full: self.retry_at.is_some() || self.persist_at.is_some(),
             chain: self.chain,
             alarms: self.alarms.iter().copied().collect(),
         }
@@ -337,7 +342,16 @@ impl Secondary {
                     self.outputs.push_back(Output::TakenOver { generation, through: self.offered });
                 }
             }
+            Input::GenerationNotPersisted { generation } => {
+                if self.taking_over && generation == self.generation {
+                    self.persist_at = Some(now.instant.plus(STORE_RETRY_INTERVAL));
+                }
+            }
             Input::Tick => {
+                if self.persist_at.is_some_and(|at| now.instant >= at) {
+                    self.persist_at = None;
+                    self.outputs.push_back(Output::PersistGeneration { generation: self.generation, taken_over: true });
+                }
                 if self.retry_at.is_some_and(|at| now.instant >= at) {
                     self.retry_at = None;
                     self.ack_due = true;
@@ -381,6 +395,11 @@ impl Secondary {
     }
 
     fn on_attach(&mut self, now: Now, path: Path, attach: &Attach) {
+        // Before the generation is durable a main site must not be fenced by it: a crash would leave nobody who writes. It comes again.
+        if self.taking_over {
+            self.outputs.push_back(Output::ClosePath { path });
+            return;
+        }
         if let Err(refusal) = self.judge(attach) {
             if let Refusal::Fenced(_) = refusal {
                 self.alarm(now, Alarm::Fenced(attach.generation));
@@ -415,7 +434,7 @@ impl Secondary {
         if attach.pair != self.settings.pair {
             return Err(Refusal::UnknownPair);
         }
-        if self.taking_over || self.taken_over || attach.generation < self.generation {
+        if self.taken_over || attach.generation < self.generation {
             return Err(Refusal::Fenced(self.generation));
         }
         if attach.encrypted != self.settings.encrypted || self.other_bit {

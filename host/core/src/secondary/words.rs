@@ -132,6 +132,10 @@ pub enum Input {
     GenerationPersisted {
         generation: Generation,
     },
+    /// It could not be made durable. That of a takeover is asked for again after a while.
+    GenerationNotPersisted {
+        generation: Generation,
+    },
     Tick,
 }
 
@@ -148,6 +152,7 @@ impl Input {
             | Self::TakeOver
             | Self::TakeOverUnheard { .. }
             | Self::GenerationPersisted { .. }
+            | Self::GenerationNotPersisted { .. }
             | Self::Tick => false,
         }
     }

@@ -264,6 +264,10 @@ fn events() -> Vec<Event> {
         ("generation durable", |site| {
             site.tell(0, Input::GenerationPersisted { generation: Generation(2) });
         }),
+        ("generation not durable, and the next try", |site| {
+            site.tell(0, Input::GenerationNotPersisted { generation: Generation(2) });
+            site.tell(1_000, Input::Tick);
+        }),
         ("a second passes", |site| site.tell(1_000, Input::Tick)),
     ]
 }

@@ -102,7 +102,10 @@ impl Runner {
                 self.control = control;
                 self.secondary.handle(self.clock.now(), Input::GenerationPersisted { generation });
             }
-            Err(error) => tracing::error!(pair = self.name, %error, "the generation could not be kept"),
+            Err(error) => {
+                tracing::error!(pair = self.name, %error, "the generation could not be kept; it is tried again: make room on the disk");
+                self.secondary.handle(self.clock.now(), Input::GenerationNotPersisted { generation });
+            }
         }
     }
 
