@@ -188,14 +188,14 @@ impl Committer {
     /// Builds and seals every record of the plan.
     ///
     /// Nothing is changed by a failure but for a key record's package, which may be on disk already: the same key
-    /// record is built again under the same number.
+    /// record, to the byte, is in the plan when it is sealed again.
     pub fn seal(&mut self, clock: &Clock, plan: &Plan, writes: &BTreeMap<Ticket, Bytes>) -> Result<Sealed, SealFault> {
         let stacks = self.choose_stacks(clock, plan)?;
         let headers: Vec<Header> =
             plan.records.iter().zip(&stacks).map(|(planned, stack)| self.header(planned, *stack)).collect();
         let total: usize = headers.iter().map(Header::record_bytes).sum();
         let mut buffer = BytesMut::with_capacity(total);
-        let mut finished = Vec::new();
+        let (mut finished, mut keys) = (Vec::new(), Vec::new());
         for (planned, header) in plan.records.iter().zip(&headers) {
             buffer.extend_from_slice(&[0; HEADER_BYTES]);
             match planned.source {
@@ -212,8 +212,10 @@ impl Committer {
                 }
                 Source::Capsules { .. } => {
                     let made = self.carried_or_made(clock, planned, header)?;
-                    self.take_key(&made)?;
+                    self.carried = Some(Arc::clone(&made));
+                    self.keep_key(&made)?;
                     buffer.extend_from_slice(&made.carrier);
+                    keys.push(made);
                 }
                 Source::Sham { .. } => {
                     let made = self.carried_or_made(clock, planned, header)?;
@@ -229,6 +231,8 @@ impl Committer {
         }
         self.write_search_tags(&plan.records, &headers, &mut buffer)?;
         self.seal_in_place(&plan.records, &headers, &mut buffer)?;
+        // Behind all that a cipher's fault can keep from being sealed: the plan is tried again as it is.
+        keys.iter().try_for_each(|made| self.take_key(made))?;
         self.frame(plan, &headers, buffer.freeze(), finished)
     }
 
@@ -442,13 +446,18 @@ impl Committer {
         Ok(Made { planned: *planned, stack: StackIndex(header.stack), cipher, wrapped, carrier })
     }
 
-    /// A key record has its place: its package is durable here first, and from here on its key can seal.
-    fn take_key(&mut self, made: &Made) -> Result<(), SealFault> {
+    /// A key record gets its place: its package is durable here first.
+    fn keep_key(&self, made: &Made) -> Result<(), SealFault> {
         let epoch = made.planned.epoch;
         if !self.prepared.contains_key(&epoch) {
             return Err(SealFault::NoKey(epoch));
         }
-        self.keyring.keep(made.wrapped.package.clone())?;
+        Ok(self.keyring.keep(made.wrapped.package.clone())?)
+    }
+
+    /// From here on its key can seal.
+    fn take_key(&mut self, made: &Made) -> Result<(), SealFault> {
+        let epoch = made.planned.epoch;
         let prepared = self.prepared.remove(&epoch).ok_or(SealFault::NoKey(epoch))?;
         let terms = &made.wrapped.terms;
         self.search_keys.insert(epoch, EpochSchedule::new(&prepared.key, &terms.scope()).search());
