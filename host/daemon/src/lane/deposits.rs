@@ -53,6 +53,8 @@ struct Pool {
     /// By its hash: an epoch's last deposit. The escrow's word on any other is for a key that was forgotten.
     last: BTreeMap<Epoch, [u8; 32]>,
     receipts: BTreeMap<Epoch, Receipt>,
+    /// How often what was drawn ahead was forgotten.
+    forgotten: u64,
     /// Components that the line was given: none is read again for each key.
     given: BTreeSet<Digest>,
 }
@@ -95,6 +97,7 @@ impl Deposits {
     /// Whoever knows a key may know those that were drawn ahead: they are never used. The escrow keeps what it was given.
     pub fn forget_ahead(&self) {
         let mut pool = self.pool();
+        pool.forgotten += 1;
         for epoch in std::mem::take(&mut pool.keys).into_keys() {
             pool.last.remove(&epoch);
             pool.receipts.remove(&epoch);
@@ -105,16 +108,35 @@ impl Deposits {
     pub fn deposit(&self, epoch: Epoch, key: &EpochKey, inbox: &Sender<Event>) {
         match self.sealed(epoch, key) {
             Ok(deposit) => {
-                let (deposits, inbox, hash) = (self.clone(), inbox.clone(), deposit.hash());
-                self.pool().last.insert(epoch, hash);
-                let answered = move |outcome| deposits.answered(epoch, hash, outcome, &inbox);
-                self.terms.line.deposit(deposit, Box::new(answered));
+                self.pool().last.insert(epoch, deposit.hash());
+                self.send(epoch, deposit, inbox);
             }
             Err(error) => {
                 tracing::error!(%error, escrow = self.terms.line.name, "a key cannot be wrapped for the escrow");
                 let _ = inbox.send(Event::EpochFailed { epoch });
             }
         }
+    }
+
+    /// Deposits a key that was drawn ahead, unless it is too late for that: its epoch was asked for, or what was drawn ahead was
+    /// forgotten since.
+    fn deposit_ahead(&self, epoch: Epoch, key: EpochKey, forgotten: u64, inbox: &Sender<Event>) {
+        let deposit = match self.sealed(epoch, &key) {
+            Ok(deposit) => deposit,
+            Err(error) => {
+                tracing::error!(%error, escrow = self.terms.line.name, "a key cannot be wrapped for the escrow");
+                return;
+            }
+        };
+        if self.pool().put_ahead(epoch, key, deposit.hash(), forgotten) {
+            self.send(epoch, deposit, inbox);
+        }
+    }
+
+    fn send(&self, epoch: Epoch, deposit: Deposit, inbox: &Sender<Event>) {
+        let (deposits, inbox, hash) = (self.clone(), inbox.clone(), deposit.hash());
+        let answered = move |outcome| deposits.answered(epoch, hash, outcome, &inbox);
+        self.terms.line.deposit(deposit, Box::new(answered));
     }
 
     /// What opens the epochs that are made now goes to the escrow, too, and is kept there by its digest.
@@ -155,7 +177,10 @@ impl Deposits {
     /// With `shams`, the work of a deposit is done for each key that is there already, too.
     fn fill(&self, after: Epoch, draw: impl Fn(Epoch) -> Option<EpochKey>, inbox: &Sender<Event>, shams: bool) {
         for next in (1..=AHEAD).map(|ahead| Epoch(after.0 + ahead)) {
-            let is_there = self.pool().keys.contains_key(&next);
+            let (is_there, forgotten) = {
+                let pool = self.pool();
+                (pool.keys.contains_key(&next), pool.forgotten)
+            };
             if is_there && !shams {
                 continue;
             }
@@ -163,8 +188,7 @@ impl Deposits {
             if is_there {
                 drop(self.sealed(next, &key));
             } else {
-                self.deposit(next, &key, inbox);
-                self.pool().keys.insert(next, key);
+                self.deposit_ahead(next, key, forgotten, inbox);
             }
         }
     }
@@ -212,5 +236,49 @@ impl Deposits {
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    /// Puts a key there that was drawn when what was drawn ahead had been forgotten so often. Says whether it is there now.
+    fn put_ahead(&mut self, epoch: Epoch, key: EpochKey, deposit: [u8; 32], forgotten: u64) -> bool {
+        let is_late = self.forgotten != forgotten || self.asked >= Some(epoch) || self.keys.contains_key(&epoch);
+        if !is_late {
+            self.keys.insert(epoch, key);
+            self.last.insert(epoch, deposit);
+        }
+        !is_late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn key() -> EpochKey {
+        EpochKey::generate(b"test").unwrap()
+    }
+
+    #[test]
+    fn a_key_that_was_being_drawn_when_those_drawn_ahead_were_forgotten_is_not_used() {
+        let mut pool = Pool::default();
+        let drawn_in = pool.forgotten;
+        pool.forgotten += 1;
+        assert!(!pool.put_ahead(Epoch(7), key(), [7; 32], drawn_in));
+        assert!(pool.keys.is_empty() && pool.last.is_empty());
+        assert!(pool.put_ahead(Epoch(7), key(), [8; 32], drawn_in + 1));
+    }
+
+    #[test]
+    fn a_key_that_comes_after_its_epoch_was_asked_for_leaves_the_deposit_that_is_waited_for() {
+        let mut pool = Pool { asked: Some(Epoch(7)), ..Pool::default() };
+        pool.last.insert(Epoch(7), [1; 32]);
+        assert!(!pool.put_ahead(Epoch(7), key(), [7; 32], 0) && !pool.put_ahead(Epoch(6), key(), [6; 32], 0));
+        assert_eq!(pool.last[&Epoch(7)], [1; 32]);
+        assert!(pool.put_ahead(Epoch(8), key(), [8; 32], 0));
+        assert!(!pool.put_ahead(Epoch(8), key(), [9; 32], 0), "the first stays");
+        assert_eq!(pool.last[&Epoch(8)], [8; 32]);
     }
 }

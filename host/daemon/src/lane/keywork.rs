@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farseal_core::limits::SLOT_BLOCKS_MAX;
 use farseal_core::rotation::{How, Slot};
@@ -45,7 +45,15 @@ pub struct KeyWork {
     /// The disguise fixed slots before any key was asked for.
     scheduled: Arc<AtomicBool>,
     /// Drawn with the slots, so that nothing has to be when a key is asked for.
-    ahead: Arc<Mutex<Option<EpochKey>>>,
+    ahead: Arc<Mutex<Ahead>>,
+}
+
+/// A key that was drawn ahead, where no escrow site keeps such.
+#[derive(Debug, Default)]
+struct Ahead {
+    key: Option<EpochKey>,
+    /// How often it was forgotten.
+    forgotten: u64,
 }
 
 /// What a key is drawn for.
@@ -122,7 +130,12 @@ impl KeyWork {
     /// Whoever knows a key may know the one that was drawn ahead.
     pub(super) fn forget_ahead(&self) {
         self.deposits.iter().for_each(Deposits::forget_ahead);
-        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut ahead = self.ahead();
+        *ahead = Ahead { key: None, forgotten: ahead.forgotten + 1 };
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Without any work that a command could be told by.
@@ -132,7 +145,7 @@ impl KeyWork {
         }
         let chance = chance().ok()?;
         let (key, receipt) = match &self.deposits {
-            None => (self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take()?, None),
+            None => (self.ahead().key.take()?, None),
             Some(deposits) => deposits.take_ready(epoch).map(|(key, receipt)| (key, Some(receipt)))?,
         };
         let slot = Slot { at: now, blocks: self.smallest_slot(), chance };
@@ -151,8 +164,11 @@ impl KeyWork {
                 }
                 (Some(_), None) => {}
                 (None, _) => {
+                    let forgotten = work.ahead().forgotten;
                     let drawn = work.draw(Drawn::Ahead).ok();
-                    *work.ahead.lock().unwrap_or_else(PoisonError::into_inner) = drawn;
+                    let mut ahead = work.ahead();
+                    // It may have been forgotten while it was drawn.
+                    ahead.key = drawn.filter(|_| ahead.forgotten == forgotten);
                 }
             }
             let slots = work.slots(&recent);
