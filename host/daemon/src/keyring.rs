@@ -164,6 +164,12 @@ impl Keyring {
         Ok(())
     }
 
+    /// Is another package of the same epoch kept, in whose place this one would come?
+    pub fn has_another(&self, package: &VerifiedEpoch) -> bool {
+        let kept = self.package(Epoch(package.descriptor().terms.epoch));
+        kept.is_some_and(|kept| kept.package().encode() != package.package().encode())
+    }
+
     /// Keeps a cover's package as durably as an epoch's, over the one before: nobody reads it.
     pub fn keep_cover(&self, package: &VerifiedEpoch) -> Result<(), KeyringError> {
         Ok(files::write_atomically(&self.directory.join("cover.package"), &package.package().encode())?)

@@ -563,7 +563,8 @@ impl Runner {
                     let _ = self.syncer.send(self.stores);
                 }
                 Output::CheckKey { key } => {
-                    if let Some(question) = self.keys.take(key) {
+                    let armed = self.secondary.ledger().newest().map_or(Epoch::NONE, |entry| entry.epoch);
+                    if let Some(question) = self.keys.take(key, armed) {
                         let _ = self.checker.send(question);
                     }
                 }

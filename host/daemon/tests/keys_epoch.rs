@@ -11,11 +11,16 @@ mod hybrid_vector;
 #[path = "keys_epoch/support.rs"]
 mod support;
 
+use std::sync::Arc;
+
+use farseal::keyring::Keyring;
 use farseal::keys::capsule::{Capsule, CapsuleError, KemId};
 use farseal::keys::descriptor::{Descriptor, DescriptorError, Role};
+use farseal::keys::identity::Identity;
 use farseal::keys::package::{
     CARRIER_LEN, Expected, OpenEpochError, PackageError, RefusedEpoch, SealEpochError, SealedEpoch,
 };
+use farseal_core::units::PairId;
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::stack::{KeyLabel, Layer, Stack, StackList, Suite};
 use proptest::prelude::*;
@@ -43,6 +48,18 @@ fn each_recipient_opens_the_same_key() {
         assert_eq!(verified.descriptor().terms, terms());
         assert_eq!(verified.package().encode(), bytes);
     }
+}
+
+#[test]
+fn another_key_of_an_epoch_that_is_kept_is_told_from_the_same_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = Arc::new(Identity::from_stored(&secondary().to_stored()).unwrap());
+    let keyring = Keyring::open(folder.path(), PairId(PAIR), identity, primary().card().clone()).unwrap();
+    let sealed = || receive(&two_recipients(&EpochKey::generate(b"test").unwrap()).encode(), None).unwrap();
+    let (first, other) = (sealed(), sealed());
+    assert!(!keyring.has_another(&first), "none is kept");
+    keyring.keep(first.clone()).unwrap();
+    assert!(!keyring.has_another(&first) && keyring.has_another(&other));
 }
 
 #[test]
@@ -212,7 +229,7 @@ proptest! {
     fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _ = SealedEpoch::decode(&bytes);
         let _ = Descriptor::decode(&bytes);
-        let _ = farseal::keys::identity::Identity::from_stored(&bytes);
+        let _ = Identity::from_stored(&bytes);
     }
 
     #[test]

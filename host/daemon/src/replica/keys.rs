@@ -26,8 +26,8 @@ pub(super) struct Unchecked(BTreeMap<Sequence, (Header, Location)>);
 /// A key record that is to be checked.
 #[derive(Debug)]
 pub(super) enum Question {
-    /// It is durable, and what comes of it is waited for.
-    Stored { key: Sequence, header: Header, location: Location },
+    /// It is durable, and what comes of it is waited for. `armed` is the newest epoch that has its place in the order.
+    Stored { key: Sequence, header: Header, location: Location, armed: Epoch },
     /// It was carried here whole and has no place yet. Nobody waits; what is found need not be found again when it stands.
     Ahead(Vec<u8>),
 }
@@ -49,8 +49,8 @@ impl Unchecked {
     }
 
     /// It is asked for once.
-    pub(super) fn take(&mut self, key: Sequence) -> Option<Question> {
-        self.0.remove(&key).map(|(header, location)| Question::Stored { key, header, location })
+    pub(super) fn take(&mut self, key: Sequence, armed: Epoch) -> Option<Question> {
+        self.0.remove(&key).map(|(header, location)| Question::Stored { key, header, location, armed })
     }
 
     /// The log ends at `end` again.
@@ -72,8 +72,8 @@ pub(super) fn start_checker(
         // The key that was tried last before it stood.
         let mut ahead: Option<(blake3::Hash, KeyFacts)> = None;
         for question in queue {
-            let (key, header, location) = match question {
-                Question::Stored { key, header, location } => (key, header, location),
+            let (key, header, location, armed) = match question {
+                Question::Stored { key, header, location, armed } => (key, header, location, armed),
                 Question::Ahead(record) => {
                     ahead = tried(&keyring, &plugins, &record).map(|facts| (blake3::hash(&record), facts));
                     continue;
@@ -82,7 +82,7 @@ pub(super) fn start_checker(
             let result = match reader.read(location) {
                 Ok((_, carrier)) => match &ahead {
                     Some((hash, facts)) if is_record(hash, &header, &carrier) => Ok(*facts),
-                    Some(_) | None => check(&keyring, &plugins, &header, &carrier),
+                    Some(_) | None => check(&keyring, &plugins, &header, &carrier, armed),
                 },
                 Err(_) => Err(KeyRefusal::NoCapsule),
             };
@@ -125,12 +125,23 @@ fn is_record(hash: &blake3::Hash, header: &Header, body: &[u8]) -> bool {
     hasher.finalize() == *hash
 }
 
-fn check(keyring: &Keyring, plugins: &PairPlugins, header: &Header, carrier: &[u8]) -> Result<KeyFacts, KeyRefusal> {
+fn check(
+    keyring: &Keyring,
+    plugins: &PairPlugins,
+    header: &Header,
+    carrier: &[u8],
+    armed: Epoch,
+) -> Result<KeyFacts, KeyRefusal> {
     let (verified, facts) = described(keyring, plugins, header, carrier)?;
     let destroyed = keyring.destroyed();
     if header.kind == Kind::Key && destroyed.floor.takes(facts.epoch).is_err() {
         // What a restart reads again of the log was checked before its key was destroyed: its place in the order is all it has.
         return if header.sequence <= destroyed.at { Ok(facts) } else { Err(KeyRefusal::Destroyed) };
+    }
+    // What the other one sealed is in the copy and opens with its package alone: a main site, which may be anybody's by now, is not to
+    // destroy it.
+    if header.kind == Kind::Key && facts.epoch <= armed && keyring.has_another(&verified) {
+        return Err(KeyRefusal::Misplaced);
     }
     openable(keyring, plugins, &verified)?;
     // Without its package on disk the key could not be had again: the record is not acknowledged then.
