@@ -4,6 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use farseal::control::api::*;
 use farseal::control::client::{Client, ClientError};
@@ -23,6 +24,7 @@ struct Fake {
     /// `pause` waits for it.
     gate: Notify,
     entered: Notify,
+    ended: Notify,
 }
 
 impl Operator for Fake {
@@ -50,6 +52,7 @@ impl Operator for Fake {
                 PairCommand::Pause(Pause { wait: true, .. }) => {
                     self.entered.notify_one();
                     self.gate.notified().await;
+                    self.ended.notify_one();
                     Ok(CommandReply::new("paused"))
                 }
                 PairCommand::Resume => Err(CommandError::WrongState {
@@ -337,6 +340,23 @@ async fn a_stop_lets_the_command_under_way_finish() {
     assert_eq!(asked.await.unwrap().unwrap().message, "paused");
     node.served.await.unwrap().unwrap();
     assert!(matches!(Client::new(&node.socket).status().await, Err(ClientError::NotRunning { .. })));
+}
+
+/// A search whose caller was interrupted went on beside the next one, and both wrote on in one audit log.
+#[tokio::test]
+async fn a_command_goes_on_to_its_end_when_whoever_gave_it_hangs_up() {
+    let node = running();
+    let client = Client::new(&node.socket);
+    let asked = tokio::spawn(async move {
+        client.command("vault-1", &PairCommand::Pause(Pause { wait: true, ..Pause::default() })).await
+    });
+    node.fake.entered.notified().await;
+    asked.abort();
+    // The server has nobody to answer any more.
+    node.stop.send(()).unwrap();
+    node.served.await.unwrap().unwrap();
+    node.fake.gate.notify_one();
+    tokio::time::timeout(Duration::from_secs(60), node.fake.ended.notified()).await.unwrap();
 }
 
 #[tokio::test]

@@ -30,11 +30,12 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinError;
 
 use super::api::{
-    AddPreset, BranchCommand, CutParameters, ErrorCode, ErrorReply, EscrowAnswer, EscrowCommand, ForgetParameters,
-    GroupCommand, GroupTakeOver, KeyCommand, PairCommand, Pause, PluginCommand, RecoverCommand, RemovePreset, Rotate,
-    SeedCommand, SetMode, SetTransfer, Suspect, Swap, SwapSides, TakeOver, Throttle, Verify,
+    AddPreset, BranchCommand, CommandReply, CutParameters, ErrorCode, ErrorReply, EscrowAnswer, EscrowCommand,
+    ForgetParameters, GroupCommand, GroupTakeOver, KeyCommand, PairCommand, Pause, PluginCommand, RecoverCommand,
+    RemovePreset, Rotate, SeedCommand, SetMode, SetTransfer, Suspect, Swap, SwapSides, TakeOver, Throttle, Verify,
 };
 use super::operator::{CommandError, Operator};
 use crate::observe;
@@ -155,14 +156,14 @@ fn routes(operator: Arc<dyn Operator>) -> Router {
 
 async fn command(State(node): Node, UrlPath((pair, verb)): UrlPath<(String, String)>, body: Body) -> Response {
     match read(body).and_then(|body| parse(&verb, &body)) {
-        Ok(command) => answer(node.command(&pair, command).await),
+        Ok(command) => to_its_end(async move { node.command(&pair, command).await }).await,
         Err(reply) => error(reply),
     }
 }
 
 async fn group_command(State(node): Node, UrlPath((group, verb)): UrlPath<(String, String)>, body: Body) -> Response {
     match read(body).and_then(|body| parse_group(&verb, &body)) {
-        Ok(command) => answer(node.group(&group, command).await),
+        Ok(command) => to_its_end(async move { node.group(&group, command).await }).await,
         Err(reply) => error(reply),
     }
 }
@@ -184,6 +185,12 @@ async fn escrow_answer(State(node): Node, body: Body) -> Response {
 
 fn read(body: Body) -> Result<Bytes, ErrorReply> {
     body.map_err(|_| bad_request(format!("the body is longer than {BODY_BYTES_MAX} bytes, or was cut off")))
+}
+
+/// A command goes on when whoever gave it hangs up: half of one would leave its test behind, and its locks open while its work runs on.
+async fn to_its_end(command: impl Future<Output = Result<CommandReply, CommandError>> + Send + 'static) -> Response {
+    let ended = |error: JoinError| CommandError::Failed { reason: error.to_string(), next: None };
+    answer(tokio::spawn(command).await.unwrap_or_else(|error| Err(ended(error))))
 }
 
 fn answer(outcome: Result<impl serde::Serialize, CommandError>) -> Response {
