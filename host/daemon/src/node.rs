@@ -135,6 +135,7 @@ fn keys_in_swap(rule: SwapRule) -> anyhow::Result<KeysInSwap> {
 }
 
 async fn serve(config: Config, keys: KeysInSwap) -> anyhow::Result<()> {
+    outlive_file_limits()?;
     let socket = config.node.control_socket.clone();
     let metrics = config.metrics.listen;
     let node = Arc::new(tokio::task::spawn_blocking(move || Node::start(config, keys)).await??);
@@ -170,6 +171,13 @@ async fn serve(config: Config, keys: KeysInSwap) -> anyhow::Result<()> {
     }
     tokio::task::spawn_blocking(move || node.pairs.iter().for_each(|pair| pair.stop())).await?;
     Ok(())
+}
+
+/// What is written beyond a limit on the size of files (`LimitFSIZE=`, RLIMIT_FSIZE) fails with EFBIG, as on a full disk. By default the
+/// signal that comes with it ends the process.
+fn outlive_file_limits() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
 }
 
 async fn wait_for_signal(mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {

@@ -248,3 +248,33 @@ fn an_image_that_is_gone_is_named_by_status_and_everything_is_there_when_it_is_b
     remote.start().unwrap();
     assert!(read(&remote) == written);
 }
+
+#[test]
+fn an_image_that_takes_no_more_is_tried_again_until_it_does_and_reads_are_answered_meanwhile() {
+    let (_stage, mut main, mut remote) = sites("no-room");
+    strategy(&mut remote, "sweep", "{ chunk = 64, at-once = 1, rate = 64 }");
+    settle(&main);
+    let written = image(6);
+    write(&main, 0, &written);
+    settle(&main);
+    take_over(&mut main, &remote);
+    exported(&remote);
+    limit_files(&remote, "4194304:");
+    remote.farseal(&["recover", "tell", PAIR, "rate", "off"]).unwrap();
+    let stopped = reported(&remote, "the sweep to stop", |report| report["stage"] == "stopped");
+    assert!(number(&stopped, "opened") <= 4 << 20 >> 12 && number(&stopped, "failed") == 0, "{stopped:#}");
+    let log = fs::read_to_string(remote.log()).unwrap();
+    assert!(log.contains("the opened image cannot be written: the sweep waits"), "{log}");
+    assert!(read(&remote) == written, "what cannot be kept is answered");
+    limit_files(&remote, "unlimited:");
+    let all = reported(&remote, "the sweep to end", |report| report["stage"] == "finished");
+    assert_eq!((number(&all, "opened"), number(&all, "failed")), (BLOCKS, 0), "{all:#}");
+    assert!(read(&remote) == written);
+}
+
+/// How large files may get that the node writes: a full disk for everything behind that offset.
+fn limit_files(site: &Site, limit: &str) {
+    let pid = site.pid().unwrap().to_string();
+    let limited = std::process::Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={limit}")]).status();
+    assert!(limited.unwrap().success());
+}
