@@ -356,6 +356,50 @@ fn a_denied_and_an_expired_request_release_nothing() {
 }
 
 #[test]
+fn a_yes_releases_the_keys_that_were_held_then_and_none_that_is_deposited_later() {
+    let office = office(escrows_own());
+    let before: Vec<Deposit> = (1..=3).map(|epoch| office.deposit(&key(), epoch)).collect();
+    let everything = Request {
+        pair: PairId(PAIR),
+        depositor: primary().card().fingerprint(),
+        first: Epoch(1),
+        last: Epoch(u64::MAX),
+        copy: COPY,
+        reason: "main is lost".into(),
+    };
+    office.tell(secondary(), ToEscrow::Request(everything));
+    // Deposited while nobody had answered: it is among those that are approved, and counted.
+    office.deposit(&key(), 4);
+    let asked = office.desk.requests().unwrap().remove(0);
+    assert_eq!((asked.keys, office.desk.keys_now(&asked).unwrap()), (3, 4));
+    assert_eq!(office.desk.approve(1, None, &said(""), NOW).unwrap().keys, 4);
+    // A later epoch's, and another key for one that was approved.
+    let later = [office.deposit(&key(), 5), office.deposit(&key(), 2)];
+    let (releases, end) = office.fetch(secondary(), 1);
+    assert_eq!(end, FromEscrow::Complete { request: 1 });
+    let came: Vec<[u8; 32]> = releases.iter().map(|release| release.deposit).collect();
+    assert_eq!(came.len(), 4);
+    assert!(before.iter().all(|deposit| came.contains(&deposit.hash())), "a key that was approved did not come");
+    assert!(!later.iter().any(|deposit| came.contains(&deposit.hash())), "a key came that nobody approved");
+}
+
+#[test]
+fn a_yes_that_is_taken_back_releases_nothing_more_and_the_log_says_so() {
+    let office = office(escrows_own());
+    office.deposit(&key(), 1);
+    office.ask(secondary());
+    office.desk.approve(1, None, &said(""), NOW).unwrap();
+    let (asked, withdrawn) = office.desk.deny(1, "it was not they who called", NOW).unwrap();
+    assert!(withdrawn && asked.answer.is_some_and(|answer| !answer.approved));
+    let denied = FromEscrow::State { request: 1, state: RequestState::Denied };
+    assert_eq!(office.fetch(secondary(), 1), (Vec::new(), denied));
+    let log = office.desk.logged(10).unwrap().lines;
+    assert!(log.iter().any(|line| line.what.contains("withdrawn: it was not they who called")), "{log:?}");
+    assert!(matches!(office.desk.deny(1, "", NOW), Err(AnswerError::Answered { answer: "denied", .. })));
+    assert!(matches!(office.desk.approve(1, None, &said(""), NOW), Err(AnswerError::Answered { .. })));
+}
+
+#[test]
 fn forged_foreign_and_lying_deposits_are_refused_and_logged() {
     let office = office(escrows_own());
     let good = deposit(&key(), 1);

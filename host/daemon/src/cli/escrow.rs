@@ -19,7 +19,8 @@ use crate::config::sections::{BEAT, parse_peer_address};
 use crate::config::write::{append, escrow_section, peer_section};
 use crate::config::{Peer, PeerAddress};
 use crate::control::api::{
-    EscrowAnswer, EscrowCommand, EscrowRequestState, EscrowSearch, EscrowSearched, EscrowView, PairCommand,
+    EscrowAnswer, EscrowCommand, EscrowRequest, EscrowRequestState, EscrowSearch, EscrowSearched, EscrowView,
+    PairCommand,
 };
 use crate::escrow::mark::Freshness;
 use crate::escrow::shares::{SHARE_TEXT_MAX, ShareError, split};
@@ -45,9 +46,9 @@ pub(super) enum EscrowCommands {
         #[arg(long)]
         json: bool,
     },
-    /// Third site: say yes to a request. Its site may fetch the keys for 24 hours.
+    /// Third site: say yes to a request. Its site may fetch the keys that are held now, for 24 hours.
     Approve(Approve),
-    /// Third site: say no.
+    /// Third site: say no, or take a yes back.
     Deny {
         /// Its number.
         request: u64,
@@ -227,6 +228,7 @@ fn screen(view: &EscrowView) -> String {
     }
     for request in &view.requests {
         let state = match (request.state, request.fetched) {
+            (EscrowRequestState::Denied, true) => "denied after all was fetched",
             (_, true) => "approved, all fetched",
             (EscrowRequestState::Waiting, false) => "WAITS FOR AN ANSWER",
             (EscrowRequestState::Approved, false) => "approved, not fetched yet",
@@ -296,19 +298,7 @@ fn approve(place: &Place, approve: &Approve) -> Result<(), Failure> {
         let next = "`farseal escrow requests` lists them";
         return Err(Failure::new(Exit::Refused, format!("there is no request {}", approve.request), next));
     };
-    let what = match &request.search {
-        Some(EscrowSearched { field, value, .. }) => {
-            format!("what holds {}={} in pair {}", line(field), line(value), request.pair)
-        }
-        None => format!("pair {}", request.pair),
-    };
-    let question = format!(
-        "{} ({}) will be able to open {what} up to record {}. Its reason: {}.",
-        request.site,
-        shown_fingerprint(&request.fingerprint),
-        request.through,
-        request.reason
-    );
+    let question = question(request);
     if !approve.yes && agreed(&question) != Some(true) {
         let next = format!("run `farseal escrow approve {} --yes` if that is what you want", request.id);
         return Err(Failure::new(Exit::Refused, "nothing was released", next));
@@ -317,6 +307,22 @@ fn approve(place: &Place, approve: &Approve) -> Result<(), Failure> {
     let Approve { request, note, although_stale, .. } = approve;
     let (request, note, although_stale) = (*request, note.clone(), *although_stale);
     answer(place, &EscrowAnswer { request, approve: true, note, shares, although_stale })
+}
+
+/// What a yes means.
+fn question(request: &EscrowRequest) -> String {
+    let EscrowRequest { site, keys, pair, epochs: (first, last), through, reason, search, .. } = request;
+    let what = match search {
+        Some(EscrowSearched { field, value, .. }) => {
+            format!("what holds {}={} of all that {keys} keys of pair {pair} seal", line(field), line(value))
+        }
+        None => format!("all that {keys} keys of pair {pair} seal"),
+    };
+    format!(
+        "{site} ({}) will be able to open {what}: the keys that are held here now of epochs {first} to {last}, and none that is deposited \
+         later. Its copy goes up to record {through}, as it says. Its reason: {reason}.",
+        shown_fingerprint(&request.fingerprint)
+    )
 }
 
 fn read_share(file: &Path) -> Result<String, Failure> {
@@ -405,4 +411,40 @@ fn request(place: &Place, pair: &str, ask: EscrowCommand, wait: bool) -> Result<
         operate::print(&client.command(pair, &ask).await?)?;
         if wait { operate::print(&client.command(pair, &fetch).await?) } else { Ok(()) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use farseal_core::units::Sequence;
+
+    use super::*;
+
+    fn asked(search: Option<EscrowSearched>) -> EscrowRequest {
+        EscrowRequest {
+            id: 3,
+            at: WallTime(0),
+            site: "remote".into(),
+            fingerprint: "0123456789abcdef".repeat(4),
+            pair: "00112233445566778899aabbccddeeff".into(),
+            keys: 7,
+            epochs: (Epoch(1), Epoch(u64::MAX)),
+            through: Sequence(40),
+            freshness: Freshness::Fresh,
+            search,
+            reason: "main is lost".into(),
+            state: EscrowRequestState::Waiting,
+            fetched: false,
+        }
+    }
+
+    #[test]
+    fn whoever_approves_reads_how_many_keys_go_and_that_none_follows() {
+        let search = EscrowSearched { field: "name".into(), value: "Meier".into(), record_blocks: 1 };
+        for (search, what) in
+            [(None, "open all that 7 keys"), (Some(search), "open what holds name=Meier of all that 7 keys")]
+        {
+            let question = question(&asked(search));
+            assert!(question.contains(what) && question.contains("none that is deposited later"), "{question}");
+        }
+    }
 }

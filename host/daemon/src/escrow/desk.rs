@@ -14,6 +14,7 @@ use farseal_plugin::vault::schedule::EpochSchedule;
 use tokio::sync::Semaphore;
 
 use super::ciphers::Ciphers;
+use super::grants::{Grant, Grants};
 use super::heard::Heard;
 use super::library::Library;
 use super::mark::{Freshness, Mark};
@@ -51,8 +52,8 @@ pub struct Desk {
     pub(super) store: EscrowStore,
     pub(super) library: Library,
     pub(super) ciphers: Ciphers,
-    /// Requests that were approved since the start, with what opens their deposits.
-    open: Mutex<BTreeMap<u64, Opened>>,
+    /// Of requests that were approved since the start.
+    pub(super) grants: Grants,
     /// The newest marks, by pair and depositing site.
     marks: Mutex<BTreeMap<(PairId, Fingerprint), Seen>>,
     heard: Heard,
@@ -67,13 +68,6 @@ struct Seen {
     at: WallTime,
     /// When a mark of the pair was last made durable.
     kept: WallTime,
-}
-
-#[derive(Debug)]
-struct Opened {
-    /// `None`: the escrow's own key.
-    secret: Option<Arc<KemSecret>>,
-    until: WallTime,
 }
 
 /// What a person says with a yes.
@@ -116,7 +110,7 @@ impl Desk {
             store,
             library,
             ciphers,
-            open: Mutex::default(),
+            grants: Grants::default(),
             marks: Mutex::default(),
             heard: Heard::default(),
             places: Arc::new(Semaphore::new(LONG_MAX)),
@@ -204,10 +198,8 @@ impl Desk {
         match &asked.answer {
             None => RequestState::Waiting,
             Some(answer) if !answer.approved => RequestState::Denied,
-            Some(_) => match self.open().get(&asked.id) {
-                Some(opened) if now < opened.until => RequestState::Approved,
-                Some(_) | None => RequestState::Expired,
-            },
+            Some(_) if self.grants.in_force(asked.id, now).is_some() => RequestState::Approved,
+            Some(_) => RequestState::Expired,
         }
     }
 
@@ -221,7 +213,16 @@ impl Desk {
         Ok(seen.map_or(Freshness::Unknown, |seen| seen.mark.judge(seen.at, &asked.copy)))
     }
 
-    /// A person says yes. With shares where the escrow's key is shared out. A request that expired may be approved again.
+    /// How many keys a yes to a request would give now.
+    ///
+    /// # Errors
+    /// [`EscrowStoreError`].
+    pub fn keys_now(&self, asked: &Asked) -> Result<u64, EscrowStoreError> {
+        Ok(count(&self.held_now(asked)?))
+    }
+
+    /// A person says yes to the keys that are held now. With shares where the escrow's key is shared out. A request that expired
+    /// may be approved again.
     ///
     /// # Errors
     /// [`AnswerError`]; nothing is released then.
@@ -232,7 +233,10 @@ impl Desk {
         said: &Said<'_>,
         now: WallTime,
     ) -> Result<Asked, AnswerError> {
-        let asked = self.unanswered(id, now)?;
+        let asked = match self.answerable(id, now)? {
+            (_, RequestState::Approved) => return Err(AnswerError::Answered { id, answer: "approved" }),
+            (asked, _) => asked,
+        };
         let freshness = self.freshness(&asked)?;
         if freshness.is_stale() && !said.although_stale {
             return Err(AnswerError::Stale(freshness));
@@ -247,19 +251,24 @@ impl Desk {
         };
         let stale =
             if freshness.is_stale() { format!(" although the copy {}", stale(&freshness)) } else { String::new() };
-        let asked = self.put_answer(asked, true, &format!("{}{stale}", said.note), now)?;
-        self.open().insert(id, Opened { secret, until: WallTime(now.0 + FETCH_WITHIN.0) });
+        let held = self.held_now(&asked)?;
+        let asked = Asked { keys: count(&held), ..asked };
+        let asked = self.put_answer(asked, (true, "approved"), &format!("{}{stale}", said.note), now)?;
+        self.grants.put(id, Grant { secret, held: held.into(), until: WallTime(now.0 + FETCH_WITHIN.0) });
         Ok(asked)
     }
 
-    /// A person says no.
+    /// A person says no, or takes a yes back: says whether it was one that was in force.
     ///
     /// # Errors
     /// [`AnswerError`].
-    pub fn deny(&self, id: u64, note: &str, now: WallTime) -> Result<Asked, AnswerError> {
-        let asked = self.unanswered(id, now)?;
-        self.open().remove(&id);
-        Ok(self.put_answer(asked, false, note, now)?)
+    pub fn deny(&self, id: u64, note: &str, now: WallTime) -> Result<(Asked, bool), AnswerError> {
+        let (asked, state) = self.answerable(id, now)?;
+        let withdrawn = state == RequestState::Approved;
+        // First: it ends also where that cannot be written down.
+        self.grants.end(id);
+        let word = if withdrawn { "withdrawn" } else { "denied" };
+        Ok((self.put_answer(asked, (false, word), note, now)?, withdrawn))
     }
 
     /// The newest lines of the audit log.
@@ -319,27 +328,37 @@ impl Desk {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unanswered(&self, id: u64, now: WallTime) -> Result<Asked, AnswerError> {
+    /// A request to which no was not said yet, and how it stands.
+    fn answerable(&self, id: u64, now: WallTime) -> Result<(Asked, RequestState), AnswerError> {
         let asked = self.store.requests()?.into_iter().find(|asked| asked.id == id);
         let asked = asked.ok_or(AnswerError::NoSuchRequest(id))?;
         match self.state(&asked, now) {
-            RequestState::Waiting | RequestState::Expired | RequestState::Unknown => Ok(asked),
-            RequestState::Approved => Err(AnswerError::Answered { id, answer: "approved" }),
             RequestState::Denied => Err(AnswerError::Answered { id, answer: "denied" }),
+            state
+            @ (RequestState::Waiting | RequestState::Approved | RequestState::Expired | RequestState::Unknown) => {
+                Ok((asked, state))
+            }
         }
     }
 
-    fn put_answer(&self, asked: Asked, approved: bool, note: &str, now: WallTime) -> Result<Asked, EscrowStoreError> {
+    fn put_answer(
+        &self,
+        asked: Asked,
+        (approved, word): (bool, &str),
+        note: &str,
+        now: WallTime,
+    ) -> Result<Asked, EscrowStoreError> {
         let what = format!(
-            "request {} of {} for {}: {}{}{note}",
+            "request {} of {} for {}: {word}{}{note}",
             asked.id,
             asked.node,
             wanted(&asked),
-            if approved { "approved" } else { "denied" },
             if note.is_empty() { "" } else { ": " },
         );
         self.store.log(&Logged { at: now, who: "the escrow's operator".into(), what })?;
-        let answer = Some(Answer { approved, at: now, note: note.to_owned(), complete: false });
+        // What was fetched before a no stays fetched.
+        let complete = !approved && asked.answer.as_ref().is_some_and(|before| before.complete);
+        let answer = Some(Answer { approved, at: now, note: note.to_owned(), complete });
         self.store.put_request(Asked { answer, ..asked })
     }
 
@@ -413,7 +432,8 @@ impl Desk {
         search: Option<AskedSearch>,
         now: WallTime,
     ) -> Result<FromEscrow, EscrowStoreError> {
-        let keys = self.count_for(site, request)?;
+        let epochs = (request.first, request.last);
+        let keys = count(&self.held_for(site, request.depositor, (request.pair, epochs))?);
         if keys == 0 {
             self.note(site, now, format!("asks for keys of pair {} and has none here", request.pair))?;
             return Ok(FromEscrow::NotTaken(RequestRefusal::NothingForYou));
@@ -459,15 +479,29 @@ impl Desk {
         Ok(FromEscrow::State { request: asked.id, state: RequestState::Waiting })
     }
 
-    /// How many keys a request would give.
-    fn count_for(&self, site: &PeerCard, request: &Request) -> Result<u64, EscrowStoreError> {
-        let (mut count, mut after) = (0, None);
+    /// Deposits of a pair that this site may have the keys of, in order.
+    fn held_for(
+        &self,
+        site: &PeerCard,
+        depositor: Fingerprint,
+        (pair, epochs): (PairId, (Epoch, Epoch)),
+    ) -> Result<Vec<Place>, EscrowStoreError> {
+        let (mut held, mut after) = (Vec::new(), None);
         loop {
-            let found = self.store.deposits(request.pair, (request.first, request.last), after, LOOK_MAX)?;
-            let Some((last, _)) = found.last() else { return Ok(count) };
+            let found = self.store.deposits(pair, epochs, after, LOOK_MAX)?;
+            let Some((last, _)) = found.last() else { return Ok(held) };
             after = Some(*last);
-            let mine = found.iter().filter(|(_, kept)| for_whom(kept, site, request.depositor).is_some()).count();
-            count += u64::try_from(mine).unwrap_or(0);
+            let mine = found.iter().filter(|(_, kept)| for_whom(kept, site, depositor).is_some());
+            held.extend(mine.map(|(place, _)| *place));
+        }
+    }
+
+    /// Nothing where the asking site is not admitted any more.
+    fn held_now(&self, asked: &Asked) -> Result<Vec<Place>, EscrowStoreError> {
+        let site = self.sites.iter().find(|card| to_hex(&card.fingerprint().0) == asked.requester);
+        match (site, fingerprint(&asked.depositor)) {
+            (Some(site), Some(depositor)) => self.held_for(site, depositor, (asked.pair, (asked.first, asked.last))),
+            (None, _) | (_, None) => Ok(Vec::new()),
         }
     }
 
@@ -486,44 +520,40 @@ impl Desk {
             return Ok(());
         };
         let state = self.state(&asked, now);
-        if state != RequestState::Approved {
+        let grant = self.grants.in_force(id, now).filter(|_| state == RequestState::Approved);
+        let Some(grant) = grant else {
             answers.push(FromEscrow::State { request: id, state });
             return Ok(());
-        }
-        let brought = self.brought_for(id);
-        let secret = brought.as_deref().or(self.identity.kem());
-        let Some(depositor) = fingerprint(&asked.depositor).filter(|_| secret.is_some()) else { return Ok(()) };
-        let (mut at, mut sent) = (after, 0);
-        loop {
-            let found = self.store.deposits(asked.pair, (asked.first, asked.last), at, LOOK_MAX)?;
-            if found.is_empty() {
-                self.complete(asked, site, now)?;
-                answers.push(FromEscrow::Complete { request: id });
+        };
+        let Some(secret) = grant.secret.as_deref().or(self.identity.kem()) else { return Ok(()) };
+        let Some(depositor) = fingerprint(&asked.depositor) else { return Ok(()) };
+        let mut sent = 0;
+        for place in grant.held.iter().skip(grant.next(after)).copied() {
+            // One that was destroyed since the yes is not there any more.
+            let kept = self.store.find(place.deposit)?;
+            let Some(deposit) = kept.and_then(|kept| for_whom(&kept, site, depositor)) else { continue };
+            let released = match &asked.search {
+                Some(search) => {
+                    let release = self.release_search(deposit, depositor, secret, site, (id, search), now);
+                    release.map(|release| FromEscrow::SearchKey { place, bytes: release.encode() })
+                }
+                None => {
+                    let release = self.release(deposit, depositor, secret, site, id, now);
+                    release.map(|release| FromEscrow::Release { place, bytes: release.encode() })
+                }
+            };
+            match released {
+                Some(released) => answers.push(released),
+                None => self.note(site, now, format!("the key of epoch {} does not open", place.epoch))?,
+            }
+            sent += 1;
+            if sent == RELEASES_MAX {
                 return Ok(());
             }
-            for (place, kept) in found {
-                at = Some(place);
-                let (Some(deposit), Some(secret)) = (for_whom(&kept, site, depositor), secret) else { continue };
-                let released = match &asked.search {
-                    Some(search) => {
-                        let release = self.release_search(deposit, depositor, secret, site, (id, search), now);
-                        release.map(|release| FromEscrow::SearchKey { place, bytes: release.encode() })
-                    }
-                    None => {
-                        let release = self.release(deposit, depositor, secret, site, id, now);
-                        release.map(|release| FromEscrow::Release { place, bytes: release.encode() })
-                    }
-                };
-                match released {
-                    Some(released) => answers.push(released),
-                    None => self.note(site, now, format!("the key of epoch {} does not open", place.epoch))?,
-                }
-                sent += 1;
-                if sent == RELEASES_MAX {
-                    return Ok(());
-                }
-            }
         }
+        self.complete(asked, site, now)?;
+        answers.push(FromEscrow::Complete { request: id });
+        Ok(())
     }
 
     fn release(
@@ -611,15 +641,6 @@ impl Desk {
     pub(super) fn note(&self, site: &PeerCard, now: WallTime, what: String) -> Result<(), EscrowStoreError> {
         self.store.log(&Logged { at: now, who: format!("{} ({})", site.node, site.fingerprint()), what })
     }
-
-    /// The escrow's key that people brought their shares of, for this request.
-    pub(super) fn brought_for(&self, request: u64) -> Option<Arc<KemSecret>> {
-        self.open().get(&request).and_then(|opened| opened.secret.clone())
-    }
-
-    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Opened>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What is asked for, in the log's words.
@@ -655,6 +676,10 @@ fn stale(freshness: &Freshness) -> String {
         Freshness::Other { .. } => "has another history than its main site sent".to_owned(),
         Freshness::Fresh | Freshness::Unknown => "is not known to be stale".to_owned(),
     }
+}
+
+fn count(held: &[Place]) -> u64 {
+    u64::try_from(held.len()).unwrap_or(u64::MAX)
 }
 
 fn place(deposit: &VerifiedDeposit) -> Place {

@@ -14,10 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
 use super::desk::{Desk, fingerprint, for_whom};
+use super::grants::Grant;
 use super::parts::{PART_BYTES, Part};
 use super::search::{AskedSearch, NotOpened, OpenedBlock, SealedBlock, SealedRecord, record_of};
 use super::store::{Asked, EscrowStoreError};
-use super::wire::{FromEscrow, RequestState};
+use super::wire::{FromEscrow, Place, RequestState};
 use crate::keys::capsule::KemSecret;
 use crate::keys::card::PeerCard;
 use crate::keys::descriptor::Terms;
@@ -111,7 +112,7 @@ impl Desk {
         let mine = |asked: &Asked| asked.id == record.request && asked.requester == requester;
         let asked = self.requests()?.into_iter().find(mine);
         let opened = match &asked {
-            Some(asked) if self.state(asked, now) == RequestState::Approved => self.judged(site, asked, record)?,
+            Some(asked) if self.state(asked, now) == RequestState::Approved => self.judged(site, asked, record, now)?,
             Some(_) | None => Err(NotOpened::NotApproved),
         };
         let first = record.blocks.first().map_or(0, |block| block.lba.0);
@@ -129,6 +130,7 @@ impl Desk {
         site: &PeerCard,
         asked: &Asked,
         record: &SealedRecord,
+        now: WallTime,
     ) -> Result<Result<Zeroizing<Vec<u8>>, NotOpened>, EscrowStoreError> {
         let (Some(search), Some(depositor)) = (&asked.search, fingerprint(&asked.depositor)) else {
             return Ok(Err(NotOpened::NotApproved));
@@ -137,9 +139,10 @@ impl Desk {
         if record.blocks.len() > usize::try_from(search.record_blocks).unwrap_or(usize::MAX) {
             return Ok(Err(NotOpened::NoMatch));
         }
-        let brought = self.brought_for(asked.id);
-        let Some(secret) = brought.as_deref().or(self.identity.kem()) else { return Ok(Err(NotOpened::NotApproved)) };
-        Approved { desk: self, site, asked, search, depositor, secret }.open(&record.blocks)
+        let Some(grant) = self.grants.in_force(asked.id, now) else { return Ok(Err(NotOpened::NotApproved)) };
+        let own = self.identity.kem();
+        let Some(secret) = grant.secret.as_deref().or(own) else { return Ok(Err(NotOpened::NotApproved)) };
+        Approved { desk: self, site, asked, search, depositor, grant: &grant, secret }.open(&record.blocks)
     }
 }
 
@@ -150,6 +153,7 @@ struct Approved<'a> {
     asked: &'a Asked,
     search: &'a AskedSearch,
     depositor: Fingerprint,
+    grant: &'a Grant,
     secret: &'a KemSecret,
 }
 
@@ -179,13 +183,13 @@ impl Approved<'_> {
         Ok(record_of(&blocks, self.search))
     }
 
-    /// The key that lies in a block's deposit, if it is of the pair and the epochs that the search was approved for.
+    /// The key that lies in a block's deposit, if it is of the pair and one of those that the search was approved for.
     fn key(&self, block: &SealedBlock) -> Result<Option<SignedKey>, EscrowStoreError> {
         let kept = self.desk.store.find(block.deposit)?;
         let found = kept.and_then(|kept| for_whom(&kept, self.site, self.depositor)).filter(|deposit| {
             let scope = deposit.terms.scope;
-            let epochs = self.asked.first..=self.asked.last;
-            PairId(scope.pair) == self.asked.pair && epochs.contains(&Epoch(scope.epoch))
+            let place = Place { epoch: Epoch(scope.epoch), deposit: block.deposit };
+            PairId(scope.pair) == self.asked.pair && self.grant.covers(&place)
         });
         Ok(found.and_then(|deposit| {
             let (deposit, depositor) = self.desk.verified(deposit, self.depositor)?;

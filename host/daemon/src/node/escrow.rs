@@ -114,7 +114,12 @@ impl Node {
         let failed = |error: &dyn std::error::Error| failed(error.to_string());
         let now = self.shared.clock.now().wall;
         let requests = desk.requests().map_err(|error| failed(&error))?;
-        let shown = |asked: &Asked| Ok(shown(asked, desk.state(asked, now), desk.freshness(asked)?));
+        let shown = |asked: &Asked| {
+            let state = desk.state(asked, now);
+            // What a yes would give: the main site may have deposited more since it was asked.
+            let keys = if state == RequestState::Waiting { desk.keys_now(asked)? } else { asked.keys };
+            Ok(EscrowRequest { keys, ..shown(asked, state, desk.freshness(asked)?) })
+        };
         let requests: Result<_, EscrowStoreError> = requests.iter().map(shown).collect();
         let requests = requests.map_err(|error| failed(&error))?;
         let log = desk.logged(LOG_SHOWN).map_err(|error| failed(&error))?;
@@ -139,8 +144,13 @@ impl Node {
         };
         if !approve {
             let asked = desk.deny(request, &note, now);
-            let asked = asked.map_err(|error| refused(&error, "`farseal escrow requests` lists them"))?;
-            return Ok(CommandReply::new(format!("request {} of {} is denied", asked.id, asked.node)));
+            let (asked, withdrawn) = asked.map_err(|error| refused(&error, "`farseal escrow requests` lists them"))?;
+            let became = if withdrawn {
+                "is not approved any more: nothing else is released for it, and what was released stays there"
+            } else {
+                "is denied"
+            };
+            return Ok(CommandReply::new(format!("request {} of {} {became}", asked.id, asked.node)));
         }
         let secret = if shares.is_empty() {
             None
@@ -160,10 +170,18 @@ impl Node {
             };
             refused(&error, next)
         })?;
+        let may = match &asked.search {
+            Some(_) => "may search what the {} keys that are held now sealed, and have what it finds opened",
+            None => "may fetch the {} keys that are held now",
+        };
         let mut reply = CommandReply::new(format!(
-            "request {} is approved: {} may fetch {} keys within 24 hours, or until this node is restarted",
-            asked.id, asked.node, asked.keys
+            "request {} is approved: {} {}, and nothing of a key that is deposited later, within 24 hours, or until this node is \
+             restarted",
+            asked.id,
+            asked.node,
+            may.replace("{}", &asked.keys.to_string())
         ));
+        reply.details.push(format!("`farseal escrow deny {}` takes it back", asked.id));
         reply.next = Some("there, `farseal escrow fetch PAIR`".into());
         Ok(reply)
     }
