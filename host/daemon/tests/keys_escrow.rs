@@ -400,6 +400,32 @@ fn a_yes_that_is_taken_back_releases_nothing_more_and_the_log_says_so() {
 }
 
 #[test]
+fn no_key_leaves_without_a_line_in_the_log_that_says_so_wherever_a_fetch_begins() {
+    let office = office(escrows_own());
+    let deposits: Vec<Deposit> = (1..=25).map(|epoch| office.deposit(&key(), epoch)).collect();
+    office.ask(secondary());
+    office.desk.approve(1, None, &said(""), NOW).unwrap();
+    let told = |what: &str| {
+        let log = office.desk.logged(100).unwrap().lines;
+        log.iter().filter(|line| line.what.contains(what)).count()
+    };
+    let after =
+        |epoch: u64, deposit| ToEscrow::Fetch { request: 1, after: Some(Place { epoch: Epoch(epoch), deposit }) };
+    let answers = office.tell(secondary(), after(u64::MAX, [0xff; 32]));
+    assert_eq!(answers, [FromEscrow::Complete { request: 1 }]);
+    assert_eq!((told("all 25 keys"), told("are released")), (0, 0), "nothing has left");
+    // Only the last one, and never the end of it.
+    let answers = office.tell(secondary(), after(24, deposits[23].hash()));
+    assert!(matches!(answers[0], FromEscrow::Release { .. }), "{answers:?}");
+    assert_eq!(told("request 1: keys 1 to 25 of 25"), 1);
+    for _ in 0..3 {
+        office.tell(secondary(), ToEscrow::Fetch { request: 1, after: None });
+    }
+    assert_eq!(office.fetch(secondary(), 1).0.len(), 25);
+    assert_eq!((told("keys 1 to 25 of 25"), told("all 25 keys")), (1, 1), "a key that is fetched again makes no line");
+}
+
+#[test]
 fn forged_foreign_and_lying_deposits_are_refused_and_logged() {
     let office = office(escrows_own());
     let good = deposit(&key(), 1);

@@ -4,6 +4,7 @@
 //! is released is wrapped anew for the asking site alone; everything that is asked, answered and released is in the audit log.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farseal_core::units::{Epoch, Millis, PairId, WallTime};
@@ -527,33 +528,83 @@ impl Desk {
         };
         let Some(secret) = grant.secret.as_deref().or(self.identity.kem()) else { return Ok(()) };
         let Some(depositor) = fingerprint(&asked.depositor) else { return Ok(()) };
-        let mut sent = 0;
-        for place in grant.held.iter().skip(grant.next(after)).copied() {
+        let from = grant.next(after);
+        let (released, end) = self.release_from(site, (&asked, depositor), (&grant, secret), from, now)?;
+        if !self.note_released(site, &asked, (&grant, &(from..end)), now)? {
+            let state = self.state(&asked, now);
+            answers.push(FromEscrow::State { request: id, state });
+            return Ok(());
+        }
+        answers.extend(released);
+        if end == grant.held.len() {
+            self.complete(asked, site, now)?;
+            answers.push(FromEscrow::Complete { request: id });
+        }
+        Ok(())
+    }
+
+    /// What fits a cell of a grant's keys from this one on, and where the next ones begin.
+    fn release_from(
+        &self,
+        site: &PeerCard,
+        (asked, depositor): (&Asked, Fingerprint),
+        (grant, secret): (&Grant, &KemSecret),
+        from: usize,
+        now: WallTime,
+    ) -> Result<(Vec<FromEscrow>, usize), EscrowStoreError> {
+        let (mut all, mut tried) = (Vec::new(), 0);
+        for (at, place) in grant.held.iter().copied().enumerate().skip(from) {
+            if tried == RELEASES_MAX {
+                return Ok((all, at));
+            }
             // One that was destroyed since the yes is not there any more.
             let kept = self.store.find(place.deposit)?;
             let Some(deposit) = kept.and_then(|kept| for_whom(&kept, site, depositor)) else { continue };
             let released = match &asked.search {
                 Some(search) => {
-                    let release = self.release_search(deposit, depositor, secret, site, (id, search), now);
+                    let release = self.release_search(deposit, depositor, secret, site, (asked.id, search), now);
                     release.map(|release| FromEscrow::SearchKey { place, bytes: release.encode() })
                 }
                 None => {
-                    let release = self.release(deposit, depositor, secret, site, id, now);
+                    let release = self.release(deposit, depositor, secret, site, asked.id, now);
                     release.map(|release| FromEscrow::Release { place, bytes: release.encode() })
                 }
             };
             match released {
-                Some(released) => answers.push(released),
+                Some(released) => all.push(released),
                 None => self.note(site, now, format!("the key of epoch {} does not open", place.epoch))?,
             }
-            sent += 1;
-            if sent == RELEASES_MAX {
-                return Ok(());
-            }
+            tried += 1;
         }
-        self.complete(asked, site, now)?;
-        answers.push(FromEscrow::Complete { request: id });
-        Ok(())
+        Ok((all, grant.held.len()))
+    }
+
+    /// Keys are in the log before they leave, whatever the site asks for next. `false`: the yes was taken back meanwhile.
+    fn note_released(
+        &self,
+        site: &PeerCard,
+        asked: &Asked,
+        (grant, keys): (&Grant, &Range<usize>),
+        now: WallTime,
+    ) -> Result<bool, EscrowStoreError> {
+        let Some(lines) = self.grants.unnoted(asked.id, keys) else { return Ok(false) };
+        for line in lines {
+            let [Some(first), Some(last)] = [line.start, line.end - 1].map(|at| grant.held.get(at)) else { continue };
+            let what = format!(
+                "request {}: {} {} to {} of {} of pair {}, epochs {} to {}, are released as far as they open",
+                asked.id,
+                keys_of(asked),
+                line.start + 1,
+                line.end,
+                grant.held.len(),
+                asked.pair,
+                first.epoch,
+                last.epoch
+            );
+            self.note(site, now, what)?;
+            self.grants.noted(asked.id, &line);
+        }
+        Ok(true)
     }
 
     fn release(
@@ -598,7 +649,9 @@ impl Desk {
     }
 
     fn complete(&self, asked: Asked, site: &PeerCard, now: WallTime) -> Result<(), EscrowStoreError> {
-        let Some(answer) = asked.answer.clone().filter(|answer| !answer.complete) else { return Ok(()) };
+        // Where to begin is the asking site's word: one that begins at the end has fetched nothing.
+        let all = self.grants.is_all_noted(asked.id);
+        let Some(answer) = asked.answer.clone().filter(|answer| all && !answer.complete) else { return Ok(()) };
         self.note(site, now, format!("request {}: all {} were released", asked.id, released(&asked)))?;
         self.store.put_request(Asked { answer: Some(Answer { complete: true, ..answer }), ..asked })?;
         Ok(())
@@ -661,8 +714,11 @@ fn wanted(asked: &Asked) -> String {
 
 /// What was released, in the log's words.
 fn released(asked: &Asked) -> String {
-    let keys = if asked.search.is_some() { "search keys" } else { "keys" };
-    format!("{} {keys} of pair {}", asked.keys, asked.pair)
+    format!("{} {} of pair {}", asked.keys, keys_of(asked), asked.pair)
+}
+
+fn keys_of(asked: &Asked) -> &'static str {
+    if asked.search.is_some() { "search keys" } else { "keys" }
 }
 
 /// What a stale copy is, after "the copy that asks".

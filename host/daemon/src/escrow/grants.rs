@@ -1,6 +1,7 @@
 //! What a person's yes grants: the keys that were held when it was said, for a day. It is in memory alone, so a restart ends it
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farseal_core::units::WallTime;
@@ -8,9 +9,19 @@ use farseal_core::units::WallTime;
 use super::wire::Place;
 use crate::keys::capsule::KemSecret;
 
+/// Keys that a line of the log is about: a release of thousands is some lines, and a key that is fetched again makes none.
+const NOTED_TOGETHER: usize = 256;
+
 /// By the number of the request.
 #[derive(Debug, Default)]
-pub(super) struct Grants(Mutex<BTreeMap<u64, Grant>>);
+pub(super) struct Grants(Mutex<BTreeMap<u64, Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    grant: Grant,
+    /// The first of each [`NOTED_TOGETHER`] that the log says to be released.
+    noted: BTreeSet<usize>,
+}
 
 /// What one yes grants.
 #[derive(Clone, Debug)]
@@ -25,7 +36,7 @@ pub(super) struct Grant {
 
 impl Grants {
     pub(super) fn put(&self, request: u64, grant: Grant) {
-        self.all().insert(request, grant);
+        self.all().insert(request, Kept { grant, noted: BTreeSet::new() });
     }
 
     pub(super) fn end(&self, request: u64) {
@@ -33,10 +44,33 @@ impl Grants {
     }
 
     pub(super) fn in_force(&self, request: u64, now: WallTime) -> Option<Grant> {
-        self.all().get(&request).filter(|grant| now < grant.until).cloned()
+        self.all().get(&request).map(|kept| &kept.grant).filter(|grant| now < grant.until).cloned()
     }
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Grant>> {
+    /// Which lines of the log are to be written before these keys leave, by the keys that each is about. `None`: the grant has ended.
+    pub(super) fn unnoted(&self, request: u64, keys: &Range<usize>) -> Option<Vec<Range<usize>>> {
+        let all = self.all();
+        let Kept { grant, noted } = all.get(&request)?;
+        let first = keys.start - keys.start % NOTED_TOGETHER;
+        let end = if keys.is_empty() { first } else { keys.end };
+        let lines = (first..end).step_by(NOTED_TOGETHER).filter(|first| !noted.contains(first));
+        Some(lines.map(|first| first..grant.held.len().min(first + NOTED_TOGETHER)).collect())
+    }
+
+    /// A line that [`Self::unnoted`] named is durable.
+    pub(super) fn noted(&self, request: u64, keys: &Range<usize>) {
+        if let Some(kept) = self.all().get_mut(&request) {
+            kept.noted.insert(keys.start);
+        }
+    }
+
+    /// The log says of every key that it was released.
+    pub(super) fn is_all_noted(&self, request: u64) -> bool {
+        let all = self.all();
+        all.get(&request).is_some_and(|kept| kept.noted.len() == kept.grant.held.len().div_ceil(NOTED_TOGETHER))
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Kept>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,6 +111,27 @@ mod tests {
         }
         let after = [None, Some(place(1, 5)), Some(place(3, 0)), Some(place(u64::MAX, 0))];
         assert_eq!(after.map(|after| granted.next(after)), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn every_key_is_in_a_line_of_the_log_before_it_leaves_and_none_is_in_two() {
+        let grants = Grants::default();
+        let held: Vec<Place> = (1..=600).map(|epoch| place(epoch, 5)).collect();
+        grants.put(1, grant(&held));
+        let mut lines = Vec::new();
+        // The asking site says where a batch begins: out of order, again, over two lines.
+        for keys in [600..600, 590..600, 0..30, 30..60, 250..280, 0..600] {
+            for line in grants.unnoted(1, &keys).unwrap() {
+                assert!(!grants.is_all_noted(1));
+                grants.noted(1, &line);
+                lines.push(line);
+            }
+            let said = |key| lines.iter().filter(|line: &&Range<usize>| line.contains(&key)).count();
+            assert!(keys.clone().all(|key| said(key) == 1), "{keys:?} of {lines:?}");
+        }
+        assert_eq!(lines, [512..600, 0..256, 256..512]);
+        assert!(grants.is_all_noted(1) && !grants.is_all_noted(2));
+        assert_eq!(grants.unnoted(2, &(0..1)), None, "what was taken back is released to nobody");
     }
 
     #[test]
