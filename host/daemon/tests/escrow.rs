@@ -273,7 +273,14 @@ fn an_escrow_whose_key_is_shared_out_needs_its_people() {
     let mut three = three("escrow-shares");
     let shares = three.stage.dir.join("shares");
     let folder = shares.display().to_string();
-    three.escrow.farseal(&["escrow", "share", "--needed", "2", "--of", "3", "--out", &folder, "--yes"]).unwrap();
+    let share_out = ["escrow", "share", "--needed", "2", "--of", "3", "--out", &folder, "--yes"];
+    // A node that runs has the whole key in its memory.
+    three.escrow.start().unwrap();
+    let refused = refusal(&three.escrow, &share_out);
+    assert!(refused.contains("another node uses this directory"), "{refused}");
+    assert!(!shares.exists());
+    three.escrow.kill().unwrap();
+    three.escrow.farseal(&share_out).unwrap();
     three.start();
     write(&three.main, &[(1, 7)]);
     three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();

@@ -490,6 +490,33 @@ fn an_escrow_whose_key_is_shared_out_takes_deposits_alone_and_releases_with_its_
     let terms = of_epoch(1);
     let opened = releases[0].open(secondary(), escrow().card(), (&terms.scope(), &terms.key_check(&key))).unwrap();
     assert!(opened == key);
+    // The key that people brought goes when all was fetched.
+    let expired = FromEscrow::State { request: 1, state: RequestState::Expired };
+    assert_eq!(office.fetch(secondary(), 1), (Vec::new(), expired));
+}
+
+#[test]
+fn a_yes_lasts_until_all_that_left_has_come_and_is_forgotten_when_its_time_is_over() {
+    let office = office(escrows_own());
+    office.deposit(&key(), 1);
+    let again = |request| {
+        let answers = office.tell(secondary(), ToEscrow::Fetch { request, after: None });
+        matches!(answers.as_slice(), [FromEscrow::Release { .. }])
+    };
+    office.ask(secondary());
+    office.desk.approve(1, None, &said(""), NOW).unwrap();
+    assert!(again(1) && again(1), "an answer that was lost with its line is fetched again");
+    assert_eq!(office.fetch(secondary(), 1).1, FromEscrow::Complete { request: 1 });
+    assert!(!again(1), "all of it came");
+    let FromEscrow::State { request: 2, .. } = office.ask(secondary()) else {
+        panic!("what was fetched may be asked for anew")
+    };
+    office.desk.approve(2, None, &said(""), NOW).unwrap();
+    let late = WallTime(NOW.0 + FETCH_WITHIN.0);
+    // Whatever a site says then.
+    let mark = ToEscrow::Mark { pair: PairId(PAIR), mark: COPY };
+    office.desk.answer(primary().card(), &mut Line::default(), vec![mark], late).unwrap();
+    assert!(!again(2), "a clock that goes back brings it back");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use farseal_core::units::{Epoch, WallTime};
+use zeroize::Zeroizing;
 
 use super::failure::{Exit, Failure};
 use super::pair::{free_name, read_card};
@@ -23,8 +24,9 @@ use crate::control::api::{
     PairCommand,
 };
 use crate::escrow::mark::Freshness;
-use crate::escrow::shares::{SHARE_TEXT_MAX, ShareError, split};
+use crate::escrow::shares::{SHARE_TEXT_MAX, ShareError, ShareText, split};
 use crate::keys::identity::Identity;
+use crate::store::files::{DirLock, LockError};
 
 /// `farseal escrow ..`.
 #[derive(Debug, Subcommand)]
@@ -325,11 +327,13 @@ fn question(request: &EscrowRequest) -> String {
     )
 }
 
-fn read_share(file: &Path) -> Result<String, Failure> {
-    let mut text = String::new();
+fn read_share(file: &Path) -> Result<ShareText, Failure> {
+    // Room for all of it from the start: growing would leave a part of it behind where it was.
+    let most = usize::try_from(SHARE_TEXT_MAX).unwrap_or_default();
+    let mut text = Zeroizing::new(String::with_capacity(2 * most));
     let opened = fs::File::open(file).and_then(|file| file.take(SHARE_TEXT_MAX).read_to_string(&mut text));
     opened.map_err(|error| Failure::file(file, &error))?;
-    Ok(text)
+    Ok(text.into())
 }
 
 fn answer(place: &Place, answer: &EscrowAnswer) -> Result<(), Failure> {
@@ -362,6 +366,13 @@ fn log(place: &Place) -> Result<(), Failure> {
 /// The ceremony: the key that opens deposits leaves the node for good.
 fn share(place: &Place, share: &Share) -> Result<(), Failure> {
     let config = place.config()?;
+    // A node that runs would go on with the whole key.
+    let _stopped = DirLock::take(&config.node.state_dir).map_err(|error| match error {
+        LockError::InUse(_) => {
+            Failure::new(Exit::Refused, error.to_string(), "stop this node, share its key out, and start it again")
+        }
+        LockError::Io { .. } => Failure::of(&error),
+    })?;
     let identity = identity::load(&config).map_err(|error| Failure::of(&error))?;
     let Some(secret) = identity.kem() else {
         let next = "its people have their shares; a new ceremony needs a new node";

@@ -140,6 +140,7 @@ impl Desk {
         said: Vec<ToEscrow>,
         now: WallTime,
     ) -> Result<Vec<FromEscrow>, EscrowStoreError> {
+        self.expire(now);
         let mut answers = Vec::new();
         let mut deposits = Vec::new();
         for message in said {
@@ -183,6 +184,11 @@ impl Desk {
         }
         self.take_deposits(site, &deposits, now, &mut answers)?;
         Ok(answers)
+    }
+
+    /// Forgets what a yes granted when its time is over. Whoever holds a desk calls this now and then, as nobody else may.
+    pub fn expire(&self, now: WallTime) {
+        self.grants.expire(now);
     }
 
     /// All requests, oldest first.
@@ -535,8 +541,10 @@ impl Desk {
             answers.push(FromEscrow::State { request: id, state });
             return Ok(());
         }
+        // An answer with keys is not the last one: it may be lost with its line, and they are fetched again.
+        let last = released.is_empty() && end == grant.held.len();
         answers.extend(released);
-        if end == grant.held.len() {
+        if last {
             self.complete(asked, site, now)?;
             answers.push(FromEscrow::Complete { request: id });
         }
@@ -653,7 +661,12 @@ impl Desk {
         let all = self.grants.is_all_noted(asked.id);
         let Some(answer) = asked.answer.clone().filter(|answer| all && !answer.complete) else { return Ok(()) };
         self.note(site, now, format!("request {}: all {} were released", asked.id, released(&asked)))?;
+        let (id, searches) = (asked.id, asked.search.is_some());
         self.store.put_request(Asked { answer: Some(Answer { complete: true, ..answer }), ..asked })?;
+        // What a search finds is still to be opened.
+        if !searches {
+            self.grants.end(id);
+        }
         Ok(())
     }
 

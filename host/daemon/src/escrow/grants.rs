@@ -1,4 +1,4 @@
-//! What a person's yes grants: the keys that were held when it was said, for a day. It is in memory alone, so a restart ends it
+//! What a person's yes grants: the keys that were held when it was said, until they were fetched, or for a day. It is in memory alone, so a restart ends it
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -41,6 +41,11 @@ impl Grants {
 
     pub(super) fn end(&self, request: u64) {
         self.all().remove(&request);
+    }
+
+    /// Forgets those whose time is over, and with them the key that people brought.
+    pub(super) fn expire(&self, now: WallTime) {
+        self.all().retain(|_, kept| now < kept.grant.until);
     }
 
     pub(super) fn in_force(&self, request: u64, now: WallTime) -> Option<Grant> {
@@ -93,6 +98,7 @@ mod tests {
     use farseal_core::units::Epoch;
 
     use super::*;
+    use crate::keys::capsule::KemId;
 
     fn place(epoch: u64, deposit: u8) -> Place {
         Place { epoch: Epoch(epoch), deposit: [deposit; 32] }
@@ -132,6 +138,24 @@ mod tests {
         assert_eq!(lines, [512..600, 0..256, 256..512]);
         assert!(grants.is_all_noted(1) && !grants.is_all_noted(2));
         assert_eq!(grants.unnoted(2, &(0..1)), None, "what was taken back is released to nobody");
+    }
+
+    #[test]
+    fn the_key_that_people_brought_is_wiped_with_its_grant() {
+        let grants = Grants::default();
+        let put = |request, until| {
+            let secret = Arc::new(KemSecret::generate(KemId::DhP256).unwrap());
+            let seen = Arc::downgrade(&secret);
+            grants.put(request, Grant { secret: Some(secret), until, ..grant(&[]) });
+            seen
+        };
+        let (taken_back, over, later) = (put(1, WallTime(10)), put(2, WallTime(10)), put(3, WallTime(11)));
+        grants.end(1);
+        assert!(taken_back.upgrade().is_none());
+        grants.expire(WallTime(9));
+        assert!(over.upgrade().is_some());
+        grants.expire(WallTime(10));
+        assert!(over.upgrade().is_none() && later.upgrade().is_some());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -27,6 +27,8 @@ const LINES_MAX: usize = 256;
 const SILENCE_MAX: Duration = Duration::from_secs(3 * 3_600);
 /// Answers that may wait for the next cells; a site that makes more is dropped.
 const ANSWERS_MAX: usize = 256;
+/// How long a key that people brought outlives its time at most.
+const GRANTS_LOOKED_AT: Duration = Duration::from_secs(60);
 
 /// Messages of a cell whose answers are long. A site sends one for each pair that it asks for at a time.
 const MUCH_IN_CELL_MAX: usize = 16;
@@ -79,6 +81,17 @@ pub async fn run(listener: TcpListener, tls: Arc<ServerConfig>, desk: Arc<Desk>,
                 tracing::warn!(%from, "a site's line ended: {error}");
             }
         });
+    }
+}
+
+/// Forgets what yeses granted when their time is over, also where no site speaks, until told to stop.
+pub async fn end_grants(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let mut beat = interval(GRANTS_LOOKED_AT);
+    loop {
+        tokio::select! {
+            _ = beat.tick() => desk.expire(crate::clock::wall_time()),
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
     }
 }
 

@@ -5,11 +5,12 @@
 //! approval the shares come together in the running node's memory, and nowhere else.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 
 use getrandom::SysRng;
 use hpke::rand_core::UnwrapErr;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use vsss_rs::Gf256;
 use zeroize::{Zeroize, Zeroizing};
@@ -34,6 +35,42 @@ pub struct Share {
     pub of: u8,
     kem: KemId,
     bytes: Zeroizing<[u8; SHARE_LEN]>,
+}
+
+/// What a person keeps of a share, or the part of it that is secret: wiped when it is dropped, and `{:?}` shows nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ShareText(Zeroizing<String>);
+
+impl From<Zeroizing<String>> for ShareText {
+    fn from(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+}
+
+impl Deref for ShareText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ShareText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShareText")
+    }
+}
+
+impl Serialize for ShareText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ShareText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
+    }
 }
 
 /// Why there are no shares.
@@ -68,7 +105,7 @@ struct Text {
     needed: u8,
     of: u8,
     kem: String,
-    share: String,
+    share: ShareText,
     check: String,
 }
 
@@ -143,7 +180,7 @@ impl Share {
             of: self.of,
             kem: self.kem.name().to_owned(),
             check: check(&self.escrow, &share),
-            share: share.to_string(),
+            share: share.into(),
         });
         // Plain fields are always TOML.
         Zeroizing::new(format!(
@@ -227,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_that_was_changed_is_named() {
+    fn a_share_that_was_changed_is_named_and_none_is_printed() {
         let (_, shares) = shares(2, 2);
         let text = shares[0].to_text();
         let at = text.find("share = \"").unwrap() + 12;
@@ -235,6 +272,17 @@ mod tests {
         let changed = format!("{}{digit}{}", &text[..at], &text[at + 1..]);
         assert!(matches!(changed.parse::<Share>().unwrap_err(), ShareTextError::Field("check")));
         assert!(!format!("{:?}", shares[0]).contains(&text[at..at + 16]));
+        let answer = crate::control::api::EscrowAnswer {
+            request: 1,
+            approve: true,
+            note: String::new(),
+            shares: vec![text.clone().into()],
+            although_stale: false,
+        };
+        assert!(!format!("{answer:?}").contains(&text[at..at + 16]), "an answer that is printed shows its shares");
+        let again: crate::control::api::EscrowAnswer =
+            serde_json::from_str(&serde_json::to_string(&answer).unwrap()).unwrap();
+        assert_eq!(again, answer);
     }
 
     #[test]

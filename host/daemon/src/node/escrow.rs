@@ -105,6 +105,7 @@ impl Node {
             .await
             .map_err(|error| anyhow::anyhow!("[escrow] listen {}: {error}", role.listen))?;
         tracing::info!(address = %listener.local_addr()?, "the escrow listens");
+        tokio::spawn(serve::end_grants(Arc::clone(desk), self.shared.stop.subscribe()));
         tokio::spawn(serve::run(listener, tls, Arc::clone(desk), self.shared.stop.subscribe()));
         Ok(())
     }
@@ -156,7 +157,7 @@ impl Node {
             None
         } else {
             let next = "give --share once for each file, of as many people as are needed";
-            let parse = |text: &String| text.parse::<shares::Share>();
+            let parse = |text: &shares::ShareText| text.parse::<shares::Share>();
             let parsed: Result<Vec<_>, _> = shares.iter().map(parse).collect();
             let parsed = parsed.map_err(|error| refused(&error, next))?;
             Some(shares::combine(&parsed).map_err(|error| refused(&error, next))?)
@@ -517,7 +518,9 @@ const fn state_text(state: RequestState) -> &'static str {
         RequestState::Waiting => "nobody has approved it yet",
         RequestState::Approved => "it is approved",
         RequestState::Denied => "it was denied",
-        RequestState::Expired => "the time to fetch is over, or the escrow was restarted: approve it again there",
+        RequestState::Expired => {
+            "all of it was fetched, the time to fetch is over, or the escrow was restarted: approve it again there"
+        }
         RequestState::Unknown => "the escrow does not know it",
     }
 }

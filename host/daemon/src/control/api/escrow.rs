@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chained::LineHash;
 use crate::escrow::mark::Freshness;
+use crate::escrow::shares::ShareText;
 
 /// Parameters of `escrow`: at the site that keeps a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +52,7 @@ pub struct EscrowAnswer {
     pub note: String,
     /// The texts of people's shares, where the escrow's key is shared out.
     #[serde(default)]
-    pub shares: Vec<String>,
+    pub shares: Vec<ShareText>,
     /// The copy that asks is known to be stale, and its keys are to be released all the same.
     #[serde(default)]
     pub although_stale: bool,
