@@ -258,6 +258,12 @@ fn screen(view: &EscrowView) -> String {
             age(view.now, &request.freshness),
             request.reason,
         );
+        if request.search.as_ref().is_some_and(|search| search.record_blocks > 1) {
+            text.push_str(
+                "  beware    that site says which blocks make a record: beside others it can bring an older one that held the value;\n            \
+                 `farseal escrow log` says of each record from when its blocks are\n",
+            );
+        }
         if request.state == EscrowRequestState::Waiting {
             let _ = writeln!(
                 text,
@@ -445,6 +451,25 @@ mod tests {
             reason: "main is lost".into(),
             state: EscrowRequestState::Waiting,
             fetched: false,
+        }
+    }
+
+    #[test]
+    fn whoever_approves_a_search_for_records_of_several_blocks_reads_what_it_may_open() {
+        let searched = |record_blocks| EscrowSearched { field: "name".into(), value: "Meier".into(), record_blocks };
+        for (record_blocks, warned) in [(1, false), (4, true)] {
+            let view = EscrowView {
+                now: WallTime(0),
+                keys: 7,
+                sites: vec!["main".into()],
+                shares_needed: 0,
+                requests: vec![asked(Some(searched(record_blocks)))],
+                log: Vec::new(),
+                log_altered: 0,
+                log_end: LineHash::NONE,
+            };
+            let text = screen(&view);
+            assert_eq!(text.contains("it can bring an older one that held the value"), warned, "{text}");
         }
     }
 

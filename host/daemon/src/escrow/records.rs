@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farseal_core::limits::RECORD_PAYLOAD_MAX;
-use farseal_core::units::{Epoch, PairId, WallTime};
+use farseal_core::units::{Epoch, PairId, Sequence, WallTime};
 use farseal_plugin::Digest;
 use farseal_plugin::vault::epoch_key::EpochKey;
 use farseal_plugin::vault::guest::GuestLayer;
@@ -117,12 +117,9 @@ impl Desk {
         };
         let first = record.blocks.first().map_or(0, |block| block.lba.0);
         let pair = asked.map_or_else(String::new, |asked| format!(" of pair {}", asked.pair));
-        let became = match &opened {
-            Ok(_) => "is opened".to_owned(),
-            Err(why) => format!("is refused: {why}"),
-        };
+        let became = became(opened.as_ref().map(|(_, written)| *written));
         self.note(site, now, format!("request {}: the record at block {first}{pair} {became}", record.request))?;
-        Ok(opened)
+        Ok(opened.map(|(bytes, _)| bytes))
     }
 
     fn judged(
@@ -131,7 +128,7 @@ impl Desk {
         asked: &Asked,
         record: &SealedRecord,
         now: WallTime,
-    ) -> Result<Result<Zeroizing<Vec<u8>>, NotOpened>, EscrowStoreError> {
+    ) -> Result<Result<Whole, NotOpened>, EscrowStoreError> {
         let (Some(search), Some(depositor)) = (&asked.search, fingerprint(&asked.depositor)) else {
             return Ok(Err(NotOpened::NotApproved));
         };
@@ -143,6 +140,31 @@ impl Desk {
         let own = self.identity.kem();
         let Some(secret) = grant.secret.as_deref().or(own) else { return Ok(Err(NotOpened::NotApproved)) };
         Approved { desk: self, site, asked, search, depositor, grant: &grant, secret }.open(&record.blocks)
+    }
+}
+
+/// A record that was opened, and when its blocks were written.
+type Whole = (Zeroizing<Vec<u8>>, Written);
+
+/// The records of the copy that hold the blocks of a record.
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    oldest: Option<Sequence>,
+    newest: Option<Sequence>,
+}
+
+/// What became of a record, in the log's words. Blocks that were written at different times are usual, and are also what a site
+/// sends that kept an older block with the value: the log shows it to whoever looks.
+fn became(opened: Result<Written, &NotOpened>) -> String {
+    match opened {
+        Ok(Written { oldest: Some(oldest), newest: Some(newest) }) if oldest < newest => {
+            format!(
+                "is opened, its blocks from records {oldest} to {newest} of the copy: nothing shows that they belong together"
+            )
+        }
+        Ok(Written { oldest: Some(record), .. }) => format!("is opened, from record {record} of the copy"),
+        Ok(Written { oldest: None, .. }) => "is opened".to_owned(),
+        Err(why) => format!("is refused: {why}"),
     }
 }
 
@@ -158,7 +180,7 @@ struct Approved<'a> {
 }
 
 impl Approved<'_> {
-    fn open(&self, sealed: &[SealedBlock]) -> Result<Result<Zeroizing<Vec<u8>>, NotOpened>, EscrowStoreError> {
+    fn open(&self, sealed: &[SealedBlock]) -> Result<Result<Whole, NotOpened>, EscrowStoreError> {
         let most = usize::try_from(RECORD_PAYLOAD_MAX).unwrap_or(usize::MAX);
         // Most records are of one epoch.
         let (mut keys, mut guests, mut blocks, mut bytes) = (BTreeMap::new(), Guests::default(), Vec::new(), 0);
@@ -180,7 +202,9 @@ impl Approved<'_> {
                 return Ok(Err(NotOpened::TooLong));
             }
         }
-        Ok(record_of(&blocks, self.search))
+        let sequences = || blocks.iter().map(|block| block.sequence);
+        let written = Written { oldest: sequences().min(), newest: sequences().max() };
+        Ok(record_of(&blocks, self.search).map(|bytes| (bytes, written)))
     }
 
     /// The key that lies in a block's deposit, if it is of the pair and one of those that the search was approved for.
@@ -243,6 +267,19 @@ impl Guests {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_says_where_blocks_of_an_opened_record_are_of_different_times() {
+        let written = |oldest, newest| Written { oldest: Some(Sequence(oldest)), newest: Some(Sequence(newest)) };
+        for (opened, said) in [
+            (Ok(written(4, 9)), "its blocks from records 4 to 9 of the copy: nothing shows that they belong together"),
+            (Ok(written(4, 4)), "is opened, from record 4 of the copy"),
+            (Err(&NotOpened::NoMatch), "is refused: it does not hold"),
+        ] {
+            let line = became(opened);
+            assert!(line.contains(said), "{line}");
+        }
+    }
 
     #[test]
     fn a_line_whose_parts_came_out_of_order_kept_its_place() {

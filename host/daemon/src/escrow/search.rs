@@ -2,11 +2,12 @@
 //!
 //! The escrow releases search keys for an approved search, and no data key. A record that the search found is sent to it, sealed,
 //! and opened there if one of its search tags says that it holds the value: so the site opens the matches and nothing else,
-//! whatever software it runs. The escrow sees what it opens, and keeps none of it.
+//! whatever software it runs. Of a record of several blocks the site says which belong together, and no tag binds them: parts of
+//! a record may be written at different times. The escrow sees what it opens, and keeps none of it.
 
 use farseal_core::layout::Form;
 use farseal_core::record::{Framed, HEADER_BYTES, Kind, TAG_BYTES};
-use farseal_core::units::Lba;
+use farseal_core::units::{Lba, Sequence};
 use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::vault::provider::Provider;
 use farseal_plugin::vault::seal::Opener;
@@ -207,6 +208,8 @@ impl SealedRecord {
 /// One block, opened, and whether its tag says that it holds the value.
 pub(super) struct OpenedBlock {
     pub(super) lba: Lba,
+    /// Of the record of the copy that holds it.
+    pub(super) sequence: Sequence,
     pub(super) bytes: Zeroizing<Vec<u8>>,
     pub(super) matches: bool,
 }
@@ -257,7 +260,7 @@ impl SealedBlock {
         let at = TAG_BYTES + usize::from(search.slot) * SEARCH_TAG_LEN;
         let matches = self.tags.get(at..at + SEARCH_TAG_LEN).is_some_and(|tag| own.matches(place, tag));
         bytes.resize(block_bytes, 0);
-        Ok(OpenedBlock { lba: self.lba, bytes, matches })
+        Ok(OpenedBlock { lba: self.lba, sequence: header.sequence, bytes, matches })
     }
 }
 
@@ -283,7 +286,8 @@ mod tests {
     fn only_blocks_of_one_record_come_along_with_the_one_that_holds_the_value() {
         let search =
             |record_blocks| AskedSearch { field: "id".into(), form: Form::Raw, slot: 0, record_blocks, value: vec![7] };
-        let block = |lba, matches| OpenedBlock { lba: Lba(lba), bytes: vec![1, 2].into(), matches };
+        let block =
+            |lba, matches| OpenedBlock { lba: Lba(lba), sequence: Sequence(5), bytes: vec![1, 2].into(), matches };
         let opened = |blocks: Vec<OpenedBlock>, each| record_of(&blocks, &search(each)).map(|record| record.to_vec());
         assert_eq!(opened(vec![block(4, true)], 1), Ok(vec![1, 2]));
         assert_eq!(opened(vec![block(4, false), block(5, true)], 2), Ok(vec![1, 2, 1, 2]));
