@@ -130,7 +130,15 @@ fn a_record_that_is_longer_than_a_cell_is_opened_there_part_by_part_also_by_a_ci
     let mut empty = vec![0; LONG];
     empty[16..21].copy_from_slice(b"Meier");
     initiator.write(LONG_RECORDS * each, &empty).unwrap();
-    initiator.flush().unwrap();
+    // And one of which some blocks were never written, and the others at two times.
+    let mut sparse = vec![0; LONG];
+    sparse[16..21].copy_from_slice(b"Meier");
+    sparse[5 * 4096..7 * 4096].fill(9);
+    for written in [0..4096, 5 * 4096..7 * 4096] {
+        let at = (LONG_RECORDS + 1) * each + u64::try_from(written.start).unwrap();
+        initiator.write(at, &sparse[written]).unwrap();
+        initiator.flush().unwrap();
+    }
     three.main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
     three.until_escrow_keeps(&format!("{}.wasm", farseal_plugin::Digest::of(&fs::read(component()).unwrap())));
     three.main.kill().unwrap();
@@ -141,8 +149,10 @@ fn a_record_that_is_longer_than_a_cell_is_opened_there_part_by_part_also_by_a_ci
     three.remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
     let out = three.stage.dir.join("long.records");
     let report = search(&three, &["--field", "customer=Meier", "--out", &out.display().to_string()]);
-    assert_eq!((report["found"].as_u64(), report["served"].as_u64()), (Some(3), Some(3)), "{report}");
-    assert_eq!(fs::read(&out).unwrap(), [long_record(3), long_record(17), empty].concat());
+    assert_eq!((report["found"].as_u64(), report["served"].as_u64()), (Some(4), Some(4)), "{report}");
+    assert_eq!(fs::read(&out).unwrap(), [long_record(3), long_record(17), empty, sparse].concat());
+    let log = three.escrow.farseal(&["escrow", "log"]).unwrap();
+    assert!(log.contains("nothing shows that they belong together"), "{log}");
     let said = client(&three.remote).read(4 * each, &mut [0; 4096]).unwrap_err().to_string();
     assert!(said.ends_with(REFUSED), "another record: {said}");
 }

@@ -60,7 +60,7 @@ pub struct SealedBlock {
     pub bytes: Vec<u8>,
 }
 
-/// A record that an approved search found, to be opened: all blocks of it, in their order.
+/// A record that an approved search found, to be opened: all blocks of it that were ever written, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedRecord {
     pub request: u64,
@@ -268,9 +268,11 @@ impl SealedBlock {
 pub(super) fn record_of(blocks: &[OpenedBlock], search: &AskedSearch) -> Result<Zeroizing<Vec<u8>>, NotOpened> {
     let whole = u64::from(search.record_blocks);
     let first = blocks.first().map_or(0, |block| block.lba.0);
-    // A record's blocks lie one after the other within one multiple of its length: else any block could come along with a match.
-    let in_order = (first..).zip(blocks).all(|(lba, block)| block.lba.0 == lba && lba / whole == first / whole);
-    if !in_order || !blocks.iter().any(|block| block.matches) {
+    // A record's blocks lie within one multiple of its length: else any block could come along with a match. One that was never
+    // written is not there.
+    let in_one = blocks.iter().all(|block| block.lba.0 / whole == first / whole);
+    let in_order = blocks.is_sorted_by(|one, next| one.lba < next.lba);
+    if !in_one || !in_order || !blocks.iter().any(|block| block.matches) {
         return Err(NotOpened::NoMatch);
     }
     let mut record = Zeroizing::new(Vec::with_capacity(blocks.iter().map(|block| block.bytes.len()).sum()));
@@ -291,12 +293,14 @@ mod tests {
         let opened = |blocks: Vec<OpenedBlock>, each| record_of(&blocks, &search(each)).map(|record| record.to_vec());
         assert_eq!(opened(vec![block(4, true)], 1), Ok(vec![1, 2]));
         assert_eq!(opened(vec![block(4, false), block(5, true)], 2), Ok(vec![1, 2, 1, 2]));
+        assert_eq!(opened(vec![block(4, true), block(7, false)], 4), Ok(vec![1, 2, 1, 2]), "two were never written");
         for (what, blocks, each) in [
             ("no match", vec![block(4, false)], 1),
             ("another record with it", vec![block(4, true), block(5, false)], 1),
             ("over the end of its record", vec![block(5, true), block(6, false)], 2),
             ("from elsewhere", vec![block(4, true), block(9, false)], 6),
             ("twice", vec![block(4, true), block(4, false)], 2),
+            ("out of order", vec![block(5, true), block(4, false)], 2),
             ("nothing", Vec::new(), 1),
         ] {
             assert_eq!(opened(blocks, each), Err(NotOpened::NoMatch), "{what}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use farseal_core::layout::{Canonical, Field, Layout};
-use farseal_core::units::{BlockCount, Epoch, Extent, Lba};
+use farseal_core::units::{BlockCount, Epoch, Extent};
 use farseal_plugin::vault::search::ValueKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -187,7 +187,7 @@ fn brought(
     if bytes.len() != block * sequences.len() {
         return Err("it answered with another length".into());
     }
-    for ((lba, sequence), bytes) in (record.first().0..).map(Lba).zip(sequences).zip(bytes.chunks(block)) {
+    for ((lba, sequence), bytes) in sequences.into_iter().zip(bytes.chunks(block)) {
         home.source().brought().put(lba, sequence, bytes);
     }
     Ok(())

@@ -36,8 +36,8 @@ pub struct Brought(Mutex<BTreeMap<Lba, Opened>>);
 /// Of which record of the copy it is, and what it holds.
 type Opened = (Sequence, Zeroizing<Vec<u8>>);
 
-/// A record's blocks as they lie in the copy, and of which record of the copy each is.
-type Sealed = (Vec<SealedBlock>, Vec<Sequence>);
+/// A record's blocks as they lie in the copy, and of which record of the copy each is. Blocks that were never written are left out.
+type Sealed = (Vec<SealedBlock>, Vec<(Lba, Sequence)>);
 
 impl Brought {
     pub fn put(&self, lba: Lba, sequence: Sequence, bytes: &[u8]) {
@@ -78,7 +78,8 @@ impl CopySource {
         let index = self.index();
         let (mut places, mut closed) = (Vec::new(), false);
         for lba in (record.first().0..record.end().0).map(Lba) {
-            let place = index.lookup(lba).ok_or("a block of it was never written")?;
+            // One that was never written reads as zeroes, and needs nobody.
+            let Some(place) = index.lookup(lba) else { continue };
             let epoch = self.epoch_of(place.sequence).ok_or("no key record says which key it needs")?;
             let package = self.keyring.package(epoch).ok_or("its key package is not here")?;
             closed |= self.keyring.lacks_key_of(epoch, &package);
@@ -93,7 +94,7 @@ impl CopySource {
             let part = place.part(&self.reader, one).map_err(|error| error.to_string())?;
             let part = part.ok_or("it is not in the log")?;
             let deposit = package.receipt().map(|receipt| receipt.deposit).ok_or("its key was never deposited")?;
-            sequences.push(place.sequence);
+            sequences.push((lba, place.sequence));
             blocks.push(SealedBlock {
                 deposit,
                 descriptor: package.descriptor().encode(),
