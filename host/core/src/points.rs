@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::group::{CutName, NamedCut};
 use crate::limits::{HOLES_MAX, MOMENT_BYTES, MOMENT_SPAN_MIN, MOMENTS_IN_WINDOW, MOMENTS_MAX, PINS_MAX};
-use crate::units::{ByteLen, Millis, Sequence, WallTime};
+use crate::units::{ByteLen, CutNumber, Millis, Sequence, WallTime};
 
 /// How long points stay that nobody pinned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,6 +143,8 @@ pub enum PointError {
     BeforeAll { oldest: Sequence, pins: Vec<Pin> },
     #[error("no cut or pin is called {name}{}", nearest(known))]
     Unknown { name: CutName, known: Vec<CutName> },
+    #[error("no cut is called {name}{}", nearest(known))]
+    NoSuchCut { name: CutName, known: Vec<CutName> },
     #[error("this copy does not hold the cut {name}: it was behind when the cut was made")]
     NotHeld { name: CutName },
 }
@@ -328,12 +330,24 @@ impl Known<'_> {
         if let Some(pin) = self.points.pins.iter().find(|pin| pin.name == *name) {
             return Ok(pin.sequence);
         }
+        match self.cut(name) {
+            Err(PointError::NoSuchCut { name, mut known }) => {
+                known.extend(self.points.pins.iter().map(|pin| pin.name.clone()));
+                Err(PointError::Unknown { name, known })
+            }
+            found => found.map(|(_, sequence)| sequence),
+        }
+    }
+
+    /// The newest cut of this name: its number, which all pairs of its group share, and its record here. No pin is meant.
+    pub fn cut(&self, name: &CutName) -> Result<(CutNumber, Sequence), PointError> {
         // A name may have been given again.
         let Some(cut) = self.cuts.iter().rev().find(|cut| cut.name == *name) else {
-            let names = self.cuts.iter().map(|cut| &cut.name).chain(self.points.pins.iter().map(|pin| &pin.name));
-            return Err(PointError::Unknown { name: name.clone(), known: names.cloned().collect() });
+            let known = self.cuts.iter().map(|cut| cut.name.clone()).collect();
+            return Err(PointError::NoSuchCut { name: name.clone(), known });
         };
-        self.point(cut.sequence.ok_or_else(|| PointError::NotHeld { name: name.clone() })?)
+        let sequence = cut.sequence.ok_or_else(|| PointError::NotHeld { name: name.clone() })?;
+        Ok((cut.cut, self.point(sequence)?))
     }
 
     fn at(&self, time: WallTime) -> Result<Found, PointError> {

@@ -47,7 +47,7 @@ pub mod makings;
 pub mod operate;
 pub mod pair;
 pub mod plugin;
-mod points;
+pub(crate) mod points;
 pub mod preset;
 mod question;
 mod recover;

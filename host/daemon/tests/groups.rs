@@ -113,7 +113,21 @@ fn subsystems_go_back_to_a_named_cut_together_or_not_at_all() {
         |rig: &Rig, cut: &str| rig.remotes[1].farseal(&["takeover", "--group", "default", "--at", cut, "--yes"]);
     let refused = take_over(&rig, "never").unwrap_err().to_string();
     assert!(refused.contains("nothing of group default was taken over"), "{refused}");
-    assert!(refused.contains("lane-0 (") && refused.contains("lane-1 (no cut or pin is called never"), "{refused}");
+    assert!(refused.contains("lane-0 (") && refused.contains("lane-1 (no cut is called never"), "{refused}");
+    // What each pair would resolve by itself is no state that they share.
+    for point in ["1s-ago", "now", "1"] {
+        let refused = take_over(&rig, point).unwrap_err().to_string();
+        assert!(refused.contains(&format!("lane-1 (no cut is called {point}")), "{refused}");
+    }
+    let remote = &rig.remotes[1];
+    for name in ["15m-ago", "7"] {
+        let refused = remote.farseal(&["recover", "pin", "lane-1", "noon", "--name", name]).unwrap_err().to_string();
+        assert!(refused.contains("reads as"), "{refused}");
+    }
+    // A pin of the cut's name is not meant.
+    remote.farseal(&["recover", "pin", "lane-1", "newest", "--name", "dawn"]).unwrap();
+    let refused = take_over(&rig, "dawn").unwrap_err().to_string();
+    assert!(refused.contains("lane-1 (no cut is called dawn"), "{refused}");
     // One pair has lost its points: the other is not taken over without it.
     rig.remotes[0].kill().unwrap();
     rig.remotes[0].edit("\nretention = \"24h\"", "\nretention = \"none\"").unwrap();

@@ -70,7 +70,7 @@ fn every_wrong_point_is_told_apart_and_the_nearest_are_named() {
     points.pin(Pin { name: name("kept"), sequence: Sequence(40), at: WallTime(5) });
     let cut = |text: &str, sequence: Option<u64>| NamedCut {
         name: name(text),
-        cut: crate::units::CutNumber(1),
+        cut: CutNumber(1),
         sequence: sequence.map(Sequence),
         wall: WallTime(0),
     };
@@ -113,6 +113,8 @@ fn every_wrong_point_is_told_apart_and_the_nearest_are_named() {
         said(Asked::Time(WallTime(1500))),
     ];
     insta::assert_snapshot!(all.join("\n"));
+    let cut = |text| known.cut(&name(text)).map(|(cut, sequence)| (cut.0, sequence.0));
+    assert_eq!((cut("monday"), cut("kept").is_err()), (Ok((1, 150)), true), "a pin is no cut of the group");
     let without = Known { window: false, ..known };
     assert!(without.find(&Asked::Sequence(Sequence(150))).is_err());
     assert_eq!(without.find(&Asked::Sequence(Sequence(40))), Ok(Found::Point(Sequence(40))), "pinned");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use farseal_core::group::{CutName, OfferLimit};
 use farseal_core::primary::{Command, Mode, PauseState};
 use farseal_core::rotation::{How, Refused, State as RotationState};
-use farseal_core::units::Epoch;
+use farseal_core::units::{CutNumber, Epoch};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
@@ -98,7 +98,7 @@ impl Operator for Node {
 }
 
 /// What the point of a group's takeover is pinned as.
-const GROUP_PIN: &str = "taken-over-with-the-group";
+pub(super) const GROUP_PIN: &str = "taken-over-with-the-group";
 
 fn group_pin() -> Result<CutName, CommandError> {
     CutName::new(GROUP_PIN).map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })
@@ -308,8 +308,13 @@ impl PairNode {
         Ok(reply)
     }
 
-    /// Before a takeover with its group: can it be, and if so, the point is pinned until it is.
-    pub(crate) async fn prepare_takeover(&self, at: Option<&CutName>, by_word: bool) -> Result<(), CommandError> {
+    /// Before a takeover with its group: can it be, and if so, the point is pinned until it is. Says which cut the name is here:
+    /// nothing but a cut of the group is meant, and the lead sees that it is the same one at all pairs.
+    pub(crate) async fn prepare_takeover(
+        &self,
+        at: Option<&CutName>,
+        by_word: bool,
+    ) -> Result<Option<CutNumber>, CommandError> {
         let replica = self.keeper("takeover")?;
         if self.taken().is_some() {
             return Err(self.wrong_state("takeover", "taken over already", None));
@@ -324,10 +329,11 @@ impl PairNode {
             self.must_have_keys()?;
         }
         self.forget_evidence();
-        let Some(at) = at else { return Ok(()) };
+        let Some(at) = at else { return Ok(None) };
         self.drop_takeover().await;
-        let point = self.find_point(&replica, Some(at.as_str())).await?;
-        self.open_point(&replica, point, Purpose::Pin(group_pin()?)).await.map(drop)
+        let (cut, point) = self.find_cut(&replica, at).await?;
+        self.open_point(&replica, Some(point), Purpose::Pin(group_pin()?)).await?;
+        Ok(Some(cut))
     }
 
     /// The pin of a takeover that came to nothing.

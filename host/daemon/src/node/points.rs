@@ -5,8 +5,9 @@ use std::sync::{Arc, PoisonError};
 
 use farseal_core::group::CutName;
 use farseal_core::points::Asked;
-use farseal_core::units::{BlockCount, Epoch, Extent, Lba, Millis, Sequence, WallTime};
+use farseal_core::units::{BlockCount, CutNumber, Epoch, Extent, Lba, Millis, Sequence, WallTime};
 
+use super::operate::GROUP_PIN;
 use super::pair::{PairNode, Side};
 use crate::config::units::parse_span;
 use crate::control::api::{CommandReply, NamedPoint, POINT_FORM, PointsReport, RecoverCommand, Role};
@@ -80,6 +81,15 @@ impl PairNode {
         settled.map(Some).map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })
     }
 
+    /// A named cut of the pair's group, and nothing else of that name: its number, and its record here.
+    pub(super) async fn find_cut(
+        &self,
+        replica: &Replica,
+        name: &CutName,
+    ) -> Result<(CutNumber, Sequence), CommandError> {
+        self.points_of(replica).await?.known().cut(name).map_err(|error| self.no_point(&error))
+    }
+
     /// Has the copy's thread open a point; `None`: the newest by then.
     pub(super) async fn open_point(
         &self,
@@ -113,10 +123,11 @@ impl PairNode {
 
     async fn pin(&self, at: &str, name: Option<CutName>) -> Result<CommandReply, CommandError> {
         let replica = self.keeper("recover pin")?;
+        if let Some(reason) = name.as_ref().and_then(no_pin) {
+            return Err(CommandError::BadParameter { parameter: "name", reason });
+        }
         let point = self.find_point(&replica, Some(at)).await?;
-        let own = CutName::new(at.trim()).ok().filter(|name| {
-            !name.as_str().bytes().all(|byte| byte.is_ascii_digit()) && !["now", "newest"].contains(&name.as_str())
-        });
+        let own = CutName::new(at.trim()).ok().filter(|name| no_pin(name).is_none());
         let generated = || {
             let record =
                 point.map_or_else(|| format!("at-{}", self.shared.clock.now().wall.0), |at| format!("record-{at}"));
@@ -319,6 +330,27 @@ fn understood(text: &str, now: WallTime) -> Option<Asked> {
     CutName::new(text).ok().map(Asked::Named)
 }
 
+/// What a name reads as wherever a point is written, if it is no name there: a cut or a pin of that name would never be meant.
+pub(crate) fn reads_as(name: &CutName) -> Option<&'static str> {
+    let text = name.as_str();
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some("a record's number");
+    }
+    match understood(text, WallTime(0)) {
+        Some(Asked::Newest) => Some("the newest point"),
+        Some(Asked::Time(_)) => Some("an age"),
+        Some(Asked::Named(_) | Asked::Sequence(_)) | None => None,
+    }
+}
+
+/// Why nothing is pinned under this name.
+fn no_pin(name: &CutName) -> Option<String> {
+    if name.as_str() == GROUP_PIN {
+        return Some(format!("{name} is the pin of a takeover with the group: choose another name"));
+    }
+    reads_as(name).map(|other| format!("{name} reads as {other}: choose a name such as before-upgrade"))
+}
+
 /// `2026-11-29T11:30:00Z`, to the second or the minute, as milliseconds of Unix time.
 fn utc(text: &str) -> Option<WallTime> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
@@ -376,5 +408,24 @@ mod tests {
         ] {
             assert_eq!(understood(text, now), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_reads_as_another_point_is_no_name_for_a_cut_or_a_pin() {
+        let name = |text| CutName::new(text).unwrap();
+        for (text, other) in [
+            ("now", Some("the newest point")),
+            ("newest", Some("the newest point")),
+            ("1234", Some("a record's number")),
+            ("99999999999999999999", Some("a record's number")),
+            ("15m-ago", Some("an age")),
+            ("long-ago", None),
+            ("monday", None),
+            ("12.5", None),
+        ] {
+            assert_eq!(reads_as(&name(text)), other, "{text:?}");
+            assert_eq!(no_pin(&name(text)).is_some(), other.is_some(), "{text:?}");
+        }
+        assert!(no_pin(&name(GROUP_PIN)).is_some(), "a takeover of the group would let it go");
     }
 }

@@ -20,7 +20,7 @@ use super::words::{
 };
 use crate::clock::Clock;
 use crate::control::api::{CommandReply, ErrorCode, ErrorReply, NodeStatus};
-use crate::node::preset;
+use crate::node::{points, preset};
 
 /// How often members are told how the site is, and hear that the lead is there.
 const STATUS_EVERY: Millis = Millis(250);
@@ -207,7 +207,7 @@ impl Lead {
                 }
             }
             Report::Ready { pair, obstacle } => self.ready(pair, obstacle),
-            Report::CanTakeOver { pair, round, obstacle } => self.can_take_over(pair, round, obstacle),
+            Report::CanTakeOver { pair, round, obstacle, cut } => self.can_take_over((pair, round), obstacle, cut),
             Report::Declared { pair, refusal } => self.declared(pair, refusal),
             Report::Word { pair } => self.hear_word(pair),
             Report::Unheard { pair, unheard } => self.hear_unheard(pair, *unheard),
@@ -538,7 +538,14 @@ impl Lead {
             GroupCommand::AddPreset(_) | GroupCommand::RemovePreset(_) => {
                 return self.change_presets(member, ask, group, command);
             }
-            GroupCommand::Cut { name } => (Command::Cut { name }, None),
+            GroupCommand::Cut { name } => {
+                if let Some((name, other)) = name.as_ref().and_then(|name| Some((name, points::reads_as(name)?))) {
+                    let message =
+                        format!("{name} is no name for a cut: where a point is asked for, it reads as {other}");
+                    return Some(refused(message, Some("choose a name such as before-upgrade".into())));
+                }
+                (Command::Cut { name }, None)
+            }
             GroupCommand::Pause { by, span, .. } => {
                 let word = Word::Pause { by, span };
                 if self.is_paused_by_preset(group) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use farseal_core::group::{CutName, KeptCuts, LaneStanding};
 use farseal_core::limits::CUT_HOLD_MAX;
 use farseal_core::primary::Command;
-use farseal_core::units::{Millis, PairId};
+use farseal_core::units::{CutNumber, Millis, PairId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -212,7 +212,7 @@ impl Member {
     }
 
     /// Initiators wait no longer than this for a lead that is not heard of.
-    fn let_go_in_time(&self, intake: Arc<Intake>, cut: farseal_core::units::CutNumber) {
+    fn let_go_in_time(&self, intake: Arc<Intake>, cut: CutNumber) {
         self.runtime.spawn(async move {
             tokio::time::sleep(Duration::from_millis(CUT_HOLD_MAX.0)).await;
             intake.release_cut(cut);
@@ -266,8 +266,8 @@ impl Member {
         let member = Arc::clone(self);
         self.runtime.spawn(async move {
             let mut prepared = pair.prepare_takeover(at.as_ref(), by_word).await;
-            if let (Ok(()), Some(unheard)) = (&prepared, unheard) {
-                prepared = pair.prepare_unheard(&unheard).await;
+            if let (Ok(_), Some(unheard)) = (&prepared, unheard) {
+                prepared = pair.prepare_unheard(&unheard).await.map(|()| None);
             }
             member.say_if_it_can((id, round), prepared);
         });
@@ -278,17 +278,20 @@ impl Member {
         let Some(pair) = self.pairs.get(&id).cloned() else { return };
         let member = Arc::clone(self);
         self.runtime.spawn(async move {
-            let silent = pair.is_unheard(silence).await;
+            let silent = pair.is_unheard(silence).await.map(|()| None);
             member.say_if_it_can((id, round), silent);
         });
     }
 
     /// The cuts that the copy holds are told first: the lead decides at the newest of all that it knows of by then, and the main site may
     /// have named one that came a moment ago.
-    fn say_if_it_can(&self, (pair, round): (PairId, u64), asked: Result<(), CommandError>) {
+    fn say_if_it_can(&self, (pair, round): (PairId, u64), asked: Result<Option<CutNumber>, CommandError>) {
         self.tell_what_changed();
-        let obstacle = asked.err().map(|refused| refused.to_string());
-        self.site.report(Report::CanTakeOver { pair, round, obstacle });
+        let (cut, obstacle) = match asked {
+            Ok(cut) => (cut, None),
+            Err(refused) => (None, Some(refused.to_string())),
+        };
+        self.site.report(Report::CanTakeOver { pair, round, obstacle, cut });
     }
 
     fn drop_takeover(&self, id: PairId) {

@@ -44,6 +44,9 @@ pub enum Report {
         /// The question's.
         round: u64,
         obstacle: Option<String>,
+        /// Which cut its name is here, where it was asked for one.
+        #[serde(default)]
+        cut: Option<CutNumber>,
     },
     /// What became of the word of a disaster at the pair's copy: why it is not taken over, or nothing.
     Declared {

@@ -19,6 +19,8 @@ pub(super) struct Asked {
     at: Option<CutName>,
     /// Why some cannot.
     obstacles: BTreeMap<PairId, String>,
+    /// Which cut `at` is at each pair.
+    cuts: BTreeMap<PairId, CutNumber>,
 }
 
 /// On what a group is to be taken over.
@@ -114,7 +116,10 @@ impl Lead {
             let (at, unheard) = (at.clone(), unheard.clone());
             self.order(pair, Order::PrepareTakeOver { pair, round, at, by_word, unheard });
         }
-        self.asked.insert(name.to_owned(), Asked { taking, by, unheard, at, obstacles: BTreeMap::new() });
+        self.asked.insert(
+            name.to_owned(),
+            Asked { taking, by, unheard, at, obstacles: BTreeMap::new(), cuts: BTreeMap::new() },
+        );
     }
 
     fn round(&mut self) -> Round {
@@ -128,13 +133,19 @@ impl Lead {
     }
 
     /// A node says whether one of its pairs can be taken over. With the last answer it is decided.
-    pub(super) fn can_take_over(&mut self, pair: PairId, round: u64, obstacle: Option<String>) {
+    pub(super) fn can_take_over(
+        &mut self,
+        (pair, round): (PairId, u64),
+        obstacle: Option<String>,
+        cut: Option<CutNumber>,
+    ) {
         let Some(name) = self.pairs.get(&pair).map(|known| known.group.clone()) else { return };
         let now = self.clock.now().instant;
         let Some(mut asked) = self.asked.remove(&name) else { return };
         let next = asked.taking.answered(now, pair, Round(round), obstacle.is_none());
         if asked.taking.round() == Round(round) {
             asked.obstacles.extend(obstacle.map(|why| (pair, why)));
+            asked.cuts.extend(cut.map(|cut| (pair, cut)));
         }
         let refusal = match next {
             Next::Waits => {
@@ -154,7 +165,7 @@ impl Lead {
                     format!("nothing of group {name} was taken over: the witness's statement is too old by now");
                 Some(refused(message, Some("it is asked again while nobody hears the main site".into())))
             }
-            Next::Decide => self.decide_takeover(&name, &asked),
+            Next::Decide => self.not_one_cut(&name, &asked).map_or_else(|| self.decide_takeover(&name, &asked), Some),
         };
         if let Some(refusal) = refusal {
             self.end_asked(&name, &asked, refusal);
@@ -168,11 +179,31 @@ impl Lead {
         refused(format!("nothing of group {name} was taken over: {told}"), Some(next.into()))
     }
 
+    /// A name that was given twice may be another cut at each pair: then their volumes would not belong together.
+    fn not_one_cut(&self, name: &str, asked: &Asked) -> Option<ErrorReply> {
+        let at = asked.at.as_ref()?;
+        let lanes = self.lanes_of(name);
+        let cut_of = |pair: &PairId| asked.cuts.get(pair).copied();
+        let first = lanes.first().and_then(cut_of);
+        if first.is_some() && lanes.iter().all(|pair| cut_of(pair) == first) {
+            return None;
+        }
+        let told = lanes.iter().map(|pair| {
+            let cut = cut_of(pair).map_or_else(|| "none that its node names".to_owned(), |cut| format!("cut {cut}"));
+            format!("{cut} at {}", self.names(&[*pair]))
+        });
+        let told = told.collect::<Vec<_>>().join(", ");
+        let next = "`farseal status --site` shows the group's named cuts: ask for one whose name was given once, and keep all \
+                    nodes of the site at one version";
+        let message = format!("nothing of group {name} was taken over: {at} is not one cut of all its pairs: {told}");
+        Some(refused(message, Some(next.into())))
+    }
+
     /// Its node is gone: whatever it was asked, it does not answer.
     pub(super) fn cannot_be_asked(&mut self, pair: PairId) {
         let Some(known) = self.pairs.get(&pair) else { return };
         if let Some(round) = self.asked.get(&known.group).map(|asked| asked.taking.round().0) {
-            self.can_take_over(pair, round, Some("its node cannot be reached any more".into()));
+            self.can_take_over((pair, round), Some("its node cannot be reached any more".into()), None);
         }
     }
 
@@ -312,5 +343,112 @@ impl Lead {
                 self.reply(waiting.member, waiting.ask, Reply::Done(reply));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::sync::{Arc, Mutex};
+
+    use farseal_core::group::KeptCuts;
+    use farseal_core::record::CutMark;
+    use farseal_core::units::{Sequence, WallTime};
+
+    use super::super::super::store::{Control, FileStore};
+    use super::super::super::words::{Ask, GroupCommand, MemberPair, Part, Report};
+    use super::super::{Member, Parts};
+    use super::*;
+    use crate::clock::Clock;
+
+    const LANES: [PairId; 2] = [PairId([1; 16]), PairId([2; 16])];
+
+    type Orders = Arc<Mutex<Vec<Order>>>;
+
+    /// A lead whose one node keeps two copies of group `default`, which hold cut 1.
+    fn lead(folder: &std::path::Path) -> (Lead, Orders) {
+        let store = Box::new(FileStore::open(&folder.join("site.redb")).unwrap());
+        let parts = Parts { node: "remote".into(), clock: Clock::start(), store, intervals: BTreeMap::new() };
+        let (mut lead, orders) = (Lead::new(parts, Control::default()), Orders::default());
+        let taken = Arc::clone(&orders);
+        let downlink = Box::new(move |order| taken.lock().unwrap().push(order));
+        let joined = Member { downlink, node: String::new(), pairs: [].into(), status: None };
+        lead.members.insert(MemberId(0), joined);
+        let mut cuts = KeptCuts::default();
+        for mark in
+            [CutMark::Boundary { cut: CutNumber(1), lanes: 2 }, CutMark::Confirmed { cut: CutNumber(1), lanes: 2 }]
+        {
+            cuts.see(mark, Sequence(1), WallTime(0));
+        }
+        let pairs = LANES.map(|id| MemberPair {
+            id,
+            name: format!("lane-{}", id.0[0]),
+            group: "default".into(),
+            part: Part::Keeps { cuts: Some(cuts.clone()) },
+        });
+        lead.hear(MemberId(0), Report::Hello { node: "remote".into(), pairs: pairs.into() });
+        (lead, orders)
+    }
+
+    fn ask(lead: &mut Lead, command: GroupCommand) {
+        let ask = Ask::Group { group: "default".into(), command };
+        lead.hear(MemberId(0), Report::Ask { id: 7, ask });
+    }
+
+    /// What the lead orders once each pair has answered that the name is this cut there.
+    fn answered(cuts: [Option<u64>; 2]) -> Vec<Order> {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut lead, orders) = lead(folder.path());
+        ask(&mut lead, GroupCommand::TakeOver { at: Some(CutName::new("noon").unwrap()) });
+        let prepare = |order: &Order| {
+            if let Order::PrepareTakeOver { pair, round, .. } = order { Some((*pair, *round)) } else { None }
+        };
+        let asked: Vec<_> = std::mem::take(&mut *orders.lock().unwrap()).iter().filter_map(prepare).collect();
+        assert_eq!(asked.len(), 2);
+        for ((pair, round), cut) in asked.into_iter().zip(cuts) {
+            let cut = cut.map(CutNumber);
+            lead.hear(MemberId(0), Report::CanTakeOver { pair, round, obstacle: None, cut });
+        }
+        std::mem::take(&mut *orders.lock().unwrap())
+    }
+
+    fn refusal(orders: &[Order]) -> Option<String> {
+        orders.iter().find_map(|order| {
+            let Order::Answer { reply: Reply::No(refused), .. } = order else { return None };
+            Some(refused.message.clone())
+        })
+    }
+
+    #[test]
+    fn a_group_is_taken_over_at_a_name_that_is_one_cut_at_all_pairs_and_at_no_other() {
+        let takes = |orders: &[Order]| orders.iter().filter(|order| matches!(order, Order::TakeOver { .. })).count();
+        let orders = answered([Some(1), Some(1)]);
+        assert_eq!((takes(&orders), refusal(&orders)), (2, None));
+        for (cuts, says) in [
+            ([Some(1), Some(2)], "noon is not one cut of all its pairs: cut 1 at lane-1, cut 2 at lane-2"),
+            ([Some(1), None], "cut 1 at lane-1, none that its node names at lane-2"),
+            ([None, None], "noon is not one cut of all its pairs"),
+        ] {
+            let orders = answered(cuts);
+            assert_eq!(takes(&orders), 0, "{cuts:?}");
+            assert!(refusal(&orders).unwrap().contains(says), "{cuts:?}: {:?}", refusal(&orders));
+            let dropped = orders.iter().filter(|order| matches!(order, Order::DropTakeOver { .. })).count();
+            assert_eq!(dropped, 2, "the points need not be kept");
+        }
+    }
+
+    #[test]
+    fn a_cut_gets_no_name_that_reads_as_another_point() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut lead, orders) = lead(folder.path());
+        for (name, other) in [("1234", "a record's number"), ("15m-ago", "an age"), ("now", "the newest point")] {
+            ask(&mut lead, GroupCommand::Cut { name: Some(CutName::new(name).unwrap()) });
+            let refused = refusal(&std::mem::take(&mut *orders.lock().unwrap())).unwrap();
+            assert!(refused.contains(other), "{name}: {refused}");
+        }
+        ask(&mut lead, GroupCommand::Cut { name: Some(CutName::new("noon").unwrap()) });
+        let refused = refusal(&orders.lock().unwrap()).unwrap();
+        assert!(refused.contains("this site keeps the copy"), "its name is none of the obstacles: {refused}");
     }
 }
