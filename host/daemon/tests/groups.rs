@@ -20,6 +20,7 @@ mod site;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use built::{farseal, plugins};
@@ -153,6 +154,32 @@ fn pairs_of_several_nodes_are_opened_at_one_earlier_cut() {
         judged.recovered > 0 && judged.recovered <= at_noon && at_noon < written,
         "{judged:?}, {at_noon} of {written}"
     );
+}
+
+/// The group is decided when one pair's disk refuses the index of its point.
+#[test]
+fn a_pair_that_did_not_open_with_its_group_says_why_and_is_opened_when_it_can_be() {
+    let (mut rig, mut chains, _) = cut_at_noon("hindered");
+    rig.wait_for_copied_cuts(2).unwrap();
+    rig.kill_mains().unwrap();
+    chains.stop().unwrap();
+    let points = points_of(&rig.remotes[0].state().join("pairs").join("lane-0"));
+    fs::write(points.join("opened"), "").unwrap();
+    let mut asked = Command::new(farseal());
+    asked
+        .arg("--config")
+        .arg(rig.remotes[1].config())
+        .args(["takeover", "--group", "default", "--at", "noon", "--yes"]);
+    let mut asked = asked.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let hindered = rig.remotes[0].wait_until("what hinders it", |status| {
+        status.last_error().is_some_and(|error| error.contains("its group is taken over, and this pair is not yet"))
+    });
+    assert!(hindered.unwrap().last_error().unwrap().contains("opened"));
+    let shown = rig.remotes[1].farseal(&["status", "--site"]).unwrap();
+    assert!(shown.contains("being taken over at cut"), "{shown}");
+    fs::remove_file(points.join("opened")).unwrap();
+    assert!(judge(&rig, &chains).recovered > 0);
+    asked.wait().unwrap();
 }
 
 /// The copy of lane-0 goes on while the other one's node is away, so it holds more than the group's cut.

@@ -1,8 +1,8 @@
 //! What an operator can have this node do.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use farseal_core::group::{CutName, OfferLimit};
@@ -30,6 +30,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How often the wait for a key looks again where a disguise hides it: the machine has enough to do at the command already.
 const LOOK_HIDDEN: Duration = Duration::from_millis(500);
+/// A pair that could not be taken over with its group is tried again after this, and later after twice as long each time, up to the other.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+const TRY_AGAIN_MOST: Duration = Duration::from_secs(30);
 /// How often a wait looks again.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -343,8 +346,47 @@ impl PairNode {
         }
     }
 
-    /// As the group decided, at the point that was prepared.
-    pub(crate) async fn take_over_prepared(&self) -> Result<(), CommandError> {
+    /// As the group decided: the others write already, so that it is tried until it is done.
+    pub(crate) async fn carry_takeover_out(&self) {
+        let Ok(_one) = self.carrying_out.try_lock() else { return };
+        let (mut pause, mut stop) = (TRY_AGAIN, self.shared.stop.subscribe());
+        while let Err(error) = self.take_over_prepared().await {
+            if matches!(error, CommandError::OtherSide { .. }) {
+                // There is no copy any more that it would open.
+                break;
+            }
+            tracing::error!(
+                pair = self.config.name,
+                next = self.next_of_hindered(),
+                "its group is taken over, and this pair is not yet: {error}"
+            );
+            self.set_hindered(Some(error.to_string()));
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            pause = (pause * 2).min(TRY_AGAIN_MOST);
+        }
+        self.set_hindered(None);
+    }
+
+    fn set_hindered(&self, why: Option<String>) {
+        *self.hindered.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why this pair does not write yet, though its group is taken over.
+    pub(super) fn hindered(&self) -> Option<String> {
+        self.hindered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn next_of_hindered(&self) -> String {
+        format!(
+            "mend that: it is tried again by itself; what can be gone back to: `farseal recover points {}`",
+            self.config.name
+        )
+    }
+
+    async fn take_over_prepared(&self) -> Result<(), CommandError> {
         let replica = self.keeper("takeover")?;
         if self.taken().is_some() {
             return Ok(());

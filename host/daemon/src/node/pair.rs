@@ -46,6 +46,9 @@ pub struct PairNode {
     pub(super) searching: Arc<tokio::sync::Mutex<()>>,
     /// One change of the witness's statement at a time.
     pub(super) evidence: Mutex<()>,
+    /// One takeover with the group at a time, and what hinders it.
+    pub(super) carrying_out: tokio::sync::Mutex<()>,
+    pub(super) hindered: Mutex<Option<String>>,
     /// How far it is.
     pub(super) search_progress: Arc<Mutex<Option<SearchProgress>>>,
     /// What a test looks at.
@@ -169,6 +172,8 @@ impl PairNode {
             turning,
             searching,
             evidence: Mutex::default(),
+            carrying_out: tokio::sync::Mutex::default(),
+            hindered: Mutex::default(),
             search_progress,
             tested: Mutex::default(),
             schedule,

@@ -157,6 +157,11 @@ impl Node {
 }
 
 fn no_lead(error: NoLead) -> CommandError {
-    let next = Some("see that the lead's node runs and is reachable; the node's log says why it is not".into());
-    CommandError::Lead(ErrorReply { code: ErrorCode::Failed, message: error.to_string(), next })
+    let next = match error {
+        NoLead::Unreachable => "see that the lead's node runs and is reachable; the node's log says why it is not",
+        NoLead::Slow => {
+            "what was decided goes on; `farseal status --site` shows how far it is and what hinders which pair"
+        }
+    };
+    CommandError::Lead(ErrorReply { code: ErrorCode::Failed, message: error.to_string(), next: Some(next.into()) })
 }

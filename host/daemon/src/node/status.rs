@@ -230,6 +230,11 @@ impl PairNode {
             let next = Some(MEND_AND_RESTART.into());
             return Some(LastError { at: self.shared.clock.now().wall, message, next });
         }
+        if let Some(why) = self.hindered() {
+            let message = format!("its group is taken over, and this pair is not yet: {why}");
+            let next = Some(self.next_of_hindered());
+            return Some(LastError { at: self.shared.clock.now().wall, message, next });
+        }
         status.alarms.last().map(|(at, alarm)| LastError { at: *at, message: alarm.to_string(), next: None })
     }
 

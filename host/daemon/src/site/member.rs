@@ -303,11 +303,7 @@ impl Member {
     /// Told again after a restart, it has been done, or is done now.
     fn take_over_at_point(&self, id: PairId) {
         if let Some(pair) = self.pairs.get(&id).cloned() {
-            self.runtime.spawn(async move {
-                if let Err(error) = pair.take_over_prepared().await {
-                    tracing::error!(pair = pair.config.name, "its group is taken over, and this pair is not: {error}");
-                }
-            });
+            self.runtime.spawn(async move { pair.carry_takeover_out().await });
         }
     }
 
