@@ -173,8 +173,30 @@ fn a_remote_without_keys_fences_by_the_rule_and_opens_when_a_person_says_yes() {
     };
     wait_for("the remote's request", PATIENCE, asked).unwrap();
     assert!(nbd_client::Client::connect(&three.remote.socket(), PAIR).is_err(), "served without keys");
-    three.escrow.farseal(&["escrow", "approve", "1", "--yes"]).unwrap();
+    // The person asks who that is, and the node restarts an hour later.
+    three.escrow.farseal(&["escrow", "deny", "1", "--note", "who are you?"]).unwrap();
+    three.remote.kill().unwrap();
+    let pair = three.remote.state().join("pairs").join(PAIR);
+    let begun = fs::read_dir(&pair).unwrap().flatten().map(|entry| entry.path().join("takeover.json"));
+    let begun = begun.filter(|file| file.exists()).collect::<Vec<_>>();
+    assert_eq!(begun.len(), 1, "what the takeover began with waits for no key");
+    for file in begun.iter().chain([&pair.join("witness.json")]) {
+        let mut kept: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        kept["at"] = (kept["at"].as_u64().unwrap() - 3_600_000).into();
+        fs::write(file, kept.to_string()).unwrap();
+    }
+    three.remote.start().unwrap();
+    let asked = wait_for("another request", PATIENCE, || {
+        let asked = three.escrow.farseal(&["escrow", "requests"])?;
+        Ok(Some(asked).filter(|asked| asked.contains("request 2:")))
+    })
+    .unwrap();
+    assert!(!asked.contains("declared a disaster"), "{asked}");
+    three.escrow.farseal(&["escrow", "approve", "2", "--yes"]).unwrap();
     assert_eq!(read(&three.remote, &[1, 2]), [1, 2]);
+    let report = three.remote.farseal(&["recover", "report", PAIR]).unwrap();
+    assert!(report.contains("witness   escrow had not heard the other site for"), "{report}");
+    assert!(report.contains("began     1 h"), "{report}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use farseal_core::units::WallTime;
 use tokio::time::sleep;
 
 use super::makings::Makings;
@@ -11,6 +12,7 @@ use crate::arrival::Image;
 use crate::control::operator::CommandError;
 use crate::keyring::Keyring;
 use crate::lane::state::LaneState;
+use crate::recovery::account::Beginning;
 use crate::replica::HandOver;
 use crate::role::lane_folder;
 
@@ -61,6 +63,14 @@ impl Makings {
         true
     }
 
+    /// When the takeover began whose keys are awaited, as it was kept then.
+    fn awaited_since(&self) -> Option<WallTime> {
+        let awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        let hand_over = &awaited.as_ref()?.hand_over;
+        let kept = Beginning::load(&self.directory().join(lane_folder(hand_over.generation)));
+        Some(kept.map_or(hand_over.beginning.at, |kept| kept.at))
+    }
+
     /// It was open once, before a restart.
     fn has_opened(&self, hand_over: &HandOver) -> bool {
         LaneState::exists(&self.directory().join(lane_folder(hand_over.generation)))
@@ -82,7 +92,8 @@ impl PairNode {
     /// Asks the escrow site for the keys of a takeover and waits for them. Who is denied has to ask by hand.
     pub(super) async fn bring_keys(self: Arc<Self>) {
         let pair = &self.config.name;
-        let reason = if self.by_witness() { UNHEARD } else { DECLARED };
+        let by_witness = self.makings.awaited_since().is_some_and(|began| self.evidence(began).is_some());
+        let reason = if by_witness { UNHEARD } else { DECLARED };
         loop {
             let brought = match self.request_keys(reason.into()).await {
                 Ok(_) => self.fetch_keys(true).await,

@@ -234,9 +234,4 @@ impl PairNode {
         let most = u64::try_from(TAKEOVER_MAX.as_millis()).unwrap_or(u64::MAX);
         (evidence.at <= taken_over && taken_over.since(evidence.at).0 <= most).then_some(evidence)
     }
-
-    /// This site takes over, or has, by the rule.
-    pub(super) fn by_witness(&self) -> bool {
-        self.evidence(self.shared.clock.now().wall).is_some()
-    }
 }

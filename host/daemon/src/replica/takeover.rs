@@ -14,6 +14,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Control, HandOver, Runner};
 use crate::link::listen::Answer;
 use crate::recovery::account::Beginning;
+use crate::role::lane_folder;
+use crate::store::files;
 
 /// The main site's word of a disaster, which waits for its answer.
 pub(super) struct Word {
@@ -100,12 +102,24 @@ impl Runner {
         match control.save(&self.pair_directory) {
             Ok(()) => {
                 self.control = control;
+                if taken_over {
+                    self.keep_beginning(through);
+                }
                 self.secondary.handle(self.clock.now(), Input::GenerationPersisted { generation });
             }
             Err(error) => {
                 tracing::error!(pair = self.name, %error, "the generation could not be kept; it is tried again: make room on the disk");
                 self.secondary.handle(self.clock.now(), Input::GenerationNotPersisted { generation });
             }
+        }
+    }
+
+    /// What is known now, before anything is waited for: a restart, or keys that come late, must not change it.
+    fn keep_beginning(&self, through: Sequence) {
+        let folder = self.pair_directory.join(lane_folder(self.control.generation));
+        let kept = files::create_private_dir(&folder).and_then(|()| self.beginning(through).keep(&folder));
+        if let Err(error) = kept {
+            tracing::warn!(pair = self.name, %error, "what the takeover began with is not kept before it is opened");
         }
     }
 
