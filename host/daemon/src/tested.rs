@@ -1,5 +1,7 @@
 //! An earlier point of the copy as initiators see it while somebody tests it: NBD requests on one side, the scratch file on the other.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use farseal_core::units::{BlockCount, Extent, Lba};
 
@@ -13,13 +15,13 @@ use crate::store::scratch::Scratch;
 /// An export over a scratch file. A FLUSH makes nothing durable: what is written ends with the test.
 #[derive(Debug)]
 pub struct TestedVolume<S: BlockSource> {
-    scratch: Scratch<S>,
+    scratch: Arc<Scratch<S>>,
     description: String,
 }
 
 impl<S: BlockSource> TestedVolume<S> {
     #[must_use]
-    pub fn new(scratch: Scratch<S>, description: String) -> Self {
+    pub fn new(scratch: Arc<Scratch<S>>, description: String) -> Self {
         Self { scratch, description }
     }
 

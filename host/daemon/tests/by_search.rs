@@ -31,6 +31,11 @@ const REFUSED: &str = "with error 1";
 
 /// Two nodes with a volume of 16 MiB whose records have two key fields; neither runs yet.
 fn paired(purpose: &str) -> (Rc<Stage>, Site, Site) {
+    paired_with(purpose, &["--record-bytes", "512"], &["--recovery", "search-only"])
+}
+
+/// The same; the pair was made, and accepted, with these options.
+fn paired_with(purpose: &str, made: &[&str], accepted: &[&str]) -> (Rc<Stage>, Site, Site) {
     let stage = Stage::new(purpose).unwrap();
     let [main, remote] = ["main", "remote"].map(|name| Site::init(&stage, farseal(), plugins(), name).unwrap());
     let text = |path: &Path| path.display().to_string();
@@ -40,11 +45,12 @@ fn paired(purpose: &str) -> (Rc<Stage>, Site, Site) {
     let (volume, card, invitation) = (text(&main.dir.join("volume.img")), text(&card), text(&invitation));
     let mut words = vec!["pair", "create", PAIR, "--volume", &volume, "--size", "16MiB", "--disguise", "plain"];
     words.extend(["--peer-card", &card, "--peer-address", &address, "--invitation", &invitation]);
-    words.extend(["--record-bytes", "512", "--field", "id:0:8:number-le", "--field", "customer:16:24:text"]);
+    words.extend(["--field", "id:0:8:number-le", "--field", "customer:16:24:text"]);
+    words.extend(made);
     let said = main.farseal(&words).unwrap();
     let fingerprint = said.lines().find_map(|line| line.rsplit_once("fingerprint: ")).unwrap().1;
     let words = ["pair", "accept", &invitation, "--listen", &address, "--fingerprint", fingerprint];
-    remote.farseal(&[&words[..], &["--recovery", "search-only"]].concat()).unwrap();
+    remote.farseal(&[&words[..], accepted].concat()).unwrap();
     (stage, main, remote)
 }
 
@@ -330,6 +336,37 @@ fn a_search_goes_on_until_all_that_it_finds_is_open_and_a_range_narrows_it() {
     assert_eq!(named, expected, "every record, and in which order it was opened");
     assert!(of_search("found").len() >= 2, "page by page");
     assert_eq!(of_search("ended").len(), 1);
+}
+
+/// Of a record of two blocks the copy holds the one with the fields; the other lies in the image of the site, which wrote before.
+#[test]
+fn a_search_in_a_test_over_a_sites_own_image_tells_whole_records() {
+    let listen = format!("127.0.0.1:{}", free_port().unwrap());
+    let layout = ["--record-bytes", "1024", "--block-bytes", "512", "--listen", &listen];
+    let (stage, mut main, mut remote) = paired_with("based-by-search", &layout, &[]);
+    remote.start().unwrap();
+    main.start().unwrap();
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    let rest = vec![7; RECORD];
+    let mut initiator = client(&main);
+    initiator.write(5 * 1024, &[record(5, "Meier"), rest.clone()].concat()).unwrap();
+    initiator.flush().unwrap();
+    drop(initiator);
+    main.wait_until("everything at the remote", |status| status.is_safe()).unwrap();
+    main.farseal(&["swap", PAIR]).unwrap();
+    remote.wait_until("a copy at the old main site", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    let mut initiator = client(&remote);
+    initiator.write(5 * 1024, &record(6, "Meier")).unwrap();
+    initiator.flush().unwrap();
+    remote.wait_until("everything at the old main site", |status| status.is_safe()).unwrap();
+    main.farseal(&["recover", "test", PAIR]).unwrap();
+    let out = stage.dir.join("record").display().to_string();
+    let report = search(&main, &["--field", "id=6", "--out", &out]);
+    assert_eq!((report["found"].as_u64(), report["served"].as_u64()), (Some(1), Some(1)), "{report}");
+    assert!(
+        fs::read(&out).unwrap() == [record(6, "Meier"), rest].concat(),
+        "what lies below the copy is told as zeroes"
+    );
 }
 
 #[test]

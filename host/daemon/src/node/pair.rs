@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::Shared;
 use super::makings::Makings;
 use super::preset::Schedule;
+use super::search::making::Tested;
 use crate::config::Pair;
 use crate::control::api::SearchProgress;
 use crate::keys::card::PeerCard;
@@ -51,8 +52,8 @@ pub struct PairNode {
     pub(super) hindered: Mutex<Option<String>>,
     /// How far it is.
     pub(super) search_progress: Arc<Mutex<Option<SearchProgress>>>,
-    /// What a test looks at.
-    pub(super) tested: Mutex<Option<Arc<CopySource>>>,
+    /// The test that runs, whose export is this pair's own.
+    pub(super) tested: Mutex<Option<Tested>>,
     pub schedule: Schedule,
     /// The verification that runs, or ran last.
     pub(super) verification: Verification,

@@ -9,6 +9,7 @@ use farseal_core::units::{BlockCount, CutNumber, Epoch, Extent, Lba, Millis, Seq
 
 use super::operate::GROUP_PIN;
 use super::pair::{PairNode, Side};
+use super::search::making::Tested;
 use crate::config::units::parse_span;
 use crate::control::api::{CommandReply, NamedPoint, POINT_FORM, PointsReport, RecoverCommand, Role};
 use crate::control::operator::CommandError;
@@ -212,10 +213,11 @@ impl PairNode {
         );
         let source = if self.config.layout.is_some() { source.by_search_alone() } else { source };
         let source = Arc::new(source);
-        *self.tested.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&source));
-        let scratch = Scratch::create(&opened.place.join("scratch"), self.blocks, block, source, base)?;
+        let place = opened.place.join("scratch");
+        let volume = Arc::new(Scratch::create(&place, self.blocks, block, Arc::clone(&source), base)?);
         let description = format!("a test on pair {} at record {}", self.config.name, opened.sequence);
-        self.shared.exports.add(name, Arc::new(TestedVolume::new(scratch, description)))?;
+        self.shared.exports.add(name, Arc::new(TestedVolume::new(Arc::clone(&volume), description)))?;
+        *self.tested.lock().unwrap_or_else(PoisonError::into_inner) = Some(Tested { source, volume });
         tracing::info!(pair = self.config.name, record = opened.sequence.0, "a test is under way");
         Ok(())
     }

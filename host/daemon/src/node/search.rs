@@ -40,7 +40,7 @@ impl PairNode {
         }
         let tested = self.tested.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match tested {
-            Some(source) => self.search_over(Over::Tested(source), (layout, wanted), None, asked).await,
+            Some(tested) => self.search_over(Over::Tested(tested), (layout, wanted), None, asked).await,
             None => self.search_closed(layout, wanted, asked).await,
         }
     }

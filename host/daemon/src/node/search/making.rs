@@ -18,7 +18,7 @@ use crate::replica::points::Opened;
 use crate::search::audit::{Audit, Logged, What};
 use crate::search::{Found, Shelf, Wanted};
 use crate::store::home::Home as _;
-use crate::store::opened::BlockSource as _;
+use crate::store::scratch::Scratch;
 use farseal_plugin::found::SEARCH_BATCH;
 
 /// Records that a report names; those beyond are counted, and are in the file that is asked for.
@@ -29,9 +29,16 @@ const NAMED_MAX: usize = 256;
 pub(in crate::node) enum Over {
     Taken(Taken),
     /// What a test looks at: what is found is released to it, and no strategy is asked.
-    Tested(Arc<CopySource>),
+    Tested(Tested),
     /// A copy that goes on, at a point: nothing is opened.
     Closed(Box<Opened>, Arc<Keyring>),
+}
+
+/// What a test looks at, and the volume that it makes of that: with what lies below the copy, and what the tester wrote.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct Tested {
+    pub(in crate::node) source: Arc<CopySource>,
+    pub(in crate::node) volume: Arc<Scratch<Arc<CopySource>>>,
 }
 
 /// How far the search that runs now is, for whoever asks.
@@ -112,7 +119,7 @@ impl Search {
         let (layout, blocks) = (&self.layout, self.blocks);
         match &self.over {
             Over::Taken(taken) => taken.home.source().shelf(layout, blocks).find(&self.wanted, from),
-            Over::Tested(source) => source.shelf(layout, blocks).find(&self.wanted, from),
+            Over::Tested(tested) => tested.source.shelf(layout, blocks).find(&self.wanted, from),
             Over::Closed(opened, keyring) => {
                 let Some(index) = &opened.index else { return Found::default() };
                 let (reader, ledger) = (&opened.reader, &*opened.ledger);
@@ -145,7 +152,7 @@ impl Search {
     fn units(&self) -> u64 {
         match &self.over {
             Over::Taken(taken) => taken.home.source().units(),
-            Over::Tested(source) => source.units(),
+            Over::Tested(tested) => tested.source.units(),
             Over::Closed(..) => 0,
         }
     }
@@ -158,7 +165,7 @@ impl Search {
     fn open(&mut self, mut audit: Audit, records: &[Extent]) -> anyhow::Result<Audit> {
         let taken = match &self.over {
             Over::Taken(taken) => taken,
-            Over::Tested(source) => {
+            Over::Tested(Tested { source, .. }) => {
                 for batch in records.chunks(SEARCH_BATCH) {
                     let named = batch.iter().map(|record| (record.first().0, record.blocks().0)).collect();
                     self.log(&mut audit, What::Opens { records: named })?;
@@ -191,7 +198,7 @@ impl Search {
             let mut bytes = vec![0; usize::try_from(len)?];
             let read = match &self.over {
                 Over::Taken(taken) => taken.home.read(offset, &mut bytes).is_ok(),
-                Over::Tested(source) => source.open(*record, &mut bytes).is_ok(),
+                Over::Tested(tested) => tested.volume.read(*record, &mut bytes).is_ok(),
                 Over::Closed(..) => {
                     let place = FoundRecord { offset, bytes: len, fields: std::collections::BTreeMap::new() };
                     if self.report.records.len() < NAMED_MAX {
