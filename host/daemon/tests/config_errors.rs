@@ -96,6 +96,16 @@ fn each_mistake_is_named_with_its_place_and_its_fix() {
             "a secondary that nobody reaches",
             pair(&[("role = \"primary\"\nvolume = \"vault\"", "role = \"secondary\"\nsize = \"1GiB\"")]),
         ),
+        (
+            "a volume called as a copy under test",
+            pair(&[("[[pair]]", "[[volume]]\nname = \"vault.test\"\npath = \"b.img\"\nsize = \"1GiB\"\n[[pair]]")]),
+        ),
+        (
+            "a pair called as another's copy",
+            pair(&[("[[peer]]", "[link]\nlisten = \"127.0.0.1:7440\"\n[[peer]]")])
+                + "[[pair]]\nname = \"vault.copy\"\nid = \"00112233445566778899aabbccddee00\"\n\
+                   volume-id = \"ffeeddccbbaa99887766554433221101\"\npeer = \"remote\"\nrole = \"secondary\"\nsize = \"1GiB\"\n",
+        ),
         ("a bad block", pair_and("block-bytes = 5000")),
         ("a pick of nothing known", pair_and("pick = \"some\"")),
         ("a throttle without a second", pair_and("limits = { link = \"5MiB\" }")),

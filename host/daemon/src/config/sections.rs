@@ -20,7 +20,7 @@ mod pair;
 mod site;
 
 pub(crate) use escrow::BEAT;
-pub(crate) use pair::{DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_POLICY, DEFAULT_RECOVERY, parse_id};
+pub(crate) use pair::{DEFAULT_CIPHER, DEFAULT_DISGUISE, DEFAULT_POLICY, DEFAULT_RECOVERY, FOLLOWED, TESTED, parse_id};
 pub(crate) use site::DEFAULT_GROUP;
 
 /// Bytes of a path of a Unix socket, without the final zero (unix(7): `sun_path` has 108).

@@ -1,6 +1,7 @@
 //! What a pair's lanes and copies are made of, whichever of them runs now.
 
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use farseal_core::flow::{Flow, Way};
@@ -19,6 +20,7 @@ use super::Shared;
 use super::awaited::Awaited;
 use super::pair::{LinkState, Side, Taken, set};
 use crate::arrival::{Arrival, Image};
+use crate::config::sections::FOLLOWED;
 use crate::config::{Holders, Pair, PairSide, Pick};
 use crate::control::api::ArrivedStatus;
 use crate::escrow::client::EscrowLine;
@@ -66,6 +68,8 @@ pub struct Makings {
     pub keys_wanted: Arc<dyn Fn() + Send + Sync>,
     /// How far the copy is opened as it arrives.
     pub arrived: Arc<Mutex<Option<ArrivedStatus>>>,
+    /// It is exported meanwhile: an export of that name is this pair's own.
+    pub followed: Arc<AtomicBool>,
     /// What the copy answers to a verification.
     pub answers: Arc<crate::verify::Answers>,
 }
@@ -326,7 +330,7 @@ impl Makings {
 
     /// The export of what is opened as it arrives.
     fn followed_name(&self) -> String {
-        format!("{}.copy", self.config.volume_name())
+        format!("{}{FOLLOWED}", self.config.volume_name())
     }
 
     /// Starts to open what arrives. Over a volume that was written here before the image alone is no state of it: it is kept, and
@@ -336,11 +340,17 @@ impl Makings {
         let volume =
             image.followed(format!("the copy of pair {} as it arrives", self.config.name), self.config.block_bytes);
         let begun = {
-            let (exports, name) = (exports.clone(), name.clone());
-            move || {
-                if let Some(Err(error)) = (!based).then(|| exports.add(&name, Arc::new(volume))) {
-                    tracing::error!(%error, "what is opened as it arrives is not exported");
-                }
+            let (exports, name, followed) = (exports.clone(), name.clone(), Arc::clone(&self.followed));
+            move || match (!based).then(|| exports.add(&name, Arc::new(volume))) {
+                Some(Ok(())) => followed.store(true, Ordering::SeqCst),
+                Some(Err(error)) => tracing::error!(%error, "what is opened as it arrives is not exported"),
+                None => {}
+            }
+        };
+        let followed = Arc::clone(&self.followed);
+        let ended = move || {
+            if followed.swap(false, Ordering::SeqCst) {
+                exports.remove(&name);
             }
         };
         Arrival {
@@ -353,7 +363,7 @@ impl Makings {
             block: self.config.block_bytes,
             shown: Arc::clone(&self.arrived),
             begun: Box::new(begun),
-            ended: Box::new(move || _ = exports.remove(&name)),
+            ended: Box::new(ended),
         }
         .start();
     }
@@ -374,7 +384,9 @@ impl Makings {
         let rule = if by_search { AccessRule::unsaid() } else { AccessRule::open() };
         let (keys, block) = (Arc::clone(keyring), config.block_bytes);
         let (source, events) = CopySource::new(hand_over, keys, Arc::clone(plugins), block, rule);
-        self.shared.exports.remove(&self.followed_name());
+        if self.followed.swap(false, Ordering::SeqCst) {
+            self.shared.exports.remove(&self.followed_name());
+        }
         // An earlier point's blocks are not there.
         let arrived = image.filter(|_| hand_over.opened_at.is_none()).and_then(|image| image.arrived(block));
         let source = source.with_arrived(arrived);

@@ -145,6 +145,7 @@ impl PairNode {
             image: std::sync::OnceLock::new(),
             cuts: Arc::new(CutsHere::new(Arc::clone(&shared.cuts_changed))),
             arrived: Arc::default(),
+            followed: Arc::default(),
             answers: Arc::default(),
             exporting: Mutex::default(),
         };

@@ -10,6 +10,7 @@ use farseal_core::units::{BlockCount, CutNumber, Epoch, Extent, Lba, Millis, Seq
 use super::operate::GROUP_PIN;
 use super::pair::{PairNode, Side};
 use super::search::making::Tested;
+use crate::config::sections::TESTED;
 use crate::config::units::parse_span;
 use crate::control::api::{CommandReply, NamedPoint, POINT_FORM, PointsReport, RecoverCommand, Role};
 use crate::control::operator::CommandError;
@@ -160,7 +161,7 @@ impl PairNode {
 
     /// The export of a test.
     fn test_name(&self) -> String {
-        format!("{}.test", self.config.volume_name())
+        format!("{}{TESTED}", self.config.volume_name())
     }
 
     async fn test(&self, at: Option<&str>) -> Result<CommandReply, CommandError> {
@@ -238,10 +239,12 @@ impl PairNode {
         }
     }
 
-    /// Nobody works on a test any more.
+    /// Nobody works on a test any more. Where none runs, an export of that name is another's.
     pub(super) fn withdraw_test(&self) {
-        *self.tested.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.shared.exports.remove(&self.test_name());
+        let ended = self.tested.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if ended.is_some() {
+            self.shared.exports.remove(&self.test_name());
+        }
     }
 
     /// How many blocks of a point each epoch sealed, and when it was made.

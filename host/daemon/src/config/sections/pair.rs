@@ -23,12 +23,15 @@ use crate::range::ByteRange;
 
 const ID_FORM: &str = "32 hexadecimal digits, as `farseal pair create` draws them; the same at both sites";
 
+mod exports;
 mod flow;
 mod layout;
 mod order;
 mod ranges;
 mod retention;
 mod witness;
+
+pub(crate) use self::exports::{FOLLOWED, TESTED};
 
 /// The shipped component for each slot.
 pub(crate) const DEFAULT_CIPHER: &str = "aes-256-gcm";
@@ -50,6 +53,7 @@ pub(super) struct Context<'c> {
     copied: ranges::Copied,
     orders: order::Orders,
     exports: Unique,
+    with_copies: exports::Exports,
     images: Unique,
 }
 
@@ -65,7 +69,22 @@ impl<'c> Context<'c> {
         // One file is one volume's.
         let images = Unique(volumes.iter().map(|volume| volume.path.display().to_string()).collect());
         let (copied, orders) = (ranges::Copied::default(), order::Orders::default());
-        Self { base, plugins, peers, volumes, link, names, ids, volume_ids, copied, orders, exports, images }
+        let with_copies = exports::Exports::new(volumes);
+        Self {
+            base,
+            plugins,
+            peers,
+            volumes,
+            link,
+            names,
+            ids,
+            volume_ids,
+            copied,
+            orders,
+            exports,
+            with_copies,
+            images,
+        }
     }
 }
 
@@ -146,6 +165,7 @@ pub(super) fn pair(table: &mut Table<'_, '_>, context: &mut Context<'_>) -> Resu
         disguise,
         recovery,
     };
+    context.with_copies.add(&field, &pair)?;
     if let Some(field) = rotate_field.filter(|_| rotate == How::Pause && pair.is_disguised() && pair.shape.is_none()) {
         let allowed = "\"in-band\", or \"pause\" with a shape or with the disguise \"plain\"";
         let fix = "write rotate = \"in-band\", or add shape = \"32MiB/s\"";
