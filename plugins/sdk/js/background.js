@@ -40,7 +40,7 @@ export class Background {
   }
 
   toJSON() {
-    const { chunks: sweep, paused, rate, ended: finished } = this;
+    const { chunks: sweep, paused, rate = null, ended: finished } = this;
     return { sweep, paused, rate, finished };
   }
 
