@@ -79,7 +79,7 @@ pub struct Secondary {
     synced: u64,
     sync_under_way: bool,
     retry_at: Option<Instant>,
-    /// When a takeover's generation is to be made durable again, which failed.
+    /// When the generation is to be made durable again, which failed.
     persist_at: Option<Instant>,
     /// Something came while there was no room: the primary must send it again.
     missed: bool,
@@ -343,7 +343,7 @@ impl Secondary {
                 }
             }
             Input::GenerationNotPersisted { generation } => {
-                if self.taking_over && generation == self.generation {
+                if !self.taken_over && generation == self.generation {
                     self.persist_at = Some(now.instant.plus(STORE_RETRY_INTERVAL));
                 }
             }

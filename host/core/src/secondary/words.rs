@@ -132,7 +132,7 @@ pub enum Input {
     GenerationPersisted {
         generation: Generation,
     },
-    /// It could not be made durable. That of a takeover is asked for again after a while.
+    /// It could not be made durable, and is asked for again after a while.
     GenerationNotPersisted {
         generation: Generation,
     },

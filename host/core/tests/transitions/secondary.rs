@@ -87,11 +87,15 @@ impl Site {
     }
 
     fn attach(&mut self) {
+        self.attach_as(Generation(1));
+    }
+
+    fn attach_as(&mut self, generation: Generation) {
         let attach = Attach {
             layout: None,
             pair: SETTINGS.pair,
             volume: SETTINGS.volume,
-            generation: Generation(1),
+            generation,
             encrypted: true,
             block_bytes: SETTINGS.block_bytes,
             blocks: SETTINGS.blocks,
@@ -291,6 +295,22 @@ fn a_base_that_differed_when_it_was_taken_over_differs_for_good() {
     taken.synced();
     assert!(taken.secondary.base_differs());
     assert_eq!(taken.secondary.fork().0, Sequence(5));
+}
+
+#[test]
+fn a_main_sites_newer_generation_that_cannot_be_written_is_tried_again_as_a_takeovers_is() {
+    for newer in [|site: &mut Site| site.attach_as(Generation(2)), |site: &mut Site| site.tell(0, Input::TakeOver)] {
+        let mut site = alone();
+        newer(&mut site);
+        let tried = |site: &Site| site.does.iter().filter(|done| *done == "persist generation 2").count();
+        site.tell(0, Input::GenerationNotPersisted { generation: Generation(2) });
+        site.tell(999, Input::Tick);
+        assert_eq!(tried(&site), 1, "{:?}", site.does);
+        site.tell(1_000, Input::Tick);
+        assert_eq!(tried(&site), 2, "{:?}", site.does);
+        site.tell(5_000, Input::Tick);
+        assert_eq!(tried(&site), 2, "that one is not known to have failed: {:?}", site.does);
+    }
 }
 
 #[test]
