@@ -332,6 +332,9 @@ impl Secondary {
             }
             Input::HandOver { path, hand_over } => self.on_hand_over(now, path, &hand_over),
             Input::GenerationPersisted { generation } => {
+                if generation == self.generation {
+                    self.persist_at = None;
+                }
                 if self.taking_over && generation == self.generation {
                     self.taking_over = false;
                     self.taken_over = true;
@@ -350,7 +353,7 @@ impl Secondary {
             Input::Tick => {
                 if self.persist_at.is_some_and(|at| now.instant >= at) {
                     self.persist_at = None;
-                    self.outputs.push_back(Output::PersistGeneration { generation: self.generation, taken_over: true });
+                    self.persist_generation();
                 }
                 if self.retry_at.is_some_and(|at| now.instant >= at) {
                     self.retry_at = None;
@@ -415,7 +418,7 @@ impl Secondary {
         }
         if attach.generation > self.generation {
             self.generation = attach.generation;
-            self.outputs.push_back(Output::PersistGeneration { generation: self.generation, taken_over: false });
+            self.persist_generation();
         }
         self.paths.insert(path);
         self.heard = Some(path);
@@ -631,6 +634,12 @@ impl Secondary {
         }
     }
 
+    /// A takeover's, or a main site's that this site follows: whichever it is by now.
+    fn persist_generation(&mut self) {
+        let (generation, taken_over) = (self.generation, self.taking_over);
+        self.outputs.push_back(Output::PersistGeneration { generation, taken_over });
+    }
+
     fn close_paths(&mut self) {
         for path in std::mem::take(&mut self.paths) {
             self.outputs.push_back(Output::ClosePath { path });
@@ -655,7 +664,7 @@ impl Secondary {
         if self.handing_over.is_none() {
             self.close_paths();
         }
-        self.outputs.push_back(Output::PersistGeneration { generation: self.generation, taken_over: true });
+        self.persist_generation();
     }
 
     /// Asked again, when the answer was lost, this site has a newer generation and refuses the attach: that is the answer.
