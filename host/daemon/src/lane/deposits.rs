@@ -107,27 +107,18 @@ impl Deposits {
     /// Deposits a key that is asked for now; the lane hears of the receipt.
     pub fn deposit(&self, epoch: Epoch, key: &EpochKey, inbox: &Sender<Event>) {
         match self.sealed(epoch, key) {
-            Ok(deposit) => {
+            Some(deposit) => {
                 self.pool().last.insert(epoch, deposit.hash());
                 self.send(epoch, deposit, inbox);
             }
-            Err(error) => {
-                tracing::error!(%error, escrow = self.terms.line.name, "a key cannot be wrapped for the escrow");
-                let _ = inbox.send(Event::EpochFailed { epoch });
-            }
+            None => _ = inbox.send(Event::EpochFailed { epoch }),
         }
     }
 
     /// Deposits a key that was drawn ahead, unless it is too late for that: its epoch was asked for, or what was drawn ahead was
     /// forgotten since.
     fn deposit_ahead(&self, epoch: Epoch, key: EpochKey, forgotten: u64, inbox: &Sender<Event>) {
-        let deposit = match self.sealed(epoch, &key) {
-            Ok(deposit) => deposit,
-            Err(error) => {
-                tracing::error!(%error, escrow = self.terms.line.name, "a key cannot be wrapped for the escrow");
-                return;
-            }
-        };
+        let Some(deposit) = self.sealed(epoch, &key) else { return };
         if self.pool().put_ahead(epoch, key, deposit.hash(), forgotten) {
             self.send(epoch, deposit, inbox);
         }
@@ -193,7 +184,8 @@ impl Deposits {
         }
     }
 
-    fn sealed(&self, epoch: Epoch, key: &EpochKey) -> Result<Deposit, CapsuleError> {
+    /// `None`: it cannot be wrapped, and the log says why.
+    fn sealed(&self, epoch: Epoch, key: &EpochKey) -> Option<Deposit> {
         let terms = &self.terms;
         let scope = KeyScope {
             pair: terms.pair.0,
@@ -202,7 +194,11 @@ impl Deposits {
             incarnation: terms.incarnation.0,
         };
         let said = DepositTerms { scope, created_ms: crate::clock::wall_time().0, holder: terms.holder };
-        Deposit::seal(said, key, &terms.identity, &terms.line.card)
+        let sealed = Deposit::seal(said, key, &terms.identity, &terms.line.card);
+        let told = |error: &CapsuleError| {
+            tracing::error!(%error, escrow = terms.line.name, "a key cannot be wrapped for the escrow");
+        };
+        sealed.inspect_err(told).ok()
     }
 
     fn answered(&self, epoch: Epoch, hash: [u8; 32], outcome: Result<Receipt, DepositRefusal>, inbox: &Sender<Event>) {
