@@ -20,6 +20,8 @@ const JS: [(&str, &str); 2] = [
     ("package-lock.json", include_str!("../toolchains/js/package-lock.json")),
 ];
 const PYTHON: [(&str, &str); 1] = [("requirements.txt", include_str!("../toolchains/python/requirements.txt"))];
+/// What is written in these languages.
+const KINDS: [&str; 2] = ["rotation", "recovery"];
 /// Says that all is there, and of which versions.
 const STAMP: &str = "installed";
 /// JavaScript: nothing of WASI is let in, so that nothing is asked for that the loader refuses.
@@ -44,8 +46,9 @@ impl Toolchain {
         };
         let stamp = dir.join(STAMP);
         let version = version(language);
-        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == version) && program.exists() {
-            return Ok(Self { language, program });
+        let toolchain = Self { language, program };
+        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == version) && toolchain.program.exists() {
+            return Ok(toolchain);
         }
         println!("installing what builds plugins in {language} into {}", workspace.shown(&dir));
         fs::create_dir_all(&dir)?;
@@ -53,8 +56,10 @@ impl Toolchain {
             fs::write(dir.join(name), text)?;
         }
         install(language, &dir)?;
+        // Of every kind, so that no test depends on what was built before it.
+        KINDS.iter().try_for_each(|kind| toolchain.types(workspace, kind))?;
         fs::write(&stamp, version)?;
-        Ok(Self { language, program })
+        Ok(toolchain)
     }
 
     /// What the contract's types are in the language, for tests without a component: Python imports them.

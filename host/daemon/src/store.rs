@@ -8,6 +8,7 @@
 
 pub mod files;
 
+mod direct;
 pub mod disk;
 
 pub mod journal;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
+use super::direct::Direct;
 use super::{StoreError, files, narrow, wide};
 
 /// Zeroes written at once where a file system cannot zero by itself.
@@ -23,6 +24,11 @@ pub trait Home: Send + Sync + fmt::Debug {
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), StoreError>;
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// As [`Self::write`], of bytes that nobody is about to read: they need not stay in memory.
+    fn write_in_bulk(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write(offset, bytes)
+    }
 
     /// Makes a range read as zeroes; with `punch` its room is given back as well.
     fn zero(&self, offset: u64, len: u64, punch: bool) -> Result<(), StoreError>;
@@ -46,6 +52,10 @@ impl Home for std::sync::Arc<dyn Home> {
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         (**self).write(offset, bytes)
+    }
+
+    fn write_in_bulk(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        (**self).write_in_bulk(offset, bytes)
     }
 
     fn zero(&self, offset: u64, len: u64, punch: bool) -> Result<(), StoreError> {
@@ -83,6 +93,7 @@ pub enum HomeError {
 pub struct RawHome {
     path: PathBuf,
     file: File,
+    direct: Direct,
     bytes: u64,
     device: bool,
     sync_lost: AtomicBool,
@@ -124,7 +135,8 @@ impl RawHome {
         if found < expected || (found != expected && !device) {
             return Err(HomeError::Size { path: path.to_owned(), expected, found });
         }
-        Ok(Self { path: path.to_owned(), file, bytes: expected, device, sync_lost: AtomicBool::new(false) })
+        let direct = Direct::of(&file);
+        Ok(Self { path: path.to_owned(), file, direct, bytes: expected, device, sync_lost: AtomicBool::new(false) })
     }
 
     /// Writes neighbours with one call.
@@ -189,6 +201,15 @@ impl Home for RawHome {
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         self.within(offset, wide(bytes.len()))?;
         self.file.write_all_at(bytes, offset).map_err(|source| self.failed("write", source))
+    }
+
+    fn write_in_bulk(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        self.within(offset, wide(bytes.len()))?;
+        let done = self.direct.write(offset, bytes).map_err(|errno| self.failed("write", errno.into()))?;
+        match bytes.get(done..) {
+            Some(left) if !left.is_empty() => self.write(offset + wide(done), left),
+            _ => Ok(()),
+        }
     }
 
     fn zero(&self, offset: u64, len: u64, punch: bool) -> Result<(), StoreError> {

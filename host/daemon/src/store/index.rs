@@ -252,14 +252,14 @@ impl Index {
     pub fn places(&self, within: Extent) -> Vec<(BlockCount, Option<Place>)> {
         let mut runs: Vec<(BlockCount, Option<Place>)> = Vec::new();
         let mut next = None;
-        for lba in within.first().0..within.end().0 {
-            let slot = if lba < self.blocks { self.slot(lba) } else { Slot::default() };
+        self.stretches(within, |count, slot| {
             match runs.last_mut() {
-                Some((count, _)) if next == Some(slot) => count.0 += 1,
-                _ => runs.push((BlockCount(1), slot.place())),
+                Some((last, _)) if next == Some(slot) => last.0 += count,
+                _ => runs.push((BlockCount(count), slot.place())),
             }
+            // Only blocks of data lie one after the other in a record, and these come one by one.
             next = Some(Slot { order: slot.order + u64::from(slot.kind() == DATA), location: slot.location });
-        }
+        });
         runs
     }
 
@@ -341,33 +341,37 @@ impl Index {
         newest_first.into_iter().map(|Reverse((_, Reverse(part)))| part * part_blocks).collect()
     }
 
-    /// Runs of blocks of which `is` says the same. Chunks without slots are asked of once, and groups that nothing was
-    /// ever said of, too: most of a sparse volume.
+    /// Runs of blocks of which `is` says the same.
     fn runs_where(&self, within: Extent, is: impl Fn(Slot) -> bool) -> Vec<(BlockCount, bool)> {
         let mut runs: Vec<(BlockCount, bool)> = Vec::new();
-        let mut push = |count: u64, yes: bool| match runs.last_mut() {
-            Some((last, same)) if *same == yes => last.0 += count,
-            _ => runs.push((BlockCount(count), yes)),
-        };
-        let (mut at, end) = (within.first().0, within.end().0);
+        self.stretches(within, |count, slot| match (is(slot), runs.last_mut()) {
+            (yes, Some((last, same))) if *same == yes => last.0 += count,
+            (yes, _) => runs.push((BlockCount(count), yes)),
+        });
+        runs
+    }
+
+    /// Every block of `within` in turn, as stretches of blocks with one slot. A chunk without slots of its own is one stretch, and
+    /// so is a group that nothing was ever said of: most of a sparse volume.
+    fn stretches(&self, within: Extent, mut each: impl FnMut(u64, Slot)) {
+        let end = within.end().0.min(self.blocks);
+        let mut at = within.first().0.min(end);
         while at < end {
             let number = at / CHUNK_BLOCKS;
             let group_end = (number / GROUP_CHUNKS + 1) * GROUP_CHUNKS;
             let bare = !matches!(self.groups.get(narrow(number / GROUP_CHUNKS)), Some(Some(_)));
-            if bare && self.zeroes.within(number, group_end).next().is_none() {
-                let until = (group_end * CHUNK_BLOCKS).min(end);
-                push(until - at, is(Slot::default()));
-                at = until;
-                continue;
-            }
-            let until = ((number + 1) * CHUNK_BLOCKS).min(end);
+            let is_unsaid = bare && self.zeroes.within(number, group_end).next().is_none();
+            let until = (if is_unsaid { group_end } else { number + 1 } * CHUNK_BLOCKS).min(end);
             match self.chunk(number) {
-                Some(chunk) => (at..until).for_each(|lba| push(1, is(chunk.slots[narrow(lba % CHUNK_BLOCKS)]))),
-                None => push(until - at, is(self.zeroes.get(number).unwrap_or_default())),
+                Some(chunk) => (at..until).for_each(|lba| each(1, chunk.slots[narrow(lba % CHUNK_BLOCKS)])),
+                None => each(until - at, self.zeroes.get(number).unwrap_or_default()),
             }
             at = until;
         }
-        runs
+        let beyond = within.end().0.saturating_sub(within.first().0.max(end));
+        if beyond > 0 {
+            each(beyond, Slot::default());
+        }
     }
 
     /// Blocks of data that the index reads from this segment of the log.

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Lba, Sequence};
 
 use self::bits::Bits;
+use super::direct::Aligned;
 use super::home::{Home, HomeError, RawHome};
 use super::{StoreError, files, locked, narrow};
 
@@ -198,7 +199,7 @@ impl<S: BlockSource> OpenedHome<S> {
     /// Opens every block of `extent` that holds data and is not in the image. One that fails does not keep others.
     pub fn sweep(&self, extent: Extent) -> SweepResult {
         let mut result = SweepResult::default();
-        let mut buffer = vec![0; self.len(REGION_BLOCKS.min(extent.blocks().0))];
+        let mut buffer = Aligned::zeroed(self.len(REGION_BLOCKS.min(extent.blocks().0)));
         for (first, end) in regions(extent.first().0.min(self.blocks), extent.end().0.min(self.blocks)) {
             let _region = self.region(first);
             for (from, to) in self.closed_data(first, end) {
@@ -237,7 +238,9 @@ impl<S: BlockSource> OpenedHome<S> {
         let bytes = &mut buffer[..self.len(end - first)];
         match self.open_into(first, end, bytes) {
             Ok(()) => {
-                self.keep(first, end, bytes)?;
+                // Whole pages of nothing but closed blocks, where it goes past the cache: whoever writes beside them is not disturbed.
+                self.image.write_in_bulk(first * self.block.as_u64(), bytes)?;
+                self.mark(first, end);
                 result.opened.0 += end - first;
                 return Ok(());
             }

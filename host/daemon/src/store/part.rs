@@ -38,6 +38,20 @@ impl PartHome {
         }
         places
     }
+
+    fn write_by(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        write: impl Fn(&RawHome, u64, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        for (at, from, len) in self.places(offset, super::wide(bytes.len())) {
+            if let Some(part) = bytes.get(narrow(from)..narrow(from + len)) {
+                write(&self.whole, at, part)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Home for PartHome {
@@ -55,12 +69,11 @@ impl Home for PartHome {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        for (at, from, len) in self.places(offset, super::wide(bytes.len())) {
-            if let Some(part) = bytes.get(narrow(from)..narrow(from + len)) {
-                self.whole.write(at, part)?;
-            }
-        }
-        Ok(())
+        self.write_by(offset, bytes, RawHome::write)
+    }
+
+    fn write_in_bulk(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write_by(offset, bytes, RawHome::write_in_bulk)
     }
 
     fn zero(&self, offset: u64, len: u64, punch: bool) -> Result<(), StoreError> {
