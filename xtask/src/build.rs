@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::{Plugin, Workspace, run};
+use crate::workspace::{Plugin, Workspace, quiet_if, run};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -29,7 +29,7 @@ pub(crate) fn core_module(workspace: &Workspace, plugin: &Plugin) -> Result<Vec<
     let package = format!("plugin-{}", plugin.name);
     // As cdylib only: with an rlib beside it Cargo leaves out link-time optimisation.
     let mut cargo = workspace.cargo();
-    cargo.args(["rustc", "--quiet", "--locked", "--package", &package, "--lib", "--crate-type", "cdylib"]);
+    cargo.args(["rustc", "--locked", "--package", &package, "--lib", "--crate-type", "cdylib"]);
     cargo.args(["--target", TARGET, "--profile", "plugin"]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?).env_remove("RUSTFLAGS");
     let file = format!("{}.wasm", package.replace('-', "_"));
@@ -37,6 +37,7 @@ pub(crate) fn core_module(workspace: &Workspace, plugin: &Plugin) -> Result<Vec<
     if !path.exists() {
         eprintln!("building {} for {TARGET}", plugin.name);
     }
+    cargo.args(quiet_if(fs::exists(workspace.target.join(TARGET)).unwrap_or_default()));
     workspace.say_who_is_waited_for("plugin");
     run(&mut cargo).with_context(|| format!("{package} does not build for {TARGET}"))?;
     fs::read(&path).with_context(|| format!("cargo built no {}", path.display()))

@@ -69,8 +69,11 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
         println!("  {command:<width$}   {does}");
     }
     println!(
-        "then change {}, and what {} expects of it",
+        "then change {}, and with it what {} and {} expect of it",
         workspace.shown(&place.join(template.source())),
+        template
+            .tests()
+            .map_or_else(|| String::from("its `mod tests`"), |tests| place.join(tests).display().to_string()),
         workspace.shown(&scenario),
     );
     Ok(())

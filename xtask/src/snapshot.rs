@@ -13,7 +13,10 @@ use crate::compiled;
 use crate::diff::diff;
 use crate::plugins;
 use crate::tidy;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, run as run_program};
+
+/// The test that plays scenarios. The whole workspace is named, for its features: nothing is compiled twice.
+const PLAYER: [&str; 4] = ["test", "--workspace", "--test", "snapshots"];
 
 /// What to do with transcripts that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,13 +135,14 @@ impl Played {
 
 /// Plays the scenarios; every transcript that differs is left as `.snap.new`.
 fn play(workspace: &Workspace, components: Option<&OsStr>, scenario: Option<&str>) -> Result<Played> {
-    // What cargo prints is kept for what went wrong: minutes would pass without a word.
-    if !was_built(workspace) {
-        eprintln!("building what plays the scenarios: some minutes, this once");
-    }
     workspace.say_who_is_waited_for("debug");
+    if !was_built(workspace) {
+        eprintln!("building what plays the scenarios: it has a WebAssembly runtime in it and takes minutes, this once");
+        run_program(workspace.cargo().args(PLAYER).arg("--no-run"))?;
+    }
+    // What cargo prints is kept for what went wrong.
     let mut test = workspace.cargo();
-    test.args(["test", "--quiet", "--workspace", "--test", "snapshots"]);
+    test.args(PLAYER).arg("--quiet");
     test.env("INSTA_UPDATE", "new").env("INSTA_OUTPUT", "none").env("INSTA_WORKSPACE_ROOT", &workspace.root);
     test.env("FARSEAL_PLUGINS", workspace.components()).env("RUST_BACKTRACE", "0");
     test.envs(components.map(|components| ("FARSEAL_PLUGIN", components)));

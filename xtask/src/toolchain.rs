@@ -50,7 +50,11 @@ impl Toolchain {
         if fs::read_to_string(&stamp).is_ok_and(|installed| installed == version) && toolchain.program.exists() {
             return Ok(toolchain);
         }
-        println!("installing what builds plugins in {language} into {}", workspace.shown(&dir));
+        let size = if language == Language::JavaScript { "390 MB" } else { "70 MB" };
+        println!(
+            "installing what builds plugins in {language} into {}: {size} there, a minute, this once",
+            workspace.shown(&dir)
+        );
         fs::create_dir_all(&dir)?;
         for (name, text) in pinned {
             fs::write(dir.join(name), text)?;

@@ -102,11 +102,12 @@ impl Workspace {
     /// Cargo would compile the WebAssembly runtime a second time.
     pub(crate) fn build(&self, words: &[&str]) -> Result<()> {
         let profile = if words.contains(&"--release") { "release" } else { "debug" };
-        if !self.target.join(profile).join("farseal").exists() {
+        let was_built = self.target.join(profile).join("farseal").exists();
+        if !was_built {
             eprintln!("building farseal with all that it needs ({profile}): some ten minutes of two cores, this once");
         }
         self.say_who_is_waited_for(profile);
-        run(self.cargo().args(["build", "--quiet", "--locked", "--workspace"]).args(words))
+        run(self.cargo().args(["build", "--locked", "--workspace"]).args(quiet_if(was_built)).args(words))
     }
 
     /// Cargo waits for another that builds into the same folder, and does not say so when it is to be quiet.
@@ -157,6 +158,11 @@ fn plugin(package: &Value) -> Option<Result<Plugin>> {
         }),
         None => Err(anyhow::anyhow!("the package {package_name} is a plugin: name it plugin-{package_name}")),
     })
+}
+
+/// To Cargo: nothing but what is wrong, where it takes seconds. What takes minutes shows how far it is.
+pub(crate) fn quiet_if(was_built: bool) -> &'static [&'static str] {
+    if was_built { &["--quiet"] } else { &[] }
 }
 
 /// Runs a program to its end, its output going where ours goes.

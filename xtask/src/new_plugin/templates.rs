@@ -33,6 +33,11 @@ impl Template {
         Ok(Self { files: [source, manifest, readme].into_iter().chain(tests(request)).collect(), scenario })
     }
 
+    /// The file of its unit tests, where they are not in the source.
+    pub(super) fn tests(&self) -> Option<&str> {
+        self.files.iter().map(|(file, _)| *file).find(|file| file.contains("test"))
+    }
+
     /// The file to change.
     pub(super) fn source(&self) -> &'static str {
         self.files.first().map_or("README.md", |(file, _)| file)
