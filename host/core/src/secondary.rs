@@ -79,7 +79,9 @@ pub struct Secondary {
     synced: u64,
     sync_under_way: bool,
     retry_at: Option<Instant>,
-    /// When the generation is to be made durable again, which failed.
+    /// The generation is not known to be durable. Nobody is welcomed or fenced by one that a crash may take back.
+    persisting: bool,
+    /// When it is to be made durable again, which failed.
     persist_at: Option<Instant>,
     /// Something came while there was no room: the primary must send it again.
     missed: bool,
@@ -104,6 +106,8 @@ pub struct Secondary {
     /// What the takeover that is under way goes on from, and who waits for word of it.
     fork: Option<(Sequence, Chain)>,
     handing_over: Option<Path>,
+    /// How far the group let it be offered before the primary's wish was above that.
+    limit_before: OfferLimit,
     /// Did the base differ when it was taken over?
     differed: Option<bool>,
     /// A takeover has fixed what is offered.
@@ -137,6 +141,7 @@ impl Secondary {
             synced: 0,
             sync_under_way: false,
             retry_at: None,
+            persisting: false,
             persist_at: None,
             missed: false,
             failed: false,
@@ -153,6 +158,7 @@ impl Secondary {
             fork: None,
             differed: None,
             handing_over: None,
+            limit_before: recovered.limit,
             limit: recovered.limit,
             group_through: recovered.group_through,
             group_cut: recovered.group_cut,
@@ -333,7 +339,7 @@ impl Secondary {
             Input::HandOver { path, hand_over } => self.on_hand_over(now, path, &hand_over),
             Input::GenerationPersisted { generation } => {
                 if generation == self.generation {
-                    self.persist_at = None;
+                    (self.persisting, self.persist_at) = (false, None);
                 }
                 if self.taking_over && generation == self.generation {
                     self.taking_over = false;
@@ -346,8 +352,12 @@ impl Secondary {
                 }
             }
             Input::GenerationNotPersisted { generation } => {
-                if !self.taken_over && generation == self.generation {
+                if self.persisting && generation == self.generation {
                     self.persist_at = Some(now.instant.plus(STORE_RETRY_INTERVAL));
+                    // Those who wait come again.
+                    for path in std::mem::take(&mut self.attaches).into_keys() {
+                        self.outputs.push_back(Output::ClosePath { path });
+                    }
                 }
             }
             Input::Tick => {
@@ -398,9 +408,21 @@ impl Secondary {
     }
 
     fn on_attach(&mut self, now: Now, path: Path, attach: &Attach) {
-        // Before the generation is durable a main site must not be fenced by it: a crash would leave nobody who writes. It comes again.
+        // Before the generation is durable a main site must not be fenced by it: a crash would leave nobody who writes. Nor is it
+        // answered under one that this site would not know any more.
         if self.taking_over {
+            if self.handing_over.is_some() && attach.generation > self.generation {
+                self.withdraw(attach.generation);
+            }
             self.outputs.push_back(Output::ClosePath { path });
+            return;
+        }
+        if self.persist_at.is_some() {
+            self.outputs.push_back(Output::ClosePath { path });
+            return;
+        }
+        if self.persisting {
+            self.attaches.insert(path, *attach);
             return;
         }
         if let Err(refusal) = self.judge(attach) {
@@ -418,7 +440,8 @@ impl Secondary {
         }
         if attach.generation > self.generation {
             self.generation = attach.generation;
-            self.persist_generation();
+            self.attaches.insert(path, *attach);
+            return self.persist_generation();
         }
         self.paths.insert(path);
         self.heard = Some(path);
@@ -637,6 +660,7 @@ impl Secondary {
     /// A takeover's, or a main site's that this site follows: whichever it is by now.
     fn persist_generation(&mut self) {
         let (generation, taken_over) = (self.generation, self.taking_over);
+        self.persisting = true;
         self.outputs.push_back(Output::PersistGeneration { generation, taken_over });
     }
 
@@ -678,9 +702,21 @@ impl Secondary {
         }
         self.handing_over = Some(path);
         // The primary's word: it stops here, whatever the group is at.
-        self.limit = OfferLimit::Everything;
+        self.limit_before = std::mem::replace(&mut self.limit, OfferLimit::Everything);
         self.advance(now);
         self.take_over();
+    }
+
+    /// The primary took back what it handed over, before this site could write down that it goes on. So it does not: what may be on
+    /// its disk of that is replaced by the primary's generation first.
+    fn withdraw(&mut self, generation: Generation) {
+        (self.taking_over, self.handing_over, self.fixed) = (false, None, false);
+        (self.fork, self.differed) = (None, None);
+        self.limit = self.limit_before;
+        self.generation = generation;
+        self.persist_at = None;
+        self.close_paths();
+        self.persist_generation();
     }
 
     fn drop_path(&mut self, now: Now, path: Path, alarm: Alarm) {

@@ -57,7 +57,11 @@ fn attach(site: &mut Secondary, encrypted: bool) -> Vec<Output> {
     let Settings { pair, volume, block_bytes, blocks, .. } = settings(encrypted);
     let generation = Generation(1);
     let attach = Attach { pair, volume, generation, encrypted, block_bytes, blocks, path: 0, paths: 1, layout: None };
-    tell(site, Input::Attach { path: PATH, attach })
+    let mut outputs = tell(site, Input::Attach { path: PATH, attach });
+    if outputs.iter().any(|output| matches!(output, Output::PersistGeneration { .. })) {
+        outputs = tell(site, Input::GenerationPersisted { generation });
+    }
+    outputs
 }
 
 fn record(site: &mut Secondary, sequence: u64, encrypted: bool) -> Vec<Output> {

@@ -43,10 +43,12 @@ pub enum Fault {
     OtherBit,
     /// A record's encrypt bit is cleared on its way.
     FlagStripped,
+    /// A generation cannot be written at the secondary, or what was written is not known to be.
+    GenerationFails,
 }
 
 impl Fault {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::CrashPrimary,
         Self::CrashSecondary,
         Self::CrashBoth,
@@ -80,6 +82,7 @@ impl Fault {
         Self::SlowSync,
         Self::OtherBit,
         Self::FlagStripped,
+        Self::GenerationFails,
     ];
 
     /// Ends the run early by design: what was promised is damaged, and the node says so.

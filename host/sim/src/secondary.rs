@@ -377,6 +377,12 @@ impl World {
             }
             Output::Offer { through } => self.offer(through),
             Output::PersistGeneration { generation, taken_over } => {
+                let fails = self.faults.strikes(Fault::GenerationFails);
+                // The file may have its new name and the folder not be synced: a crash then shows one or the other.
+                if fails && self.dice_life.chance(500) {
+                    self.stats.see(Sometimes::GenerationNotWritten);
+                    return self.tell_secondary(Input::GenerationNotPersisted { generation });
+                }
                 let kept = self.settings.mutation != Some(Mutation::GenerationNotKept);
                 if let Some(machine) = self.secondary.machine.as_ref().filter(|_| taken_over) {
                     let (fork, _) = machine.fork();
@@ -386,9 +392,20 @@ impl World {
                     if kept {
                         (self.secondary.taken_over, self.secondary.taken_at) = (true, Some(fork));
                     }
+                } else if kept && self.secondary.taken_over {
+                    // Taken back before it was known to be written.
+                    self.stats.see(Sometimes::HandOverWithdrawn);
+                    (self.secondary.taken_over, self.secondary.taken_at) = (false, None);
+                    self.sides.withdrawn();
                 }
                 if kept {
                     self.secondary.generation = generation;
+                }
+                if fails {
+                    self.stats.see(Sometimes::GenerationWrittenUnknown);
+                    // A restart finds it taken over, and nobody says so again.
+                    self.turn_later();
+                    return self.tell_secondary(Input::GenerationNotPersisted { generation });
                 }
                 self.tell_secondary(Input::GenerationPersisted { generation })
             }

@@ -140,6 +140,9 @@ pub enum Sometimes {
     MainSiteCutOff,
     LinkBackForAMoment,
     EscrowRestarted,
+    GenerationNotWritten,
+    GenerationWrittenUnknown,
+    HandOverWithdrawn,
 }
 
 /// Sums over runs.
@@ -155,7 +158,7 @@ pub struct Stats {
 }
 
 impl Sometimes {
-    pub const ALL: [Self; 132] = [
+    pub const ALL: [Self; 135] = [
         Self::Resync,
         Self::ResyncEnded,
         Self::JournalOverflow,
@@ -288,6 +291,9 @@ impl Sometimes {
         Self::MainSiteCutOff,
         Self::LinkBackForAMoment,
         Self::EscrowRestarted,
+        Self::GenerationNotWritten,
+        Self::GenerationWrittenUnknown,
+        Self::HandOverWithdrawn,
     ];
 }
 

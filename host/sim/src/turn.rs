@@ -66,7 +66,14 @@ impl Sides {
 
     /// The generation that takes over is being made durable.
     pub fn taking(&mut self, lineage: Lineage, planned: bool) {
+        // Whoever took it back without an answer writes beside it, as after a takeover that nobody planned.
+        let planned = planned && self.back.is_none_or(|back| back.generation < lineage.generation);
         (self.forked, self.planned, self.changed) = (Some(lineage), planned, true);
+    }
+
+    /// It goes on as the copy: what it was asked for was taken back.
+    pub fn withdrawn(&mut self) {
+        (self.forked, self.planned, self.back) = (None, false, None);
     }
 
     /// No side is changed in this run.

@@ -211,7 +211,7 @@ pub enum Output {
         path: Path,
         generation: Generation,
     },
-    /// Make the generation durable before anything is promised under it. With `taken_over`, where its history comes
+    /// Make the generation durable: nobody is welcomed or fenced under it before. With `taken_over`, where its history comes
     /// from too: [`Secondary::fork`].
     PersistGeneration {
         generation: Generation,

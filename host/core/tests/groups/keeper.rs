@@ -43,6 +43,7 @@ impl Keeper {
             paths: 1,
         };
         keeper.tell(Input::Attach { path: Path(0), attach });
+        keeper.tell(Input::GenerationPersisted { generation: Generation(1) });
         keeper
     }
 

@@ -137,10 +137,17 @@ fn alone() -> Site {
     Site { secondary: Secondary::new(at(0), SETTINGS, Recovered::fresh()), does: Vec::new(), stored: 0 }
 }
 
-/// The first key and two records are durable.
-fn attached() -> Site {
+/// The primary waits until its generation is durable here.
+fn waiting() -> Site {
     let mut site = alone();
     site.attach();
+    site
+}
+
+/// The first key and two records are durable.
+fn attached() -> Site {
+    let mut site = waiting();
+    site.tell(0, Input::GenerationPersisted { generation: Generation(1) });
     site.record(Kind::Key, 1, 0);
     site.record(Kind::Data, 2, 0);
     site.record(Kind::Data, 3, 0);
@@ -232,6 +239,7 @@ type Event = (&'static str, fn(&mut Site));
 fn events() -> Vec<Event> {
     vec![
         ("attach", Site::attach),
+        ("attach as generation 3", |site| site.attach_as(Generation(3))),
         ("path lost", |site| site.tell(0, Input::PathLost { path: Path(0) })),
         ("record, the next", |site| {
             let next = site.secondary.durable().0.0 + 1;
@@ -271,10 +279,12 @@ fn events() -> Vec<Event> {
         ("hand over, here", |site| site.hand_over(0)),
         ("hand over, elsewhere", |site| site.hand_over(1)),
         ("generation durable", |site| {
-            site.tell(0, Input::GenerationPersisted { generation: Generation(2) });
+            let generation = site.secondary.generation();
+            site.tell(0, Input::GenerationPersisted { generation });
         }),
         ("generation not durable, and the next try", |site| {
-            site.tell(0, Input::GenerationNotPersisted { generation: Generation(2) });
+            let generation = site.secondary.generation();
+            site.tell(0, Input::GenerationNotPersisted { generation });
             site.tell(1_000, Input::Tick);
         }),
         ("a second passes", |site| site.tell(1_000, Input::Tick)),
@@ -323,10 +333,31 @@ fn a_main_sites_newer_generation_that_cannot_be_written_is_tried_again_and_no_ta
     }
 }
 
+/// It would write beside the main site, which writes on since it took the hand-over back; and what it may have on its disk of that goes
+/// first.
+#[test]
+fn a_hand_over_that_was_taken_back_before_it_could_be_written_is_not_tried_again() {
+    let mut site = handed_over();
+    site.tell(0, Input::GenerationNotPersisted { generation: Generation(2) });
+    site.does.clear();
+    site.attach_as(Generation(3));
+    assert_eq!(site.does, ["close path", "persist generation 3 of the primary", "close path"]);
+    site.attach_as(Generation(3));
+    assert!(!site.does.iter().any(|did| did.starts_with("welcome")), "a crash would find the hand-over again");
+    site.tell(0, Input::GenerationPersisted { generation: Generation(3) });
+    assert_eq!(site.does.last().unwrap(), "welcome 3");
+    let status = site.secondary.status();
+    assert_eq!((status.taken_over, site.secondary.was_handed_over()), (false, false));
+    site.tell(5_000, Input::Tick);
+    site.tell(0, Input::TakeOver);
+    assert_eq!(site.does.last().unwrap(), "persist generation 4", "an operator's word is heard as ever");
+}
+
 #[test]
 fn every_event_in_every_state_of_the_secondary() {
-    let states: [State; 13] = [
+    let states: [State; 14] = [
         ("alone", alone),
+        ("waiting for its generation", waiting),
         ("attached", attached),
         ("with a hole", holed),
         ("stored, not synced", unsynced),
