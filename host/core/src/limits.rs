@@ -237,6 +237,9 @@ pub const KEY_DELIVERY_WAIT: Millis = Millis(500);
 /// of a second unless set otherwise, and the keys after the first are deposited before they are asked for.
 pub const ESCROW_WAIT: Millis = Millis(5_000);
 
+/// A policy is woken by its own timer no sooner than so long after the call in which it asked (R-8 of the plugin contract).
+pub const POLICY_WAKE_MIN: Millis = Millis(1_000);
+
 /// Wait before a store that was full is tried again.
 pub const STORE_RETRY_INTERVAL: Millis = Millis(1_000);
 

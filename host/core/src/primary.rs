@@ -202,6 +202,8 @@ pub struct Primary {
     rotation_by: Option<u64>,
     /// A key that was begun, and is drawn beside what the standing schedule does next.
     to_prepare: Option<(Epoch, Wish)>,
+    /// What it was asked last is what became of a decision of its own.
+    policy_hears_outcome: bool,
     wake_at: Option<WallTime>,
     watch: Option<(Option<u64>, Option<u64>)>,
     held: Option<Held>,
@@ -275,6 +277,7 @@ impl Primary {
             policy_events: VecDeque::from([PolicyEvent::Started]),
             rotation_by: None,
             to_prepare: None,
+            policy_hears_outcome: false,
             wake_at: None,
             watch: None,
             held: None,

@@ -13,7 +13,9 @@ use farseal_core::primary::{
 };
 use farseal_core::record::Kind;
 use farseal_core::rotation::{Held, How, Slot};
-use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Generation, Instant, Lba, Path, Sequence, Ticket};
+use farseal_core::units::{
+    BlockBytes, BlockCount, Epoch, Extent, Generation, Instant, Lba, Now, Path, Sequence, Ticket, WallTime,
+};
 
 #[path = "support/pair.rs"]
 mod pair;
@@ -99,6 +101,21 @@ fn a_policy_may_not_ask_for_a_key_that_nobody_waits_for() {
     assert!(!outputs.iter().any(prepares), "{outputs:?}");
     let outputs = tell(&mut primary, Input::Operator(Command::Rotate(How::AtOnce)));
     assert!(outputs.iter().any(prepares), "an operator may: {outputs:?}");
+}
+
+/// It was asked again a millisecond later, for ever, and each call was written down twice.
+#[test]
+fn a_policy_that_asks_for_the_next_moment_each_time_it_is_asked_is_woken_once_a_second() {
+    let mut primary = started(true, Recovered::fresh());
+    let first = Now { wall: WallTime(50_000), ..Now::default() };
+    let decisions = vec![Decision { id: 7, action: Action::WakeAt(WallTime(50_001)) }];
+    primary.handle(first, Input::PolicyDecided { decisions });
+    while primary.poll_output().is_some() {}
+    assert_eq!(primary.status().wake_at, Some(WallTime(51_000)));
+    // Later is as it was asked for.
+    let decisions = vec![Decision { id: 8, action: Action::WakeAt(WallTime(90_000)) }];
+    primary.handle(first, Input::PolicyDecided { decisions });
+    assert_eq!(primary.status().wake_at, Some(WallTime(90_000)));
 }
 
 #[test]

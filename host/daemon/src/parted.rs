@@ -8,9 +8,11 @@
 //! with ESHUTDOWN; the rest of the volume goes on.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Config, Pair, PairSide, Volume as VolumeConfig};
+use crate::lane::state::began;
 use crate::nbd::completion::{Outcome, Reply};
 use crate::nbd::export::{
     Answer, BASE_ALLOCATION, ContextId, Errno, Export, ExportInfo, Extent, FARSEAL_OWED, Piece, Request,
@@ -36,7 +38,7 @@ impl PartedVolumes {
             };
             let pairs: Vec<&Pair> = config.pairs.iter().filter(of_it).collect();
             if !pairs.is_empty() {
-                let parted = Arc::new(Parted::open(volume, &pairs)?);
+                let parted = Arc::new(Parted::open(volume, &pairs, &config.node.state_dir)?);
                 exports.add(&volume.name, Arc::clone(&parted) as Arc<dyn Export>)?;
                 opened.insert(volume.name.clone(), parted);
             }
@@ -77,9 +79,10 @@ impl std::fmt::Debug for Place {
 }
 
 impl Parted {
-    fn open(volume: &VolumeConfig, pairs: &[&Pair]) -> anyhow::Result<Self> {
+    fn open(volume: &VolumeConfig, pairs: &[&Pair], state_dir: &Path) -> anyhow::Result<Self> {
         let existed = volume.path.exists();
-        let home = Arc::new(RawHome::open(&volume.path, volume.size.map(|size| size.0))?);
+        let begun = pairs.iter().any(|pair| began(&state_dir.join("pairs").join(&pair.name)));
+        let home = Arc::new(RawHome::open_known(&volume.path, volume.size.map(|size| size.0), begun)?);
         for pair in pairs {
             let beyond = pair.ranges.iter().find(|range| range.end > home.bytes());
             if let Some(range) = beyond {

@@ -1,6 +1,7 @@
 //! Keys: what the policy is asked and told, and the rotations that nobody need ask for.
 
 use super::*;
+use crate::limits::POLICY_WAKE_MIN;
 
 impl Primary {
     pub(super) fn on_key_refused(&mut self, now: Now, key: Sequence) {
@@ -40,9 +41,19 @@ impl Primary {
                         }
                     }
                 }
-                Action::WakeAt(at) => self.wake_at = Some(at),
+                Action::WakeAt(at) => self.wake_policy_at(now, decision.id, at),
                 Action::Watch { bytes, blocks } => self.watch = Some((bytes, blocks)),
             }
+        }
+    }
+
+    /// No sooner than a second from the call: a policy that answers each call with the next moment would be asked without end, and each
+    /// call is written down. It is told so, unless that is what it was told just now.
+    fn wake_policy_at(&mut self, now: Now, id: u64, at: WallTime) {
+        let soonest = WallTime(now.wall.0.saturating_add(POLICY_WAKE_MIN.0));
+        self.wake_at = Some(at.max(soonest));
+        if at < soonest && !self.policy_hears_outcome {
+            self.tell_policy(PolicyEvent::Decided { id, outcome: Outcome::Clamped });
         }
     }
 
@@ -63,6 +74,7 @@ impl Primary {
             && let Some(event) = self.policy_events.pop_front()
         {
             self.policy_busy = true;
+            self.policy_hears_outcome = matches!(event, PolicyEvent::Decided { .. });
             self.outputs.push_back(Output::AskPolicy { event });
         }
     }

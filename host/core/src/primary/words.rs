@@ -371,6 +371,8 @@ pub enum Wish {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     Applied,
+    /// It asked to be woken sooner than it can be.
+    Clamped,
     Refused(Refused),
     /// The key was not delivered in time; its epoch is void.
     NotDelivered,

@@ -295,6 +295,7 @@ fn event(event: &PolicyEvent) -> wit::Event {
 fn outcome_of(outcome: Outcome) -> wit::OutcomeOfDecision {
     match outcome {
         Outcome::Applied => wit::OutcomeOfDecision::Applied,
+        Outcome::Clamped => wit::OutcomeOfDecision::Clamped("not sooner than 1 s from the call".into()),
         Outcome::Refused(refused) => wit::OutcomeOfDecision::Refused(refused.to_string()),
         Outcome::NotDelivered => wit::OutcomeOfDecision::Refused("the key was not delivered in time".into()),
         Outcome::NotPrepared => wit::OutcomeOfDecision::Refused("the key could not be prepared".into()),

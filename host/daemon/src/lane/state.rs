@@ -84,6 +84,12 @@ pub struct Instead<T> {
     pub instead_of: T,
 }
 
+/// Has the pair in this folder begun? Then its volume and what it has promised are somewhere.
+#[must_use]
+pub fn began(directory: &Path) -> bool {
+    ["control.json", "lane.json", "journal"].iter().any(|name| directory.join(name).exists())
+}
+
 impl<T: Copy + PartialEq> Instead<T> {
     /// The choice, if the configuration still says what it said then.
     pub fn of(this: Option<Self>, configured: T) -> Option<T> {
@@ -101,7 +107,7 @@ const OWED_BYTES_MAX: u64 = 1 << 33;
 pub enum StateError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("{path}: {source}; restore it, or remove it to replay the whole journal")]
+    #[error("{path}: {source}; restore it from a copy; do not remove it: it says whether this site may write")]
     Unreadable { path: PathBuf, source: serde_json::Error },
     #[error("{path}: format {found}; this version reads format 1")]
     Format { path: PathBuf, found: u32 },

@@ -113,7 +113,8 @@ impl Makings {
                         anyhow::anyhow!("pair {}: volume {volume} is not configured", self.config.name)
                     })?;
                 let existed = volume.path.exists();
-                let home = RawHome::open(&volume.path, volume.size.map(|size| size.0))?;
+                let size = volume.size.map(|size| size.0);
+                let home = RawHome::open_known(&volume.path, size, state::began(&self.directory()))?;
                 if existed {
                     self.owe_what_is_there(&home)?;
                 }
@@ -242,8 +243,7 @@ impl Makings {
     /// The first start of a pair over a volume that holds data already: what is picked of it is owed.
     fn owe_what_is_there(&self, home: &dyn Home) -> anyhow::Result<()> {
         let directory = self.directory();
-        let began = ["control.json", "lane.json", "journal"].iter().any(|name| directory.join(name).exists());
-        if began {
+        if state::began(&directory) {
             return Ok(());
         }
         let block = self.config.block_bytes.as_u64();
@@ -393,9 +393,16 @@ impl Makings {
         source.account().book().load(&folder);
         let (sweeper, rule, epoch_floor) = (source.sweeper(), source.rule(), source.newest_epoch());
         let image = self.image()?;
-        let home = Arc::new(OpenedHome::over(image, &folder.join("opened"), config.block_bytes, source)?);
+        let begun = LaneState::exists(&folder);
+        // Made anew, the state would owe the other site nothing of what was written here and has left the journal.
+        anyhow::ensure!(
+            begun || !folder.join("journal").exists(),
+            "{}: it is gone, and there is a journal beside it; restore it from a copy",
+            folder.join("lane.json").display()
+        );
+        let home = Arc::new(OpenedHome::over(image, &folder.join("opened"), config.block_bytes, source, begun)?);
         let blocks = self.blocks()?;
-        if !LaneState::exists(&folder) {
+        if !begun {
             if !hand_over.planned {
                 let none = || OwedMap::empty(blocks, config.block_bytes);
                 let differs = hand_over.differs.clone().unwrap_or_else(none);

@@ -11,9 +11,12 @@ use rustix::io::Errno;
 
 use super::wide;
 
-/// Of memory and of places in the file. What needs less takes this, too; where more is needed, the system refuses and it goes by way
-/// of the cache.
+/// Of memory. What needs less takes this, too; where more is needed, the system refuses and it goes by way of the cache.
 const ALIGNMENT: usize = 4096;
+/// What is written past the cache begins and ends at multiples of this in the file. The cache may hold up to so much as one piece (a
+/// folio of the order of a huge page), which is dropped as a whole or not at all: if somebody writes to a part of one, what was written
+/// past it beside that part is not seen, and the next sync fails.
+pub(super) const STRETCH_BYTES: usize = 2 << 20;
 
 /// Bytes that begin where a disk can take them from.
 #[derive(Debug)]
@@ -71,10 +74,11 @@ impl Direct {
         let mut done = 0;
         while let Some(left) = bytes.get(done..).filter(|left| !left.is_empty()) {
             let at = offset + wide(done);
-            let is_aligned = left.as_ptr().align_offset(ALIGNMENT) == 0
-                && left.len().is_multiple_of(ALIGNMENT)
-                && at.is_multiple_of(wide(ALIGNMENT));
-            if !is_aligned {
+            // After a part of it only, the rest goes by way of the cache.
+            let is_whole = left.as_ptr().align_offset(ALIGNMENT) == 0
+                && left.len().is_multiple_of(STRETCH_BYTES)
+                && at.is_multiple_of(wide(STRETCH_BYTES));
+            if !is_whole {
                 break;
             }
             match rustix::io::pwrite(file, left, at) {
@@ -99,26 +103,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_whole_pages_is_left_to_another_way() {
+    fn what_is_not_whole_stretches_is_left_to_another_way() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        std::fs::write(&path, [1; 3 * ALIGNMENT]).unwrap();
+        let before = vec![1; 3 * STRETCH_BYTES];
+        std::fs::write(&path, &before).unwrap();
         let direct = Direct::of(&OpenOptions::new().read(true).write(true).open(&path).unwrap());
-        let mut bytes = Aligned::zeroed(2 * ALIGNMENT);
-        assert_eq!(bytes.len(), 2 * ALIGNMENT);
+        let mut bytes = Aligned::zeroed(STRETCH_BYTES + ALIGNMENT);
+        assert_eq!(bytes.len(), STRETCH_BYTES + ALIGNMENT);
         bytes.fill(2);
         for (what, offset, bytes) in [
-            ("in the middle of a page", 512, &bytes[..ALIGNMENT]),
-            ("less than a page", 0, &bytes[..512]),
-            ("from the middle of a page", 0, &bytes[1..=ALIGNMENT]),
+            ("in the middle of one", ALIGNMENT, &bytes[..STRETCH_BYTES]),
+            ("less than one", 0, &bytes[..ALIGNMENT]),
+            ("more than one", 0, &bytes[..]),
+            ("from where no disk takes it", 0, &bytes[1..=STRETCH_BYTES]),
         ] {
-            assert_eq!(direct.write(offset, bytes), Ok(0), "{what}");
-            assert_eq!(std::fs::read(&path).unwrap(), [1; 3 * ALIGNMENT], "{what}");
+            assert_eq!(direct.write(wide(offset), bytes), Ok(0), "{what}");
+            assert!(std::fs::read(&path).unwrap() == before, "{what}");
         }
         // Where the file system takes it; elsewhere nothing is written and that is said.
-        let written = direct.write(wide(ALIGNMENT), &bytes).unwrap();
+        let written = direct.write(wide(STRETCH_BYTES), &bytes[..STRETCH_BYTES]).unwrap();
         let now = std::fs::read(&path).unwrap();
-        assert!(now[ALIGNMENT..ALIGNMENT + written].iter().all(|byte| *byte == 2));
-        assert!(now[..ALIGNMENT].iter().chain(&now[ALIGNMENT + written..]).all(|byte| *byte == 1));
+        let end = STRETCH_BYTES + written;
+        assert!(now[STRETCH_BYTES..end].iter().all(|byte| *byte == 2));
+        assert!(now[..STRETCH_BYTES].iter().chain(&now[end..]).all(|byte| *byte == 1));
     }
 }

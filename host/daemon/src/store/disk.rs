@@ -38,6 +38,15 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_data()
     }
+
+    /// What is read next is what the disk holds. The cache keeps pages whose writing failed, as if they were written, and says so
+    /// once, to the process that was; a restart must not promise what it reads there.
+    fn read_anew(&self, file: &File) -> io::Result<()> {
+        self.sync(file)?;
+        // A hint: a file system that keeps nothing need not know it.
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+        Ok(())
+    }
 }
 
 /// The operating system's disk.

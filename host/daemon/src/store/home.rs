@@ -78,6 +78,11 @@ pub enum HomeError {
     Size { path: PathBuf, expected: u64, found: u64 },
     #[error("{}: there is no such file, and no size to make one with", .0.display())]
     Absent(PathBuf),
+    #[error(
+        "{}: it is gone, and there was a volume in it; mount its file system, or put the file back: an empty one would answer with zeroes",
+        .0.display()
+    )]
+    Gone(PathBuf),
     #[error("{}: it is neither a file nor a block device", .0.display())]
     Unfit(PathBuf),
     #[error("{}: something else uses it", .0.display())]
@@ -137,6 +142,14 @@ impl RawHome {
         }
         let direct = Direct::of(&file);
         Ok(Self { path: path.to_owned(), file, direct, bytes: expected, device, sync_lost: AtomicBool::new(false) })
+    }
+
+    /// As [`Self::open`]; where it has `begun`, a file that is not there is not made, whatever size is given.
+    pub fn open_known(path: &Path, bytes: Option<u64>, begun: bool) -> Result<Self, HomeError> {
+        if begun && !path.exists() {
+            return Err(HomeError::Gone(path.to_owned()));
+        }
+        Self::open(path, bytes)
     }
 
     /// Writes neighbours with one call.

@@ -23,6 +23,8 @@ use super::{StoreError, files, locked, narrow};
 /// Blocks that are opened at once, and that one lock covers.
 const REGION_BLOCKS: u64 = 256;
 const STRIPES: usize = 64;
+/// Blocks that a sweep opens at once: of 4 KiB, what the image takes past the cache.
+const SWEPT_BLOCKS: u64 = 2 * REGION_BLOCKS;
 /// Failed blocks that are remembered, and so counted exactly.
 const FAILED_MAX: usize = 1 << 16;
 
@@ -89,6 +91,11 @@ pub enum Unopened {
 pub enum OpenedError {
     #[error("{}: {bytes} bytes are not whole blocks of {block}", dir.display())]
     Size { dir: PathBuf, bytes: u64, block: u32 },
+    #[error(
+        "{}: the map of what is open in the image is gone; restore it from a copy: without it, older blocks would be opened over newer \
+         ones", .0.display()
+    )]
+    MapGone(PathBuf),
     #[error(transparent)]
     Home(#[from] HomeError),
     #[error(transparent)]
@@ -152,14 +159,25 @@ impl<S: BlockSource> OpenedHome<S> {
         Ok(Self::open_on(Box::new(image), Box::new(map), block, source)?)
     }
 
-    /// As [`Self::open`], over the base of a site that wrote before; the map is made in `dir`.
-    pub fn over(image: Arc<dyn Home>, dir: &Path, block: BlockBytes, source: S) -> Result<Self, OpenedError> {
+    /// As [`Self::open`], over the base of a site that wrote before; the map is made in `dir`, unless this has `begun`: then it must be
+    /// there.
+    pub fn over(
+        image: Arc<dyn Home>,
+        dir: &Path,
+        block: BlockBytes,
+        source: S,
+        begun: bool,
+    ) -> Result<Self, OpenedError> {
         let bytes = image.bytes();
         if !bytes.is_multiple_of(block.as_u64()) || bytes == 0 {
             return Err(OpenedError::Size { dir: dir.to_owned(), bytes, block: block.get() });
         }
         files::create_private_dir(dir)?;
-        let map = RawHome::open(&dir.join("opened.map"), Some(bits::map_bytes(bytes / block.as_u64())))?;
+        let place = dir.join("opened.map");
+        if begun && !place.exists() {
+            return Err(OpenedError::MapGone(place));
+        }
+        let map = RawHome::open(&place, Some(bits::map_bytes(bytes / block.as_u64())))?;
         Ok(Self::open_on(Box::new(image), Box::new(map), block, source)?)
     }
 
@@ -199,9 +217,11 @@ impl<S: BlockSource> OpenedHome<S> {
     /// Opens every block of `extent` that holds data and is not in the image. One that fails does not keep others.
     pub fn sweep(&self, extent: Extent) -> SweepResult {
         let mut result = SweepResult::default();
-        let mut buffer = Aligned::zeroed(self.len(REGION_BLOCKS.min(extent.blocks().0)));
-        for (first, end) in regions(extent.first().0.min(self.blocks), extent.end().0.min(self.blocks)) {
-            let _region = self.region(first);
+        let mut buffer = Aligned::zeroed(self.len(SWEPT_BLOCKS.min(extent.blocks().0)));
+        let cut = pieces(extent.first().0.min(self.blocks), extent.end().0.min(self.blocks), SWEPT_BLOCKS);
+        for (first, end) in cut {
+            // In their order, and never around the end of the stripes: nobody who waits for one holds a later one.
+            let _regions: Vec<_> = regions(first, end).map(|(first, _)| self.region(first)).collect();
             for (from, to) in self.closed_data(first, end) {
                 if let Err(error) = self.open_run(from, to, &mut buffer, &mut result) {
                     result.stopped = Some(error);
@@ -238,7 +258,7 @@ impl<S: BlockSource> OpenedHome<S> {
         let bytes = &mut buffer[..self.len(end - first)];
         match self.open_into(first, end, bytes) {
             Ok(()) => {
-                // Whole pages of nothing but closed blocks, where it goes past the cache: whoever writes beside them is not disturbed.
+                // Whole stretches of nothing but closed blocks, where it goes past the cache: nobody writes there meanwhile.
                 self.image.write_in_bulk(first * self.block.as_u64(), bytes)?;
                 self.mark(first, end);
                 result.opened.0 += end - first;
@@ -320,8 +340,13 @@ impl<S: BlockSource> OpenedHome<S> {
 
 /// Cuts blocks from `first` up to `end` at the borders of regions.
 fn regions(first: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
-    (first / REGION_BLOCKS..end.div_ceil(REGION_BLOCKS))
-        .map(move |region| ((region * REGION_BLOCKS).max(first), ((region + 1) * REGION_BLOCKS).min(end)))
+    pieces(first, end, REGION_BLOCKS)
+}
+
+/// Cuts blocks from `first` up to `end` at multiples of `size`.
+fn pieces(first: u64, end: u64, size: u64) -> impl Iterator<Item = (u64, u64)> {
+    (first / size..end.div_ceil(size))
+        .map(move |piece| ((piece * size).max(first), ((piece + 1) * size).min(end)))
         .filter(|(from, to)| from < to)
 }
 

@@ -49,6 +49,7 @@ enum Step {
     },
     LoseIndex,
     LoseManifest,
+    RemoveManifest,
 }
 
 impl Copy {
@@ -180,6 +181,11 @@ fn decode(state: &[u8]) -> (u64, Location) {
     (u64::from_le_bytes(last.try_into().unwrap()), location)
 }
 
+fn has_compacted(dir: &Path) -> bool {
+    let mut entries = std::fs::read_dir(dir.join("log")).unwrap();
+    entries.any(|entry| entry.unwrap().path().extension().is_some_and(|extension| extension == "fsc"))
+}
+
 fn finish(log: &mut Log, index: &mut Index) {
     for (header, to) in log.unfinished().unwrap() {
         index.moved(&header, to, |number| log.is_replaced(number));
@@ -207,6 +213,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0_u8..=4).prop_map(|steps| Step::Compact { steps }),
         1 => Just(Step::LoseIndex),
         1 => Just(Step::LoseManifest),
+        1 => Just(Step::RemoveManifest),
     ];
     proptest::collection::vec(step, 1..400)
 }
@@ -245,12 +252,18 @@ proptest! {
                     std::fs::remove_dir_all(dir.path().join("index")).unwrap();
                     copy = copy.again(dir.path());
                 }
-                // Bits rot, and the index is whole.
-                Step::LoseManifest => {
+                // Bits rot, or a file is gone, and the index is whole.
+                Step::LoseManifest | Step::RemoveManifest => {
                     copy.checkpoint();
                     let path = dir.path().join("log/log.manifest");
-                    if path.exists() {
-                        std::fs::write(&path, b"rot").unwrap();
+                    match step {
+                        // With nothing compacted beside it, a hole cannot be told from a segment that was lost.
+                        Step::RemoveManifest if path.exists() && has_compacted(dir.path()) => {
+                            std::fs::remove_file(&path).unwrap();
+                        }
+                        Step::RemoveManifest => {}
+                        _ if path.exists() => std::fs::write(&path, b"rot").unwrap(),
+                        _ => {}
                     }
                     copy = copy.again(dir.path());
                     copy.checkpoint();

@@ -1,7 +1,12 @@
 //! A disk that is as small, as slow to fill or as broken as a test wants it.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use farseal::store::disk::{Disk, RealDisk};
@@ -13,11 +18,18 @@ pub(crate) struct Faulty {
     /// Want of room shows when it is reserved, as on most file systems; else in the middle of a write.
     pub(crate) reserves: AtomicBool,
     pub(crate) sync_fails: AtomicBool,
+    /// What files were when they were last synced, and a sync of them has failed since: by inode.
+    synced: Mutex<BTreeMap<u64, (Vec<u8>, bool)>>,
 }
 
 impl Faulty {
     pub(crate) fn with_room(room: u64) -> Self {
-        Self { room: AtomicU64::new(room), reserves: AtomicBool::new(false), sync_fails: AtomicBool::new(false) }
+        Self {
+            room: AtomicU64::new(room),
+            reserves: AtomicBool::new(false),
+            sync_fails: AtomicBool::new(false),
+            synced: Mutex::default(),
+        }
     }
 }
 
@@ -45,10 +57,34 @@ impl Disk for Faulty {
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
+        let mut synced = self.synced.lock().unwrap();
+        let (bytes, failed) = synced.entry(file.metadata()?.ino()).or_default();
         if self.sync_fails.swap(false, Ordering::SeqCst) {
-            Err(io::Error::from_raw_os_error(5))
-        } else {
-            RealDisk.sync(file)
+            *failed = true;
+            return Err(io::Error::from_raw_os_error(5));
         }
+        // The system takes pages whose writing failed for written: another sync says nothing of them.
+        if !*failed {
+            *bytes = std::fs::read(again(file))?;
+        }
+        RealDisk.sync(file)
     }
+
+    fn read_anew(&self, file: &File) -> io::Result<()> {
+        self.sync(file)?;
+        let mut synced = self.synced.lock().unwrap();
+        if let Some((bytes, failed)) = synced.get_mut(&file.metadata()?.ino())
+            && std::mem::take(failed)
+        {
+            let len = file.metadata()?.len();
+            bytes.resize(usize::try_from(len).unwrap(), 0);
+            OpenOptions::new().write(true).open(again(file))?.write_all_at(bytes, 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// The same file, to be read or written whatever it was opened for.
+fn again(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

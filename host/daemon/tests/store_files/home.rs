@@ -8,6 +8,16 @@ use farseal::store::home::{Home, HomeError, RawHome};
 const MIB: u64 = 1 << 20;
 
 #[test]
+fn a_file_that_is_gone_is_not_made_anew_where_there_was_a_volume() {
+    let dir = crate::records::dir();
+    let path = dir.path().join("volume");
+    assert!(matches!(RawHome::open_known(&path, Some(4096), true), Err(HomeError::Gone(_))));
+    assert!(!path.exists());
+    assert!(RawHome::open_known(&path, Some(4096), false).is_ok());
+    assert!(RawHome::open_known(&path, Some(4096), true).is_ok());
+}
+
+#[test]
 fn a_home_is_made_sparse_and_has_one_size_for_ever() {
     let dir = crate::records::dir();
     let path = dir.path().join("home");

@@ -353,6 +353,22 @@ fn after_one_failed_sync_nothing_is_promised_again() {
     assert_eq!(StoreError::SyncLost { path: PathBuf::new() }.fault(), StoreFault::Failed);
 }
 
+/// The system's cache still has it, and a restart took it for durable.
+#[test]
+fn what_a_failed_sync_left_in_the_cache_is_not_promised_by_a_restart() {
+    let dir = crate::records::dir();
+    let disk = Arc::new(Faulty::with_room(1 << 20));
+    let mut lane = Lane::on(open_on(disk.clone(), dir.path(), 0, 64 << 10).unwrap().0);
+    lane.commit(&[Kind::Data], false).unwrap();
+    lane.sync();
+    lane.commit(&[Kind::Data], false).unwrap();
+    disk.sync_fails.store(true, Ordering::SeqCst);
+    assert!(matches!(lane.journal.syncer().sync(), Err(StoreError::SyncFailed { .. })));
+    drop(lane);
+    let (_, recovery) = open_on(disk, dir.path(), 0, 64 << 10).unwrap();
+    assert_eq!(recovery.last, Sequence(1));
+}
+
 #[test]
 fn a_commit_that_contradicts_its_header_is_not_written() {
     let dir = crate::records::dir();

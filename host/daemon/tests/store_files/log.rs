@@ -284,6 +284,46 @@ fn after_one_failed_sync_nothing_is_promised_again() {
     assert!(matches!(syncer.sync(), Err(StoreError::SyncLost { .. })));
 }
 
+/// The system's cache still has it, and a restart took it for durable.
+#[test]
+fn what_a_failed_sync_left_in_the_cache_is_not_promised_by_a_restart() {
+    let dir = crate::records::dir();
+    let disk = Arc::new(Faulty::with_room(1 << 20));
+    let (mut log, _) = open_on(disk.clone(), dir.path(), Location::START).unwrap();
+    append(&mut log, 1, Kind::Data).unwrap();
+    log.flush().unwrap();
+    log.syncer().sync().unwrap();
+    append(&mut log, 2, Kind::Data).unwrap();
+    log.flush().unwrap();
+    disk.sync_fails.store(true, Ordering::SeqCst);
+    assert!(matches!(log.syncer().sync(), Err(StoreError::SyncFailed { .. })));
+    drop(log);
+    let (_, logged) = open_on(disk, dir.path(), Location::START).unwrap();
+    assert_eq!(logged.iter().map(|logged| logged.header.sequence.0).collect::<Vec<_>>(), [1]);
+}
+
+/// Cut off as torn, and what follows it removed, as the mark alone was believed.
+#[test]
+fn damage_below_a_checkpoint_is_refused_though_the_mark_is_gone_and_no_file_is_touched() {
+    let dir = crate::records::dir();
+    let (log, places) = filled(dir.path(), 1..200);
+    let end = log.end();
+    drop(log);
+    std::fs::remove_file(dir.path().join("log.mark")).unwrap();
+    assert!(end.segment > 1, "more than one segment");
+    flip(&segment(dir.path(), 0), places[1].offset + 20);
+    let files = || {
+        let mut all: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        all.retain(|path| path.extension().is_some_and(|extension| extension == "fsl"));
+        all.sort();
+        all.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect::<Vec<_>>()
+    };
+    let before = files();
+    let refused = open(dir.path(), end);
+    assert!(matches!(refused, Err(LogError::Damaged { .. })), "{refused:?}");
+    assert!(files() == before);
+}
+
 #[test]
 fn a_walk_sees_what_a_restart_shows_and_what_came_since() {
     let dir = crate::records::dir();

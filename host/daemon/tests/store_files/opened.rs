@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use farseal::store::StoreError;
-use farseal::store::home::Home;
+use farseal::store::home::{Home, RawHome};
 use farseal::store::opened::{BlockSource, OpenedError, OpenedHome, Unopened};
 use farseal_core::units::{BlockBytes, BlockCount, Epoch, Extent, Lba, Sequence};
 use proptest::prelude::*;
@@ -391,6 +391,15 @@ fn an_opened_volume_on_files_survives_a_restart() {
     home.read(0, &mut read).unwrap();
     assert!(read == expected);
     drop(home);
+    // Without its map every block would be opened again, over what was written since.
+    std::fs::remove_file(dir.path().join("opened.map")).unwrap();
+    let over = |begun| {
+        let image: Arc<dyn Home> = Arc::new(RawHome::open(&dir.path().join("opened.image"), None).unwrap());
+        OpenedHome::over(image, dir.path(), block(), Source::default(), begun)
+    };
+    assert!(matches!(over(true), Err(OpenedError::MapGone(_))));
+    assert!(!dir.path().join("opened.map").exists());
+    assert!(over(false).is_ok());
     let odd = OpenedHome::open(dir.path(), 1000, block(), Source::default());
     assert!(matches!(odd, Err(OpenedError::Size { bytes: 1000, block: 512, .. })));
 }

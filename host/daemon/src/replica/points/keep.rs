@@ -91,7 +91,7 @@ impl Beside {
         index.checkpoint(&floor_state(moment.sequence, from, None))?;
         self.book.begin_again(moment);
         self.save();
-        self.floor = Some(Floor { index, through: moment.sequence, from, pass: None, changed: false });
+        self.floor = Some(Floor::kept(index, moment.sequence, from));
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Beside {
             Err(error) => return Err(error.into()),
         };
         let Some(State { through, from, to }) = state else { return Ok(()) };
-        let mut floor = Floor { index, through, from: Location::unpack(from), pass: None, changed: false };
+        let mut floor = Floor::kept(index, through, Location::unpack(from));
         floor.index.share_with(newest);
         if let Some(to) = to {
             let walk = log.reader().walk(floor.from);
@@ -187,9 +187,7 @@ impl Runner {
         let beside = &mut self.beside;
         let mut done = Ok(());
         if let Some(floor) = beside.floor.as_mut().filter(|floor| floor.changed) {
-            let state = floor_state(floor.through, floor.from, floor.pass.as_ref().map(|pass| pass.to));
-            done = floor.index.checkpoint(&state);
-            floor.changed = done.is_err();
+            done = floor.keep();
         }
         for pin in beside.pins.values_mut().filter(|pin| pin.changed) {
             let kept = pin.index.checkpoint(&point_state(pin.sequence));
@@ -203,6 +201,25 @@ impl Runner {
             tracing::error!(pair = self.name, %error, "the index of a point could not be kept: nothing of the log is removed");
         }
         done.is_ok()
+    }
+}
+
+impl Floor {
+    /// As it is on disk.
+    pub(super) fn kept(index: Index, through: Sequence, from: Location) -> Self {
+        Self { index, through, from, kept_from: from, pass: None, changed: false }
+    }
+
+    /// Makes it durable as it is now.
+    pub(super) fn keep(&mut self) -> Result<(), IndexError> {
+        self.index.checkpoint(&floor_state(self.through, self.from, self.pass.as_ref().map(|pass| pass.to)))?;
+        (self.kept_from, self.changed) = (self.from, false);
+        Ok(())
+    }
+
+    /// No record that a restart needs lies before this.
+    pub(super) fn needed_from(&self) -> Location {
+        self.kept_from.min(self.from)
     }
 }
 

@@ -57,7 +57,7 @@ impl Rig {
             Log::open_on(disk, &dir.path().join("log"), PAIR, Location::START, ByteLen(8192), &mut |_| {}).unwrap();
         let newest = Index::anew(&dir.path().join("newest"), BlockCount(BLOCKS)).unwrap();
         let index = newest.copy_to(&dir.path().join("floor")).unwrap();
-        let floor = Floor { index, through: Sequence::NONE, from: Location::START, pass: None, changed: false };
+        let floor = Floor::kept(index, Sequence::NONE, Location::START);
         let first = Moment { sequence: Sequence::NONE, at: WallTime(0), made: WallTime(0), from: 0, end: 0 };
         let book = Points::beginning(first);
         let (pins, all) = (Vec::new(), BTreeMap::new());
@@ -251,4 +251,16 @@ proptest! {
             Err(_) => prop_assert!(expected < rig.floor.through),
         }
     }
+}
+
+/// Compacted by what was only in memory, segments were gone that a restart walks through: it passed over them without a word.
+#[test]
+fn what_a_restart_needs_of_the_log_is_where_the_window_on_disk_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::anew(&dir.path().join("floor"), BlockCount(BLOCKS)).unwrap();
+    let mut floor = Floor::kept(index, Sequence(1), Location::unpack(1 << 32));
+    (floor.from, floor.changed) = (Location::unpack(5 << 32), true);
+    assert_eq!(floor.needed_from(), Location::unpack(1 << 32));
+    floor.keep().unwrap();
+    assert_eq!((floor.needed_from(), floor.changed), (Location::unpack(5 << 32), false));
 }

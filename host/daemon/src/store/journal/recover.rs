@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
@@ -61,7 +62,7 @@ pub(super) fn recover(
         broken: None,
     };
     for (named, path) in files::numbered(dir, 16, "fsj")? {
-        found.segment(pair, Sequence(named), path)?;
+        found.segment(disk, pair, Sequence(named), path)?;
     }
     found.judge(dir)?;
     found.cut_clean(disk, dir)?;
@@ -72,9 +73,19 @@ pub(super) fn recover(
     Ok((found.segments, found.recovery))
 }
 
+/// What the disk holds of a segment.
+fn read_anew(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, StoreError> {
+    let failed = |source| StoreError::io(path, "read the segment", source);
+    let mut file = File::open(path).map_err(failed)?;
+    disk.read_anew(&file).map_err(|source| StoreError::SyncFailed { path: path.to_owned(), source })?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
 impl Found {
-    fn segment(&mut self, pair: PairId, named: Sequence, path: PathBuf) -> Result<(), JournalError> {
-        let bytes = fs::read(&path).map_err(|source| StoreError::io(&path, "read the segment", source))?;
+    fn segment(&mut self, disk: &dyn Disk, pair: PairId, named: Sequence, path: PathBuf) -> Result<(), JournalError> {
+        let bytes = read_anew(disk, &path)?;
         let scan = match scan_segment(pair, &bytes) {
             Ok(scan) => scan,
             Err(SegmentError::Header) => {

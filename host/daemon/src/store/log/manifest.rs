@@ -53,7 +53,7 @@ impl Manifest {
     pub(super) fn load(dir: &Path, pair: PairId) -> Result<Self, LogError> {
         let path = path(dir);
         let Some(bytes) = files::read_if_there(&path, BYTES_MAX)? else {
-            return Ok(Self::default());
+            return Ok(Self::lost(dir, &path)?.unwrap_or_default());
         };
         match decode(&bytes, pair) {
             Ok(manifest) => Ok(manifest),
@@ -100,6 +100,20 @@ impl Manifest {
                 self.gone.insert(number, last);
             }
         }
+    }
+
+    /// Where there is no manifest, but segments that were compacted and none of those that they took the place of, there was one.
+    /// Beside all that it was made from, a compacted segment is what a crash left of the first compaction.
+    fn lost(dir: &Path, path: &Path) -> Result<Option<Self>, StoreError> {
+        if !dir.is_dir() {
+            return Ok(None);
+        }
+        let found = Self::found_in(dir)?;
+        let was_there = !found.compacted.is_empty() && !found.gone.is_empty();
+        if was_there {
+            tracing::warn!(path = %path.display(), "the log's manifest is gone: it is made anew from the segments that are there");
+        }
+        Ok(Some(found).filter(|_| was_there))
     }
 
     fn found_in(dir: &Path) -> Result<Self, StoreError> {

@@ -27,7 +27,9 @@ pub(super) fn recover(
     each: &mut dyn FnMut(Logged),
 ) -> Result<Found, LogError> {
     let mut found = Found { segments: BTreeMap::new(), tail: None };
-    let mut paths = list(dir, durable, manifest)?.into_iter().peekable();
+    // A checkpoint was made of what was durable, whatever became of the mark: nothing below it is a torn end.
+    let promised = durable.max(from);
+    let mut paths = list(dir, promised, manifest)?.into_iter().peekable();
     while let Some((number, path)) = paths.next() {
         let next = paths.peek().filter(|(next, _)| *next == number + 1);
         let expected = next.map(|(next, path)| end_before(*next, path)).transpose()?.flatten();
@@ -48,14 +50,14 @@ pub(super) fn recover(
             }
         };
         let missing = || LogError::Behind { dir: dir.to_owned(), from: from.max(durable) };
-        let (end, flaw) = scan(pair, number, &path, start, &mut show)?.ok_or_else(missing)?;
+        let (end, flaw) = scan(disk, pair, number, &path, start, &mut show)?.ok_or_else(missing)?;
         let flaw = flaw
             .or_else(|| expected.filter(|expected| u64::from(*expected) > end).map(|expected| Flaw::End { expected }));
         let place = Location::at(number, end);
         if let Some(flaw) = flaw
-            && place < durable
+            && place < promised
         {
-            return Err(LogError::Damaged { path, offset: end, flaw, durable });
+            return Err(LogError::Damaged { path, offset: end, flaw, durable: promised });
         }
         if end < wide(LOG_HEADER_BYTES) {
             // Made, and torn before its header was durable.
@@ -80,8 +82,8 @@ pub(super) fn recover(
     Ok(found)
 }
 
-/// Segments in order, without a hole below the mark but where compaction has put others in their place.
-fn list(dir: &Path, durable: Location, manifest: &Manifest) -> Result<Vec<(u32, PathBuf)>, LogError> {
+/// Segments in order, without a hole below what was promised but where compaction has put others in their place.
+fn list(dir: &Path, promised: Location, manifest: &Manifest) -> Result<Vec<(u32, PathBuf)>, LogError> {
     let mut listed: Vec<(u32, PathBuf)> = Vec::new();
     for (number, path) in files::numbered(dir, 8, "fsl")? {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
@@ -89,7 +91,7 @@ fn list(dir: &Path, durable: Location, manifest: &Manifest) -> Result<Vec<(u32, 
         while expected < number && manifest.is_gone(expected) {
             expected += 1;
         }
-        if number != expected && Location::at(expected, 0) < durable {
+        if number != expected && Location::at(expected, 0) < promised {
             return Err(LogError::Missing { dir: dir.to_owned(), number: expected });
         }
         if number != expected {
@@ -115,6 +117,7 @@ fn end_before(number: u32, path: &Path) -> Result<Option<u32>, StoreError> {
 /// Reads a segment from `start` on. Says where its valid part ends, and why there if that is not its end; `None` where
 /// the file does not reach `start`.
 fn scan(
+    disk: &Arc<dyn Disk>,
     pair: PairId,
     number: u32,
     path: &Path,
@@ -123,6 +126,7 @@ fn scan(
 ) -> Result<Option<(u64, Option<Flaw>)>, LogError> {
     let failed = |source| StoreError::io(path, "open the segment", source);
     let file = File::open(path).map_err(failed)?;
+    disk.read_anew(&file).map_err(|source| StoreError::SyncFailed { path: path.to_owned(), source })?;
     let len = file.metadata().map_err(failed)?.len();
     let mut cursor = Cursor::new(path.to_owned(), Arc::new(file), len);
     match decode_header(cursor.bytes(0, wide(LOG_HEADER_BYTES))?, number) {
