@@ -158,7 +158,8 @@ impl Recovery {
         self.begin(event, context)
     }
 
-    /// Afresh, and then what happened.
+    /// Afresh, and then what happened. The answers are carried out as one, which has no more decisions than one may have; of
+    /// `open` each may have its own number: what is under way at once is the strategy's plan.
     fn begin(&self, event: &Event, context: &Context) -> Result<Called<Outcome>, CallError> {
         let mut all = self.init(context)?;
         let missed = if matches!(event, Event::Begin) { None } else { Some(event) };
@@ -169,8 +170,16 @@ impl Recovery {
             all.logs.extend(next.logs);
             all.fuel += next.fuel;
         }
-        Ok(all)
+        match too_many(all.value.decisions.len()) {
+            Some(rule) => Err(fault(all, FaultClass::Protocol, "recovery.step", format!("begun afresh: {rule}"))),
+            None => Ok(all),
+        }
     }
+}
+
+fn too_many(decisions: usize) -> Option<String> {
+    (decisions > limits::DECISIONS)
+        .then(|| format!("{decisions} decisions in one answer; at most {} are allowed", limits::DECISIONS))
 }
 
 fn check_context(function: &'static str, context: &Context) -> Result<(), CallError> {
@@ -195,12 +204,8 @@ fn broken_rule(outcome: &Outcome, volume_blocks: u64) -> Option<String> {
     if outcome.state.len() > limits::STATE_BYTES {
         return Some(STATE_TOO_LONG.into());
     }
-    if outcome.decisions.len() > limits::DECISIONS {
-        return Some(format!(
-            "{} decisions in one answer; at most {} are allowed",
-            outcome.decisions.len(),
-            limits::DECISIONS
-        ));
+    if let Some(rule) = too_many(outcome.decisions.len()) {
+        return Some(rule);
     }
     let opens = outcome.decisions.iter().filter(|decision| matches!(decision.action, Action::Open(_))).count();
     if opens > limits::OPENS {

@@ -5,6 +5,7 @@ use std::fmt;
 use wasmtime::{Engine, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap};
 use zeroize::Zeroizing;
 
+use crate::about;
 use crate::bindings::cipher_raw::farseal::plugin::raw;
 use crate::bindings::rotation_policy::farseal::plugin::{log, types};
 use crate::fault::{CallError, Called, FaultClass, LogLine, escaped};
@@ -77,7 +78,7 @@ pub(crate) fn finish<T>(
 ) -> Result<Called<T>, CallError> {
     let fuel = fuel_used(store, limits);
     let logs = std::mem::take(&mut store.data_mut().logs);
-    match result {
+    match result.map(|answer| answer.map_err(bounded)) {
         Ok(Ok(value)) => Ok(Called { value, logs, fuel }),
         Ok(Err(types::PluginError::Internal(text))) => Err(CallError::Fault {
             class: FaultClass::Panic,
@@ -91,6 +92,23 @@ pub(crate) fn finish<T>(
             let (class, detail) = read_death(store.data(), limits, &logs, &error);
             Err(CallError::Fault { class, function, detail, logs })
         }
+    }
+}
+
+/// A refusal's texts go to a journal and a screen like an answer's, and are cut to the same length: what refuses is not asked
+/// for a shorter text.
+fn bounded(error: types::PluginError) -> types::PluginError {
+    use types::PluginError::{Internal, InvalidConfig, InvalidState, Rejected, Unsupported};
+    let cut = |mut text: String| {
+        text.truncate(text.floor_char_boundary(limits::TEXT_BYTES));
+        text
+    };
+    match error {
+        InvalidConfig(found) => InvalidConfig(about::capped(found)),
+        InvalidState(text) => InvalidState(cut(text)),
+        Unsupported(text) => Unsupported(cut(text)),
+        Rejected(text) => Rejected(cut(text)),
+        Internal(text) => Internal(cut(text)),
     }
 }
 
@@ -277,5 +295,27 @@ impl raw::Host for HostState {
                 Err(wasmtime::Error::msg("no key here"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_cut_to_the_bound_of_texts_between_two_characters() {
+        use types::PluginError::{Internal, InvalidState, Rejected, Unsupported};
+        for refusal in [InvalidState, Unsupported, Rejected, Internal] {
+            let long = format!("x{}", "\u{e9}".repeat(500_000));
+            let cut = format!("x{}", "\u{e9}".repeat(2_047));
+            assert_eq!(bounded(refusal(long)), refusal(cut));
+            assert_eq!(bounded(refusal("short".into())), refusal("short".into()));
+        }
+        let found = types::Diagnostic { path: "/a".into(), message: "x".repeat(9_000), help: None };
+        let types::PluginError::InvalidConfig(kept) = bounded(types::PluginError::InvalidConfig(vec![found; 200]))
+        else {
+            panic!("another refusal");
+        };
+        assert!(kept.len() == limits::NAMES && kept.iter().all(|one| one.message.len() == limits::ABOUT_TEXT_BYTES));
     }
 }

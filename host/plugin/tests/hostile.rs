@@ -221,6 +221,24 @@ fn a_recovery_cannot_open_outside_its_volume() {
     sheet.check("recovery");
 }
 
+#[test]
+fn a_recovery_that_begins_afresh_answers_within_the_bounds_of_one_answer() {
+    let strategy: Recovery = load(&hostile("recovery"), json!({ "do": "talks-afresh" })).unwrap();
+    let context = recovery::Context {
+        now: 1,
+        volume: "v".into(),
+        config: json!({ "do": "talks-afresh" }).to_string(),
+        volume_blocks: 100,
+        progress: recovery::Progress { present: 100, opened: 0, failed: 0 },
+        entropy: 0,
+    };
+    let begun = strategy.step_or_begin("of another", &recovery::Event::Begin, &context).unwrap();
+    assert_eq!(begun.value.decisions.len(), 60);
+    let refused = strategy.step_or_begin("of another", &recovery::Event::Timer, &context).unwrap_err();
+    assert_eq!(refused.class(), Some(FaultClass::Protocol), "{refused}");
+    assert!(refused.to_string().contains("begun afresh: 90 decisions in one answer"), "{refused}");
+}
+
 fn batch() -> Batch {
     let shape = Shape { kind: RecordKind::Data, first: 0, blocks: 2 };
     Batch { epoch: 1, first_sequence: 1, block_bytes: 4096, records: vec![shape; 3] }

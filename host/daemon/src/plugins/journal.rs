@@ -2,7 +2,8 @@
 //! compared before it is put in force.
 //!
 //! One line of JSON for each call, in `policy.journal` or `recovery.journal`; at 1 MiB it becomes `.journal.old` and a new one
-//! begins. What a crash tears off at the end is not missed: what counts is the state, which is kept elsewhere.
+//! begins. What a crash tears off at the end is not missed: what counts is the state, which is kept elsewhere. Nor is a call missed
+//! whose line would be longer than 512 KiB, nor a file that is longer than these can be: the log says so, and the node goes on.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,7 +20,9 @@ use crate::store::{StoreError, files};
 
 /// Bytes of one of the two files: some hundred calls of a policy with a large state, a thousand of a usual one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// A line holds a state and settings of 64 KiB each, escaped: the last line may pass the limit by that.
+/// A line holds a state and settings of 64 KiB each, and what may be escaped in them; decisions are short where an author means well.
+const LINE_BYTES_MAX: usize = 512 << 10;
+/// The last line may pass the limit by all of its length.
 const READ_BYTES_MAX: u64 = 2 * FILE_BYTES_MAX;
 
 /// A call and its answer.
@@ -65,7 +68,16 @@ impl<P: StepFunction> StepJournal<P> {
     fn open_at(path: PathBuf) -> Result<Self, StoreError> {
         let mut inner = Inner::<P> { entries: VecDeque::new(), bytes: 0, in_file: 0 };
         for file in [old(&path), path.clone()] {
-            let bytes = files::read_if_there(&file, READ_BYTES_MAX)?.unwrap_or_default();
+            let bytes = match files::read_if_there(&file, READ_BYTES_MAX) {
+                Ok(bytes) => bytes.unwrap_or_default(),
+                Err(error @ StoreError::Damaged { .. }) => {
+                    tracing::warn!(%error, "calls that were journalled are passed over");
+                    // The next line goes to a file of its own.
+                    inner.in_file = FILE_BYTES_MAX;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             inner.in_file = u64::try_from(bytes.len()).unwrap_or(FILE_BYTES_MAX);
             for line in bytes.split(|byte| *byte == b'\n') {
                 if let Ok(entry) = serde_json::from_slice(line) {
@@ -94,6 +106,15 @@ impl<P: StepFunction> StepJournal<P> {
     pub fn add(&self, entry: EntryOf<P>) {
         let Ok(mut line) = serde_json::to_vec(&entry) else { return };
         line.push(b'\n');
+        if line.len() > LINE_BYTES_MAX {
+            let (bytes, decisions, path) = (line.len(), entry.decisions.len(), self.path.display());
+            let call = match &entry.call {
+                Call::Init { .. } => "first call".into(),
+                Call::Step { event, .. } => P::event_words(event),
+            };
+            tracing::warn!(%path, call, decisions, bytes, "a call is too long to be journalled and is left out");
+            return;
+        }
         let mut inner = self.lock();
         if let Err(error) = self.write(&mut inner, &line) {
             tracing::warn!(path = %self.path.display(), %error, "a call could not be journalled");
@@ -191,4 +212,58 @@ impl StepJournal<Recovery> {
 
 fn old(path: &Path) -> PathBuf {
     path.with_extension("journal.old")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use farseal_plugin::RotationCall;
+    use farseal_plugin::wit::rotation::{Context, HostLimits};
+
+    use super::*;
+
+    fn entry(instead: &str) -> EntryOf<RotationPolicy> {
+        let limits = HostLimits { min_interval: 0, max_age: 1, max_bytes: 1 };
+        let context = Context {
+            now: 1,
+            pair: "vault".into(),
+            entropy: 0,
+            config: "{}".into(),
+            keys: Vec::new(),
+            limits,
+            link_up: true,
+        };
+        let digest = Digest::of(b"a policy");
+        Entry { digest, instead: Some(instead.into()), call: RotationCall::Init { context }, decisions: Vec::new() }
+    }
+
+    fn said(journal: &StepJournal<RotationPolicy>) -> Vec<String> {
+        journal.entries().into_iter().filter_map(|entry| entry.instead).collect()
+    }
+
+    #[test]
+    fn a_journal_that_is_too_long_is_passed_over_and_the_next_call_begins_another() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("policy.journal"), vec![b'x'; 3 << 20]).unwrap();
+        let journal = StepJournal::of_policy(directory.path()).unwrap();
+        assert!(journal.entries().is_empty());
+        journal.add(entry("one"));
+        let length = std::fs::metadata(directory.path().join("policy.journal")).unwrap().len();
+        assert!(length < 1_000, "{length} bytes");
+        // What was too long is the older of the two now.
+        assert_eq!(said(&StepJournal::of_policy(directory.path()).unwrap()), ["one"]);
+    }
+
+    #[test]
+    fn a_call_that_is_too_long_is_left_out_and_those_around_it_are_there_after_a_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = StepJournal::of_policy(directory.path()).unwrap();
+        let long = "x".repeat(LINE_BYTES_MAX);
+        for instead in ["one", &long, "two"] {
+            journal.add(entry(instead));
+        }
+        assert_eq!(said(&journal), ["one", "two"]);
+        assert_eq!(said(&StepJournal::of_policy(directory.path()).unwrap()), ["one", "two"]);
+    }
 }
