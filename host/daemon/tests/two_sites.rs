@@ -300,6 +300,31 @@ fn a_policy_that_misbehaves_costs_the_pair_nothing_and_is_shown() {
 }
 
 #[test]
+fn the_way_back_to_a_policy_that_was_here_is_open_though_it_breaks_a_rule() {
+    let (stage, mut main, mut remote) = pair("way-back");
+    let file = stage.dir.join("hostile.wasm");
+    fs::write(&file, hostile("rotation")).unwrap();
+    choose(&main, "policy", &file, "{ do = \"late-wake\" }");
+    remote.start().unwrap();
+    main.start().unwrap();
+    main.wait_until("the link and a key", |status| status.state() == "copying" && status.epoch() > 0).unwrap();
+    let interval = plugins().join("interval.wasm").display().to_string();
+    let swap = ["plugin", "swap", PAIR, "policy", &interval, "--settings", "{\"interval\":\"1h\"}", "--yes"];
+    main.farseal(&swap).unwrap();
+    let back = main.farseal(&["plugin", "rollback", PAIR, "policy"]).unwrap();
+    assert!(back.contains("it breaks a rule of the contract: C-") && back.contains("It was here before"), "{back}");
+    let shown = main.farseal(&["plugin", "list"]).unwrap();
+    assert!(shown.contains("hostile"), "{shown}");
+    // As anything new it is not put in.
+    let (file, pin) = (file.display().to_string(), ["--settings", "{\"do\":\"late-wake\"}", "--yes"]);
+    main.farseal(&swap).unwrap();
+    let refused = main.farseal(&[&["plugin", "swap", PAIR, "policy", &file], &pin[..]].concat()).unwrap_err();
+    assert!(refused.to_string().contains("it breaks a rule of the contract"), "{refused}");
+    main.kill().unwrap();
+    remote.kill().unwrap();
+}
+
+#[test]
 fn what_the_copy_lacks_is_shown_to_nbd_clients() {
     let Ok(nbdinfo) = Command::new("nbdinfo").arg("--version").output() else {
         eprintln!("not tested here: nbdinfo is not installed");

@@ -36,6 +36,18 @@ enum Loaded {
     Recovery(Arc<Recovery>),
 }
 
+/// How a component is put in.
+#[derive(Clone, Copy)]
+struct How {
+    /// Only to say what would follow.
+    dry_run: bool,
+    /// It may decide otherwise than what is in its place.
+    accept: bool,
+    /// It was here before: what is known of it since, a rule that it breaks among it, is said and shuts no way back. Where the
+    /// configuration demands the result of the kit, that is what counts, as at a start.
+    back: bool,
+}
+
 impl PairNode {
     pub(super) async fn plugin(&self, command: PluginCommand) -> Result<CommandReply, CommandError> {
         match command {
@@ -72,7 +84,8 @@ impl PairNode {
             let kept = self.plugins.proofs.keep(swap.sha256, &result);
             kept.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
         }
-        self.put(swap.slot, now, new, bytes, swap.dry_run, swap.accept).await
+        let how = How { dry_run: swap.dry_run, accept: swap.accept, back: false };
+        self.put(swap.slot, now, new, bytes, how).await
     }
 
     async fn roll_back(&self, slot: PluginSlot) -> Result<CommandReply, CommandError> {
@@ -89,7 +102,8 @@ impl PairNode {
         }
         let bytes = self.plugins.components.load(place.before.digest);
         let bytes = bytes.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
-        self.put(slot, place.now, place.before, bytes, false, true).await
+        let how = How { dry_run: false, accept: true, back: true };
+        self.put(slot, place.now, place.before, bytes, how).await
     }
 
     fn release(&self, slot: PluginSlot) -> Result<CommandReply, CommandError> {
@@ -116,14 +130,18 @@ impl PairNode {
         now: Put,
         new: Put,
         bytes: Vec<u8>,
-        dry_run: bool,
-        accept: bool,
+        how: How,
     ) -> Result<CommandReply, CommandError> {
+        let How { dry_run, accept, back } = how;
         let (name, host) = (format!("{}.{slot}", self.config.name), Arc::clone(&self.shared.plugins));
         let (plugins, put) = (Arc::clone(&self.plugins), new.clone());
         let tried = blocking(move || -> Result<_, CommandError> {
             let loaded = load(&host, slot, &name, &bytes, &put).map_err(|error| refused(&error))?;
-            let (rules, tries) = try_rules(&host, &name, &bytes, &put)?;
+            let Trial { rules, tries, broken } = try_rules(&host, &name, &bytes, &put)?;
+            if let Some(reason) = broken.as_ref().filter(|_| !back) {
+                let next = "`farseal plugin conform FILE` shows the story; this is for the plugin's author";
+                return Err(CommandError::Refused { reason: reason.clone(), next: Some(next.into()) });
+            }
             let compared = compare(&plugins, &loaded);
             let kept = if dry_run { Ok(put.digest) } else { plugins.components.keep(&bytes) };
             kept.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
@@ -131,12 +149,12 @@ impl PairNode {
             let Compared { differences, contrasts, .. } = compared;
             let (old, new) = (now.digest, put.digest);
             let report = SwapReport { old, new, rules, tries, calls, differences, contrasts, put: false };
-            Ok((loaded, report, now))
+            Ok((loaded, report, now, broken))
         });
-        let (loaded, mut report, now) = tried.await??;
+        let (loaded, mut report, now, broken) = tried.await??;
         self.must_carry_keys_alike(&loaded)?;
         let differing = report.differences.len();
-        let mut details = said(slot, &report);
+        let mut details = said(slot, &report, broken.as_deref());
         if dry_run {
             return answer("it would be taken; nothing was changed".into(), details, None, &report);
         }
@@ -275,25 +293,30 @@ fn load(host: &PluginHost, slot: PluginSlot, name: &str, bytes: &[u8], put: &Put
     })
 }
 
-/// Tries the contract's rules. Says how many, and how often in all.
-fn try_rules(host: &PluginHost, name: &str, bytes: &[u8], put: &Put) -> Result<(u64, u64), CommandError> {
+/// What came of trying the contract's rules: how many, how often in all, and the first that is broken.
+struct Trial {
+    rules: u64,
+    tries: u64,
+    broken: Option<String>,
+}
+
+fn try_rules(host: &PluginHost, name: &str, bytes: &[u8], put: &Put) -> Result<Trial, CommandError> {
     let failed = |error: farseal_plugin::LoadError| CommandError::Refused { reason: error.to_string(), next: None };
     let found = conform::conform(host, name, bytes, &put.config, TRIAL).map_err(failed)?;
-    if let Some((rule, broken)) = found.verdicts.iter().find_map(|each| Some((each.rule, each.broken.as_ref()?))) {
-        return Err(CommandError::Refused {
-            reason: format!("it breaks a rule of the contract: {rule}: {}", farseal_plugin::escaped(&broken.said)),
-            next: Some("`farseal plugin conform FILE` shows the story; this is for the plugin's author".into()),
-        });
-    }
+    let broken = found.verdicts.iter().find_map(|each| Some((each.rule, each.broken.as_ref()?)));
+    let broken = broken.map(|(rule, broken)| {
+        format!("it breaks a rule of the contract: {rule}: {}", farseal_plugin::escaped(&broken.said))
+    });
     let tries = found.verdicts.iter().map(|each| u64::from(each.tried)).sum();
-    Ok((u64::try_from(found.verdicts.len()).unwrap_or(u64::MAX), tries))
+    Ok(Trial { rules: u64::try_from(found.verdicts.len()).unwrap_or(u64::MAX), tries, broken })
 }
 
 /// What was found, a line each.
-fn said(slot: PluginSlot, report: &SwapReport) -> Vec<String> {
+fn said(slot: PluginSlot, report: &SwapReport, broken: Option<&str>) -> Vec<String> {
+    let kept = broken.map_or_else(|| "none is broken".to_owned(), |broken| format!("{broken}. It was here before"));
     let mut lines = vec![
         format!("{} in the place of {}", report.new.short(), report.old.short()),
-        format!("{} rules of the contract tried, {} times in all; none is broken", report.rules, report.tries),
+        format!("{} rules of the contract tried, {} times in all; {kept}", report.rules, report.tries),
     ];
     if matches!(slot, PluginSlot::Cipher | PluginSlot::Disguise) {
         lines.push(format!(
