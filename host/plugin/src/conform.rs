@@ -35,7 +35,7 @@ use judged::{Flaw, Judged};
 pub use rules::Rule;
 
 /// Version of the kit: raised when a rule is added or made stricter.
-pub const KIT: u32 = 6;
+pub const KIT: u32 = 7;
 
 /// Fuel that the calls of one rule's stories may use at least before no further story is told. Fuel and no time: the same stories are
 /// told on every machine.
@@ -301,16 +301,30 @@ impl Trial<'_> {
             }
             let mut chance = Chance::new(self.effort.seed, rule.number(), turn);
             let story = stories::story(self.component.kind(), rule, self.config, turn, &mut chance);
-            let broken = self.shortest(rule, &story).or_else(|| {
+            let broken = self.whole(rule, &story).or_else(|| {
                 let of_its_own =
                     (rule == Rule::ForeignState).then(|| self.altered(&story, turn, &mut chance)).flatten()?;
-                self.shortest(rule, &of_its_own)
+                self.whole(rule, &of_its_own)
             });
             if let Some((broken, flaw)) = broken {
                 return (Verdict { rule, tried: turn + 1, untold: 0, broken: Some(broken) }, Some(flaw));
             }
         }
         (Verdict { rule, tried: stories, untold: 0, broken: None }, None)
+    }
+
+    /// How a story of the kit's own breaks the rule, cut down. Of one that has no form nothing could be said, and a rule of which
+    /// nothing is said would look kept: that is told instead.
+    fn whole(&self, rule: Rule, story: &serde_yaml_ng::Value) -> Option<(Broken, Flaw)> {
+        match stories::form(story) {
+            Ok(()) => self.shortest(rule, story),
+            Err(error) => {
+                let said = format!("this cannot be tried, by a mistake of the kit's and not of the plugin's: {error}");
+                let scenario = serde_yaml_ng::to_string(story).ok();
+                let broken = Broken { said: said.clone(), scenario, transcript: Vec::new(), long: false };
+                Some((broken, Flaw::Other(said)))
+            }
+        }
     }
 
     /// Of the states that it kept in the story told last one comes back, again and again, each time with another thing changed.
@@ -325,7 +339,7 @@ impl Trial<'_> {
             (first..first + ALTERED_VALUES).filter_map(|number| altered::value(state, number)).collect();
         altered.extend((0..ALTERED_TEXTS).map(|_| altered::damaged(state, chance)));
         altered.retain(|changed| !altered::counts_otherwise(state, changed));
-        Some(stories::of_states(story, altered, chance))
+        Some(stories::of_states(self.component.kind(), story, altered, chance))
     }
 
     /// How the story breaks the rule, or the shortest one that is left of it and has the same flaw: a shorter one may break the rule by

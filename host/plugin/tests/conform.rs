@@ -73,6 +73,7 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("rotation", "many", Rule::WithinBounds),
         ("rotation,careless", "none", Rule::SettingsChecked),
         ("recovery", "none", Rule::Finishes),
+        ("recovery", "trusts", Rule::ForeignState),
         ("recovery", "late-wake", Rule::WakesAhead),
         ("recovery", "wraps", Rule::WithinBounds),
         ("disguise", "none", Rule::RoundTrips),

@@ -9,6 +9,7 @@ use super::texts::{repeated, text};
 use crate::kind::Kind;
 use crate::limits;
 use crate::rotation::RotationCall;
+use crate::scenario::Scenario;
 use crate::wit::rotation::{Context, Decided, Event, HostLimits, KeyInfo, KeyState, OutcomeOfDecision};
 use crate::wit::types::Extension;
 
@@ -50,6 +51,12 @@ pub(super) fn story(kind: Kind, rule: Rule, config: &serde_json::Value, turn: u3
         Kind::Cipher => cipher(chance, &mut story),
     }
     Value::Mapping(story)
+}
+
+/// Whether it is a scenario.
+pub(super) fn form(story: &Value) -> Result<(), String> {
+    let yaml = serde_yaml_ng::to_string(story).map_err(|error| error.to_string())?;
+    Scenario::parse("conformance", &yaml).map(drop).map_err(|error| error.to_string())
 }
 
 /// As a scenario's title.
@@ -205,14 +212,12 @@ pub(super) fn three_times(timeline: &Value) -> Value {
 
 /// In the same surroundings the journal holds each of these states in its turn. Little time passes between them: what matters is a
 /// step with each, and one more that reads another part of it.
-pub(super) fn of_states(story: &Value, states: Vec<String>, chance: &mut Chance) -> Value {
+pub(super) fn of_states(kind: Kind, story: &Value, states: Vec<String>, chance: &mut Chance) -> Value {
     let mut timeline = Vec::new();
     for (turn, state) in (chance.below(4)..).zip(states) {
-        let follows = match turn % 4 {
-            0 => entry("request", SHORT_REQUEST),
-            1 => entry("suspect", "current"),
-            2 => entry("usage", chance.next() >> (20 + chance.below(30))),
-            _ => entry("link", chance.text(&["up", "down"])),
+        let follows = match kind {
+            Kind::Recovery => follows_recovering(turn, story, chance),
+            Kind::Rotation | Kind::Disguise | Kind::Cipher => follows(turn, chance),
         };
         timeline.extend([entry("state", state), follows, entry("advance", span(chance.below(3_000)))]);
     }
@@ -222,6 +227,25 @@ pub(super) fn of_states(story: &Value, states: Vec<String>, chance: &mut Chance)
         story.insert("timeline".into(), Value::Sequence(timeline));
     }
     story
+}
+
+fn follows(turn: u64, chance: &mut Chance) -> Value {
+    match turn % 4 {
+        0 => entry("request", SHORT_REQUEST),
+        1 => entry("suspect", "current"),
+        2 => entry("usage", chance.next() >> (20 + chance.below(30))),
+        _ => entry("link", chance.text(&["up", "down"])),
+    }
+}
+
+/// What a strategy is told: what was swept comes by itself, with the time that passes after it.
+fn follows_recovering(turn: u64, story: &Value, chance: &mut Chance) -> Value {
+    let blocks = story.get("volume-blocks").and_then(Value::as_u64).unwrap_or(1);
+    match turn % 4 {
+        0 => entry("request", SHORT_REQUEST),
+        1 => "restart".into(),
+        _ => entry("read", Value::Sequence(vec![chance.below(blocks).into(), (1 + chance.below(64)).into()])),
+    }
 }
 
 fn foreign_state(chance: &mut Chance) -> String {
@@ -364,6 +388,23 @@ fn cipher(chance: &mut Chance, story: &mut Mapping) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As the kit does: what is told of a strategy's own state is another story than what is told of a policy's.
+    #[test]
+    fn every_story_that_the_kit_makes_is_a_scenario() {
+        for kind in Kind::ALL {
+            for (rule, turn) in Rule::of(kind).into_iter().flat_map(|rule| (0..40).map(move |turn| (rule, turn))) {
+                let mut chance = Chance::new(1, rule.number(), turn);
+                let story = story(kind, rule, &serde_json::Value::Null, turn, &mut chance);
+                assert_eq!(form(&story), Ok(()), "{kind:?} {rule} {turn}");
+                if rule == Rule::ForeignState {
+                    let states = (0..9).map(|at| format!("level={at}")).collect();
+                    let of_its_own = of_states(kind, &story, states, &mut chance);
+                    assert_eq!(form(&of_its_own), Ok(()), "{kind:?} {rule} {turn}, of its own");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_long_story_tells_of_everything_that_happens_and_of_requests_and_looks_first() {
