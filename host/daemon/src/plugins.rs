@@ -129,6 +129,29 @@ impl PairPlugins {
         })
     }
 
+    /// Empty slots, for tests: the host's own code answers.
+    #[cfg(test)]
+    #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    pub fn none(directory: &Path) -> Self {
+        let breaker = Arc::new(Breaker::default());
+        Self {
+            cipher: Slot::new("cipher", Arc::clone(&breaker)),
+            policy: Slot::new("policy", Arc::clone(&breaker)),
+            disguise: Slot::new("disguise", Arc::clone(&breaker)),
+            recovery: Slot::new("recovery", Arc::clone(&breaker)),
+            policy_journal: StepJournal::of_policy(directory).unwrap(),
+            recovery_journal: StepJournal::of_recovery(directory).unwrap(),
+            host: Arc::new(PluginHost::new(HostOptions::uncached()).unwrap()),
+            directory: directory.to_owned(),
+            breaker,
+            components: Components::open(directory).unwrap(),
+            proofs: Proofs::open(directory).unwrap(),
+            chosen: Mutex::default(),
+            others: Mutex::default(),
+            swapping: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// The layer of the component that sealed an epoch, whatever is in force now.
     pub fn layer_of(&self, digest: Digest) -> Result<Option<Box<dyn GuestLayer + Send>>, LayerError> {
         let bytes = self.components.load(digest)?;

@@ -1,9 +1,12 @@
 //! Asking the rotation policy, off the lane's thread: one call at a time, and its state is kept before its decisions are carried out.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
+use farseal_core::limits::STORE_RETRY_INTERVAL;
 use farseal_core::primary::{Action, Decision, Outcome, PolicyEvent};
 use farseal_core::rotation::{How, KeyLimits, KeyState, KeyUse};
 use farseal_core::units::{Now, WallTime};
@@ -95,12 +98,14 @@ impl PolicyWork {
         };
         std::thread::spawn(move || {
             thread.kept = load(&thread.path).and_then(|kept| thread.own(kept));
-            for request in queue {
+            let mut queue = Queue { coming: queue, waiting: VecDeque::new() };
+            while let Some(request) = queue.next() {
                 match request {
                     Request::Swap(PolicySwap { new, done }) => done(thread.swap(new)),
                     Request::Ask(call) if call.for_nothing => thread.rehearse(&call),
                     Request::Ask(call) => {
-                        let decisions = thread.answer(&call);
+                        let again = || queue.pause(Duration::from_millis(STORE_RETRY_INTERVAL.0));
+                        let Some(decisions) = thread.answer(&call, again) else { break };
                         if inbox.send(Event::PolicyDecided(decisions)).is_err() {
                             break;
                         }
@@ -138,26 +143,73 @@ impl PolicyWork {
     }
 }
 
+/// What is asked, in its order.
+struct Queue {
+    coming: Receiver<Request>,
+    /// What came during a pause.
+    waiting: VecDeque<Request>,
+}
+
+impl Queue {
+    fn next(&mut self) -> Option<Request> {
+        self.waiting.pop_front().or_else(|| self.coming.recv().ok())
+    }
+
+    /// Whether there is still somebody who asks when this time has passed.
+    fn pause(&mut self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        loop {
+            match self.coming.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(request) => self.waiting.push_back(request),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+}
+
+/// Why a call came to nothing. It is made again: whoever asked has taken note of it, and does not ask again by itself.
+#[derive(Debug, thiserror::Error)]
+enum NotMade {
+    #[error("the random source failed: the policy is not asked")]
+    NoEntropy,
+    #[error("the policy's state could not be kept: its decisions are not carried out: {0}")]
+    NotKept(#[from] StoreError),
+}
+
 impl PolicyThread {
-    fn answer(&mut self, call: &Call) -> Vec<Decision> {
+    /// `again` is asked before a call that came to nothing is made again, and waits; none where it says no.
+    fn answer(&mut self, call: &Call, mut again: impl FnMut() -> bool) -> Option<Vec<Decision>> {
         let events: Vec<wit::Event> = if call.event == PolicyEvent::Requested {
             call.requests.iter().cloned().map(wit::Event::Requested).collect()
         } else {
             vec![event(&call.event)]
         };
-        events.into_iter().flat_map(|event| self.step(call, event)).collect()
+        let mut decisions = Vec::new();
+        for event in events {
+            let mut said = false;
+            loop {
+                match self.step(call, event.clone()) {
+                    Ok(more) => break decisions.extend(more),
+                    Err(error) if said => tracing::debug!(pair = self.name, "{error}"),
+                    Err(error) => tracing::error!(pair = self.name, "{error}; it is asked again until that succeeds"),
+                }
+                said = true;
+                if !again() {
+                    return None;
+                }
+            }
+        }
+        Some(decisions)
     }
 
-    fn step(&mut self, call: &Call, event: wit::Event) -> Vec<Decision> {
+    fn step(&mut self, call: &Call, event: wit::Event) -> Result<Vec<Decision>, NotMade> {
         let mut entropy = [0; 8];
-        if getrandom::fill(&mut entropy).is_err() {
-            tracing::error!(pair = self.name, "the random source failed: the policy is not asked");
-            return Vec::new();
-        }
+        getrandom::fill(&mut entropy).map_err(|_| NotMade::NoEntropy)?;
         let context = self.context(call, u64::from_le_bytes(entropy));
         let now = call.now.wall.0;
         let mut decisions = Vec::new();
-        let state = match self.kept.take() {
+        let state = match self.kept.clone() {
             Some(kept) => kept,
             None => {
                 let answer = self.plugins.policy.init(now, &context);
@@ -173,13 +225,10 @@ impl PolicyThread {
         let outcome = answer.value;
         decisions.extend(outcome.decisions);
         let kept = Kept { format: FORMAT, owner, state: outcome.state, calls: state.calls + 1, last_now: now };
-        if let Err(error) = save(&self.path, &kept) {
-            tracing::error!(pair = self.name, %error, "the policy's state could not be kept: its decisions are not carried out");
-            self.kept = Some(state);
-            return Vec::new();
-        }
+        // What was kept before stays until then: also that there was nothing, so that its first call is made again, too.
+        save(&self.path, &kept)?;
         self.kept = Some(kept);
-        decisions.into_iter().filter_map(|decision| self.decision(decision)).collect()
+        Ok(decisions.into_iter().filter_map(|decision| self.decision(decision)).collect())
     }
 
     /// Asks, forgets the answer, and keeps the state as it was.
@@ -338,4 +387,87 @@ fn load(path: &Path) -> Option<Kept> {
 
 fn save(path: &Path, kept: &Kept) -> Result<(), StoreError> {
     files::write_atomically(path, &serde_json::to_vec_pretty(kept).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use farseal_core::units::{self, ByteLen, Epoch, Millis};
+
+    use super::*;
+
+    fn call(event: PolicyEvent) -> Call {
+        let key = KeyUse {
+            epoch: Epoch(1),
+            state: KeyState::Active,
+            since: WallTime(0),
+            bytes: ByteLen(0),
+            blocks: 0,
+            records: 0,
+        };
+        Call {
+            now: Now { instant: units::Instant(0), wall: WallTime(1_000) },
+            event,
+            requests: vec!["one".into(), "two".into()],
+            for_nothing: false,
+            keys: vec![key],
+            limits: KeyLimits { interval_min: Millis(0), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
+            link_up: true,
+        }
+    }
+
+    /// Without a policy: the host's own answers. Its state's place is not there yet.
+    fn thread(directory: &Path) -> PolicyThread {
+        let plugins = Arc::new(PairPlugins::none(directory));
+        PolicyThread { name: "vault".into(), path: directory.join("later/policy.json"), plugins, kept: None }
+    }
+
+    #[test]
+    fn a_call_whose_state_could_not_be_kept_is_made_again_until_it_is() {
+        for (event, rotations) in
+            [(PolicyEvent::Timer, 0), (PolicyEvent::Suspect(Epoch(1)), 1), (PolicyEvent::Requested, 2)]
+        {
+            let directory = tempfile::tempdir().unwrap();
+            let mut thread = thread(directory.path());
+            let mut failed = 0;
+            let decisions = thread.answer(&call(event), || {
+                failed += 1;
+                if failed == 3 {
+                    std::fs::create_dir(directory.path().join("later")).unwrap();
+                }
+                true
+            });
+            let decisions = decisions.unwrap();
+            let rotates = decisions.iter().filter(|decision| matches!(decision.action, Action::Rotate(_))).count();
+            assert_eq!((failed, rotates), (3, rotations), "{decisions:?}");
+            assert!(decisions.iter().any(|decision| matches!(decision.action, Action::WakeAt(_))), "{decisions:?}");
+            assert!(load(&thread.path).is_some());
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_kept_leaves_what_was_there_and_ends_with_those_who_ask() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut thread = thread(directory.path());
+        assert_eq!(thread.answer(&call(PolicyEvent::Timer), || false), None);
+        assert!(thread.kept.is_none(), "the first call is made again, too");
+    }
+
+    #[test]
+    fn what_is_asked_during_a_pause_has_its_turn_after_it() {
+        let (asks, coming) = channel();
+        let mut queue = Queue { coming, waiting: VecDeque::new() };
+        for event in [PolicyEvent::Usage, PolicyEvent::Timer] {
+            asks.send(Request::Ask(call(event))).unwrap();
+        }
+        assert!(queue.pause(Duration::ZERO));
+        drop(asks);
+        assert!(!queue.pause(Duration::ZERO));
+        let order = std::iter::from_fn(|| match queue.next()? {
+            Request::Ask(call) => Some(call.event),
+            Request::Swap(_) => None,
+        });
+        assert_eq!(order.collect::<Vec<_>>(), [PolicyEvent::Usage, PolicyEvent::Timer]);
+    }
 }
