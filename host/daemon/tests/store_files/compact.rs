@@ -256,14 +256,12 @@ proptest! {
                 Step::LoseManifest | Step::RemoveManifest => {
                     copy.checkpoint();
                     let path = dir.path().join("log/log.manifest");
-                    match step {
-                        // With nothing compacted beside it, a hole cannot be told from a segment that was lost.
-                        Step::RemoveManifest if path.exists() && has_compacted(dir.path()) => {
-                            std::fs::remove_file(&path).unwrap();
-                        }
-                        Step::RemoveManifest => {}
-                        _ if path.exists() => std::fs::write(&path, b"rot").unwrap(),
-                        _ => {}
+                    // With nothing compacted beside it, a hole cannot be told from a segment that was lost.
+                    let is_removed = matches!(step, Step::RemoveManifest) && has_compacted(dir.path());
+                    if path.exists() && is_removed {
+                        std::fs::remove_file(&path).unwrap();
+                    } else if path.exists() {
+                        std::fs::write(&path, b"rot").unwrap();
                     }
                     copy = copy.again(dir.path());
                     copy.checkpoint();
