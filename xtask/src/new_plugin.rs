@@ -73,7 +73,7 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
         workspace.shown(&place.join(template.source())),
         template
             .tests()
-            .map_or_else(|| String::from("its `mod tests`"), |tests| place.join(tests).display().to_string()),
+            .map_or_else(|| String::from("its `mod tests`"), |tests| workspace.shown(&place.join(tests)).to_string()),
         workspace.shown(&scenario),
     );
     Ok(())

@@ -78,7 +78,7 @@ struct Floor {
     through: Sequence,
     /// No record behind `through` lies before this.
     from: Location,
-    /// The same of what is on disk.
+    /// The same of what is on disk, where a restart goes on.
     kept_from: Location,
     pass: Option<Pass>,
     /// Not as it is on disk.
@@ -340,7 +340,7 @@ impl Runner {
 
     /// Compaction may take segments before this: a pass reads what lies behind it again, in its order.
     pub(super) fn compacts_before(&self) -> Location {
-        let floor = self.beside.floor.as_ref().map(Floor::needed_from);
+        let floor = self.beside.floor.as_ref().map(|floor| floor.kept_from);
         floor.map_or(self.kept, |from| from.min(self.kept))
     }
 }

@@ -16,7 +16,7 @@ const ALIGNMENT: usize = 4096;
 /// What is written past the cache begins and ends at multiples of this in the file. The cache may hold up to so much as one piece (a
 /// folio of the order of a huge page), which is dropped as a whole or not at all: if somebody writes to a part of one, what was written
 /// past it beside that part is not seen, and the next sync fails.
-pub(super) const STRETCH_BYTES: usize = 2 << 20;
+const STRETCH_BYTES: usize = 2 << 20;
 
 /// Bytes that begin where a disk can take them from.
 #[derive(Debug)]

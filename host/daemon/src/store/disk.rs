@@ -55,6 +55,14 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {}
 
+/// Opens a file of which what the disk holds is read, and not what the cache does: [`Disk::read_anew`]. A process that was killed
+/// leaves what only the cache holds, so all of it is durable then.
+pub(super) fn open_anew(disk: &dyn Disk, path: &Path) -> Result<File, StoreError> {
+    let file = File::open(path).map_err(|source| StoreError::io(path, "open the file", source))?;
+    disk.read_anew(&file).map_err(|source| StoreError::SyncFailed { path: path.to_owned(), source })?;
+    Ok(file)
+}
+
 /// A file that grows at its end.
 #[derive(Debug)]
 pub(super) struct Tail {

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
@@ -98,7 +99,8 @@ pub enum HomeError {
 pub struct RawHome {
     path: PathBuf,
     file: File,
-    direct: Direct,
+    /// Once something is written in bulk: most homes never are.
+    direct: OnceLock<Direct>,
     bytes: u64,
     device: bool,
     sync_lost: AtomicBool,
@@ -140,8 +142,14 @@ impl RawHome {
         if found < expected || (found != expected && !device) {
             return Err(HomeError::Size { path: path.to_owned(), expected, found });
         }
-        let direct = Direct::of(&file);
-        Ok(Self { path: path.to_owned(), file, direct, bytes: expected, device, sync_lost: AtomicBool::new(false) })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            direct: OnceLock::new(),
+            bytes: expected,
+            device,
+            sync_lost: AtomicBool::new(false),
+        })
     }
 
     /// As [`Self::open`]; where it has `begun`, a file that is not there is not made, whatever size is given.
@@ -218,7 +226,11 @@ impl Home for RawHome {
 
     fn write_in_bulk(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         self.within(offset, wide(bytes.len()))?;
-        let done = self.direct.write(offset, bytes).map_err(|errno| self.failed("write", errno.into()))?;
+        let done = self
+            .direct
+            .get_or_init(|| Direct::of(&self.file))
+            .write(offset, bytes)
+            .map_err(|errno| self.failed("write", errno.into()))?;
         match bytes.get(done..) {
             Some(left) if !left.is_empty() => self.write(offset + wide(done), left),
             _ => Ok(()),

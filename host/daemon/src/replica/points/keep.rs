@@ -216,11 +216,6 @@ impl Floor {
         (self.kept_from, self.changed) = (self.from, false);
         Ok(())
     }
-
-    /// No record that a restart needs lies before this.
-    pub(super) fn needed_from(&self) -> Location {
-        self.kept_from.min(self.from)
-    }
 }
 
 /// What the book said of pins, as their own indexes say it.

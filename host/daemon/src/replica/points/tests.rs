@@ -260,7 +260,7 @@ fn what_a_restart_needs_of_the_log_is_where_the_window_on_disk_begins() {
     let index = Index::anew(&dir.path().join("floor"), BlockCount(BLOCKS)).unwrap();
     let mut floor = Floor::kept(index, Sequence(1), Location::unpack(1 << 32));
     (floor.from, floor.changed) = (Location::unpack(5 << 32), true);
-    assert_eq!(floor.needed_from(), Location::unpack(1 << 32));
+    assert_eq!(floor.kept_from, Location::unpack(1 << 32));
     floor.keep().unwrap();
-    assert_eq!((floor.needed_from(), floor.changed), (Location::unpack(5 << 32), false));
+    assert_eq!((floor.kept_from, floor.changed), (Location::unpack(5 << 32), false));
 }

@@ -15,7 +15,7 @@ use farseal_core::record::{Header, Kind};
 use farseal_core::units::{Generation, PairId, Sequence};
 
 use super::{JournalError, JournalRecovery, Places, Segment};
-use crate::store::disk::{Disk, truncate_durably};
+use crate::store::disk::{Disk, open_anew, truncate_durably};
 use crate::store::{StoreError, files};
 
 /// What has been found so far.
@@ -66,26 +66,14 @@ pub(super) fn recover(
     }
     found.judge(dir)?;
     found.cut_clean(disk, dir)?;
-    // A process that was killed leaves records that only the kernel's cache holds.
-    for segment in found.segments.values() {
-        disk.sync(&segment.file).map_err(|source| StoreError::SyncFailed { path: segment.path.clone(), source })?;
-    }
     Ok((found.segments, found.recovery))
-}
-
-/// What the disk holds of a segment.
-fn read_anew(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, StoreError> {
-    let failed = |source| StoreError::io(path, "read the segment", source);
-    let mut file = File::open(path).map_err(failed)?;
-    disk.read_anew(&file).map_err(|source| StoreError::SyncFailed { path: path.to_owned(), source })?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }
 
 impl Found {
     fn segment(&mut self, disk: &dyn Disk, pair: PairId, named: Sequence, path: PathBuf) -> Result<(), JournalError> {
-        let bytes = read_anew(disk, &path)?;
+        let mut bytes = Vec::new();
+        let read = open_anew(disk, &path)?.read_to_end(&mut bytes);
+        read.map_err(|source| StoreError::io(&path, "read the segment", source))?;
         let scan = match scan_segment(pair, &bytes) {
             Ok(scan) => scan,
             Err(SegmentError::Header) => {

@@ -9,7 +9,7 @@ use farseal_core::units::PairId;
 
 use super::manifest::Manifest;
 use super::{Cursor, Flaw, LOG_HEADER_BYTES, Location, LogError, Logged, decode_header, record_at, reopen};
-use crate::store::disk::{Disk, Tail, truncate_durably};
+use crate::store::disk::{Disk, Tail, open_anew, truncate_durably};
 use crate::store::{StoreError, files, wide};
 
 pub(super) struct Found {
@@ -125,8 +125,7 @@ fn scan(
     each: &mut dyn FnMut(Logged),
 ) -> Result<Option<(u64, Option<Flaw>)>, LogError> {
     let failed = |source| StoreError::io(path, "open the segment", source);
-    let file = File::open(path).map_err(failed)?;
-    disk.read_anew(&file).map_err(|source| StoreError::SyncFailed { path: path.to_owned(), source })?;
+    let file = open_anew(disk.as_ref(), path)?;
     let len = file.metadata().map_err(failed)?.len();
     let mut cursor = Cursor::new(path.to_owned(), Arc::new(file), len);
     match decode_header(cursor.bytes(0, wide(LOG_HEADER_BYTES))?, number) {
@@ -155,14 +154,11 @@ fn scan(
     Ok(Some((at, None)))
 }
 
-/// Takes a segment, cut at its valid end. A process that was killed leaves records that only the kernel's cache
-/// holds, so it is synced as well.
+/// Takes a segment that was scanned, cut at its valid end.
 fn keep(disk: &Arc<dyn Disk>, dir: &Path, number: u32, end: u64, found: &mut Found) -> Result<(), LogError> {
     let tail = reopen(disk, dir, number)?;
     if tail.end > end {
         truncate_durably(disk.as_ref(), &tail.path, &tail.file, end)?;
-    } else {
-        disk.sync(&tail.file).map_err(|source| StoreError::SyncFailed { path: tail.path.clone(), source })?;
     }
     let tail = Tail::resume(Arc::clone(disk), tail.path, tail.file, end);
     found.segments.insert(number, end);
