@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farseal_plugin::vault::guest::GuestLayer;
 use farseal_plugin::{
-    Breaker, Cipher, CipherInstances, CodeCache, Digest, Disguise, Facts, HostOptions, LoadError, LoadRequest, Plugin,
-    PluginHost, Recovery, RotationPolicy, Slot,
+    Because, Breaker, By, Cipher, CipherInstances, CodeCache, Digest, Disguise, Facts, HostOptions, LoadError,
+    LoadRequest, Plugin, PluginHost, Recovery, RotationPolicy, Slot, StoodIn,
 };
 use zeroize::Zeroizing;
 
@@ -196,6 +196,27 @@ impl PairPlugins {
             }
         }
         None
+    }
+
+    /// Whether the host had to answer in place of what is in force there. A cipher has nobody who answers for it.
+    #[must_use]
+    pub fn stood_in(&self, slot: PluginSlot) -> Option<StoodIn> {
+        match slot {
+            PluginSlot::Cipher => None,
+            PluginSlot::Policy => self.policy.stood_in(),
+            PluginSlot::Disguise => self.disguise.stood_in(),
+            PluginSlot::Recovery => self.recovery.stood_in(),
+        }
+    }
+
+    /// For the log, where the host answered in a plugin's place: at the first time, and ever more rarely.
+    pub fn say_who_answered(&self, slot: PluginSlot, by: &By, instead: &str) {
+        let By::Fallback(Because::Failed { .. }) = by else { return };
+        if let Some(StoodIn { times, last, .. }) =
+            self.stood_in(slot).filter(|stood_in| stood_in.times.is_power_of_two())
+        {
+            tracing::warn!(%slot, times, "{instead}: the plugin in its place did not answer: {last}");
+        }
     }
 
     /// What the other site must hold for the epochs that are made now.

@@ -154,6 +154,8 @@ fn pair() -> PairStatus {
             standing: PluginStanding::InForce,
             faults: 0,
             last_fault: None,
+            stood_in: 0,
+            last_stood_in: None,
         }],
         last_error: Some(LastError { at: WallTime(1_699_999_988_000), message: "the link is lost".into(), next: None }),
         history: None,

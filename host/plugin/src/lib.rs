@@ -79,7 +79,7 @@ pub use load_error::{LoadError, Problem};
 pub use recovery::{Recovery, RecoveryCall};
 pub use replay::{Difference, replay_diff};
 pub use rotation::{NotCarried, RotationCall, RotationPolicy};
-pub use slot::{Answer, Because, By, CipherUnavailable, Slot};
+pub use slot::{Answer, Because, By, CipherUnavailable, Slot, StoodIn};
 pub use step::{Call, CallOf, StepFunction, Stepped};
 pub use world::{About, Facts, StateOwner};
 

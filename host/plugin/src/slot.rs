@@ -1,13 +1,13 @@
 //! What the daemon holds: a place for one plugin of a kind, which always answers, says who did, and can be given
 //! another plugin while it works.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::breaker::Breaker;
 use crate::cipher::{Cipher, CipherWorker};
 use crate::disguise::Disguise;
 use crate::fallback;
-use crate::fault::{CallError, Called, FaultClass, LogLine};
+use crate::fault::{CallError, Called, FaultClass, LogLine, escaped};
 use crate::host::Plugin;
 use crate::kind::Digest;
 use crate::recovery::Recovery;
@@ -21,7 +21,22 @@ pub struct Slot<P> {
     name: String,
     current: RwLock<Option<Arc<P>>>,
     breaker: Arc<Breaker>,
+    stood_in: Mutex<Option<StoodIn>>,
 }
+
+/// How often the host answered because a plugin failed or refused, since this one was put in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoodIn {
+    /// The plugin.
+    pub digest: Digest,
+    /// At least 1.
+    pub times: u64,
+    /// Why, the last time: made safe for a terminal, at most 400 characters.
+    pub last: String,
+}
+
+/// Of [`StoodIn::last`].
+const REASON_CHARS: usize = 400;
 
 /// An answer, who gave it, and what it cost.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +94,7 @@ impl<P: Plugin> Slot<P> {
     /// An empty slot. All slots of a node share one breaker.
     #[must_use]
     pub fn new(name: impl Into<String>, breaker: Arc<Breaker>) -> Self {
-        Self { name: name.into(), current: RwLock::new(None), breaker }
+        Self { name: name.into(), current: RwLock::new(None), breaker, stood_in: Mutex::new(None) }
     }
 
     /// The slot's name.
@@ -96,6 +111,7 @@ impl<P: Plugin> Slot<P> {
 
     /// Puts a plugin in force, or none. Calls under way end with the one before, which is returned for a way back.
     pub fn install(&self, plugin: Option<Arc<P>>) -> Option<Arc<P>> {
+        *self.stood_in.lock().unwrap_or_else(PoisonError::into_inner) = None;
         std::mem::replace(&mut self.current.write().unwrap_or_else(PoisonError::into_inner), plugin)
     }
 
@@ -110,18 +126,35 @@ impl<P: Plugin> Slot<P> {
         Because::Failed { error, quarantined }
     }
 
+    /// Whether and why the host had to answer in place of the plugin in force: also where it only refused, which counts for
+    /// nothing with the breaker.
+    #[must_use]
+    pub fn stood_in(&self) -> Option<StoodIn> {
+        let digest = self.current()?.facts().digest;
+        let stood_in = self.stood_in.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        stood_in.filter(|stood_in| stood_in.digest == digest)
+    }
+
     fn ask<T>(
         &self,
         now: u64,
         call: impl FnOnce(&P) -> Result<Called<T>, CallError>,
         fallback: impl FnOnce() -> T,
     ) -> Answer<T> {
-        self.try_ask(now, call).unwrap_or_else(|because| Answer {
-            value: fallback(),
-            logs: logs_of(&because),
-            by: By::Fallback(because),
-            fuel: 0,
+        self.try_ask(now, call).unwrap_or_else(|because| {
+            self.stand_in(&because);
+            Answer { value: fallback(), logs: logs_of(&because), by: By::Fallback(because), fuel: 0 }
         })
+    }
+
+    fn stand_in(&self, because: &Because) {
+        let (Because::Failed { error, .. }, Some(plugin)) = (because, self.current()) else { return };
+        let digest = plugin.facts().digest;
+        let last = escaped(&error.to_string()).chars().take(REASON_CHARS).collect();
+        let mut stood_in = self.stood_in.lock().unwrap_or_else(PoisonError::into_inner);
+        let before =
+            stood_in.as_ref().filter(|stood_in| stood_in.digest == digest).map_or(0, |stood_in| stood_in.times);
+        *stood_in = Some(StoodIn { digest, times: before.saturating_add(1), last });
     }
 
     fn try_ask<T>(

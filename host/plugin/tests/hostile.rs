@@ -321,6 +321,25 @@ fn a_slot_always_answers_and_quarantines_after_three_faults() {
     assert!(matches!(answer.by, By::Fallback(Because::Failed { quarantined: false, .. })));
     slot.install(Some(Arc::new(load(&hostile("rotation"), json!({})).unwrap())));
     assert_eq!(slot.step(6, "kept", &rotation::Event::Timer, &context).by, By::Plugin(digest));
+    assert_eq!(slot.stood_in(), None, "of what was in its place before");
+}
+
+#[test]
+fn a_refusal_is_no_fault_and_is_counted_all_the_same() {
+    let slot = Slot::<Disguise>::new("vault-1.disguise", Arc::default());
+    assert_eq!(slot.stood_in(), None);
+    slot.install(Some(Arc::new(load(&hostile("disguise"), json!({ "do": "hides" })).unwrap())));
+    let embed = |payload: usize| slot.embed(1, &[1; 64], &vec![2; payload], &[3; 32]);
+    assert!(matches!(embed(60).by, By::Plugin(_)) && slot.stood_in().is_none());
+    for times in 1..=4 {
+        let answer = embed(61);
+        assert!(matches!(&answer.by, By::Fallback(because) if because.class().is_none()), "{:?}", answer.by);
+        let stood_in = slot.stood_in().unwrap();
+        assert_eq!(stood_in.times, times);
+        assert!(stood_in.last.contains("the payload does not fit"), "{}", stood_in.last);
+    }
+    slot.install(Some(Arc::new(load(&hostile("disguise"), json!({ "do": "hides" })).unwrap())));
+    assert_eq!(slot.stood_in(), None);
 }
 
 #[test]

@@ -399,6 +399,13 @@ fn plugin(plugin: &PluginStatus) -> String {
             let _ = write!(text, ", last: {}", line(fault));
         }
     }
+    if plugin.stood_in > 0 {
+        let times = if plugin.stood_in == 1 { "once".to_owned() } else { format!("{} times", plugin.stood_in) };
+        let _ = write!(text, ", THE HOST ANSWERED IN ITS PLACE {times} since the start");
+        if let Some(why) = &plugin.last_stood_in {
+            let _ = write!(text, ", last: {}", line(why));
+        }
+    }
     text
 }
 

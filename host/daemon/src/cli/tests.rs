@@ -19,6 +19,8 @@ fn plugin(slot: PluginSlot, name: &str) -> PluginStatus {
         standing: PluginStanding::InForce,
         faults: 0,
         last_fault: None,
+        stood_in: 0,
+        last_stood_in: None,
     }
 }
 
@@ -232,6 +234,10 @@ fn trouble_names_the_next_step() {
     pair.plugins[1].standing = PluginStanding::Quarantined;
     pair.plugins[1].faults = 3;
     pair.plugins[1].last_fault = Some("ran out of fuel\u{1b}[2J".into());
+    let mut disguise = plugin(PluginSlot::Disguise, "cover");
+    disguise.stood_in = 12;
+    disguise.last_stood_in = Some("disguise.embed refused: too long".into());
+    pair.plugins.push(disguise);
     pair.last_error = Some(LastError {
         at: WallTime(1_700_000_088_000),
         message: "connection refused by remote.example:7440".into(),

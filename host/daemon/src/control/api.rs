@@ -352,6 +352,12 @@ pub struct PluginStatus {
     pub faults: u64,
     /// The last fault.
     pub last_fault: Option<String>,
+    /// How often the host answered in its place since the node started: a refusal is no fault, and counts here.
+    #[serde(default)]
+    pub stood_in: u64,
+    /// Why, the last time.
+    #[serde(default)]
+    pub last_stood_in: Option<String>,
 }
 
 /// Whether a plugin answers.

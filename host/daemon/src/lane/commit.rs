@@ -25,6 +25,7 @@ use farseal_plugin::{Cipher, CipherUnavailable, CipherWorker, Plugin as _};
 use super::Parts;
 use super::keywork::Prepared;
 use crate::clock::Clock;
+use crate::control::api::PluginSlot;
 use crate::keyring::{Keyring, KeyringError};
 use crate::keys::card::PeerCard;
 use crate::keys::deposit::Receipt;
@@ -509,8 +510,13 @@ impl Committer {
     /// The payload hidden in random bytes; `None` where no disguise can carry it.
     fn embedded(&self, clock: &Clock, payload: &[u8], bytes: usize) -> Result<Option<Vec<u8>>, SealFault> {
         let (cover, seed) = (random(bytes)?, seed()?);
-        let carrier = self.plugins.disguise.embed(clock.now().wall.0, &cover, payload, &seed).value;
-        Ok(carrier.filter(|carrier| carrier.len() == bytes))
+        let answer = self.plugins.disguise.embed(clock.now().wall.0, &cover, payload, &seed);
+        self.plugins.say_who_answered(
+            PluginSlot::Disguise,
+            &answer.by,
+            "a key travels in a plain carrier, undisguised",
+        );
+        Ok(answer.value.filter(|carrier| carrier.len() == bytes))
     }
 
     fn terms(&self, clock: &Clock, planned: &Planned, start: Sequence, how: How, cipher: &Cipher) -> Terms {

@@ -9,10 +9,11 @@ use farseal_core::rotation::{How, Slot};
 use farseal_core::schedule;
 use farseal_core::units::{BlockBytes, Epoch, Incarnation, Instant, Millis};
 use farseal_plugin::vault::epoch_key::EpochKey;
-use farseal_plugin::wit::disguise::Seen;
+use farseal_plugin::wit::disguise::{Seen, Slot as SlotWish};
 
 use super::Event;
 use super::deposits::Deposits;
+use crate::control::api::PluginSlot;
 use crate::keys::deposit::Receipt;
 use crate::keys::hedge::Hedge;
 use crate::keys::package::CARRIER_LEN;
@@ -187,7 +188,7 @@ impl KeyWork {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed)?;
         let smallest = self.smallest_slot();
-        let planned = self.plugins.disguise.plan(crate::clock::wall_time().0, recent, smallest, &seed).value;
+        let planned = self.planned(recent, smallest, &seed);
         let mut slots = Vec::with_capacity(planned.len());
         for slot in planned {
             let chance = chance()?;
@@ -195,6 +196,12 @@ impl KeyWork {
             slots.push(schedule::Planned { gap: Millis(slot.gap), blocks, chance });
         }
         Ok(slots)
+    }
+
+    fn planned(&self, recent: &[Seen], smallest: u32, seed: &[u8; 32]) -> Vec<SlotWish> {
+        let answer = self.plugins.disguise.plan(crate::clock::wall_time().0, recent, smallest, seed);
+        self.plugins.say_who_answered(PluginSlot::Disguise, &answer.by, "a key takes the host's plain slot");
+        answer.value
     }
 
     /// Draws a key, hedged with everything that sets this moment apart.
@@ -233,7 +240,7 @@ impl KeyWork {
         } else {
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)?;
-            self.plugins.disguise.plan(crate::clock::wall_time().0, recent, smallest, &seed).value.first().copied()
+            self.planned(recent, smallest, &seed).first().copied()
         };
         let wait = first.map_or(Millis(0), |slot| Millis(slot.gap.min(SLOT_WAIT_MAX.0)));
         let blocks = first.map_or(smallest, |slot| slot.blocks).clamp(smallest, SLOT_BLOCKS_MAX.max(smallest));

@@ -294,6 +294,7 @@ impl PairNode {
             .zip(choices)
             .map(|((facts, slot), choice)| {
                 let standing = self.plugins.breaker.standing(&facts.digest);
+                let stood_in = self.plugins.stood_in(slot);
                 PluginStatus {
                     pair: self.config.name.clone(),
                     slot,
@@ -311,6 +312,8 @@ impl PairNode {
                     },
                     faults: u64::try_from(standing.strikes.len()).unwrap_or(u64::MAX),
                     last_fault: standing.strikes.last().map(|strike| format!("{:?}", strike.class)),
+                    stood_in: stood_in.as_ref().map_or(0, |stood_in| stood_in.times),
+                    last_stood_in: stood_in.map(|stood_in| stood_in.last),
                 }
             })
             .collect()
