@@ -204,6 +204,7 @@ pub struct Primary {
     to_prepare: Option<(Epoch, Wish)>,
     /// What it was asked last is what became of a decision of its own.
     policy_hears_outcome: bool,
+    policy_called: WallTime,
     wake_at: Option<WallTime>,
     watch: Option<(Option<u64>, Option<u64>)>,
     held: Option<Held>,
@@ -278,6 +279,7 @@ impl Primary {
             rotation_by: None,
             to_prepare: None,
             policy_hears_outcome: false,
+            policy_called: WallTime(0),
             wake_at: None,
             watch: None,
             held: None,

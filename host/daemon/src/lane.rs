@@ -49,6 +49,7 @@ pub mod destage;
 pub mod intake;
 pub mod keybook;
 pub mod keywork;
+pub mod looks;
 pub mod outbox;
 pub mod pacer;
 pub mod policy_journal;

@@ -53,6 +53,7 @@ mod question;
 mod recover;
 mod recovery;
 mod retire;
+mod rotate;
 mod search;
 mod search_keys;
 pub mod seed;

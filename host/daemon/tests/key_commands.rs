@@ -274,6 +274,38 @@ fn plugins_are_swapped_and_rolled_back_while_writes_flow_and_a_restart_keeps_wha
 }
 
 #[test]
+fn a_request_that_a_policy_holds_is_answered_at_once_and_a_restart_forgets_neither_it_nor_its_time() {
+    let (_stage, mut main, mut remote) = sites("held");
+    let hour = farseal_core::units::WallTime(u64::try_from(now().as_millis()).unwrap()).0 / 3_600_000 % 24;
+    let window = format!("{{\"opens\":\"{:02}:00\",\"closes\":\"{:02}:00\"}}", (hour + 11) % 24, (hour + 12) % 24);
+    let policy = component("maintenance-window");
+    main.farseal(&["plugin", "swap", PAIR, "policy", &policy, "--settings", &window, "--yes"]).unwrap();
+    let asked = |main: &Site| main.farseal(&["rotate", PAIR, "--reason", "full backup"]).unwrap_err().to_string();
+    let held = asked(&main);
+    let looks = "the policy maintenance-window holds the request; it looks again at ";
+    assert!(held.contains(looks) && held.contains(": the next window, or an overdue key"), "{held}");
+    assert!(held.contains(&format!("farseal rotate {PAIR} --force")), "{held}");
+    let shown = main.farseal(&["key", "policy", PAIR]).unwrap();
+    assert_eq!(shown.matches("requested: \"full backup\"").count(), 1, "told once: {shown}");
+    let at = held.split(looks).nth(1).unwrap().split(' ').next().unwrap().to_owned();
+
+    main.kill().unwrap();
+    let kept = std::fs::read(main.state().join("pairs").join(PAIR).join("policy.json")).unwrap();
+    let before: Value = serde_json::from_slice(&kept).unwrap();
+    assert!(before["looks"]["at"].is_u64() && before["state"].as_str().unwrap().contains("full backup"), "{before}");
+    main.start().unwrap();
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    let again = asked(&main);
+    assert!(again.contains(&format!("{looks}{at} ")), "{again} is not {at}");
+    main.kill().unwrap();
+    remote.kill().unwrap();
+}
+
+fn now() -> std::time::Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()
+}
+
+#[test]
 fn a_demanded_result_of_the_kit_decides_what_is_loaded_and_what_is_swapped_in() {
     let (stage, mut main, _remote) = sites("proven");
     main.kill().unwrap();

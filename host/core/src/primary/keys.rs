@@ -50,7 +50,9 @@ impl Primary {
     /// No sooner than a second from the call: a policy that answers each call with the next moment would be asked without end, and each
     /// call is written down. It is told so, unless that is what it was told just now.
     fn wake_policy_at(&mut self, now: Now, id: u64, at: WallTime) {
-        let soonest = WallTime(now.wall.0.saturating_add(POLICY_WAKE_MIN.0));
+        // A clock that was set back meanwhile does not put it off.
+        let called = self.policy_called.min(now.wall);
+        let soonest = WallTime(called.0.saturating_add(POLICY_WAKE_MIN.0));
         self.wake_at = Some(at.max(soonest));
         if at < soonest && !self.policy_hears_outcome {
             self.tell_policy(PolicyEvent::Decided { id, outcome: Outcome::Clamped });
@@ -75,6 +77,7 @@ impl Primary {
         {
             self.policy_busy = true;
             self.policy_hears_outcome = matches!(event, PolicyEvent::Decided { .. });
+            self.policy_called = now.wall;
             self.outputs.push_back(Output::AskPolicy { event });
         }
     }

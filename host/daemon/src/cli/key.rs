@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use farseal_core::units::{Epoch, Millis, WallTime};
+use farseal_plugin::scenario::units;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -349,7 +350,7 @@ fn policy(report: &PolicyReport) -> String {
         let _ = writeln!(
             out,
             "  {}  {}: {}{why}: {}{host}",
-            each.at.0,
+            units::instant(each.at.0),
             line(&each.event),
             line(&each.decision),
             line(&each.answer)

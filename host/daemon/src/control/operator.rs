@@ -107,6 +107,18 @@ pub enum CommandError {
         /// Why, and what is allowed.
         reason: String,
     },
+    /// The policy does not rotate now. It is asked once: what it does with the request is its own business.
+    #[error("the policy {policy} holds the request; it looks again {looks}{}", why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    Held {
+        /// The pair.
+        pair: String,
+        /// The policy's name.
+        policy: String,
+        /// When it is asked again, for people.
+        looks: String,
+        /// In its own words.
+        why: Option<String>,
+    },
     /// It began and was not done in time; it may still be.
     #[error("{what} is not done yet; it goes on")]
     NotYet {
@@ -151,6 +163,12 @@ impl CommandError {
             Self::Lead(reply) => (reply.code, reply.next.clone()),
             Self::Refused { next, .. } => (ErrorCode::Refused, next.clone()),
             Self::BadParameter { .. } => (ErrorCode::BadRequest, None),
+            Self::Held { pair, .. } => {
+                let next = format!(
+                    "wait for it (`farseal key policy {pair}` tells what it decides), or `farseal rotate {pair} --force`: that does not ask"
+                );
+                (ErrorCode::Refused, Some(next))
+            }
             Self::NotYet { .. } => {
                 (ErrorCode::Refused, Some("`farseal status --watch` shows how far it is".to_owned()))
             }

@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use farseal_core::rotation::{How, KeyUse};
 use farseal_core::units::{ByteLen, Epoch, Sequence, WallTime};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
+use super::looks::{Heard, KeyRequest};
 use crate::control::api::RotationWord;
 use crate::store::{StoreError, files};
 
@@ -95,7 +97,7 @@ pub struct KeyBook {
     /// What an operator said who asks for a key.
     wished: Mutex<Option<String>>,
     /// What those said who asked the policy for a key, until it is asked.
-    requests: Mutex<VecDeque<String>>,
+    requests: Mutex<VecDeque<KeyRequest>>,
     jobs: Sender<Job>,
 }
 
@@ -127,18 +129,21 @@ impl KeyBook {
         self.wished.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The policy is to be asked for a key, in these words.
-    pub fn request(&self, text: Option<&str>) {
+    /// The policy is to be asked for a key, in these words. What it makes of that; None where too many wait for its answer.
+    pub fn request(&self, text: Option<&str>) -> Option<oneshot::Receiver<Heard>> {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        if requests.len() < REQUESTS_MAX {
-            requests.push_back(text.unwrap_or("operator").chars().take(REASON_CHARS_MAX).collect());
+        if requests.len() >= REQUESTS_MAX {
+            return None;
         }
+        let (heard, receiver) = oneshot::channel();
+        let text = text.unwrap_or("operator").chars().take(REASON_CHARS_MAX).collect();
+        requests.push_back(KeyRequest { text, heard });
+        Some(receiver)
     }
 
-    /// What is to be told to the policy, each once. Somebody asks, even if nobody said anything.
-    pub fn take_requests(&self) -> Vec<String> {
-        let taken = std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner));
-        if taken.is_empty() { vec!["operator".to_owned()] } else { taken.into() }
+    /// What is to be told to the policy, each once. None where one question for all took those of another, too.
+    pub fn take_requests(&self) -> Vec<KeyRequest> {
+        std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner)).into()
     }
 
     /// A key begins to be drawn. Nothing is written before something came of it.

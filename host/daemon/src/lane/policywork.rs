@@ -14,7 +14,9 @@ use farseal_plugin::wit::rotation as wit;
 use farseal_plugin::{Answer, By, NotCarried, Plugin as _, RotationCall, RotationPolicy, StateOwner};
 use serde::{Deserialize, Serialize};
 
+use super::looks::{KeyRequest, Looks, heard};
 use super::{Event, Parts};
+use crate::control::api::PluginSlot;
 use crate::plugins::PairPlugins;
 use crate::store::{StoreError, files};
 
@@ -54,8 +56,8 @@ pub enum Carried {
 struct Call {
     now: Now,
     event: PolicyEvent,
-    /// In whose words, where it is a request.
-    requests: Vec<String>,
+    /// Where it is a request: whose.
+    requests: Vec<KeyRequest>,
     /// What the policy answers is not carried out: a cover's start costs what a key's does.
     for_nothing: bool,
     keys: Vec<KeyUse>,
@@ -73,6 +75,8 @@ struct Kept {
     state: String,
     calls: u64,
     last_now: u64,
+    #[serde(default)]
+    looks: Looks,
 }
 
 /// A state text of 64 KiB, escaped, and what stands around it.
@@ -85,6 +89,8 @@ struct PolicyThread {
     path: PathBuf,
     plugins: Arc<PairPlugins>,
     kept: Option<Kept>,
+    /// A core that began anew does not know when the policy is to be woken.
+    is_to_tell_looks: bool,
 }
 
 impl PolicyWork {
@@ -95,6 +101,7 @@ impl PolicyWork {
             path: parts.directory.join("policy.json"),
             plugins: Arc::clone(&parts.plugins),
             kept: None,
+            is_to_tell_looks: true,
         };
         std::thread::spawn(move || {
             thread.kept = load(&thread.path).and_then(|kept| thread.own(kept));
@@ -105,7 +112,7 @@ impl PolicyWork {
                     Request::Ask(call) if call.for_nothing => thread.rehearse(&call),
                     Request::Ask(call) => {
                         let again = || queue.pause(Duration::from_millis(STORE_RETRY_INTERVAL.0));
-                        let Some(decisions) = thread.answer(&call, again) else { break };
+                        let Some(decisions) = thread.answer(call, again) else { break };
                         if inbox.send(Event::PolicyDecided(decisions)).is_err() {
                             break;
                         }
@@ -116,11 +123,11 @@ impl PolicyWork {
         Self { calls }
     }
 
-    /// `requests`: the words of those who ask for a key, where the event is that. The policy is told each.
+    /// `requests`: of those who ask for a key, where the event is that. The policy is told each, and each is told what it makes of it.
     pub fn ask(
         &self,
         now: Now,
-        requests: Vec<String>,
+        requests: Vec<KeyRequest>,
         event: PolicyEvent,
         keys: Vec<KeyUse>,
         limits: KeyLimits,
@@ -179,18 +186,20 @@ enum NotMade {
 
 impl PolicyThread {
     /// `again` is asked before a call that came to nothing is made again, and waits; none where it says no.
-    fn answer(&mut self, call: &Call, mut again: impl FnMut() -> bool) -> Option<Vec<Decision>> {
-        let events: Vec<wit::Event> = if call.event == PolicyEvent::Requested {
-            call.requests.iter().cloned().map(wit::Event::Requested).collect()
+    fn answer(&mut self, mut call: Call, mut again: impl FnMut() -> bool) -> Option<Vec<Decision>> {
+        let requests = std::mem::take(&mut call.requests);
+        let events: Vec<_> = if call.event == PolicyEvent::Requested {
+            requests.into_iter().map(|asks| (wit::Event::Requested(asks.text), Some(asks.heard))).collect()
         } else {
-            vec![event(&call.event)]
+            vec![(event(&call.event), None)]
         };
+        let before = self.kept.as_ref().map_or_else(Looks::default, |kept| kept.looks);
         let mut decisions = Vec::new();
-        for event in events {
+        for (event, asks) in events {
             let mut said = false;
-            loop {
-                match self.step(call, event.clone()) {
-                    Ok(more) => break decisions.extend(more),
+            let answered = loop {
+                match self.step(&call, event.clone()) {
+                    Ok(answered) => break answered,
                     Err(error) if said => tracing::debug!(pair = self.name, "{error}"),
                     Err(error) => tracing::error!(pair = self.name, "{error}; it is asked again until that succeeds"),
                 }
@@ -198,12 +207,20 @@ impl PolicyThread {
                 if !again() {
                     return None;
                 }
+            };
+            if let (Some(asks), Some(kept)) = (asks, &self.kept) {
+                // Who does not wait any more asked all the same.
+                let _ = asks.send(heard(&answered, kept.looks));
             }
+            if std::mem::take(&mut self.is_to_tell_looks) {
+                decisions.extend(before.again(call.now.wall));
+            }
+            decisions.extend(answered.into_iter().filter_map(|decision| self.decision(decision)));
         }
         Some(decisions)
     }
 
-    fn step(&mut self, call: &Call, event: wit::Event) -> Result<Vec<Decision>, NotMade> {
+    fn step(&mut self, call: &Call, event: wit::Event) -> Result<Vec<wit::Decision>, NotMade> {
         let mut entropy = [0; 8];
         getrandom::fill(&mut entropy).map_err(|_| NotMade::NoEntropy)?;
         let context = self.context(call, u64::from_le_bytes(entropy));
@@ -216,19 +233,29 @@ impl PolicyThread {
                 self.journal(RotationCall::Init { context: context.clone() }, &answer);
                 decisions.extend(answer.value.decisions);
                 let owner = self.owner(&answer.by, None);
-                Kept { format: FORMAT, owner, state: answer.value.state, calls: 0, last_now: now }
+                Kept {
+                    format: FORMAT,
+                    owner,
+                    state: answer.value.state,
+                    calls: 0,
+                    last_now: now,
+                    looks: Looks::default(),
+                }
             }
         };
         let answer = self.plugins.policy.step(now, &state.state, &event, &context);
+        let mut looks = state.looks;
+        looks.told(&event);
         self.journal(RotationCall::Step { state: state.state.clone(), event, context }, &answer);
         let owner = self.owner(&answer.by, state.owner.as_ref());
         let outcome = answer.value;
         decisions.extend(outcome.decisions);
-        let kept = Kept { format: FORMAT, owner, state: outcome.state, calls: state.calls + 1, last_now: now };
+        looks.decided(&decisions);
+        let kept = Kept { format: FORMAT, owner, state: outcome.state, calls: state.calls + 1, last_now: now, looks };
         // What was kept before stays until then: also that there was nothing, so that its first call is made again, too.
         save(&self.path, &kept)?;
         self.kept = Some(kept);
-        Ok(decisions.into_iter().filter_map(|decision| self.decision(decision)).collect())
+        Ok(decisions)
     }
 
     /// Asks, forgets the answer, and keeps the state as it was.
@@ -243,6 +270,7 @@ impl PolicyThread {
     }
 
     fn journal(&self, call: RotationCall, answer: &Answer<wit::Outcome>) {
+        self.plugins.say_who_answered(PluginSlot::Policy, &answer.by, "the host's limits alone decide about the key");
         let decisions = answer.value.decisions.clone();
         self.plugins.policy_journal.add_answer(&self.plugins.policy, call, answer, decisions);
     }
@@ -285,6 +313,7 @@ impl PolicyThread {
         }
         slot.install(Some(new));
         self.kept = kept;
+        self.is_to_tell_looks = true;
         Ok(becomes)
     }
 
@@ -332,7 +361,7 @@ fn event(event: &PolicyEvent) -> wit::Event {
         PolicyEvent::Started => wit::Event::Started,
         PolicyEvent::Timer => wit::Event::Timer,
         PolicyEvent::Usage => wit::Event::Usage,
-        PolicyEvent::Requested => wit::Event::Requested("operator".into()),
+        PolicyEvent::Requested => wit::Event::Requested(String::new()),
         PolicyEvent::Suspect(epoch) => wit::Event::Suspect(epoch.0),
         PolicyEvent::Rotated(epoch) => wit::Event::Rotated(epoch.0),
         PolicyEvent::Decided { id, outcome } => {
@@ -409,7 +438,7 @@ mod tests {
         Call {
             now: Now { instant: units::Instant(0), wall: WallTime(1_000) },
             event,
-            requests: vec!["one".into(), "two".into()],
+            requests: ["one", "two"].map(request).into(),
             for_nothing: false,
             keys: vec![key],
             limits: KeyLimits { interval_min: Millis(0), age_max: Millis(1 << 40), bytes_max: ByteLen(1 << 40) },
@@ -417,10 +446,15 @@ mod tests {
         }
     }
 
+    fn request(text: &str) -> KeyRequest {
+        KeyRequest { text: text.into(), heard: tokio::sync::oneshot::channel().0 }
+    }
+
     /// Without a policy: the host's own answers. Its state's place is not there yet.
     fn thread(directory: &Path) -> PolicyThread {
         let plugins = Arc::new(PairPlugins::none(directory));
-        PolicyThread { name: "vault".into(), path: directory.join("later/policy.json"), plugins, kept: None }
+        let path = directory.join("later/policy.json");
+        PolicyThread { name: "vault".into(), path, plugins, kept: None, is_to_tell_looks: true }
     }
 
     #[test]
@@ -431,7 +465,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let mut thread = thread(directory.path());
             let mut failed = 0;
-            let decisions = thread.answer(&call(event), || {
+            let decisions = thread.answer(call(event), || {
                 failed += 1;
                 if failed == 3 {
                     std::fs::create_dir(directory.path().join("later")).unwrap();
@@ -450,8 +484,47 @@ mod tests {
     fn what_could_not_be_kept_leaves_what_was_there_and_ends_with_those_who_ask() {
         let directory = tempfile::tempdir().unwrap();
         let mut thread = thread(directory.path());
-        assert_eq!(thread.answer(&call(PolicyEvent::Timer), || false), None);
+        assert_eq!(thread.answer(call(PolicyEvent::Timer), || false), None);
         assert!(thread.kept.is_none(), "the first call is made again, too");
+    }
+
+    #[test]
+    fn a_restart_keeps_when_the_policy_is_woken_and_its_answer_comes_before_its_new_decisions() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("later")).unwrap();
+        let mut thread = thread(directory.path());
+        thread.answer(call(PolicyEvent::Started), || false).unwrap();
+        let kept = load(&thread.path).unwrap();
+        assert!(kept.looks.at.is_some() && kept.looks.bytes.is_some(), "{kept:?}");
+        let again = |thread: &mut PolicyThread| {
+            let decisions = thread.answer(call(PolicyEvent::Started), || false).unwrap();
+            decisions.into_iter().map(|decision| decision.action).collect::<Vec<_>>()
+        };
+        let usual = again(&mut thread);
+        let mut thread = PolicyThread { kept: load(&thread.path), is_to_tell_looks: true, ..thread };
+        let first = again(&mut thread);
+        let looks: Vec<_> = kept.looks.again(WallTime(1_000)).into_iter().map(|decision| decision.action).collect();
+        assert_eq!(first, [looks, usual.clone()].concat());
+        assert_eq!(again(&mut thread), usual, "only the first answer has them");
+    }
+
+    #[test]
+    fn a_state_of_before_looks_were_kept_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.json");
+        let text = r#"{"format":2,"owner":null,"state":"{}","calls":3,"last_now":9}"#;
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(load(&path).unwrap().looks, Looks::default());
+    }
+
+    #[test]
+    fn whoever_asks_hears_what_the_policy_makes_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("later")).unwrap();
+        let (heard, mut hears) = tokio::sync::oneshot::channel();
+        let requests = vec![KeyRequest { text: "one".into(), heard }];
+        thread(directory.path()).answer(Call { requests, ..call(PolicyEvent::Requested) }, || false).unwrap();
+        assert_eq!(hears.try_recv(), Ok(super::super::looks::Heard::Rotates));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use farseal_core::stage::{EpochFacts, Stage};
 use farseal_core::units::{ByteLen, Epoch, Sequence, WallTime};
 use farseal_plugin::vault::stack::{Stack, Suite};
 use farseal_plugin::wit::rotation::{Action, Decision};
-use farseal_plugin::{Digest, RotationCall, escaped};
+use farseal_plugin::{Digest, RotationCall, RotationPolicy, StepFunction as _, escaped};
 use serde::Serialize;
 
 use super::pair::{PairNode, Side};
@@ -278,20 +278,18 @@ fn described(package: &Arc<VerifiedEpoch>, stage: Stage) -> PastEpoch {
 fn decision_report(entries: &[Journalled], at: usize, entry: &Journalled, decision: &Decision) -> DecisionReport {
     let (now, event) = match &entry.call {
         RotationCall::Init { context } => (context.now, "init".to_owned()),
-        RotationCall::Step { context, event, .. } => (context.now, escaped(&format!("{event:?}"))),
-    };
-    let (said, why) = match &decision.action {
-        Action::Rotate(rotate) => (format!("rotate {:?}", rotate.how), &rotate.reason),
-        Action::WakeAt(at) => (format!("wake at {at}"), &decision.why),
-        Action::Watch(watch) => (format!("watch bytes {:?} blocks {:?}", watch.bytes, watch.blocks), &decision.why),
-        Action::Alert(text) => (format!("alert {}", escaped(text)), &decision.why),
-        Action::Ext(ext) => (format!("extension {}", escaped(&ext.name)), &decision.why),
+        RotationCall::Step { context, event, .. } => (context.now, RotationPolicy::event_words(event)),
     };
     DecisionReport {
         at: WallTime(now),
         event,
-        decision: said,
-        why: escaped(if why.is_empty() { &decision.why } else { why }),
+        decision: RotationPolicy::action_words(now, decision),
+        why: escaped(match &decision.action {
+            Action::Rotate(rotate) if !rotate.reason.is_empty() => &rotate.reason,
+            Action::Rotate(_) | Action::WakeAt(_) | Action::Watch(_) | Action::Alert(_) | Action::Ext(_) => {
+                &decision.why
+            }
+        }),
         answer: answer_to(entries, at, decision),
         instead: entry.instead.clone(),
     }

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use farseal_core::group::{CutName, OfferLimit};
 use farseal_core::primary::{Command, Mode, PauseState};
-use farseal_core::rotation::{How, Refused, State as RotationState};
-use farseal_core::units::{CutNumber, Epoch};
+use farseal_core::rotation::Refused;
+use farseal_core::units::CutNumber;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
+use super::Node;
 use super::awaited::MEND_AND_RESTART;
 use super::pair::PairNode;
-use super::{Node, key};
 use crate::control::api::{
-    CommandReply, EscrowAnswer, EscrowView, GroupCommand, NodeStatus, PairCommand, Pause, PluginStatus, Role, Rotate,
-    SiteView, SwapSides, TakeOver,
+    CommandReply, EscrowAnswer, EscrowView, GroupCommand, NodeStatus, PairCommand, Pause, PluginStatus, Role, SiteView,
+    SwapSides, TakeOver,
 };
 use crate::control::operator::{BoxFuture, CommandError, Operator};
 use crate::lane::Event as LaneEvent;
@@ -26,10 +26,6 @@ use crate::replica::points::Purpose;
 
 /// How long a command waits for what it started.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// A policy that was asked for a key, and whose key came too late for its start, is asked again after this.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// How often the wait for a key looks again where a disguise hides it: the machine has enough to do at the command already.
-const LOOK_HIDDEN: Duration = Duration::from_millis(500);
 /// A pair that could not be taken over with its group is tried again after this, and later after twice as long each time, up to the other.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 const TRY_AGAIN_MOST: Duration = Duration::from_secs(30);
@@ -149,114 +145,6 @@ impl PairNode {
             PairCommand::Plugin(command) => self.plugin(command).await,
             PairCommand::Key(command) => self.key(command).await,
             PairCommand::Recover(command) => self.recover(command).await,
-        }
-    }
-
-    /// How long the host's least interval since the last key still is.
-    async fn until_next_rotation(&self) -> Result<Duration, CommandError> {
-        let Some(key) = self.look().await?.status.key else { return Ok(Duration::ZERO) };
-        let (since, now) = (key.since, self.shared.clock.now().wall);
-        Ok(Duration::from_millis(self.config.key_limits.interval_min.0.saturating_sub(now.since(since).0)))
-    }
-
-    /// An epoch that no key has is somebody's slip: the policy would make nothing of it.
-    async fn suspect(&self, epoch: Epoch) -> Result<CommandReply, CommandError> {
-        let newest =
-            self.writer().and_then(|lane| lane.keyring.kept().iter().map(|package| key::epoch_of(package)).max());
-        if let Some(newest) = newest.filter(|newest| !(Epoch::NONE.next()..=*newest).contains(&epoch)) {
-            let reason = format!("no key has epoch {epoch}; the newest has {newest}");
-            return Err(CommandError::BadParameter { parameter: "epoch", reason });
-        }
-        self.tell(Command::Suspect(epoch), "suspect").await?;
-        Ok(CommandReply::new("the policy was told that the key may be known to others"))
-    }
-
-    async fn rotate(&self, rotate: Rotate) -> Result<CommandReply, CommandError> {
-        let Some(lane) = self.writer() else { return Err(self.other_side("rotate", Role::Primary)) };
-        let mut before = lane.keybook.in_force_now();
-        // Whoever knows the key may know the one that is on its way now.
-        let mut is_drawn_before = rotate.suspect && self.look().await?.status.rotation != RotationState::Idle;
-        if let Some(reason) = &rotate.reason {
-            tracing::info!(pair = self.config.name, reason = %farseal_plugin::escaped(reason), "an operator asks for a new key");
-        }
-        if let (true, Some(epoch)) = (rotate.suspect, before) {
-            self.tell(Command::Suspect(epoch), "rotate").await?;
-        }
-        let command = match (rotate.force, rotate.how) {
-            _ if rotate.suspect => Command::Rotate(How::AtOnce),
-            (false, None) => Command::RequestRotation,
-            (_, Some(How::Pause)) => Command::Rotate(How::Pause),
-            (_, Some(How::InBand)) => Command::Rotate(How::InBand),
-            (true, None) => Command::Rotate(self.config.rotate),
-            (_, Some(How::AtOnce)) => {
-                return Err(CommandError::BadParameter {
-                    parameter: "how",
-                    reason: "`in-band` or `pause`; a key at once is the host's own business".into(),
-                });
-            }
-        };
-        let wish = || {
-            if command == Command::RequestRotation {
-                lane.keybook.request(rotate.reason.as_deref());
-                return None;
-            }
-            lane.keybook.wish(rotate.reason.clone())
-        };
-        let deadline = Instant::now() + PATIENCE;
-        let earlier = wish();
-        if command == Command::RequestRotation {
-            // What the policy asks for too soon is refused, and nobody would hear of it.
-            sleep(self.until_next_rotation().await?).await;
-        }
-        let mut asked = Instant::now();
-        while let Err(refused) = self.order(command, "rotate").await? {
-            match refused {
-                Refused::TooSoon { wait, .. } if Instant::now() + Duration::from_millis(wait.0) < deadline => {
-                    sleep(Duration::from_millis(wait.0)).await;
-                }
-                Refused::UnderWay(_) if is_drawn_before && Instant::now() < deadline => {
-                    sleep(LOOK_EVERY).await;
-                    before = lane.keybook.in_force_now();
-                    is_drawn_before = self.look().await?.status.rotation != RotationState::Idle;
-                }
-                // The policy heard of the suspicion and was quicker.
-                Refused::UnderWay(_) if rotate.suspect => break,
-                Refused::TooSoon { .. } | Refused::UnderWay(_) | Refused::LinkDown | Refused::Visible => {
-                    lane.keybook.wish(earlier);
-                    return Err(not_begun(refused));
-                }
-            }
-        }
-        let mut given_up = before;
-        let every = if self.config.is_disguised() { LOOK_HIDDEN } else { LOOK_EVERY };
-        loop {
-            sleep(every).await;
-            if lane.keybook.in_force_now() != before {
-                return Ok(CommandReply::new("the key has changed"));
-            }
-            if self.writer().is_none() {
-                return Err(self.other_side("rotate", Role::Primary));
-            }
-            // A key that was not delivered before its start is void; each further one has more room.
-            let void = lane.keybook.void_now();
-            let over = if command != Command::RequestRotation {
-                void > given_up
-            } else {
-                asked.elapsed() >= ASK_AGAIN && self.look().await?.status.rotation == RotationState::Idle
-            };
-            if over {
-                let _ = wish();
-                asked = Instant::now();
-                match self.tell(command, "rotate").await {
-                    Ok(()) => given_up = void,
-                    Err(error) => {
-                        tracing::debug!(pair = self.config.name, %error, "the rotation is not begun again yet");
-                    }
-                }
-            }
-            if Instant::now() >= deadline {
-                return Err(CommandError::NotYet { what: "the rotation".into() });
-            }
         }
     }
 
@@ -466,7 +354,11 @@ impl PairNode {
     }
 
     /// Gives the lane a command. Refused is what its machine does not begin.
-    async fn order(&self, command: Command, name: &'static str) -> Result<Result<(), Refused>, CommandError> {
+    pub(super) async fn order(
+        &self,
+        command: Command,
+        name: &'static str,
+    ) -> Result<Result<(), Refused>, CommandError> {
         let Some(lane) = self.writer() else { return Err(self.other_side(name, Role::Primary)) };
         let (sender, done) = oneshot::channel();
         let event = LaneEvent::Operator { command, done: Box::new(move |result| _ = sender.send(result)) };
@@ -497,6 +389,6 @@ impl PairNode {
     }
 }
 
-fn not_begun(refused: Refused) -> CommandError {
+pub(super) fn not_begun(refused: Refused) -> CommandError {
     CommandError::Refused { reason: refused.to_string(), next: None }
 }

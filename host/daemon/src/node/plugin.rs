@@ -1,12 +1,13 @@
 //! Putting another plugin in a place while the pair goes on: checked, tried, compared, and only then in force; and back.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use farseal_core::primary::Command;
 use farseal_plugin::conform::{self, Effort};
 use farseal_plugin::{
-    Cipher, Contrast, Difference, Disguise, PluginHost, Recovery, RotationPolicy, Slot, StepFunction, contrast_ciphers,
-    contrast_disguises, replay_diff,
+    Cipher, Contrast, Difference, Disguise, LoadError, PluginHost, Recovery, RotationPolicy, Slot, StepFunction,
+    contrast_ciphers, contrast_disguises, replay_diff,
 };
 use tokio::sync::oneshot;
 
@@ -37,8 +38,9 @@ enum Loaded {
 }
 
 /// How a component is put in.
-#[derive(Clone, Copy)]
 struct How {
+    /// The operator's file; none where it comes back.
+    file: Option<PathBuf>,
     /// Only to say what would follow.
     dry_run: bool,
     /// It may decide otherwise than what is in its place.
@@ -71,6 +73,7 @@ impl PairNode {
         };
         let new = Put { digest: swap.sha256, grants: swap.grants, config };
         let name = format!("{}.{}", self.config.name, swap.slot);
+        let file = swap.component.clone();
         let demanded = self.config.plugin(swap.slot).conformance.is_some();
         let (bytes, result) = blocking(move || -> Result<_, PluginsError> {
             let bytes = plugins::read(&name, &choice)?;
@@ -84,7 +87,7 @@ impl PairNode {
             let kept = self.plugins.proofs.keep(swap.sha256, &result);
             kept.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
         }
-        let how = How { dry_run: swap.dry_run, accept: swap.accept, back: false };
+        let how = How { file: Some(file), dry_run: swap.dry_run, accept: swap.accept, back: false };
         self.put(swap.slot, now, new, bytes, how).await
     }
 
@@ -102,7 +105,7 @@ impl PairNode {
         }
         let bytes = self.plugins.components.load(place.before.digest);
         let bytes = bytes.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
-        let how = How { dry_run: false, accept: true, back: true };
+        let how = How { file: None, dry_run: false, accept: true, back: true };
         self.put(slot, place.now, place.before, bytes, how).await
     }
 
@@ -132,15 +135,25 @@ impl PairNode {
         bytes: Vec<u8>,
         how: How,
     ) -> Result<CommandReply, CommandError> {
-        let How { dry_run, accept, back } = how;
+        let How { file, dry_run, accept, back } = how;
         let (name, host) = (format!("{}.{slot}", self.config.name), Arc::clone(&self.shared.plugins));
         let (plugins, put) = (Arc::clone(&self.plugins), new.clone());
         let tried = blocking(move || -> Result<_, CommandError> {
-            let loaded = load(&host, slot, &name, &bytes, &put).map_err(|error| refused(&error))?;
-            let Trial { rules, tries, broken } = try_rules(&host, &name, &bytes, &put)?;
-            if let Some(reason) = broken.as_ref().filter(|_| !back) {
-                let next = "`farseal plugin conform FILE` shows the story; this is for the plugin's author";
-                return Err(CommandError::Refused { reason: reason.clone(), next: Some(next.into()) });
+            let file = file.map(|file| file.display().to_string());
+            let of_file = |reason: String| {
+                let reason = file.as_ref().map_or(reason.clone(), |file| format!("{file}: {reason}"));
+                CommandError::Refused { reason, next: None }
+            };
+            let loaded = load(&host, slot, &name, &bytes, &put).map_err(|error| of_file(error.to_string()))?;
+            let trial = try_rules(&host, &name, &bytes, &put).map_err(|error| of_file(error.to_string()))?;
+            let Trial { rules, tries, broken } = trial;
+            if let (Some(reason), Some(file)) = (broken.as_ref().filter(|_| !back), &file) {
+                let next = format!(
+                    "`farseal plugin conform {file} --settings '{}'` shows the story; this is for the plugin's author",
+                    put.config
+                );
+                let reason = format!("{file}: {reason}");
+                return Err(CommandError::Refused { reason, next: Some(next) });
             }
             let compared = compare(&plugins, &loaded);
             let kept = if dry_run { Ok(put.digest) } else { plugins.components.keep(&bytes) };
@@ -300,9 +313,8 @@ struct Trial {
     broken: Option<String>,
 }
 
-fn try_rules(host: &PluginHost, name: &str, bytes: &[u8], put: &Put) -> Result<Trial, CommandError> {
-    let failed = |error: farseal_plugin::LoadError| CommandError::Refused { reason: error.to_string(), next: None };
-    let found = conform::conform(host, name, bytes, &put.config, TRIAL).map_err(failed)?;
+fn try_rules(host: &PluginHost, name: &str, bytes: &[u8], put: &Put) -> Result<Trial, LoadError> {
+    let found = conform::conform(host, name, bytes, &put.config, TRIAL)?;
     let broken = found.verdicts.iter().find_map(|each| Some((each.rule, each.broken.as_ref()?)));
     let broken = broken.map(|(rule, broken)| {
         format!("it breaks a rule of the contract: {rule}: {}", farseal_plugin::escaped(&broken.said))
