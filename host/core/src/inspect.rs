@@ -7,7 +7,7 @@
 //! answer = everything up to here is in the index (u64), runs in the order of their addresses
 //! run    = blocks (u32), what (u8), then
 //!          0 no record says      nothing
-//!          1 a record            its header (96), tags (16 a block; one for zeroes), the blocks of a data record
+//!          1 a record            its header (96), tags (of each block 16 and its search tags; one for zeroes), the blocks of a data record
 //!          2 unreadable          why (u8)
 //!          3 the base's content  a digest (32) a block, under the question's challenge
 //! ```

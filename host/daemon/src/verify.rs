@@ -361,7 +361,7 @@ impl Runner {
             return Ok(whole.chunks(size).map(|block| Ok(Some(block.to_vec()))).collect());
         }
         // One that does not open hides the others: each by itself.
-        let each = (first..).zip(blocks.chunks(size).zip(tags.chunks(16)));
+        let each = (first..).zip(blocks.chunks(size).zip(tags.chunks(header.tag_bytes_each())));
         let open = |(index, (block, tag)): (u32, (&[u8], &[u8]))| {
             let (mut block, mut tag) = (block.to_vec(), tag.to_vec());
             let opened = unsealer.open(&header, index, &mut block, &mut tag);

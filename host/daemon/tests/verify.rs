@@ -21,10 +21,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use farseal_core::record::HEADER_BYTES;
 use nbd_client::Client;
-use records::{flip, mend_checksums, newest};
+use records::{alter, flip, mend_checksums, newest};
 use serde_json::Value;
 use site::{Site, wait_for};
-use sites::{BLOCK, PAIR, PATIENCE, sites};
+use sites::{BLOCK, PAIR, PATIENCE, sites, started};
 
 /// Writes blocks, each in a record of its own.
 fn write(site: &Site, blocks: &[u64], byte: u8) {
@@ -112,6 +112,23 @@ fn what_was_altered_on_either_side_is_named_exactly_and_mended() {
         assert_eq!((bytes[0], bytes[1]), (byte, if byte == 8 { 8 } else { 7 }), "block {block}");
     }
     remote.kill().unwrap();
+}
+
+#[test]
+fn of_a_record_with_search_tags_the_one_block_that_does_not_open_is_named_and_not_those_beside_it() {
+    let (_stage, main, remote) =
+        started("fields", &["--record-bytes", "4096", "--field", "id:0:8:number-le", "--field", "name:16:24:text"]);
+    main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    let mut client = Client::connect(&main.socket(), PAIR).unwrap();
+    client.write(64 * BLOCK, &[9; 8 * 4096]).unwrap();
+    client.flush().unwrap();
+    settle(&main);
+    assert_eq!(verify(&main, &[]), Some(0));
+    let log = remote.state().join("pairs").join(PAIR).join("log/00000000.fsl");
+    alter(&log, 66, 8).unwrap();
+    assert_eq!(verify(&main, &[]), Some(5));
+    let opens = "cannot be opened: the copy's bytes were altered, or belong elsewhere".to_owned();
+    assert_eq!(found(&main), [(66, 1, opens)]);
 }
 
 #[test]
