@@ -8,7 +8,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use farseal_core::units::{BlockCount, Extent, Instant, Lba};
+use farseal_core::limits::POLICY_WAKE_MIN;
+use farseal_core::units::{BlockCount, Extent, Instant, Lba, Now};
 use farseal_plugin::wit::recovery as wit;
 use farseal_plugin::wit::types::Extension;
 use farseal_plugin::{Answer, Plugin as _, RecoveryCall, StateOwner, written_last};
@@ -141,10 +142,7 @@ impl Sweeper {
                 match decision.action {
                     wit::Action::Open(extent) if self.only_by_search() => self.not_found_by_search(extent),
                     wit::Action::Open(extent) => course.opens.push_back(extent),
-                    wit::Action::WakeAt(at) => {
-                        let now = clock.now();
-                        course.wake = Some(Instant(now.instant.0.saturating_add(at.saturating_sub(now.wall.0))));
-                    }
+                    wit::Action::WakeAt(at) => course.wake_at(clock.now(), at),
                     wit::Action::Finished => {
                         tracing::info!(pair = self.name, "the strategy has nothing more to open by itself");
                         course.finished = true;
@@ -382,12 +380,19 @@ struct Syncing {
 }
 
 impl Course {
+    /// A later one replaces the one before. Not sooner than in a second: each call is written down, and each rest is a sync.
+    fn wake_at(&mut self, now: Now, at: u64) {
+        let ahead = at.saturating_sub(now.wall.0).max(POLICY_WAKE_MIN.0);
+        self.wake = Some(Instant(now.instant.0.saturating_add(ahead)));
+    }
+
     fn add(&mut self, event: wit::Event) {
         match event {
             // Another strategy is in force: what the one before it wanted, nobody wants any more.
             wit::Event::Begin => {
                 self.opens.clear();
                 self.finished = false;
+                self.wake = None;
             }
             // A hint only.
             wit::Event::Accessed(_) if self.events.len() >= ACCESSED_MAX => return,
@@ -413,4 +418,25 @@ enum Waited {
 
 pub(super) fn wit_extent(extent: Extent) -> wit::Extent {
     wit::Extent { first: extent.first().0, blocks: extent.blocks().0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use farseal_core::units::WallTime;
+
+    use super::*;
+
+    #[test]
+    fn a_strategy_that_wants_to_be_woken_at_once_is_woken_a_second_later_and_another_ones_wish_is_forgotten() {
+        let now = Now { instant: Instant(500), wall: WallTime(1_000_000) };
+        let mut course = Course::default();
+        for (at, wakes) in
+            [(0, 1_500), (1_000_000, 1_500), (1_000_999, 1_500), (1_007_000, 7_500), (u64::MAX, u64::MAX - 999_500)]
+        {
+            course.wake_at(now, at);
+            assert_eq!(course.wake, Some(Instant(wakes)), "{at}");
+        }
+        course.add(wit::Event::Begin);
+        assert_eq!(course.wake, None);
+    }
 }
