@@ -247,6 +247,16 @@ pub const STORE_RETRY_INTERVAL: Millis = Millis(1_000);
 /// the 30 s after which Linux times a SCSI command out, so that an initiator hears the cause before it guesses one.
 pub const STALL_PATIENCE: Millis = Millis(20_000);
 
+/// How long initiators wait for a secondary that gets records and acknowledges none, in the modes that wait for it: less than
+/// [`STALL_PATIENCE`], for what they wait for is durable here by then. A secondary whose disk hangs still answers pings.
+pub const ACK_PATIENCE: Millis = Millis(15_000);
+
+/// Of a run of zeroes or a trim, whose bytes the buffer does not hold: what it counts for there is its length divided by this, for
+/// the time that the home may take to carry it out. One of 4 GiB, the longest that NBD has, fills the buffer by itself.
+pub const ZEROES_PER_BYTE: u64 = 16;
+/// The least that it counts for: up to 256 entries of the buffer's maps.
+pub const ZEROES_BYTES_MIN: ByteLen = ByteLen(16 << 10);
+
 /// Records between a key record and the first that it seals, at least: one that carries the cut or the void.
 pub const KEY_LEAD_MIN: u64 = 2;
 

@@ -17,10 +17,10 @@ use crate::flow::{Chosen, Flow, Limits, Way};
 use crate::frame::{Ack, Differs, HandOver, KeyRefusal, Welcome};
 use crate::group::CutName;
 use crate::limits::{
-    ALARMS_MAX, BUFFER_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, COMMITS_IN_FLIGHT_MAX,
+    ACK_PATIENCE, ALARMS_MAX, BUFFER_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, COMMITS_IN_FLIGHT_MAX,
     COPY_BYTES_IN_FLIGHT_MAX, HOME_DIRTY_BYTES_MAX, HOME_SYNC_INTERVAL, LAZY_SYNC_INTERVAL, OWED_GRANULE_BYTES,
     POLICY_EVENTS_MAX, RECORD_BLOCKS_MAX, RECORD_PAYLOAD_MAX, SEQUENCE_MAX, STALL_PATIENCE, STORE_RETRY_INTERVAL,
-    SWAP_HOLD_MAX, WINDOW_BYTES_MAX, WINDOW_RECORDS_MAX,
+    SWAP_HOLD_MAX, WINDOW_BYTES_MAX, WINDOW_RECORDS_MAX, ZEROES_BYTES_MIN, ZEROES_PER_BYTE,
 };
 use crate::owed::{OwedMap, joined};
 use crate::record::{CutMark, HEADER_BYTES, Kind, tag_bytes_each};
@@ -126,6 +126,13 @@ struct Waiting {
     durable: bool,
 }
 
+/// Since when the secondary acknowledges nothing beyond this record.
+#[derive(Clone, Copy, Debug)]
+struct AckWait {
+    acked: Sequence,
+    since: Instant,
+}
+
 /// The oldest commit under way could not be stored.
 #[derive(Clone, Copy, Debug)]
 struct Stall {
@@ -167,6 +174,8 @@ pub struct Primary {
     mode: Mode,
     /// What [`Status::mode_kept`] says, as of the last input.
     mode_kept: bool,
+    /// Records are on their way, and the mode waits for them.
+    ack_wait: Option<AckWait>,
     /// Writes that the secondary holds durably.
     at_remote: Progress,
     journal_failed: bool,
@@ -251,6 +260,7 @@ impl Primary {
             waiting: VecDeque::new(),
             mode: recovered.mode.unwrap_or(settings.mode),
             mode_kept: false,
+            ack_wait: None,
             at_remote: Progress::default(),
             journal_failed: false,
             journal_bytes: ByteLen(0),
@@ -328,6 +338,7 @@ impl Primary {
             self.stall.map(|stall| (stall.retry_at, "append again")),
             self.home_stalled_until.map(|at| (at, "destage again")),
             self.keyless_since.map(|since| (since.plus(STALL_PATIENCE), "tell those who wait that there is no key")),
+            self.ack_wait.map(|wait| (wait.since.plus(ACK_PATIENCE), "wait for the secondary no longer")),
         ];
         let resync = self.copying.timeout().map(|at| (at, "begin the resync again"));
         let hold = self.group.timeout().map(|at| (at, "go on without the group's cut"));
@@ -575,11 +586,25 @@ impl Primary {
 
     fn accept(&mut self, ticket: Ticket, content: Content, extent: Extent) {
         self.accepted.0 += 1;
-        self.queued_bytes += self.payload_bytes(content, extent.blocks());
+        self.queued_bytes += self.weight(content, extent.blocks());
         self.queue.push_back(Accepted { order: self.accepted, ticket, content, rest: extent, skip: BlockCount(0) });
     }
 
-    /// Bytes that the data buffer holds for these blocks.
+    /// What these blocks count for in the data buffer. Zeroes are no bytes there, and take the home time.
+    fn weight(&self, content: Content, blocks: BlockCount) -> u64 {
+        let bytes = blocks.byte_len(self.settings.block_bytes).0;
+        if bytes == 0 {
+            return 0;
+        }
+        match content {
+            Content::Written(What::Data) | Content::Copied(What::Data) => bytes,
+            Content::Written(What::Zero | What::Trim) | Content::Copied(What::Zero | What::Trim) => {
+                (bytes / ZEROES_PER_BYTE).clamp(ZEROES_BYTES_MIN.0, BUFFER_BYTES_MAX.0)
+            }
+        }
+    }
+
+    /// Bytes that a record of these blocks seals.
     fn payload_bytes(&self, content: Content, blocks: BlockCount) -> u64 {
         match content {
             Content::Written(What::Data) | Content::Copied(What::Data) => blocks.byte_len(self.settings.block_bytes).0,

@@ -5,7 +5,7 @@ use farseal_core::chain::{Chain, Digest};
 use farseal_core::flow::{Flow, Way};
 use farseal_core::frame::{Ack, Welcome};
 use farseal_core::given_up::GivenUp;
-use farseal_core::limits::{KEY_DELIVERY_WAIT, SEQUENCE_MAX, STALL_PATIENCE, WINDOW_RECORDS_MAX};
+use farseal_core::limits::{ACK_PATIENCE, KEY_DELIVERY_WAIT, SEQUENCE_MAX, STALL_PATIENCE, WINDOW_RECORDS_MAX};
 use farseal_core::owed::OwedMap;
 use farseal_core::primary::{
     Action, Alarm, Command, Decision, Divergence, Input, Mode, Output, Primary, Recovered, ReplyError, Room, Settings,
@@ -108,14 +108,24 @@ fn a_policy_may_not_ask_for_a_key_that_nobody_waits_for() {
 fn a_policy_that_asks_for_the_next_moment_each_time_it_is_asked_is_woken_once_a_second() {
     let mut primary = started(true, Recovered::fresh());
     let first = Now { wall: WallTime(50_000), ..Now::default() };
-    let decisions = vec![Decision { id: 7, action: Action::WakeAt(WallTime(50_001)) }];
-    primary.handle(first, Input::PolicyDecided { decisions });
+    let answer = |primary: &mut Primary, now: Now, at: Option<u64>| {
+        let decisions = at.map(|at| Decision { id: 7, action: Action::WakeAt(WallTime(at)) }).into_iter().collect();
+        primary.handle(now, Input::PolicyDecided { decisions });
+        std::iter::from_fn(|| primary.poll_output()).collect::<Vec<_>>()
+    };
+    let hears = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::AskPolicy { .. }));
+    while hears(&answer(&mut primary, first, None)) {}
+    primary.handle(first, Input::Operator(Command::RequestRotation));
     while primary.poll_output().is_some() {}
+    // A second from the call, however long the policy took to answer it.
+    let later = Now { wall: WallTime(50_020), ..first };
+    assert!(hears(&answer(&mut primary, later, Some(50_021))), "it is told that it was clamped");
     assert_eq!(primary.status().wake_at, Some(WallTime(51_000)));
-    // Later is as it was asked for.
-    let decisions = vec![Decision { id: 8, action: Action::WakeAt(WallTime(90_000)) }];
-    primary.handle(first, Input::PolicyDecided { decisions });
-    assert_eq!(primary.status().wake_at, Some(WallTime(90_000)));
+    // A second from the call, or later, is as it was asked for.
+    for at in [51_020, 90_000] {
+        assert!(!hears(&answer(&mut primary, later, Some(at))), "{at} was clamped");
+        assert_eq!(primary.status().wake_at, Some(WallTime(at)));
+    }
 }
 
 #[test]
@@ -250,6 +260,44 @@ fn a_link_that_is_lost_stops_no_initiator_and_is_said() {
     tell(&mut primary, Input::Attaching { path: Path(0) });
     tell(&mut primary, welcome(1, after(Chain::START)));
     assert!(primary.status().mode_kept);
+}
+
+#[test]
+fn a_secondary_that_takes_records_and_acknowledges_none_is_not_waited_for_without_end() {
+    let mut primary = linked();
+    tell(&mut primary, Input::Operator(Command::SetMode(Mode::Sync)));
+    tell(&mut primary, write(1, false));
+    committed(&mut primary, 1);
+    assert_eq!(replies(&synced(&mut primary)), []);
+    let later = |primary: &mut Primary, after: u64| {
+        primary.handle(at(1_000 + after), Input::Tick);
+        std::iter::from_fn(|| primary.poll_output()).collect::<Vec<_>>()
+    };
+    assert_eq!(primary.poll_timeout(at(1_000)).unwrap().0, Instant(1_000 + ACK_PATIENCE.0));
+    assert_eq!(replies(&later(&mut primary, ACK_PATIENCE.0 - 1)), []);
+    let over = later(&mut primary, ACK_PATIENCE.0);
+    assert_eq!(replies(&over), [(1, Ok(()))], "it is durable here");
+    assert!(over.contains(&Output::Alarm(Alarm::ModeNotKept(Mode::Sync))), "{over:?}");
+    // It goes on: so does the mode.
+    let ack = acked(2, after(after(Chain::START)));
+    primary.handle(at(1_000 + ACK_PATIENCE.0), ack);
+    assert!(primary.status().mode_kept);
+}
+
+#[test]
+fn zeroes_that_wait_for_the_home_fill_the_buffer_as_data_do() {
+    for (blocks, most) in [(BLOCKS.0, 16_384), (1 << 20, 2)] {
+        let mut primary = Primary::new(at(1_000), settings(BlockCount(1 << 20)), Recovered::fresh());
+        let mut taken = 0;
+        while primary.room() == Room::Open {
+            let extent = Extent::new(Lba(0), BlockCount(blocks)).unwrap();
+            let what = if taken % 2 == 0 { What::Zero } else { What::Trim };
+            tell(&mut primary, Input::Write { ticket: Ticket(taken), what, extent, fua: false });
+            taken += 1;
+        }
+        assert!(taken <= most, "{taken} runs of {blocks} blocks");
+        assert_eq!(primary.room(), Room::Wait);
+    }
 }
 
 #[test]

@@ -43,10 +43,20 @@ impl Primary {
             && !self.transfer.is_full()
             && self.transfer.diverged().is_none()
             && self.copying.state() == CopyState::InOrder
+            && self.ack_wait.is_none_or(|wait| self.told < wait.since.plus(ACK_PATIENCE))
+    }
+
+    /// A secondary whose disk hangs takes records, answers pings and acknowledges nothing.
+    fn watch_acks(&mut self, now: Now) {
+        let acked = self.transfer.acked();
+        let waits = self.mode != Mode::Async && self.link_up() && self.transfer.sent() > acked;
+        let since = self.ack_wait.filter(|wait| wait.acked == acked).map_or(now.instant, |wait| wait.since);
+        self.ack_wait = waits.then_some(AckWait { acked, since });
     }
 
     /// Says when the mode is no longer kept, and answers those who waited for what does not come.
     pub(super) fn run_mode(&mut self, now: Now) {
+        self.watch_acks(now);
         let kept = self.mode == Mode::Async || self.remote_follows();
         if self.mode_kept && !kept {
             self.alarm(now, Alarm::ModeNotKept(self.mode));

@@ -170,7 +170,10 @@ impl Primary {
         };
         let blocks = BlockCount(accepted.rest.blocks().0.min(most));
         let extent = Extent::new(accepted.rest.first(), blocks)?;
-        match Extent::new(extent.end(), BlockCount(accepted.rest.blocks().0 - blocks.0)) {
+        let left = BlockCount(accepted.rest.blocks().0 - blocks.0);
+        self.queued_bytes -=
+            self.weight(accepted.content, accepted.rest.blocks()) - self.weight(accepted.content, left);
+        match Extent::new(extent.end(), left) {
             Some(rest) => {
                 if let Some(front) = self.queue.front_mut() {
                     front.rest = rest;
@@ -187,11 +190,10 @@ impl Primary {
             Content::Written(What::Zero) | Content::Copied(What::Zero) => Kind::Zero,
             Content::Written(What::Trim) | Content::Copied(What::Trim) => Kind::Trim,
         };
-        let bytes = self.payload_bytes(accepted.content, blocks);
-        self.queued_bytes -= bytes;
-        self.buffered_bytes += bytes;
-        self.buffered.push_back((self.next, bytes));
-        self.rotation.sealed(ByteLen(bytes), blocks.0);
+        let weight = self.weight(accepted.content, blocks);
+        self.buffered_bytes += weight;
+        self.buffered.push_back((self.next, weight));
+        self.rotation.sealed(ByteLen(self.payload_bytes(accepted.content, blocks)), blocks.0);
         if matches!(accepted.content, Content::Copied(_)) {
             self.copying.copied_in(extent, self.next);
         }

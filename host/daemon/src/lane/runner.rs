@@ -193,7 +193,9 @@ impl Runner {
             let mut stop = false;
             let mut bytes = 0;
             let mut next = first;
+            let mut taken = 0;
             while let Some(event) = next.take() {
+                taken += 1;
                 stop |= matches!(event, Event::Stop);
                 if let Event::Request(Request::Write { data, .. })
                 | Event::Placed { data, .. }
@@ -202,7 +204,8 @@ impl Runner {
                     bytes += wide(data.len());
                 }
                 self.take_in(event, &mut inputs);
-                if inputs.len() < INBOX_BATCH && bytes < COMMIT_BYTES_MAX {
+                // Also what gives no input: whoever asks again with each answer must not keep everybody else waiting.
+                if taken < INBOX_BATCH && bytes < COMMIT_BYTES_MAX {
                     next = events.try_recv().ok();
                 }
             }
