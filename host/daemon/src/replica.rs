@@ -114,7 +114,7 @@ pub enum Event {
     /// Says whether there was such a pin.
     Unpin {
         name: CutName,
-        done: Box<dyn FnOnce(bool) + Send>,
+        done: Box<dyn FnOnce(Result<bool, StoreError>) + Send>,
     },
     /// Says what was tested.
     EndTest {

@@ -208,7 +208,7 @@ fn every_cut_reads_as_it_was_and_a_takeover_at_one_is_rejoined_with_what_differs
 
 #[test]
 fn what_is_no_point_is_refused_and_the_points_there_are_are_named() {
-    let (_stage, main, mut remote) = started("no-point", &["--disguise", "plain"]);
+    let (_stage, mut main, mut remote) = started("no-point", &["--disguise", "plain"]);
     main.wait_until("the link and a key", |status| status.is_safe() && status.epoch() > 0).unwrap();
     write_round(&mut connect(&main, PAIR), 1);
     cut(&main, &remote, "monday");
@@ -248,6 +248,19 @@ fn what_is_no_point_is_refused_and_the_points_there_are_are_named() {
     let plan = remote.farseal(&["recover", "plan", PAIR, "--at", "now-1"]).unwrap();
     assert!(plan.contains("its key opens here"), "{plan}");
     assert!(plan.contains("ago by the main site's clock"), "a plan of an earlier point said no time: {plan}");
+    // Nothing is pinned or let go that cannot be written down.
+    let book = remote.state().join("pairs").join(PAIR).join("points/points.json.new");
+    fs::create_dir(&book).unwrap();
+    let refused = refusal(&remote, &["recover", "pin", PAIR, "newest", "--name", "now-2"]);
+    assert!(refused.contains("the pin could not be written down, and was not made"), "{refused}");
+    let refused = refusal(&remote, &["recover", "unpin", PAIR, "now-1"]);
+    assert!(refused.contains("now-1 is still pinned: "), "{refused}");
+    fs::remove_dir(&book).unwrap();
+    restart([&mut remote, &mut main]);
+    main.wait_until("the link", |status| status.is_safe()).unwrap();
+    let none = refusal(&remote, &["recover", "test", PAIR, "--at", "now-2"]);
+    assert!(none.contains("no cut or pin is called now-2"), "{none}");
+    assert_same(&tested(&remote, "now-1"), &expected, "the pin, after it could not be let go");
     remote.farseal(&["recover", "unpin", PAIR, "now-1"]).unwrap();
     let gone = refusal(&remote, &["recover", "test", PAIR, "--at", "now-1"]);
     assert!(gone.contains("no cut or pin is called now-1"), "{gone}");

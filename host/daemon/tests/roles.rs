@@ -98,8 +98,13 @@ fn a_main_that_was_taken_over_from_rejoins_and_takes_over_again() {
     let blocks = [0, 1, 2, 5, 100, 200, 300];
     let expected = read(&remote, &blocks);
     assert_eq!(expected, [1, 3, 1, 5, 1, 0, 3], "neither history was to win by guess");
+    // A test over what this site wrote before ends where that is written again.
+    main.farseal(&["recover", "test", PAIR]).unwrap();
+    let tested = || Client::connect(&main.socket(), &format!("{PAIR}.test"));
+    drop(tested().unwrap());
     remote.kill().unwrap();
     main.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert!(tested().is_err(), "a test shows what is written now");
     assert_eq!(read(&main, &blocks), expected, "main's own tail came back, or the remote's writes did not arrive");
 }
 

@@ -19,6 +19,7 @@ use farseal_core::units::{BlockCount, Extent, Generation, Lba, Path};
 use super::Shared;
 use super::awaited::Awaited;
 use super::pair::{LinkState, Side, Taken, set};
+use super::search::making::Tested;
 use crate::arrival::{Arrival, Image};
 use crate::config::sections::FOLLOWED;
 use crate::config::{Holders, Pair, PairSide, Pick};
@@ -70,6 +71,8 @@ pub struct Makings {
     pub arrived: Arc<Mutex<Option<ArrivedStatus>>>,
     /// It is exported meanwhile: an export of that name is this pair's own.
     pub followed: Arc<AtomicBool>,
+    /// The test that runs, whose export is this pair's own.
+    pub(super) tested: Mutex<Option<Tested>>,
     /// What the copy answers to a verification.
     pub answers: Arc<crate::verify::Answers>,
 }
@@ -384,6 +387,8 @@ impl Makings {
         let rule = if by_search { AccessRule::unsaid() } else { AccessRule::open() };
         let (keys, block) = (Arc::clone(keyring), config.block_bytes);
         let (source, events) = CopySource::new(hand_over, keys, Arc::clone(plugins), block, rule);
+        // What lies under it is written from now on, and is no point in time any more.
+        self.withdraw_test();
         if self.followed.swap(false, Ordering::SeqCst) {
             self.shared.exports.remove(&self.followed_name());
         }

@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use super::Shared;
 use super::makings::Makings;
 use super::preset::Schedule;
-use super::search::making::Tested;
 use crate::config::Pair;
 use crate::control::api::SearchProgress;
 use crate::keys::card::PeerCard;
@@ -52,8 +51,6 @@ pub struct PairNode {
     pub(super) hindered: Mutex<Option<String>>,
     /// How far it is.
     pub(super) search_progress: Arc<Mutex<Option<SearchProgress>>>,
-    /// The test that runs, whose export is this pair's own.
-    pub(super) tested: Mutex<Option<Tested>>,
     pub schedule: Schedule,
     /// The verification that runs, or ran last.
     pub(super) verification: Verification,
@@ -148,6 +145,7 @@ impl PairNode {
             followed: Arc::default(),
             answers: Arc::default(),
             exporting: Mutex::default(),
+            tested: Mutex::default(),
         };
         let makings = Arc::new(makings);
         let control = Control::load(&directory)?;
@@ -177,7 +175,6 @@ impl PairNode {
             carrying_out: tokio::sync::Mutex::default(),
             hindered: Mutex::default(),
             search_progress,
-            tested: Mutex::default(),
             schedule,
             verification,
         };

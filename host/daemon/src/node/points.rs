@@ -7,6 +7,7 @@ use farseal_core::group::CutName;
 use farseal_core::points::Asked;
 use farseal_core::units::{BlockCount, CutNumber, Epoch, Extent, Lba, Millis, Sequence, WallTime};
 
+use super::makings::Makings;
 use super::operate::GROUP_PIN;
 use super::pair::{PairNode, Side};
 use super::search::making::Tested;
@@ -22,6 +23,22 @@ use crate::store::index::Index;
 use crate::store::log::LogReader;
 use crate::store::scratch::Scratch;
 use crate::tested::TestedVolume;
+
+impl Makings {
+    /// The export of a test.
+    fn test_name(&self) -> String {
+        format!("{}{TESTED}", self.config.volume_name())
+    }
+
+    /// Nobody works on a test any more. Where none runs, an export of that name is another's.
+    pub(super) fn withdraw_test(&self) {
+        let ended = self.tested.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if ended.is_some() {
+            self.shared.exports.remove(&self.test_name());
+            tracing::warn!(pair = self.config.name, "the test is over: what was written to it is gone");
+        }
+    }
+}
 
 impl PairNode {
     pub(super) async fn recover(self: Arc<Self>, command: RecoverCommand) -> Result<CommandReply, CommandError> {
@@ -101,7 +118,9 @@ impl PairNode {
     ) -> Result<Opened, CommandError> {
         let opened = replica.ask(|done| ReplicaEvent::OpenPoint(Open { at, purpose, done })).await;
         opened.ok_or_else(super::recover::stopped)?.map_err(|error| match error {
-            OpenError::Index(_) | OpenError::Log(_) => CommandError::Failed { reason: error.to_string(), next: None },
+            OpenError::Index(_) | OpenError::Log(_) | OpenError::Book(_) => {
+                CommandError::Failed { reason: error.to_string(), next: None }
+            }
             OpenError::Point(_)
             | OpenError::Pin(_)
             | OpenError::Tested(_)
@@ -152,16 +171,15 @@ impl PairNode {
         let asked = name.clone();
         let gone =
             replica.ask(|done| ReplicaEvent::Unpin { name: asked, done }).await.ok_or_else(super::recover::stopped)?;
+        let gone = gone.map_err(|error| CommandError::Failed {
+            reason: format!("{name} is still pinned: {error}"),
+            next: Some("mend the disk, and give the command again".into()),
+        })?;
         if gone {
             return Ok(CommandReply::new(format!("{name} is pinned no more")));
         }
         let next = Some(format!("farseal recover points {}", self.config.name));
         Err(CommandError::Refused { reason: format!("no pin is called {name}"), next })
-    }
-
-    /// The export of a test.
-    fn test_name(&self) -> String {
-        format!("{}{TESTED}", self.config.volume_name())
     }
 
     async fn test(&self, at: Option<&str>) -> Result<CommandReply, CommandError> {
@@ -176,10 +194,10 @@ impl PairNode {
         }
         let point = self.find_point(&replica, at).await?;
         let opened = self.open_point(&replica, point, Purpose::Test).await?;
-        let (sequence, name) = (opened.sequence, self.test_name());
+        let (sequence, name) = (opened.sequence, self.makings.test_name());
         let up = self.bring_up_test(&replica, opened, &name);
         if let Err(error) = up {
-            self.withdraw_test();
+            self.makings.withdraw_test();
             let _ = replica.ask(|done| ReplicaEvent::EndTest { done }).await;
             return Err(CommandError::Failed { reason: format!("{error:#}"), next: None });
         }
@@ -218,14 +236,14 @@ impl PairNode {
         let volume = Arc::new(Scratch::create(&place, self.blocks, block, Arc::clone(&source), base)?);
         let description = format!("a test on pair {} at record {}", self.config.name, opened.sequence);
         self.shared.exports.add(name, Arc::new(TestedVolume::new(Arc::clone(&volume), description)))?;
-        *self.tested.lock().unwrap_or_else(PoisonError::into_inner) = Some(Tested { source, volume });
+        *self.makings.tested.lock().unwrap_or_else(PoisonError::into_inner) = Some(Tested { source, volume });
         tracing::info!(pair = self.config.name, record = opened.sequence.0, "a test is under way");
         Ok(())
     }
 
     async fn end_test(&self) -> Result<CommandReply, CommandError> {
         let replica = self.keeper("recover test --end")?;
-        self.withdraw_test();
+        self.makings.withdraw_test();
         let ended = replica.ask(|done| ReplicaEvent::EndTest { done }).await.ok_or_else(super::recover::stopped)?;
         match ended {
             Some(sequence) => {
@@ -236,14 +254,6 @@ impl PairNode {
                 "not tested",
                 Some(format!("farseal recover test {}", self.config.name)),
             )),
-        }
-    }
-
-    /// Nobody works on a test any more. Where none runs, an export of that name is another's.
-    pub(super) fn withdraw_test(&self) {
-        let ended = self.tested.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if ended.is_some() {
-            self.shared.exports.remove(&self.test_name());
         }
     }
 

@@ -38,7 +38,7 @@ impl PairNode {
             let bring = released.and_then(|request| self.bring(&taken, &layout, request));
             return self.search_over(Over::Taken(taken), (layout, wanted), bring, asked).await;
         }
-        let tested = self.tested.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tested = self.makings.tested.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match tested {
             Some(tested) => self.search_over(Over::Tested(tested), (layout, wanted), None, asked).await,
             None => self.search_closed(layout, wanted, asked).await,

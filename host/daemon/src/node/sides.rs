@@ -363,6 +363,7 @@ impl PairNode {
     fn adopt_branch(&self, branch: &Branch) -> anyhow::Result<farseal_core::units::Generation> {
         let directory = self.makings.directory();
         let Side::Secondary { replica, .. } = self.side() else { anyhow::bail!("this site keeps no copy") };
+        self.makings.withdraw_test();
         replica.stop();
         // What the copy's thread knew last is on disk.
         let before = Control::load(&directory)?;

@@ -24,6 +24,8 @@ use crate::store::home::Home as _;
 
 /// What a lane leaves in its folder.
 const LANE_FILES: [&str; 6] = ["journal", "epochs", "owed.map", "lane.json", "policy.json", "keys.journal"];
+/// Of a copy in the pair's folder, but for its keys: these have the name of a lane's.
+const COPY_FILES: [&str; 5] = ["log", "index", "points", "arrived.json", "arrived.image"];
 /// Blocks that are opened between two looks at whether all are.
 const SETTLE_BLOCKS: u64 = 1 << 16;
 
@@ -76,7 +78,7 @@ impl PairNode {
     pub(super) fn stop_writing(&self) -> anyhow::Result<Arc<Lane>> {
         let lane = self.writer().ok_or_else(|| anyhow::anyhow!("this site does not write"))?;
         self.makings.withdraw();
-        self.withdraw_test();
+        self.makings.withdraw_test();
         self.link.stop_dialling();
         if let Side::Secondary { replica, .. } = self.side() {
             if let Some(taken) = self.taken() {
@@ -210,10 +212,12 @@ pub(super) fn finish_turn(directory: &Path, control: &Control) -> anyhow::Result
     if ended.exists() {
         files::sync_dir(&ended)?;
     }
-    for name in ["log", "index", "points"] {
+    for name in COPY_FILES {
         remove(&directory.join(name))?;
     }
     if !keeps.ended.is_empty() {
+        // Those of the first copy: what is retired of a later one's must not stay here.
+        remove(&directory.join("epochs"))?;
         remove(&ended)?;
     }
     for entry in std::fs::read_dir(directory)? {
@@ -229,7 +233,7 @@ pub(super) fn finish_turn(directory: &Path, control: &Control) -> anyhow::Result
 
 /// A site that writes with a lane of its own folder over its image alone needs no lane and no copy of before.
 fn clear_before(directory: &Path, folder: &str) -> anyhow::Result<()> {
-    for name in LANE_FILES.into_iter().chain(["log", "index", "points"]) {
+    for name in LANE_FILES.into_iter().chain(COPY_FILES) {
         remove(&directory.join(name))?;
     }
     for entry in std::fs::read_dir(directory)? {

@@ -195,7 +195,7 @@ impl Runner {
             return;
         }
         self.beside.book.note(moment);
-        self.beside.save();
+        self.beside.save_moments();
     }
 
     fn moment(&self) -> Moment {
@@ -215,7 +215,7 @@ impl Runner {
         if let Some(why) = why {
             tracing::warn!(pair = self.name, oldest = to.sequence.0, "the window of points was shortened: {why}");
         }
-        self.beside.save();
+        self.beside.save_moments();
         if let Some(floor) = &mut self.beside.floor {
             floor.pass = Some(Pass { to, room, walk: reader.walk(floor.from) });
         }

@@ -13,6 +13,7 @@ use farseal_core::units::Sequence;
 
 use super::super::Runner;
 use super::{Pinned, SharedIndex};
+use crate::store::StoreError;
 use crate::store::index::{Index, IndexError};
 use crate::store::log::{Location, LogReader, ReadError, Walk};
 
@@ -71,6 +72,8 @@ pub enum OpenError {
     Index(#[from] IndexError),
     #[error("the log cannot be read: {0}")]
     Log(#[from] ReadError),
+    #[error("the pin could not be written down, and was not made: {0}")]
+    Book(#[from] StoreError),
 }
 
 impl std::fmt::Debug for Open {
@@ -181,8 +184,13 @@ impl Runner {
                     return open.refuse(error.into());
                 }
                 let pin = Pin { name: name.clone(), sequence, at: self.clock.now().wall };
-                self.beside.book.pin(pin);
-                self.beside.save();
+                let mut book = self.beside.book.clone();
+                book.pin(pin);
+                if let Err(error) = self.beside.save(&book) {
+                    self.beside.remove(&open.purpose);
+                    return open.refuse(error.into());
+                }
+                self.beside.book = book;
                 self.beside.pins.insert(name.clone(), Pinned { sequence, index, changed: false });
             }
             Purpose::Test => {
@@ -213,17 +221,19 @@ impl Runner {
         self.beside.queue.push_back(open);
     }
 
-    /// Says whether there was a pin of this name.
-    pub(in super::super) fn unpin(&mut self, name: &CutName) -> bool {
-        let gone = self.beside.book.unpin(name);
+    /// Says whether there was a pin of this name. Where that could not be written down it stays, and so does all that it needs.
+    pub(in super::super) fn unpin(&mut self, name: &CutName) -> Result<bool, StoreError> {
+        let mut book = self.beside.book.clone();
+        let gone = book.unpin(name);
         if gone {
-            self.beside.save();
+            self.beside.save(&book)?;
+            self.beside.book = book;
             self.beside.pins.remove(name);
             self.beside.remove(&Purpose::Pin(name.clone()));
             self.beside.live = None;
             self.compact(Room::Enough);
         }
-        gone
+        Ok(gone)
     }
 
     /// The test is over, at this record.

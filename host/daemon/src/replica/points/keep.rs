@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::super::{Runner, StartError};
 use super::build::Purpose;
 use super::{Beside, Floor, Pass, Pinned};
-use crate::store::files;
 use crate::store::index::{Index, IndexError};
 use crate::store::log::{Location, Log};
+use crate::store::{StoreError, files};
 
 /// Moments are some 100 bytes each, pins and names few.
 const POINTS_BYTES_MAX: u64 = 4 << 20;
@@ -73,6 +73,12 @@ impl Beside {
         let pins: Vec<(CutName, Sequence)> =
             beside.book.pins().iter().map(|pin| (pin.name.clone(), pin.sequence)).collect();
         for (name, sequence) in pins {
+            // What compaction took since nobody can tell: made again of the log, the point could show an older state.
+            if !beside.place_of(&Purpose::Pin(name.clone())).join("index.root").exists() {
+                tracing::error!(%name, record = sequence.0, "the pin has no index any more, and is let go");
+                beside.book.unpin(&name);
+                continue;
+            }
             let index = beside.point(&Purpose::Pin(name.clone()), sequence, log, newest)?;
             beside.pins.insert(name, Pinned { sequence, index, changed: false });
         }
@@ -90,7 +96,7 @@ impl Beside {
         let from = Location::unpack(moment.from);
         index.checkpoint(&floor_state(moment.sequence, from, None))?;
         self.book.begin_again(moment);
-        self.save();
+        self.save_moments();
         self.floor = Some(Floor::kept(index, moment.sequence, from));
         Ok(())
     }
@@ -149,12 +155,16 @@ impl Beside {
         Ok(index)
     }
 
-    /// What is written here is a help: the indexes have the last word.
-    pub(super) fn save(&self) {
-        let text = serde_json::to_vec(&self.book).unwrap_or_default();
-        if let Err(error) = files::write_atomically(&self.place.join("points.json"), &text) {
+    /// What is written here of moments is a help: the floor's index has the last word.
+    pub(super) fn save_moments(&self) {
+        if let Err(error) = self.save(&self.book) {
             tracing::warn!(%error, "the copy's points could not be kept: a restart knows them less well");
         }
+    }
+
+    /// Which pins there are nothing but the book says.
+    pub(super) fn save(&self, book: &Points) -> Result<(), StoreError> {
+        files::write_atomically(&self.place.join("points.json"), &serde_json::to_vec(book).unwrap_or_default())
     }
 
     pub(super) fn remove(&self, purpose: &Purpose) {
@@ -243,7 +253,7 @@ fn again(place: &Path, at: Sequence, log: &Log, newest: &Index) -> Result<Index,
     let mut index = Index::anew(place, newest.volume())?;
     super::super::compact::index_again(log, at, &mut index)?;
     let mut walk = log.reader().walk(Location::START);
-    while let Some((header, location)) = walk.record().map_err(crate::store::StoreError::from)? {
+    while let Some((header, location)) = walk.record().map_err(StoreError::from)? {
         if header.sequence <= at {
             index.apply(&header, location);
         }
