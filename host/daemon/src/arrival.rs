@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use farseal_core::record::Kind;
@@ -29,7 +29,6 @@ use crate::replica::newer::{Newer, Page};
 use crate::store::home::{Home as _, HomeError, RawHome};
 use crate::store::index::Place;
 use crate::store::log::{Location, LogReader};
-use crate::store::opened::Unopened;
 use crate::store::{StoreError, files};
 
 /// Between two passes: each ends with a sync of the image.
@@ -60,7 +59,12 @@ const IMAGE: &str = "arrived.image";
 pub struct Image {
     home: Arc<RawHome>,
     folder: PathBuf,
+    /// What nobody is shown.
+    closed: Closed,
 }
+
+/// Blocks whose newest record did not open: what the image holds of them is older.
+type Closed = Arc<RwLock<BTreeSet<u64>>>;
 
 /// What a takeover finds opened.
 #[derive(Debug)]
@@ -124,7 +128,8 @@ impl Image {
             files::remove_durably(&mark_path(folder))?;
         }
         let home = Arc::new(RawHome::open(&path, Some(bytes))?);
-        Ok(Some(Self { home, folder: folder.to_owned() }))
+        let closed = Mark::load(folder).map(|mark| mark.closed).unwrap_or_default();
+        Ok(Some(Self { home, folder: folder.to_owned(), closed: Arc::new(RwLock::new(closed)) }))
     }
 
     /// What is in it; `None`: nothing yet.
@@ -136,7 +141,7 @@ impl Image {
     /// As initiators see it.
     #[must_use]
     pub fn followed(&self, description: String, block: BlockBytes) -> FollowedVolume {
-        FollowedVolume::new(Arc::clone(&self.home), description, block)
+        FollowedVolume::new(Arc::clone(&self.home), Arc::clone(&self.closed), description, block)
     }
 }
 
@@ -294,16 +299,18 @@ impl Arrival {
                     self.image.home.write(offset, &bytes)
                 };
                 written.map_err(Early::Store)?;
-                let again: Vec<u64> = closed.range(extent.first().0..extent.end().0).copied().collect();
-                again.iter().for_each(|lba| _ = closed.remove(lba));
+                forget(closed, extent);
+                forget(&mut self.image.closed.write().unwrap_or_else(PoisonError::into_inner), extent);
             }
-            Err(Unopened::Store(error)) => return Err(Early::Store(error)),
-            Err(Unopened::NotAuthentic { .. } | Unopened::NoKey { .. } | Unopened::Refused) => {
+            // Also what the disk does not give back: what lies behind it is opened all the same.
+            Err(unopened) => {
                 let stands = (place.sequence, place.location);
                 if before.get(&extent.first()) == Some(&stands) {
-                    tracing::error!(pair = self.name, lba = %extent.first(), record = %place.sequence,
+                    tracing::error!(pair = self.name, lba = %extent.first(), record = %place.sequence, %unopened,
                         "blocks of the copy do not open: a takeover would find them so");
-                    closed.extend(extent.first().0..extent.end().0);
+                    let blocks = extent.first().0..extent.end().0;
+                    self.image.closed.write().unwrap_or_else(PoisonError::into_inner).extend(blocks.clone());
+                    closed.extend(blocks);
                 } else {
                     suspects.insert(extent.first(), stands);
                 }
@@ -311,6 +318,11 @@ impl Arrival {
         }
         Ok(())
     }
+}
+
+fn forget(closed: &mut BTreeSet<u64>, extent: Extent) {
+    let opened: Vec<u64> = closed.range(extent.first().0..extent.end().0).copied().collect();
+    opened.iter().for_each(|lba| _ = closed.remove(lba));
 }
 
 fn mark_path(folder: &Path) -> PathBuf {

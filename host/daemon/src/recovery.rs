@@ -201,7 +201,11 @@ impl CopySource {
         let missing = || Unopened::NotAuthentic { lba, sequence: run.place.sequence };
         let extent = Extent::new(run.first, BlockCount(run.blocks)).ok_or_else(missing)?;
         if let Some(arrived) = self.arrived.as_ref().filter(|arrived| arrived.has(extent, run.place.sequence)) {
-            return Ok(arrived.read(extent, into)?);
+            match arrived.read(extent, into) {
+                Ok(()) => return Ok(()),
+                // The record is there as it was sent: a damaged image costs an opening.
+                Err(error) => tracing::warn!(%lba, %error, "what was opened as it arrived cannot be read"),
+            }
         }
         // For what a search opens now, on this thread: nobody else looks there.
         if way == Way::Search && self.brought.read(extent, run.place.sequence, into) {

@@ -195,6 +195,8 @@ fn a_remote_without_keys_finds_what_a_person_approved_and_opens_exactly_that() {
     // The tags say where; no key opens anything, and no other value is found.
     let meiers = of("Meier", RECORDS);
     let closed = search(&three, &["--field", "customer=Meier"]);
+    let audit = three.remote.farseal(&["recover", "audit", PAIR]).unwrap();
+    assert!(audit.contains("customer=Meier"), "the log says what was searched for, with whose keys ever: {audit}");
     assert_eq!((found(&closed), closed["opened"].as_u64()), (meiers.clone(), Some(0)));
     let other = refusal(&three.remote, &["recover", "search", PAIR, "--field", "customer=Schmidt"]);
     assert!(other.contains("no key for the copy's epochs is at hand"), "{other}");

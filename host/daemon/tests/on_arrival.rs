@@ -137,6 +137,9 @@ fn a_block_that_does_not_open_is_known_before_a_takeover_and_no_other_is_withhel
     alter(&remote, 3, 16);
     open_on_arrival(&mut remote);
     assert_eq!(wait_arrived(&remote, last), 16, "the blocks that were to be opened with it");
+    let mut shown = Client::connect(&remote.socket(), SHOWN).unwrap();
+    assert!(shown.read(3 * BLOCK, &mut [0; 4096]).is_err(), "what it was before is shown as what it is");
+    shown.read(16 * BLOCK, &mut [0; 4096]).unwrap();
     remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
     let mut client = wait_for(PAIR, PATIENCE, || Ok(Client::connect(&remote.socket(), PAIR).ok())).unwrap();
     let early = remote.farseal(&["recover", "drop-arrived", PAIR]).unwrap_err().to_string();
@@ -149,6 +152,44 @@ fn a_block_that_does_not_open_is_known_before_a_takeover_and_no_other_is_withhel
             Err(_) => assert_eq!(block, 3),
         }
     }
+}
+
+#[test]
+fn what_arrived_and_cannot_be_read_any_more_is_opened_from_the_log() {
+    let (_stage, mut main, mut remote) = sites("arrival-lost");
+    remote.kill().unwrap();
+    open_on_arrival(&mut remote);
+    let image = bytes(6, MIB);
+    write(&main, 0, &image);
+    wait_arrived(&remote, settle(&main));
+    main.kill().unwrap();
+    let arrived = remote.state().join("pairs").join(PAIR).join("arrived.image");
+    fs::File::options().write(true).open(arrived).unwrap().set_len(0).unwrap();
+    remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert!(read(&remote, PAIR, image.len()) == image);
+}
+
+#[test]
+fn after_the_sides_were_swapped_there_and_back_nothing_of_the_first_copy_is_left() {
+    let (_stage, mut main, mut remote) = sites("arrival-swapped");
+    main.kill().unwrap();
+    remote.kill().unwrap();
+    main.edit("\nopen-on-arrival = false", "\nopen-on-arrival = true").unwrap();
+    open_on_arrival(&mut remote);
+    main.start().unwrap();
+    write(&main, 0, &bytes(7, MIB));
+    wait_arrived(&remote, settle(&main));
+    for (from, to) in [(&main, &remote), (&remote, &main)] {
+        from.farseal(&["swap", PAIR]).unwrap();
+        to.wait_until("the sides swapped", |status| status.is_safe() && status.epoch() > 0).unwrap();
+    }
+    let folder = remote.state().join("pairs").join(PAIR);
+    for name in ["log", "index", "epochs", "arrived.image", "arrived.json"] {
+        assert!(!folder.join(name).exists(), "{name} is still there");
+    }
+    main.kill().unwrap();
+    remote.farseal(&["takeover", PAIR, "--yes"]).unwrap();
+    assert!(read(&remote, PAIR, MIB) == bytes(7, MIB));
 }
 
 #[test]

@@ -7,7 +7,6 @@ mod built;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../../xtask/src/nbd_client.rs"]
 mod nbd_client;
-#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/records.rs"]
 mod records;
 #[expect(dead_code, reason = "other tests use the rest")]

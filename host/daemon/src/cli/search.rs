@@ -148,7 +148,8 @@ pub(super) fn shown(report: &SearchReport, pair: &str, out: Option<&Path>) -> St
             "opened    nothing: this copy is not taken over; `farseal takeover {pair}`, then search again"
         );
     } else {
-        let _ = writeln!(text, "opened    {opened} blocks now; {served} records are open and hold the value");
+        let hold = if report.by_key { "held it; what was written here since may not" } else { "hold the value" };
+        let _ = writeln!(text, "opened    {opened} blocks now; {served} records are open and {hold}");
     }
     if report.withheld > 0 {
         let _ = writeln!(text, "withheld  {} records, by the recovery strategy", report.withheld);

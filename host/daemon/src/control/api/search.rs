@@ -50,8 +50,12 @@ pub struct SearchReport {
     pub withheld: u64,
     /// Records that were found and hold another value by now, because they were written here since.
     pub changed: u64,
-    /// Records that are open and hold the value.
+    /// Records that are open and hold the value; by a search key, whoever gave it knows the value, and not whether what was written
+    /// here since still holds it.
     pub served: u64,
+    /// By a search key alone: nobody here knows the value.
+    #[serde(default)]
+    pub by_key: bool,
     /// Blocks of epochs whose key is not here, by epoch; of epochs that were not to be searched; and blocks that cannot be read.
     pub closed: Vec<(Epoch, u64)>,
     pub outside: u64,

@@ -67,7 +67,8 @@ struct Out {
 impl Search {
     pub(super) fn new(wanted: Wanted, (layout, blocks): (Layout, BlockCount), over: Over, progress: Progress) -> Self {
         let closed_copy = matches!(over, Over::Closed(..));
-        let report = SearchReport { field: wanted.field.name.clone(), closed_copy, ..SearchReport::default() };
+        let (field, by_key) = (wanted.field.name.clone(), wanted.value.is_none());
+        let report = SearchReport { field, closed_copy, by_key, ..SearchReport::default() };
         Self { wanted, layout, blocks, over, report, progress, bring: None }
     }
 
@@ -92,7 +93,7 @@ impl Search {
         self.report.search = audit.next();
         let (from_epoch, to_epoch) = (*self.wanted.epochs.start(), *self.wanted.epochs.end());
         // Who gives a search key need not tell the value.
-        let value = if self.wanted.given.is_some() { "(by a search key)".to_owned() } else { asked.value.clone() };
+        let value = if self.wanted.value.is_none() { "(by a search key)".to_owned() } else { asked.value.clone() };
         let (field, range) = (self.wanted.field.name.clone(), asked.range.map(|range| range.to_string()));
         self.log(&mut audit, What::Asked { field, value, from_epoch, to_epoch, range })?;
         let (before, mut from, mut pages) = (self.units(), Some(self.wanted.within.first()), 0_u64);
