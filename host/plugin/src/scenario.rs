@@ -121,6 +121,8 @@ pub struct Run {
     pub counts: BTreeMap<&'static str, u64>,
     /// Of a rotation policy: how long its state was after each entry of the timeline, in bytes.
     pub states: Vec<u64>,
+    /// That state after the first entry and after the last.
+    pub ends: Option<(String, String)>,
     /// The first different states that a policy or a strategy kept.
     pub kept: Vec<String>,
     /// Calls that a policy or a strategy answered or ended in a fault.
@@ -277,6 +279,7 @@ struct Script {
     fault: Option<FaultClass>,
     counts: BTreeMap<&'static str, u64>,
     states: Vec<u64>,
+    ends: Option<(String, String)>,
     kept: Vec<String>,
     steps: usize,
     spent: u64,
@@ -335,6 +338,12 @@ impl Script {
         if self.kept.len() < KEPT && !self.kept.iter().any(|kept| kept == state) {
             self.kept.push(state.to_owned());
         }
+    }
+
+    /// The same after an entry of the timeline.
+    fn keep_end(&mut self, state: &str) {
+        let (_, last) = self.ends.get_or_insert_with(|| (state.to_owned(), String::new()));
+        state.clone_into(last);
     }
 
     /// A call was made that cost so much fuel: all of a call's, where it used that up.
@@ -454,8 +463,23 @@ impl Script {
             self.fail("no raw batch made the round trip");
         }
         let Self { text: transcript, spent: fuel, failures, fault, restless, again, died, .. } = self;
-        let Self { impure, counts, states, kept, steps, finished, .. } = self;
-        Run { transcript, failures, fault, restless, again, died, impure, counts, states, kept, steps, fuel, finished }
+        let Self { impure, counts, states, ends, kept, steps, finished, .. } = self;
+        Run {
+            transcript,
+            failures,
+            fault,
+            restless,
+            again,
+            died,
+            impure,
+            counts,
+            states,
+            ends,
+            kept,
+            steps,
+            fuel,
+            finished,
+        }
     }
 }
 

@@ -65,6 +65,7 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("rotation", "late-wake", Rule::WakesAhead),
         ("rotation", "two-wakes", Rule::WakesAhead),
         ("rotation", "none", Rule::StaysSmall),
+        ("rotation", "hoards-texts", Rule::StaysSmall),
         ("rotation", "none", Rule::Heeds),
         ("rotation", "counting", Rule::ToldTwice),
         ("rotation", "none", Rule::Migrates),
@@ -171,6 +172,20 @@ fn a_policy_that_keeps_every_look_is_found_where_its_looks_are_hours_apart() {
     let report = try_only(host(), "test", &bytes, &config, effort, &[Rule::StaysSmall], &|_| ()).unwrap();
     let broken = report.verdicts[0].broken.as_ref().unwrap();
     assert!(broken.said.contains("rounds of the same"), "{broken:?}");
+}
+
+/// How the first of these rules that is broken is, in words.
+fn said(kind: &'static str, deed: &str, rule: Rule, stories: u32) -> Option<String> {
+    let (bytes, config) = (hostile::hostile(kind), json!({ "do": deed }));
+    let effort = Effort { stories, ..Effort::default() };
+    let report = try_only(host(), "test", &bytes, &config, effort, &[rule], &|_| ()).unwrap();
+    report.verdicts.into_iter().find_map(|verdict| verdict.broken).map(|broken| broken.said)
+}
+
+#[test]
+fn of_a_state_that_grows_the_field_that_does_is_named() {
+    let said = said("rotation", "hoards-texts", Rule::StaysSmall, 8).unwrap();
+    assert!(said.contains("; what grows is `/texts` (first 61, then 181 entries)"), "{said}");
 }
 
 #[test]

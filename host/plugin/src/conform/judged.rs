@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_yaml_ng::Value;
 
 use super::{GROWTH_BYTES, Rule, Verdict, stories};
-use crate::fault::FaultClass;
+use crate::fault::{FaultClass, escaped};
 use crate::limits;
 use crate::scenario::{Run, Scenario};
 
@@ -171,11 +171,42 @@ fn growth(run: &Run) -> Option<String> {
     if run.counts.contains_key("cut") || !(outgrew || (grew(first, second) && grew(second, third))) {
         return None;
     }
+    let place = run.ends.as_ref().and_then(|(first, last)| grown(first, last));
+    let place = place.map(|place| format!("; what grows is {place}")).unwrap_or_default();
     Some(if outgrew {
-        format!("the state outgrew its bound in {} rounds of the same", 3 * stories::ROUNDS)
+        format!("the state outgrew its bound in {} rounds of the same{place}", 3 * stories::ROUNDS)
     } else {
-        format!("the state has {first}, {second} and {third} bytes after each {} rounds of the same", stories::ROUNDS)
+        let rounds = stories::ROUNDS;
+        format!("the state has {first}, {second} and {third} bytes after each {rounds} rounds of the same{place}")
     })
+}
+
+/// Where most of what a state gained is, as a JSON pointer; none where it is no JSON, or all of it gained a little.
+fn grown(first: &str, last: &str) -> Option<String> {
+    let read = |state: &str| serde_json::from_str::<serde_json::Value>(state).ok();
+    let (first, last) = (read(first)?, read(last)?);
+    let (mut before, mut after, mut place) = (&first, &last, String::new());
+    let length = |value: &serde_json::Value| value.to_string().len();
+    let none = serde_json::Value::Null;
+    // Down to where it is no longer one field of several that has gained most of it.
+    while let Some(fields) = after.as_object() {
+        let whole = length(after).saturating_sub(length(before));
+        let old = |name: &String| before.get(name).unwrap_or(&none);
+        let gains = fields.iter().map(|(name, value)| (length(value).saturating_sub(length(old(name))), name, value));
+        let Some((gained, name, value)) = gains.max_by_key(|(gained, ..)| *gained) else { break };
+        if gained * 2 < whole {
+            break;
+        }
+        place = format!("{place}/{}", escaped(&name.replace('~', "~0").replace('/', "~1")));
+        (before, after) = (old(name), value);
+    }
+    let entries = |value: &serde_json::Value| {
+        let list = value.as_array().map(|list| (list.len(), "entries"));
+        list.or_else(|| value.as_object().map(|fields| (fields.len(), "fields")))
+    };
+    let counts = entries(before).zip(entries(after)).filter(|((before, _), (after, _))| before < after);
+    let counts = counts.map(|((before, _), (after, what))| format!(" (first {before}, then {after} {what})"));
+    (!place.is_empty()).then(|| format!("`{place}`{}", counts.unwrap_or_default()))
 }
 
 /// A message up to what it quotes, without its numbers; and where in the source it was, as `src/lib.rs:12:3`.
@@ -245,6 +276,19 @@ mod tests {
         let unread = (Rule::Migrates, Flaw::Unread);
         assert_eq!(check(Rule::Heeds, Flaw::Unread, &[&unread]), Some(Rule::Migrates));
         assert_eq!(check(Rule::Migrates, Flaw::Unread, &[&unread]), None);
+    }
+
+    #[test]
+    fn what_grows_in_a_state_is_named_as_deep_as_one_field_has_most_of_it() {
+        let envelope = |own: &str| format!(r#"{{"v":1,"next":99,"own":{own}}}"#);
+        let grown = |first: &str, last: &str| grown(&envelope(first), &envelope(last));
+        let list = grown(r#"{"asked":["a"],"born":1}"#, r#"{"asked":["a","b","c"],"born":100}"#);
+        assert_eq!(list.as_deref(), Some("`/own/asked` (first 1, then 3 entries)"));
+        let text = grown(r#"{"a/b":{"seen":"."}}"#, r#"{"a/b":{"seen":"........"}}"#);
+        assert_eq!(text.as_deref(), Some("`/own/a~1b/seen`"));
+        let fields = grown(r#"{"1":1}"#, r#"{"1":1,"2":2,"3":3,"4":4,"5":5}"#);
+        assert_eq!(fields.as_deref(), Some("`/own` (first 1, then 5 fields)"));
+        assert_eq!(super::grown("....", "........"), None);
     }
 
     #[test]

@@ -167,6 +167,7 @@ fn play_to(policy: Answering, story: &Story, script: &mut Script) {
         node.enter(entry);
         let bytes = node.state_bytes();
         node.script.states.push(bytes);
+        node.script.keep_end(node.state.as_deref().unwrap_or_default());
     }
     if relives { node.close_journal() } else { node.close() }
 }
