@@ -67,6 +67,7 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("rotation", "none", Rule::StaysSmall),
         ("rotation", "hoards-texts", Rule::StaysSmall),
         ("rotation", "none", Rule::Heeds),
+        ("rotation", "asks-once", Rule::Heeds),
         ("rotation", "counting", Rule::ToldTwice),
         ("rotation", "none", Rule::Migrates),
         ("rotation", "forgets-its-form", Rule::Migrates),
@@ -180,6 +181,12 @@ fn said(kind: &'static str, deed: &str, rule: Rule, stories: u32) -> Option<Stri
     let effort = Effort { stories, ..Effort::default() };
     let report = try_only(host(), "test", &bytes, &config, effort, &[rule], &|_| ()).unwrap();
     report.verdicts.into_iter().find_map(|verdict| verdict.broken).map(|broken| broken.said)
+}
+
+#[test]
+fn a_suspicion_that_the_floor_put_off_and_that_is_forgotten_breaks_the_rule_about_suspicions() {
+    let said = said("rotation", "asks-once", Rule::Heeds, 12).unwrap();
+    assert!(said.contains("is refused, and neither asks again nor alerts"), "{said}");
 }
 
 #[test]

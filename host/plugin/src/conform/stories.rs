@@ -81,11 +81,18 @@ fn numbers(chance: &mut Chance, count: u64, mut number: impl FnMut(&mut Chance) 
 
 fn rotation(rule: Rule, turn: u32, chance: &mut Chance, story: &mut Mapping) {
     let mut host = Mapping::new();
-    let floors = if rule == Rule::NeverBegs { [HOUR, 2 * HOUR, 4 * HOUR, 6 * HOUR] } else { [0, 1_000, 60_000, HOUR] };
+    let floors = if rule == Rule::NeverBegs {
+        [HOUR, 2 * HOUR, 4 * HOUR, 6 * HOUR]
+    } else if rule == Rule::Heeds {
+        [0, 60_000, HOUR, 4 * HOUR]
+    } else {
+        [0, 1_000, 60_000, HOUR]
+    };
     let floor = chance.pick(&floors).unwrap_or(0);
     host.insert("min-interval".into(), span(floor));
     host.insert("max-age".into(), span(floor + HOUR + chance.below(48 * HOUR)));
-    host.insert("delivery".into(), span(chance.pick(&[0, 2_000, 600_000]).unwrap_or(0)));
+    let delivery = chance.pick(&[0, 2_000, 600_000]).unwrap_or(0);
+    host.insert("delivery".into(), span(delivery));
     story.insert("host".into(), Value::Mapping(host));
     story.insert("calls".into(), CALLS.into());
     // Told twice there are more calls, which must not get other numbers for that.
@@ -106,7 +113,11 @@ fn rotation(rule: Rule, turn: u32, chance: &mut Chance, story: &mut Mapping) {
         }
         Rule::Heeds => {
             // Whatever is on its way arrives, and no limit of the host's stands in the way of another.
-            timeline.extend([entry("link", "up"), entry("advance", span(2 * HOUR)), entry("suspect", "current")]);
+            let free = span(floor + 2 * HOUR);
+            timeline.extend([entry("link", "up"), entry("advance", free.clone()), entry("suspect", "current")]);
+            // Whoever asked for it has a new key a little later, and the floor lies ahead: that one is known to others, too.
+            timeline.extend([entry("advance", span(delivery + 1 + chance.below(1_000))), entry("suspect", "current")]);
+            timeline.extend([entry("advance", span(2 * floor + HOUR)), entry("advance", free)]);
         }
         Rule::NeverBegs => {
             // A new key, and at once the wish for another: the wait for the floor's end lies ahead, and nothing else happens in it.

@@ -153,6 +153,10 @@ fn play_to(policy: Answering, story: &Story, script: &mut Script) {
         queue: VecDeque::new(),
         suspected: 0,
         heeds: 0,
+        alerts: 0,
+        below_floor: 0,
+        put_off: None,
+        clock_stepped: false,
         ended: false,
     };
     // A journal has the first call among its own, or begins later.
@@ -226,5 +230,13 @@ struct Node<'a> {
     suspected: u64,
     /// Decisions by which a policy shows that it heard of a suspicion.
     heeds: u64,
+    /// Of these, alerts.
+    alerts: u64,
+    /// Rotations that were refused because they came below the host's floor.
+    below_floor: u64,
+    /// A suspicion was answered with a rotation that the host's floor forbade: in story time, when another is owed at the latest.
+    put_off: Option<u64>,
+    /// The clock stepped since the key in force came into force: what a policy reckons from its age is wrong.
+    clock_stepped: bool,
     ended: bool,
 }

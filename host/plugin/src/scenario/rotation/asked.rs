@@ -271,6 +271,7 @@ impl Node<'_> {
                     return OutcomeOfDecision::Refused(format!("key {} is on its way already", key.epoch));
                 }
                 if !self.may_begin() {
+                    self.below_floor += 1;
                     self.note_begging();
                     let wait = span(self.soonest().saturating_sub(self.now));
                     return OutcomeOfDecision::Refused(format!(
@@ -296,6 +297,8 @@ impl Node<'_> {
             }
             Action::Alert(_) => {
                 self.script.count("alerts", 1);
+                self.alerts += 1;
+                self.put_off = None;
                 OutcomeOfDecision::Applied
             }
             Action::Ext(_) => OutcomeOfDecision::Refused("unknown extension".into()),

@@ -8,6 +8,10 @@ use crate::wit::rotation::{Event, KeyState, Watch};
 /// A policy that puts its wake-up off again and again is followed so often.
 const WAKES_FOLLOWED: u32 = 16;
 
+/// A suspicion that the host's floor put off is owed an answer so long after the floor's end, and as long again as the floor is: whoever
+/// doubles the wait from one refusal to the next comes that late.
+const GRACE: u64 = 3_600_000;
+
 /// What comes next while time passes; in this order when several come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Next {
@@ -45,16 +49,19 @@ impl Node<'_> {
             Entry::Suspect(which) => self.suspect(*which),
             Entry::Link(link) => {
                 self.link = *link;
+                self.forgive_put_off(*link);
                 self.head(if *link == Link::Up { "link up" } else { "link down" });
                 self.send();
             }
             Entry::Escrow(escrow) => {
                 self.escrow = *escrow;
+                self.forgive_put_off(*escrow);
                 self.head(if *escrow == Link::Up { "the escrow answers" } else { "the escrow is silent" });
                 self.send();
             }
             Entry::Clock(step) => {
                 self.offset = self.offset.saturating_add(*step);
+                (self.clock_stepped, self.put_off) = (true, None);
                 let way = if *step < 0 { "back" } else { "ahead" };
                 self.head(&format!("the clock steps {way} by {}", span(step.unsigned_abs())));
                 self.settle();
@@ -76,6 +83,7 @@ impl Node<'_> {
             Entry::State(text) => {
                 self.head(&format!("the journal holds another state of {} bytes; the node restarts", text.len()));
                 self.state = Some(text.clone());
+                self.put_off = None;
                 self.is_own = false;
                 // It may count its decisions from anywhere; a node's core has no such check either.
                 self.last_id = 0;
@@ -96,9 +104,32 @@ impl Node<'_> {
         let free = self.delivering().is_none() && self.may_begin() && rests;
         let counts = epoch == in_force && epoch != self.suspected && free;
         self.suspected = if epoch == in_force { epoch } else { self.suspected };
-        let before = self.heeds;
+        let before = (self.heeds, self.alerts, self.below_floor);
         self.happens(Some(Event::Suspect(epoch)));
-        self.script.count_if("unheeded-suspicions", counts && self.heeds == before && !self.ended);
+        self.script.count_if("unheeded-suspicions", counts && self.heeds == before.0 && !self.ended);
+        let is_put_off = self.below_floor > before.2 && self.alerts == before.1 && self.delivering().is_none();
+        if epoch == in_force && is_put_off && self.is_on_its_way() && !self.clock_stepped {
+            let floor = self.story.host.min_interval.0;
+            let owed = self.soonest().saturating_add(floor).saturating_add(GRACE);
+            self.put_off.get_or_insert(owed);
+        }
+    }
+
+    /// Where a key could not be delivered a policy may wait until it can.
+    fn forgive_put_off(&mut self, way: Link) {
+        if way == Link::Down {
+            self.put_off = None;
+        }
+    }
+
+    /// A suspicion that the host's floor put off was forgotten: no key since, and no alert.
+    fn judge_put_off(&mut self) {
+        let forgotten = self.put_off.is_some_and(|owed| owed <= self.now) && !self.ended;
+        if forgotten {
+            self.put_off = None;
+            self.script.count("forgotten-suspicions", 1);
+            self.head("nothing came of the suspicion that the host's floor put off");
+        }
     }
 
     /// The first round and the last are told whole, and what goes wrong in between. Within rounds that are not told nothing is.
@@ -160,7 +191,7 @@ impl Node<'_> {
             sealed_blocks += more_blocks;
             self.seal(more, more_blocks, more_blocks / 16);
             if next == Next::End {
-                return;
+                return self.judge_put_off();
             }
             self.comes(next);
         }
@@ -274,6 +305,7 @@ impl Node<'_> {
         });
         self.began = Some(self.now);
         self.begged = 0;
+        self.put_off = None;
         epoch
     }
 
@@ -309,6 +341,7 @@ impl Node<'_> {
         key.from = now;
         key.due = None;
         let epoch = key.epoch;
+        self.clock_stepped = false;
         self.script.count("rotations", 1);
         self.happens(Some(Event::Rotated(epoch)));
     }
