@@ -363,14 +363,7 @@ impl Trial<'_> {
             timeline.retain(|entry| entry.get("state").is_none() && entry.get("migrate").is_none());
         }
         let Some(run) = self.tell(&without) else { return false };
-        let Some(class) = run.fault else { return false };
-        let rule = if judged::is_death(class) {
-            Rule::NeverDies
-        } else if run.restless {
-            Rule::ComesToRest
-        } else {
-            Rule::WithinBounds
-        };
+        let Some(rule) = judged::rule_of_end(&run) else { return false };
         if !self.by_the_way.borrow().contains_key(&rule)
             && let Some(found) = self.shortest(rule, &without)
         {

@@ -5,6 +5,7 @@
 //! same in every language: what a call costs is counted beside it.
 
 mod cipher;
+mod contents;
 mod disguise;
 pub mod export;
 mod journalled;
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::fault::{CallError, Called, FaultClass, LogLine, escaped};
+use crate::fault::{CallError, Called, FaultClass, LogLine, describe, escaped};
 use crate::host::{Checked, Plugin, PluginHost};
 use crate::kind::{Grant, Kind};
 use crate::limits;
@@ -115,6 +116,8 @@ pub struct Run {
     pub again: Option<Again>,
     /// In words, the fault of the call that ended it.
     pub died: Option<String>,
+    /// The call that the plugin refused, where that ended it.
+    pub refusal: Option<Refusal>,
     /// The first of the failures that show that the plugin knows more than it is told: R-1.
     pub impure: Option<String>,
     /// What was counted, such as `rotations`.
@@ -131,6 +134,17 @@ pub struct Run {
     pub fuel: u64,
     /// A recovery strategy's plan came to its end.
     pub finished: bool,
+}
+
+/// A call that a plugin refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The function, as `rotation.step`.
+    pub function: &'static str,
+    /// Why, by the plugin's own word.
+    pub why: String,
+    /// What it was asked.
+    pub asked: String,
 }
 
 /// What a plugin decided again and again while no time passed.
@@ -291,6 +305,9 @@ struct Script {
     restless: bool,
     again: Option<Again>,
     died: Option<String>,
+    /// What the plugin is being asked, in a few words.
+    asked: String,
+    refusal: Option<Refusal>,
     /// What was decided since time passed last, and what the plugin was told that came of it.
     in_a_row: Vec<(String, Option<&'static str>)>,
     impure: Option<String>,
@@ -407,6 +424,27 @@ impl Script {
         self.fault = error.class();
         self.died = self.fault.map(|_| error.to_string());
         self.refused |= self.fault.is_none();
+        if let CallError::Refused { function, error, .. } = error {
+            self.refusal = Some(Refusal { function, why: describe(error), asked: std::mem::take(&mut self.asked) });
+        }
+    }
+
+    /// The answer, where the contract leaves no room for a refusal: one that comes breaks this rule of it, and there is none.
+    fn answered<T>(
+        &mut self,
+        answer: Result<Called<T>, CallError>,
+        rule: &str,
+        asked: impl FnOnce() -> String,
+    ) -> Result<Option<Called<T>>, CallError> {
+        match answer {
+            Ok(called) => Ok(Some(called)),
+            Err(CallError::Refused { function, error, logs }) => {
+                self.fail(format!("{function} refuses {}: {} ({rule})", asked(), describe(&error)));
+                self.logs(&logs);
+                Ok(None)
+            }
+            Err(error @ (CallError::Fault { .. } | CallError::Input { .. } | CallError::NoRoom { .. })) => Err(error),
+        }
     }
 
     fn end(mut self, expect: &Expect) -> Run {
@@ -463,7 +501,7 @@ impl Script {
             self.fail("no raw batch made the round trip");
         }
         let Self { text: transcript, spent: fuel, failures, fault, restless, again, died, .. } = self;
-        let Self { impure, counts, states, ends, kept, steps, finished, .. } = self;
+        let Self { refusal, impure, counts, states, ends, kept, steps, finished, .. } = self;
         Run {
             transcript,
             failures,
@@ -471,6 +509,7 @@ impl Script {
             restless,
             again,
             died,
+            refusal,
             impure,
             counts,
             states,

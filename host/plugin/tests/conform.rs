@@ -58,6 +58,7 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("rotation", "loop", Rule::NeverDies),
         ("rotation", "cut-at-200", Rule::NeverDies),
         ("rotation", "cut-at-64", Rule::NeverDies),
+        ("rotation", "refuses-within", Rule::NeverDies),
         ("rotation", "own-state", Rule::ForeignState),
         ("rotation", "trusts", Rule::ForeignState),
         ("rotation", "restless", Rule::ComesToRest),
@@ -75,6 +76,7 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("rotation", "many", Rule::WithinBounds),
         ("rotation,careless", "none", Rule::SettingsChecked),
         ("recovery", "none", Rule::Finishes),
+        ("recovery", "refuses-within", Rule::NeverDies),
         ("recovery", "trusts", Rule::ForeignState),
         ("recovery", "late-wake", Rule::WakesAhead),
         ("recovery", "wraps", Rule::WithinBounds),
@@ -82,13 +84,19 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("disguise", "careful", Rule::RoundTrips),
         ("disguise", "modest", Rule::RoundTrips),
         ("disguise", "corrupts", Rule::RoundTrips),
+        ("disguise", "refuses-within", Rule::RoundTrips),
+        ("disguise", "trims", Rule::RoundTrips),
+        ("disguise", "refuses-plan", Rule::NeverDies),
         ("disguise", "hides", Rule::NeverGuesses),
         ("disguise", "small-slot", Rule::WithinBounds),
         ("plan", "remembers", Rule::Pure),
         ("plan", "remembers", Rule::PlansRepeat),
+        ("plan", "refuses-within", Rule::PlansRepeat),
         ("plan", "no-such-stack", Rule::WithinBounds),
         ("cipher", "garbles", Rule::Opens),
         ("cipher", "chains", Rule::Opens),
+        ("cipher", "refuses-within", Rule::Opens),
+        ("cipher", "folds", Rule::Opens),
         ("cipher", "none", Rule::Depends),
     ] {
         let (bytes, config) = (hostile::hostile(kind), json!({ "do": deed }));
@@ -181,6 +189,24 @@ fn said(kind: &'static str, deed: &str, rule: Rule, stories: u32) -> Option<Stri
     let effort = Effort { stories, ..Effort::default() };
     let report = try_only(host(), "test", &bytes, &config, effort, &[rule], &|_| ()).unwrap();
     report.verdicts.into_iter().find_map(|verdict| verdict.broken).map(|broken| broken.said)
+}
+
+#[test]
+fn a_refusal_that_the_contract_has_no_room_for_is_told_with_what_was_refused_and_on_which_input() {
+    for (kind, rule, wanted) in [
+        (
+            "disguise",
+            Rule::RoundTrips,
+            &["disguise.embed refuses", "bytes in a cover of", "which carries", "(R-21)"][..],
+        ),
+        ("plan", Rule::PlansRepeat, &["cipher.plan-batch refuses a batch of", "records in blocks of", "(R-32)"]),
+        ("cipher", Rule::Opens, &["raw-cipher.open refuses what it sealed, a batch of", "units", "(R-40)"]),
+        ("rotation", Rule::NeverDies, &["rotation.step was refused, asked `requested:", " at +", "not on request"]),
+        ("recovery", Rule::NeverDies, &["recovery.step was refused, asked `", " at +", "reads are nothing to me"]),
+    ] {
+        let said = said(kind, "refuses-within", rule, 12).unwrap_or_else(|| panic!("{kind}: {rule} held"));
+        assert!(wanted.iter().all(|part| said.contains(part)), "{kind}: {said}");
+    }
 }
 
 #[test]

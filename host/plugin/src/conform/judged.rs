@@ -7,8 +7,9 @@ use serde_yaml_ng::Value;
 
 use super::{GROWTH_BYTES, Rule, Verdict, stories};
 use crate::fault::{FaultClass, escaped};
+use crate::kind::Kind;
 use crate::limits;
-use crate::scenario::{Run, Scenario};
+use crate::scenario::{Refusal, Run, Scenario};
 
 /// A rotation that is refused so often in one wait for the host's floor was asked for by a policy that does not hear the refusal. Whoever
 /// doubles the wait from a second on asks twelve times in an hour.
@@ -25,6 +26,8 @@ pub(super) enum Flaw {
     LateWake,
     /// It cannot read its own state.
     Unread,
+    /// A call that a node makes is refused.
+    Refused(String),
     /// What only its own rule knows.
     Other(String),
 }
@@ -54,12 +57,20 @@ pub(super) fn judge(rule: Rule, story: &Value, tell: &impl Fn(&Value) -> Option<
                 (again.transcript != run.transcript).then_some("the same story went otherwise the second time");
             other(run.impure.as_deref().or(otherwise))
         }
-        Rule::NeverDies => run.fault.filter(|class| is_death(*class)).map(|class| faulty(&run, class)),
+        Rule::NeverDies => {
+            let died = run.fault.filter(|class| is_death(*class)).map(|class| faulty(&run, class));
+            // A policy that cannot read its own state has a rule for that.
+            let is_recovery = story.get("kind").and_then(Value::as_str) == Some(Kind::Recovery.name());
+            died.or_else(|| refused(&run)).or_else(|| unread(&run).filter(|_| is_recovery))
+        }
         Rule::WithinBounds => {
             let outside = run.fault.filter(|class| *class == FaultClass::Protocol && !run.restless);
             outside.map(|class| faulty(&run, class))
         }
-        Rule::ForeignState => run.fault.map(|class| if run.restless { restless(&run) } else { faulty(&run, class) }),
+        Rule::ForeignState => {
+            let died = run.fault.map(|class| if run.restless { restless(&run) } else { faulty(&run, class) });
+            died.or_else(|| refused(&run))
+        }
         Rule::Migrates => unread(&run).or_else(|| run.fault.map(|class| faulty(&run, class))),
         Rule::ComesToRest => run.restless.then(|| restless(&run)),
         Rule::ToldTwice => more_keys(&run, &mut story, tell),
@@ -68,7 +79,7 @@ pub(super) fn judge(rule: Rule, story: &Value, tell: &impl Fn(&Value) -> Option<
         Rule::NeverBegs => begging(&run),
         Rule::Finishes => {
             let left_alone = story.get("timeline").and_then(|timeline| timeline.as_sequence()?.last()?.get("run"));
-            let ended = run.finished || run.restless || run.fault.is_some() || left_alone.is_none();
+            let ended = run.finished || run.restless || is_cut_short(&run) || left_alone.is_none();
             other((!ended).then_some("the plan is not finished"))
         }
         Rule::WakesAhead => {
@@ -100,11 +111,24 @@ pub(super) fn is_of_the_story(rule: Rule, story: &Value) -> bool {
     judge(rule, story, &to_listener).is_some()
 }
 
-pub(super) const fn is_death(class: FaultClass) -> bool {
+const fn is_death(class: FaultClass) -> bool {
     match class {
         FaultClass::Timeout | FaultClass::Fuel | FaultClass::Memory | FaultClass::Panic => true,
         FaultClass::Protocol | FaultClass::Invariant => false,
     }
+}
+
+/// A fault or a refusal ended the story before it was told.
+const fn is_cut_short(run: &Run) -> bool {
+    run.fault.is_some() || run.refusal.is_some()
+}
+
+/// The rule that a fault or a refusal is about that ended the story.
+pub(super) fn rule_of_end(run: &Run) -> Option<Rule> {
+    if run.restless {
+        return Some(Rule::ComesToRest);
+    }
+    is_cut_short(run).then(|| if run.fault.is_none_or(is_death) { Rule::NeverDies } else { Rule::WithinBounds })
 }
 
 fn count(run: &Run, what: &str) -> u64 {
@@ -127,6 +151,13 @@ fn restless(run: &Run) -> (String, Flaw) {
     let (deed, came) = again.map(|again| (again.deed.clone(), again.came)).unwrap_or_default();
     let what = again.map(|again| format!(": {}", again.said)).unwrap_or_default();
     (format!("call followed call, and no time passed{what}"), Flaw::Restless { deed, came })
+}
+
+/// A call that every node makes: of a kind whose refusals have no rule of their own.
+fn refused(run: &Run) -> Option<(String, Flaw)> {
+    let Refusal { function, why, asked } = run.refusal.as_ref()?;
+    let said = format!("{function} was refused, asked `{}`: {why}", escaped(asked));
+    Some((said, Flaw::Refused(kind_of(&format!("{function} {why}")))))
 }
 
 fn unheeded(run: &Run) -> Option<&'static str> {
@@ -234,7 +265,9 @@ fn cause(rule: Rule, flaw: &Flaw, flaws: &BTreeMap<Rule, Flaw>) -> Option<Rule> 
         // It is clamped, which is told: answered with another one it never comes to rest.
         Flaw::Restless { deed, .. } if deed == "wake-at" && has(Rule::WakesAhead, &Flaw::LateWake) => Rule::WakesAhead,
         Flaw::Restless { .. } if has(Rule::ComesToRest, flaw) => Rule::ComesToRest,
-        Flaw::Unread | Flaw::Restless { .. } | Flaw::Fault(_) | Flaw::LateWake | Flaw::Other(_) => return None,
+        Flaw::Unread | Flaw::Restless { .. } | Flaw::Fault(_) | Flaw::LateWake | Flaw::Refused(_) | Flaw::Other(_) => {
+            return None;
+        }
     };
     (cause != rule).then_some(cause)
 }

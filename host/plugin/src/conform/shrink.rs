@@ -14,8 +14,8 @@ const BEGINNINGS: [usize; 5] = [1, 16, 80, 300, 1_200];
 const LISTS: [&str; 9] = ["timeline", "seen", "seeds", "covers", "payloads", "flips", "batches", "present", "damaged"];
 
 /// What a story may do without.
-const OPTIONAL: [&str; 10] =
-    ["host", "entropy", "speed", "present", "damaged", "smallest", "seen", "seeds", "flips", "calls"];
+const OPTIONAL: [&str; 11] =
+    ["host", "entropy", "speed", "present", "damaged", "smallest", "seen", "seeds", "flips", "calls", "contents"];
 
 /// `still` says whether a shorter story does it, too.
 pub(super) fn shrink(mut story: Value, still: impl Fn(&Value) -> bool) -> Value {
@@ -29,7 +29,10 @@ pub(super) fn shrink(mut story: Value, still: impl Fn(&Value) -> bool) -> Value 
     loop {
         let before = weight(&story);
         for list in LISTS {
-            shorten(&mut story, list, &mut tries, &still);
+            shorten(&mut story, &[list.into()], &mut tries, &still);
+        }
+        for batch in 0..story.get("batches").and_then(Value::as_sequence).map_or(0, Vec::len) {
+            shorten(&mut story, &["batches".into(), batch.into(), "records".into()], &mut tries, &still);
         }
         if weight(&story) == before || tries == 0 {
             break;
@@ -125,12 +128,31 @@ fn leaf_mut<'a>(story: &'a mut Value, place: &[usize]) -> Option<&'a mut Value> 
 }
 
 fn weight(story: &Value) -> usize {
-    LISTS.iter().filter_map(|list| story.get(list)?.as_sequence()).map(Vec::len).sum()
+    let lists = LISTS.iter().filter_map(|list| story.get(list)?.as_sequence());
+    let batches = story.get("batches").and_then(Value::as_sequence).into_iter().flatten();
+    lists.chain(batches.filter_map(|batch| batch.get("records")?.as_sequence())).map(Vec::len).sum()
+}
+
+/// A list of a story: names, and numbers of entries.
+fn list_in<'a>(story: &'a Value, way: &[Value]) -> Option<&'a Vec<Value>> {
+    let step = |value: &'a Value, step: &Value| match step.as_u64() {
+        Some(at) => value.get(usize::try_from(at).ok()?),
+        None => value.get(step.as_str()?),
+    };
+    way.iter().try_fold(story, step)?.as_sequence()
+}
+
+fn list_in_mut<'a>(story: &'a mut Value, way: &[Value]) -> Option<&'a mut Vec<Value>> {
+    let step = |value: &'a mut Value, step: &Value| match step.as_u64() {
+        Some(at) => value.get_mut(usize::try_from(at).ok()?),
+        None => value.get_mut(step.as_str()?),
+    };
+    way.iter().try_fold(story, step)?.as_sequence_mut()
 }
 
 /// Takes out runs of entries, long ones first.
-fn shorten(story: &mut Value, list: &str, tries: &mut u32, still: &impl Fn(&Value) -> bool) {
-    let length = |story: &Value| story.get(list).and_then(Value::as_sequence).map_or(0, Vec::len);
+fn shorten(story: &mut Value, list: &[Value], tries: &mut u32, still: &impl Fn(&Value) -> bool) {
+    let length = |story: &Value| list_in(story, list).map_or(0, Vec::len);
     let mut run = length(story);
     while run > 0 {
         let mut at = 0;
@@ -140,7 +162,7 @@ fn shorten(story: &mut Value, list: &str, tries: &mut u32, still: &impl Fn(&Valu
             }
             *tries -= 1;
             let mut shorter = story.clone();
-            if let Some(entries) = shorter.get_mut(list).and_then(Value::as_sequence_mut) {
+            if let Some(entries) = list_in_mut(&mut shorter, list) {
                 let end = (at + run).min(entries.len());
                 entries.drain(at..end);
             }
@@ -168,6 +190,18 @@ mod tests {
         };
         let shrunk = shrink(story, |story| holds(story, 3) && holds(story, 8));
         assert_eq!(serde_yaml_ng::to_string(&shrunk).unwrap(), "timeline:\n- 3\n- 8\n");
+    }
+
+    #[test]
+    fn of_a_batch_only_the_records_that_matter_are_left() {
+        let story: Value =
+            serde_yaml_ng::from_str("{ batches: [{ records: [1, 2] }, { records: [3, 4, 5] }] }").unwrap();
+        let holds = |story: &Value| {
+            let batches = story.get("batches").unwrap().as_sequence().unwrap();
+            batches.iter().any(|batch| batch["records"].as_sequence().unwrap().contains(&4.into()))
+        };
+        let shrunk = shrink(story, holds);
+        assert_eq!(serde_yaml_ng::to_string(&shrunk).unwrap(), "batches:\n- records:\n  - 4\n");
     }
 
     #[test]

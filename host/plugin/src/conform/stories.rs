@@ -373,6 +373,7 @@ fn disguise(chance: &mut Chance, story: &mut Mapping) {
     payloads.extend((0..3).map(|_| Value::from(chance.below(3_000))));
     story.insert("payloads".into(), Value::Sequence(payloads));
     story.insert("flips".into(), numbers(chance, 8, |chance| (chance.next() >> 40).into()));
+    story.insert("contents".into(), chance.next().into());
 }
 
 fn cipher(chance: &mut Chance, story: &mut Mapping) {
@@ -384,16 +385,25 @@ fn cipher(chance: &mut Chance, story: &mut Mapping) {
         batch.insert("first-sequence".into(), (1 + chance.below(1 << 47)).into());
         batch.insert("block-bytes".into(), block.into());
         // A batch of an own algorithm holds at most 4 MiB.
-        let room = (u64::try_from(limits::RAW_BATCH_BYTES).unwrap_or(1 << 22) / block / 4).clamp(1, 64);
+        let fit = u64::try_from(limits::RAW_BATCH_BYTES).unwrap_or(1 << 22) / block;
+        let room = (fit / 4).clamp(1, 64);
         let count = 1 + chance.below(3);
-        let records = numbers(chance, count, |chance| {
-            let kind = chance.text(&["data", "data", "zeroes", "cover"]);
-            Value::Sequence(vec![kind.into(), (chance.edgy() >> 9).into(), (1 + chance.below(room)).into()])
-        });
-        batch.insert("records".into(), records);
+        let mut records: Vec<Value> = (0..count)
+            .map(|_| {
+                let kind = chance.text(&["data", "data", "zeroes", "cover"]);
+                Value::Sequence(vec![kind.into(), (chance.edgy() >> 9).into(), (1 + chance.below(room)).into()])
+            })
+            .collect();
+        // Many small ones, now and then: with the three a batch holds all that it may.
+        let many = chance.pick(&[0, 0, 0, 0, 60, 600]).unwrap_or(0).min(fit / 4);
+        if many > 0 {
+            records.push(Value::Sequence(vec!["data".into(), 0.into(), 1.into(), many.into()]));
+        }
+        batch.insert("records".into(), Value::Sequence(records));
         Value::Mapping(batch)
     });
     story.insert("batches".into(), batches);
+    story.insert("contents".into(), chance.next().into());
 }
 
 #[cfg(test)]

@@ -137,6 +137,7 @@ pub(super) fn play(strategy: Recovery, story: &Story, script: &mut Script) {
         blocks: vec![start; volume],
         now: 0,
         state: None,
+        is_own: false,
         wake_at: None,
         access: OnAccess::Open,
         work: VecDeque::new(),
@@ -177,6 +178,8 @@ struct Node<'a> {
     blocks: Vec<Block>,
     now: u64,
     state: Option<String>,
+    /// The state is what the strategy gave, and not what a story has put there.
+    is_own: bool,
     /// In story time.
     wake_at: Option<u64>,
     access: OnAccess,
@@ -262,6 +265,7 @@ impl Node<'_> {
             Entry::State(text) => {
                 self.head(&format!("the journal holds another state of {} bytes; the node restarts", text.len()));
                 self.state = Some(text.clone());
+                self.is_own = false;
                 self.restart();
             }
             Entry::Journalled(journalled) => self.relive(journalled),
@@ -377,6 +381,7 @@ impl Node<'_> {
         };
         self.script.blank();
         self.script.line(&format!("{:<18}{title:<48}open {opened} of {present}", story_time(self.now)));
+        self.script.asked = format!("{title} at {}", story_time(self.now));
         let ask = || match &event {
             None => self.strategy.init(&context),
             Some(event) => self.strategy.step(self.state.as_deref().unwrap_or_default(), event, &context),
@@ -411,7 +416,9 @@ impl Node<'_> {
                 self.script.line(&format!("  refuses   {error}"));
                 self.script.logs(error.logs());
                 self.script.line("  host      the strategy begins afresh");
+                self.script.count_if("unread-states", self.is_own);
                 self.state = None;
+                self.is_own = false;
                 self.call(None);
                 self.call(Some(Event::Begin));
             }
@@ -446,6 +453,7 @@ impl Node<'_> {
         }
         self.script.keep(&state);
         self.state = Some(state);
+        self.is_own = true;
     }
 
     fn carry_out_one(&mut self, action: &Action) -> String {

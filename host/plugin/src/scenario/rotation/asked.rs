@@ -69,6 +69,7 @@ impl Node<'_> {
         let context = self.context();
         self.script.blank();
         self.script.line(&format!("{:<18}{:<44}entropy {}", story_time(self.now), title, context.entropy));
+        self.script.asked = format!("{title} at {}", story_time(self.now));
         let call = match event {
             None => RotationCall::Init { context },
             Some(event) => RotationCall::Step { state: self.state.clone().unwrap_or_default(), event, context },
