@@ -58,6 +58,8 @@ const ALTERED_VALUES: u64 = 24;
 const ALTERED_TEXTS: u64 = 3;
 /// What a state may gain, in bytes, while nothing new happens.
 const GROWTH_BYTES: u64 = 48;
+/// Settings longer than this are told of by their beginning alone.
+const SETTINGS_SHOWN: usize = 400;
 
 /// How hard to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,7 +292,7 @@ struct Trial<'a> {
 impl Trial<'_> {
     fn verdict(&self, rule: Rule) -> (Verdict, Option<Flaw>) {
         if rule == Rule::SettingsChecked {
-            return (self.check_settings(), None);
+            return self.check_settings();
         }
         let fewer = if rule == Rule::StaysSmall { FEWER_LONG_STORIES } else { 1 };
         let stories = self.effort.stories.div_ceil(fewer);
@@ -379,8 +381,7 @@ impl Trial<'_> {
         if (of_state && self.dies_anyway(story)) || judged::is_of_the_story(rule, story) {
             return None;
         }
-        let lines: Vec<&str> = transcript.lines().filter(|line| !line.is_empty()).collect();
-        let transcript = lines[lines.len().saturating_sub(12)..].iter().map(|line| (*line).to_owned()).collect();
+        let transcript = last_lines(&transcript);
         let scenario = serde_yaml_ng::to_string(&told).ok();
         Some((Broken { said, scenario, transcript, long: false }, flaw))
     }
@@ -395,30 +396,52 @@ impl Trial<'_> {
         Some(run)
     }
 
-    /// Settings that the schema allows, and many that it does not: taken, or refused with a place.
-    fn check_settings(&self) -> Verdict {
-        let wrong = settings::unlikely(&self.about.config_schema);
-        let mut tried = 0;
-        for config in &wrong {
-            tried += 1;
-            if let Err(said) = self.judge_settings(config) {
-                let said = format!("with the settings {config}: {said}");
-                let broken = Some(Broken { said, scenario: None, transcript: Vec::new(), long: false });
-                return Verdict { rule: Rule::SettingsChecked, tried, untold: 0, broken };
+    /// Settings that the schema allows, and many that it does not: refused with a place, or taken, and then good for a few calls.
+    fn check_settings(&self) -> (Verdict, Option<Flaw>) {
+        let rule = Rule::SettingsChecked;
+        let mut verdict = Verdict { rule, tried: 0, untold: 0, broken: None };
+        // What dies with its own settings as well does not die of others.
+        let dies_anyway = self.use_settings(self.config).is_err();
+        for config in &settings::unlikely(&self.about.config_schema, self.config) {
+            verdict.tried += 1;
+            let broken = match self.judge_settings(config) {
+                Err(said) => Some(wrong(&format!("with the settings {}: {said}", shown(config)))),
+                Ok(Taken::No) => None,
+                Ok(Taken::Yes) if dies_anyway => None,
+                Ok(Taken::Yes) => self.use_settings(config).err(),
+            };
+            if let Some(broken) = broken {
+                let flaw = Flaw::Other(broken.said.clone());
+                return (Verdict { broken: Some(broken), ..verdict }, Some(flaw));
             }
         }
-        Verdict { rule: Rule::SettingsChecked, tried, untold: 0, broken: None }
+        (verdict, None)
     }
 
-    fn judge_settings(&self, config: &Value) -> Result<(), String> {
+    fn judge_settings(&self, config: &Value) -> Result<Taken, String> {
         match self.load(&self.about.name, config) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Taken::Yes),
             Err(LoadError { problem: Problem::Config { found, .. }, .. }) => {
                 let placeless = found.iter().any(|one| !one.path.is_empty() && !one.path.starts_with('/'));
-                if placeless { Err("a complaint has a path that is no JSON pointer".into()) } else { Ok(()) }
+                if placeless { Err("a complaint has a path that is no JSON pointer".into()) } else { Ok(Taken::No) }
             }
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// A few calls with settings that it takes.
+    fn use_settings(&self, config: &Value) -> Result<(), Broken> {
+        let story = stories::of_settings(self.component.kind(), config).map_err(|error| error.to_string());
+        let formed = story.and_then(|story| stories::form(&story).map(|()| story));
+        let story = formed.map_err(|error| {
+            wrong(&format!("this cannot be tried, by a mistake of the kit's and not of the plugin's: {error}"))
+        })?;
+        let Some((said, run)) = self.tell(&story).and_then(|run| Some((judged::with_settings(&run)?, run))) else {
+            return Ok(());
+        };
+        let said = format!("the settings {} are taken, and then: {said}", shown(config));
+        let scenario = serde_yaml_ng::to_string(&story).ok().filter(|_| is_shown(config));
+        Err(Broken { scenario, transcript: last_lines(&run.transcript), ..wrong(&said) })
     }
 
     fn load(&self, subject: &str, config: &Value) -> Result<(), LoadError> {
@@ -433,4 +456,36 @@ impl Trial<'_> {
     fn load_as<P: Plugin>(&self, subject: &str, config: &Value) -> Result<(), LoadError> {
         self.host.load_checked::<P>(subject, &self.component, &[Grant::Raw], config).map(drop)
     }
+}
+
+/// Whether settings were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Yes,
+    No,
+}
+
+/// Without a story: `said` is all there is.
+fn wrong(said: &str) -> Broken {
+    Broken { said: said.into(), scenario: None, transcript: Vec::new(), long: false }
+}
+
+/// Settings as a line has room for them.
+fn shown(config: &Value) -> String {
+    let text = config.to_string();
+    if is_shown(config) {
+        return text;
+    }
+    let begin: String = text.chars().take(SETTINGS_SHOWN / 4).collect();
+    format!("{begin}.. ({} bytes)", text.len())
+}
+
+fn is_shown(config: &Value) -> bool {
+    config.to_string().len() <= SETTINGS_SHOWN
+}
+
+/// The end of a transcript, without its blank lines.
+fn last_lines(transcript: &str) -> Vec<String> {
+    let lines: Vec<&str> = transcript.lines().filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(12)..].iter().map(|line| (*line).to_owned()).collect()
 }

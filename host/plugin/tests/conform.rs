@@ -75,6 +75,7 @@ fn a_planted_mistake_of_each_kind_is_found_and_cut_down() {
         ("rotation", "begs", Rule::NeverBegs),
         ("rotation", "many", Rule::WithinBounds),
         ("rotation,careless", "none", Rule::SettingsChecked),
+        ("rotation", "obliging", Rule::SettingsChecked),
         ("recovery", "none", Rule::Finishes),
         ("recovery", "refuses-within", Rule::NeverDies),
         ("recovery", "trusts", Rule::ForeignState),
@@ -207,6 +208,18 @@ fn a_refusal_that_the_contract_has_no_room_for_is_told_with_what_was_refused_and
         let said = said(kind, "refuses-within", rule, 12).unwrap_or_else(|| panic!("{kind}: {rule} held"));
         assert!(wanted.iter().all(|part| said.contains(part)), "{kind}: {said}");
     }
+}
+
+#[test]
+fn settings_that_are_taken_and_then_fail_break_the_rule_about_settings_by_name() {
+    let said = said("rotation", "obliging", Rule::SettingsChecked, 1).unwrap();
+    let wanted = [r#""no-such-setting":1"#, "are taken, and then: rotation.init was refused"];
+    assert!(wanted.iter().all(|part| said.contains(part)), "{said}");
+    assert_eq!(
+        self::said("rotation", "refuses-within", Rule::SettingsChecked, 1),
+        None,
+        "it refuses with any settings"
+    );
 }
 
 #[test]

@@ -131,6 +131,12 @@ pub(super) fn rule_of_end(run: &Run) -> Option<Rule> {
     is_cut_short(run).then(|| if run.fault.is_none_or(is_death) { Rule::NeverDies } else { Rule::WithinBounds })
 }
 
+/// What goes wrong in the few calls with settings that the plugin took.
+pub(super) fn with_settings(run: &Run) -> Option<String> {
+    let refused = || refused(run).map(|(said, _)| said);
+    run.died.clone().or_else(refused).or_else(|| run.failures.first().cloned())
+}
+
 fn count(run: &Run, what: &str) -> u64 {
     run.counts.get(what).copied().unwrap_or(0)
 }

@@ -37,6 +37,10 @@ const SHORT_REQUEST: &str = "the operator asks for a new key";
 /// Bytes of a pair's name.
 const NAME_BYTES: usize = 120;
 
+/// With settings that change the key at every moment the calls are soon made.
+const SETTINGS_ROTATION: &str =
+    "{ calls: 4, host: { min-interval: 1s }, timeline: [{ request: a new key please }, { advance: 1d }] }";
+
 pub(super) fn story(kind: Kind, rule: Rule, config: &serde_json::Value, turn: u32, chance: &mut Chance) -> Value {
     let mut story = Mapping::new();
     story.insert("about".into(), format!("{} ({}).", sentence(rule), rule.number()).into());
@@ -51,6 +55,22 @@ pub(super) fn story(kind: Kind, rule: Rule, config: &serde_json::Value, turn: u3
         Kind::Cipher => cipher(chance, &mut story),
     }
     Value::Mapping(story)
+}
+
+/// A few calls with these settings: the first one, and one or two that follow it in any node.
+pub(super) fn of_settings(kind: Kind, config: &serde_json::Value) -> Result<Value, serde_yaml_ng::Error> {
+    let rest = match kind {
+        Kind::Rotation => SETTINGS_ROTATION,
+        Kind::Recovery => "{ volume-blocks: 8, timeline: [{ read: [0, 1] }, { advance: 1s }] }",
+        Kind::Disguise => "{ seen: [{ gap: 5ms, blocks: 8, times: 40 }], seeds: [1], covers: [4096], payloads: [113] }",
+        Kind::Cipher => "{ batches: [{ epoch: 1, first-sequence: 1, records: [[data, 0, 2], [zeroes, 8, 1]] }] }",
+    };
+    let mut story = Mapping::new();
+    story.insert("about".into(), "Settings that are taken can be used (C-4).".into());
+    story.insert("kind".into(), kind.name().into());
+    story.insert("config".into(), serde_yaml_ng::to_value(config)?);
+    story.extend(serde_yaml_ng::from_str::<Mapping>(rest)?);
+    Ok(Value::Mapping(story))
 }
 
 /// Whether it is a scenario.
@@ -423,6 +443,22 @@ mod tests {
                     let of_its_own = of_states(kind, &story, states, &mut chance);
                     assert_eq!(form(&of_its_own), Ok(()), "{kind:?} {rule} {turn}, of its own");
                 }
+            }
+        }
+    }
+
+    /// What is tried must be what was written: a number or a character that YAML has no form for would be another setting.
+    #[test]
+    fn settings_that_people_get_wrong_come_through_a_scenario_as_they_are() {
+        let schema = r#"{ "properties": { "interval": {}, "max-bytes": {} } }"#;
+        for config in super::super::settings::unlikely(schema, &serde_json::json!({ "kept": "3d" })) {
+            for kind in Kind::ALL {
+                let story = of_settings(kind, &config).map_err(|error| error.to_string());
+                assert_eq!(story.as_ref().map_err(Clone::clone).and_then(form), Ok(()), "{config}");
+                let text = story.ok().and_then(|story| serde_yaml_ng::to_string(&story).ok()).unwrap_or_default();
+                let read: Value = serde_yaml_ng::from_str(&text).unwrap_or_default();
+                let read = read.get("config").and_then(|config| serde_json::to_value(config).ok());
+                assert_eq!(read.as_ref(), Some(&config));
             }
         }
     }
