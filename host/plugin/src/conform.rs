@@ -93,6 +93,9 @@ pub struct Verdict {
     /// The fuel was used up: so many stories were not told.
     #[serde(default)]
     pub untold: u32,
+    /// So many of those tried ended early, by a fault or a refusal that another rule is about: they say nothing of this one.
+    #[serde(default)]
+    pub cut_short: u32,
 }
 
 /// How a rule was broken.
@@ -141,7 +144,30 @@ impl Verdict {
     /// It was told enough to say that the rule is kept: half of the stories that were wished for, at least. A broken rule needs no more.
     #[must_use]
     pub const fn is_told_enough(&self) -> bool {
-        self.broken.is_some() || self.tried >= self.untold
+        let whole = self.tried.saturating_sub(self.cut_short);
+        self.broken.is_some() || whole >= self.untold.saturating_add(self.cut_short)
+    }
+
+    /// No story of it was told to its end: a component that dies in its first call is tried for nothing else.
+    #[must_use]
+    pub const fn is_untried(&self) -> bool {
+        self.broken.is_none() && self.cut_short == self.tried && self.tried > 0
+    }
+
+    /// What came of it, in one line.
+    #[must_use]
+    pub fn words(&self) -> String {
+        if let Some(broken) = &self.broken {
+            return format!("BROKEN: {}", broken.said);
+        }
+        let Self { tried, untold, cut_short, .. } = self;
+        if self.is_untried() {
+            return format!("NOT TRIED: a fault or a refusal ended each of {tried} stories early");
+        }
+        let word = if self.is_told_enough() { "kept" } else { "NOT TOLD ENOUGH" };
+        let used_up = (*untold > 0).then(|| format!(" of {}: the fuel was used up", tried.saturating_add(*untold)));
+        let early = (*cut_short > 0).then(|| format!("; a fault or a refusal ended {cut_short} early"));
+        format!("{word}, tried {tried} times{}{}", used_up.unwrap_or_default(), early.unwrap_or_default())
     }
 }
 
@@ -188,21 +214,27 @@ pub fn try_only(
         None => fuel_of_a_rule(&host.cost(subject, bytes, config)?),
     };
     let (about, by_the_way, spent, kept) = (&found.about, RefCell::default(), Cell::new(0), RefCell::default());
-    let trial = Trial { host, component, config, about, effort, fuel, by_the_way, spent, kept };
+    let (cut_short, dead_end) = (Cell::new(false), RefCell::default());
+    let trial = Trial { host, component, config, about, effort, fuel, by_the_way, spent, kept, cut_short, dead_end };
     trial.load(subject, config)?;
     let rules: Vec<Rule> = Rule::of(found.kind).into_iter().filter(|rule| only.contains(rule)).collect();
     let (mut flaws, mut by_the_way) = (BTreeMap::new(), BTreeMap::new());
-    let mut verdicts = Vec::new();
+    let (mut verdicts, mut dead_ends) = (Vec::new(), BTreeMap::new());
     for tried in try_all(&trial, &rules, begins) {
         flaws.extend(tried.flaw.map(|flaw| (tried.verdict.rule, flaw)));
         tried.by_the_way.into_iter().for_each(|(rule, broken)| {
             by_the_way.entry(rule).or_insert(broken);
         });
+        if let Some((rule, story)) = tried.dead_end {
+            dead_ends.entry(rule).or_insert(story);
+        }
         verdicts.push(tried.verdict);
     }
     for verdict in verdicts.iter_mut().filter(|verdict| verdict.broken.is_none()) {
-        let Some((broken, flaw)) = by_the_way.remove(&verdict.rule) else { continue };
-        verdict.broken = Some(broken);
+        let found = by_the_way.remove(&verdict.rule);
+        let of_another = || trial.shortest(verdict.rule, dead_ends.get(&verdict.rule)?);
+        let Some((broken, flaw)) = found.or_else(of_another) else { continue };
+        (verdict.broken, verdict.cut_short) = (Some(broken), 0);
         flaws.insert(verdict.rule, flaw);
     }
     judged::explain(&mut verdicts, &flaws);
@@ -226,6 +258,8 @@ struct Tried {
     flaw: Option<Flaw>,
     /// What its stories found of other rules.
     by_the_way: BTreeMap<Rule, (Broken, Flaw)>,
+    /// The first of its stories that another rule's fault or refusal ended, and which rule that is.
+    dead_end: Option<(Rule, serde_yaml_ng::Value)>,
 }
 
 /// Each rule alone, some at once, and what came of them in their order: no rule's stories depend on what another's were.
@@ -237,7 +271,8 @@ fn try_all(trial: &Trial<'_>, rules: &[Rule], begins: &(dyn Fn(Rule) + Sync)) ->
             let Some(rule) = rules.get(at) else { return };
             begins(*rule);
             let (verdict, flaw) = trial.verdict(*rule);
-            let tried = Tried { verdict, flaw, by_the_way: trial.by_the_way.take() };
+            let (by_the_way, dead_end) = (trial.by_the_way.take(), trial.dead_end.take());
+            let tried = Tried { verdict, flaw, by_the_way, dead_end };
             found.lock().unwrap_or_else(PoisonError::into_inner).insert(at, tried);
         }
     };
@@ -287,6 +322,10 @@ struct Trial<'a> {
     spent: Cell<u64>,
     /// States that it kept in the last story.
     kept: RefCell<Vec<String>>,
+    /// A fault or a refusal ended a story since this was last looked at.
+    cut_short: Cell<bool>,
+    /// See [`Tried::dead_end`].
+    dead_end: RefCell<Option<(Rule, serde_yaml_ng::Value)>>,
 }
 
 impl Trial<'_> {
@@ -297,10 +336,13 @@ impl Trial<'_> {
         let fewer = if rule == Rule::StaysSmall { FEWER_LONG_STORIES } else { 1 };
         let stories = self.effort.stories.div_ceil(fewer);
         let begun = self.spent.get();
+        let mut verdict = Verdict { rule, tried: 0, untold: 0, broken: None, cut_short: 0 };
         for turn in 0..stories {
             if turn >= LEAST_STORIES && self.spent.get() - begun >= self.fuel {
-                return (Verdict { rule, tried: turn, untold: stories - turn, broken: None }, None);
+                return (Verdict { untold: stories - turn, ..verdict }, None);
             }
+            self.cut_short.set(false);
+            verdict.tried += 1;
             let mut chance = Chance::new(self.effort.seed, rule.number(), turn);
             let story = stories::story(self.component.kind(), rule, self.config, turn, &mut chance);
             let broken = self.whole(rule, &story).or_else(|| {
@@ -309,10 +351,16 @@ impl Trial<'_> {
                 self.whole(rule, &of_its_own)
             });
             if let Some((broken, flaw)) = broken {
-                return (Verdict { rule, tried: turn + 1, untold: 0, broken: Some(broken) }, Some(flaw));
+                self.dead_end.take();
+                return (Verdict { broken: Some(broken), cut_short: 0, ..verdict }, Some(flaw));
             }
+            verdict.cut_short += u32::from(self.cut_short.get());
         }
-        (Verdict { rule, tried: stories, untold: 0, broken: None }, None)
+        if matches!(rule, Rule::ForeignState | Rule::Migrates) {
+            // With a state that is not its own it may die where no other rule looks; without one it is asked again.
+            self.dead_end.take();
+        }
+        (verdict, None)
     }
 
     /// How a story of the kit's own breaks the rule, cut down. Of one that has no form nothing could be said, and a rule of which
@@ -393,13 +441,17 @@ impl Trial<'_> {
         let run = scenario.play(self.host, &self.about.name, &self.component).ok()?;
         self.spent.set(self.spent.get().saturating_add(run.fuel));
         self.kept.borrow_mut().clone_from(&run.kept);
+        if let Some(rule) = judged::rule_of_end(&run) {
+            self.cut_short.set(true);
+            self.dead_end.borrow_mut().get_or_insert_with(|| (rule, story.clone()));
+        }
         Some(run)
     }
 
     /// Settings that the schema allows, and many that it does not: refused with a place, or taken, and then good for a few calls.
     fn check_settings(&self) -> (Verdict, Option<Flaw>) {
         let rule = Rule::SettingsChecked;
-        let mut verdict = Verdict { rule, tried: 0, untold: 0, broken: None };
+        let mut verdict = Verdict { rule, tried: 0, untold: 0, broken: None, cut_short: 0 };
         // What dies with its own settings as well does not die of others.
         let dies_anyway = self.use_settings(self.config).is_err();
         for config in &settings::unlikely(&self.about.config_schema, self.config) {
@@ -407,12 +459,15 @@ impl Trial<'_> {
             let broken = match self.judge_settings(config) {
                 Err(said) => Some(wrong(&format!("with the settings {}: {said}", shown(config)))),
                 Ok(Taken::No) => None,
-                Ok(Taken::Yes) if dies_anyway => None,
+                Ok(Taken::Yes) if dies_anyway => {
+                    verdict.cut_short += 1;
+                    None
+                }
                 Ok(Taken::Yes) => self.use_settings(config).err(),
             };
             if let Some(broken) = broken {
                 let flaw = Flaw::Other(broken.said.clone());
-                return (Verdict { broken: Some(broken), ..verdict }, Some(flaw));
+                return (Verdict { broken: Some(broken), cut_short: 0, ..verdict }, Some(flaw));
             }
         }
         (verdict, None)

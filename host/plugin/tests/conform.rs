@@ -235,6 +235,31 @@ fn of_a_state_that_grows_the_field_that_does_is_named() {
 }
 
 #[test]
+fn where_the_first_call_dies_no_other_rule_is_said_to_be_kept() {
+    let (bytes, config) = (hostile::hostile("rotation"), json!({ "do": "panic" }));
+    let effort = Effort { stories: 2, ..Effort::default() };
+    let report = conform(host(), "test", &bytes, &config, effort).unwrap();
+    let (broken, others): (Vec<_>, Vec<_>) = report.verdicts.iter().partition(|verdict| verdict.broken.is_some());
+    assert_eq!(broken.iter().map(|verdict| verdict.rule).collect::<Vec<_>>(), [Rule::NeverDies]);
+    assert_eq!(others.len() + 1, Rule::of(Kind::Rotation).len());
+    for verdict in others {
+        assert!(verdict.is_untried() && verdict.words().starts_with("NOT TRIED"), "{verdict:?}");
+    }
+    assert!(!report.conforms());
+}
+
+#[test]
+fn what_ends_the_stories_of_a_rule_is_said_by_the_rule_that_it_is_about() {
+    let (bytes, config) = (hostile::hostile("rotation"), json!({ "do": "dies-late" }));
+    let effort = Effort { stories: 8, ..Effort::default() };
+    let tried = |rules: &[Rule]| try_only(host(), "test", &bytes, &config, effort, rules, &|_| ()).unwrap().verdicts;
+    assert!(tried(&[Rule::NeverDies]).iter().all(|verdict| verdict.broken.is_none()), "its own stories are too short");
+    let both = tried(&[Rule::NeverDies, Rule::StaysSmall]);
+    let found = both.iter().map(|verdict| (verdict.rule, verdict.broken.is_some(), verdict.is_untried()));
+    assert_eq!(found.collect::<Vec<_>>(), [(Rule::NeverDies, true, false), (Rule::StaysSmall, false, true)]);
+}
+
+#[test]
 fn settings_that_change_the_key_all_the_time_do_not_make_a_story_last_for_ever() {
     let config = json!({ "interval": "40s", "max-bytes": "1MiB" });
     assert!(tried(&shipped()["interval"], &config, 2).conforms());

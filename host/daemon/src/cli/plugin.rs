@@ -226,13 +226,8 @@ fn try_rules(wanted: &Conform) -> Result<(), Failure> {
         .map_err(|error| Failure::of(&error))?;
     let mut text = format!("{} {}, {}, sha256 {}\n", report.name, report.version, report.kind, report.digest);
     for verdict in &report.verdicts {
-        let Verdict { rule, tried, untold, broken } = verdict;
-        let shortened =
-            if *untold > 0 { format!(" of {}: the fuel was used up", tried + untold) } else { String::new() };
-        let word = if verdict.is_told_enough() { "kept" } else { "NOT TOLD ENOUGH" };
-        let kept = || format!("{word}, tried {tried} times{shortened}");
-        let found = broken.as_ref().map_or_else(kept, |broken| format!("BROKEN: {}", broken.said));
-        text.push_str(&format!("  {:<62} {found}\n", rule.to_string()));
+        let Verdict { rule, broken, .. } = verdict;
+        text.push_str(&format!("  {:<62} {}\n", rule.to_string(), verdict.words()));
         let Some(Broken { scenario: Some(scenario), transcript, long, .. }) = broken else { continue };
         if *long {
             text.push_str("        the fuel for cutting the story down was used up: a shorter one may do it, too\n");
@@ -266,7 +261,11 @@ fn try_rules(wanted: &Conform) -> Result<(), Failure> {
         let next = "mend it; the story is a scenario for `cargo xtask snapshot`; the rules are in wit/README.md";
         Err(Failure::new(Exit::Failed, format!("{subject} breaks a rule"), next))
     } else {
-        let next = "allow more with `--fuel`, or make its calls cheaper; `farseal plugin inspect` shows what they cost";
+        let next = if report.verdicts.iter().any(|verdict| verdict.cut_short > 0) {
+            "try every rule: another one says what ended the stories"
+        } else {
+            "allow more with `--fuel`, or make its calls cheaper; `farseal plugin inspect` shows what they cost"
+        };
         let reason = format!("of some rules too few stories were told to say that {subject} keeps them");
         Err(Failure::new(Exit::Refused, reason, next))
     }

@@ -77,14 +77,17 @@ pub fn demand(result: &[u8], component: Digest) -> Result<(), Unproven> {
     if report.stories < Effort::default().stories {
         return Err(Unproven::Little { found: report.stories });
     }
+    // Why a rule was not tried is said by the one that is broken.
+    let broken = report.verdicts.iter().find_map(|verdict| Some((verdict.rule, verdict.broken.as_ref()?)));
+    if let Some((rule, broken)) = broken {
+        return Err(Unproven::Broken { rule, said: escaped(&broken.said) });
+    }
     for rule in Rule::of(report.kind) {
-        let verdict = report.verdicts.iter().find(|verdict| verdict.rule == rule).ok_or(Unproven::Untried(rule))?;
-        if let Some(broken) = &verdict.broken {
-            return Err(Unproven::Broken { rule, said: escaped(&broken.said) });
-        }
+        let told = report.verdicts.iter().find(|verdict| verdict.rule == rule && !verdict.is_untried());
+        let verdict = told.ok_or(Unproven::Untried(rule))?;
         if !verdict.is_told_enough() {
             let wished = verdict.tried.saturating_add(verdict.untold);
-            return Err(Unproven::Short { rule, told: verdict.tried, wished });
+            return Err(Unproven::Short { rule, told: verdict.tried.saturating_sub(verdict.cut_short), wished });
         }
     }
     if let Some(rules) = shortened(&report) {
@@ -117,7 +120,7 @@ mod tests {
     use crate::kind::Kind;
 
     fn report() -> Report {
-        let verdict = |rule| Verdict { rule, tried: 40, untold: 0, broken: None };
+        let verdict = |rule| Verdict { rule, tried: 40, untold: 0, broken: None, cut_short: 0 };
         Report {
             kit: KIT,
             name: "interval".into(),
@@ -163,6 +166,7 @@ mod tests {
         assert_eq!(short(19), Err(Unproven::Short { rule: Rule::Pure, told: 19, wished: 40 }));
         assert_eq!(short(20), Ok(()));
         assert_eq!(judged(|report| drop(report.verdicts.remove(0))), Err(Unproven::Untried(Rule::Pure)));
+        assert_eq!(judged(|report| report.verdicts[0].cut_short = 40), Err(Unproven::Untried(Rule::Pure)));
         let broken = Some(Broken { said: "a panic fault".into(), scenario: None, transcript: Vec::new(), long: false });
         assert_eq!(
             judged(|report| report.verdicts.iter_mut().take(2).for_each(|verdict| verdict.broken.clone_from(&broken))),
