@@ -38,6 +38,13 @@ pub(crate) fn diff(old: &str, new: &str) -> String {
     shown
 }
 
+/// The first lines of a text, and how many more it has.
+pub(crate) fn first_lines(text: &str, most: usize) -> (&str, usize) {
+    let Some((end, _)) = text.match_indices('\n').nth(most.saturating_sub(1)) else { return (text, 0) };
+    let (first, rest) = text.split_at(end + 1);
+    (first, rest.lines().count())
+}
+
 /// By the longest common subsequence.
 fn lines<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Line<'a>> {
     // common[i][j]: how many lines old[i..] and new[j..] have in common.
@@ -79,6 +86,13 @@ mod tests {
         let old = "1\n2\n3\n4\n5\n6\n7\n";
         let new = "1\n2\n3\n4\nfive\n6\n7\n";
         assert_eq!(diff(old, new), "    ...\n    2\n    3\n    4\n  - 5\n  + five\n    6\n    7\n");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_after_whole_lines() {
+        assert_eq!(first_lines("1\n2\n3\n4\n", 2), ("1\n2\n", 2));
+        assert_eq!(first_lines("1\n2\n", 2), ("1\n2\n", 0));
+        assert_eq!(first_lines("", 2), ("", 0));
     }
 
     #[test]

@@ -71,9 +71,23 @@ fn python(said: &str, folder: &str) -> Option<String> {
     });
     // Where the tool mounts what it is given.
     let told = told.replace("\"/0/", &format!("\"{folder}/")).replace("\"/1/", "\"plugins/sdk/python/");
-    let told = told.trim_end().trim_start_matches('\n');
+    let told = own_frames(told.trim_end().trim_start_matches('\n'));
     let lacks = told.lines().last().is_some_and(|line| line.starts_with("ModuleNotFoundError: "));
     Some(format!("\n{told}{}", if lacks { NOT_THERE } else { "" }))
+}
+
+/// A traceback without the calls within the SDK, where there are the author's own.
+fn own_frames(told: &str) -> String {
+    let mut kept = Vec::new();
+    let mut is_ours = false;
+    for line in told.lines() {
+        if line.starts_with("  File \"") || !line.starts_with(' ') {
+            is_ours = line.starts_with("  File \"plugins/sdk/python/");
+        }
+        kept.extend((!is_ours).then_some(line));
+    }
+    let has_own = kept.iter().any(|line| line.starts_with("  File \""));
+    if has_own { kept.join("\n") } else { told.to_owned() }
 }
 
 #[cfg(test)]
@@ -111,6 +125,14 @@ mod tests {
             told(Language::Python, PYTHON),
             "\n  File \"plugins/late/plugin.py\", line 13\n    def first(self)\n                   ^\nSyntaxError: expected ':'"
         );
+        let within = "AssertionError: Traceback (most recent call last):\n  File \"/1/farseal_component.py\", line 4, in <module>\n    \
+             import plugin\n  File \"/0/plugin.py\", line 46, in <module>\n    exported(Late())\n  File \"/1/farseal/rotation.py\", \
+             line 2, in exported\n    check()\n    ~~~~^^\nTypeError: Late has no step\n";
+        let own = "\nTraceback (most recent call last):\n  File \"plugins/late/plugin.py\", line 46, in <module>\n    \
+             exported(Late())\nTypeError: Late has no step";
+        assert_eq!(told(Language::Python, within), own);
+        let ours = "AssertionError:   File \"/1/farseal/form.py\", line 1\nSyntaxError: no\n";
+        assert!(told(Language::Python, ours).contains("plugins/sdk/python/farseal/form.py"), "there is no other");
         let missing = "AssertionError:   File \"/0/plugin.py\", line 1\nModuleNotFoundError: No module named 'requests'\n\nCaused by:\n    x";
         assert!(told(Language::Python, missing).ends_with(&format!("'requests'{NOT_THERE}")));
         assert_eq!(

@@ -60,7 +60,7 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
     println!("\nnext:");
     let commands = [
         (unit_tests(language, name), "its unit tests, natively"),
-        (format!("cargo xtask plugins {name}"), "builds the component into target/plugins"),
+        (format!("cargo xtask plugins {name}"), builds(language)),
         (format!("cargo xtask snapshot {name} --review"), "plays the scenarios to it and shows what it did"),
         (format!("cargo xtask conform {name}"), "tries every rule of the contract on it"),
     ];
@@ -77,6 +77,14 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
         workspace.shown(&scenario),
     );
     Ok(())
+}
+
+/// What building the component does.
+const fn builds(language: Language) -> &'static str {
+    match language {
+        Language::Rust => "builds the component into target/plugins",
+        Language::JavaScript | Language::Python => "builds the component into target/plugins/interpreted",
+    }
 }
 
 /// The command that runs a plugin's own tests.
@@ -160,6 +168,20 @@ mod tests {
         let request = Request::parse(&words).unwrap();
         let names = Names::of(&request, Path::new("/repo"), Path::new("/repo/plugins"));
         assert_eq!(names.fill("{name} {Name} {kind} {up}/wit"), "quarter-end QuarterEnd rotation ../../wit");
+    }
+
+    #[test]
+    fn the_folder_that_is_named_is_the_one_where_the_component_will_lie() {
+        let (root, target) = (PathBuf::from("/repo"), PathBuf::from("/repo/target"));
+        let workspace = Workspace { root, target };
+        for language in [Language::Rust, Language::JavaScript, Language::Python] {
+            let text = |text: &str| text.to_owned();
+            let (name, version, kind) = (text("late"), text("0.1.0"), text("rotation"));
+            let plugin = crate::workspace::Plugin { name, version, kind, language, folder: PathBuf::new() };
+            let place = workspace.component(&plugin);
+            let folder = workspace.shown(place.parent().unwrap()).to_string();
+            assert_eq!(builds(language), format!("builds the component into {folder}"));
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `cargo xtask snapshot`: plays the scenarios to the real components and compares the transcripts with the accepted
 //! ones; `--review` asks about each difference.
 
+mod played;
+
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -10,13 +13,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::compiled;
-use crate::diff::diff;
+use crate::diff::{diff, first_lines};
 use crate::plugins;
 use crate::tidy;
 use crate::workspace::{Workspace, run as run_program};
+use played::{Played, Verdict};
 
 /// The test that plays scenarios. The whole workspace is named, for its features: nothing is compiled twice.
 const PLAYER: [&str; 4] = ["test", "--workspace", "--test", "snapshots"];
+
+/// Of a difference, so many lines are shown: the file has the others.
+const SHOWN: usize = 40;
 
 /// What to do with transcripts that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,16 +59,36 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<()> {
         fs::remove_file(leftover)?;
     }
 
-    let scenario = wish.scenario.as_deref();
-    let played = play(workspace, components.as_deref(), scenario)?;
-    let pending = pending(&snapshots)?;
-    if pending.is_empty() {
-        let speed = played.speed();
-        return played.settle().map(|()| println!("every transcript is as accepted{speed}"));
+    let played = play(workspace, components.as_deref(), &wish)?;
+    if let Some(refusal) = played.refusal() {
+        eprintln!("{refusal}");
+        bail!("nothing was played: a node would refuse the component");
     }
-    settle(workspace, &pending, wish.mode)?;
-    // What the scenarios expect holds whatever was accepted.
-    play(workspace, components.as_deref(), scenario)?.settle()
+    if let Some(said) = played.unexplained() {
+        println!("{said}");
+        bail!("the scenarios could not be played: see above");
+    }
+    let pending = pending(&snapshots)?;
+    let accepted = settle(workspace, &pending, &wish, &played)?;
+    let told = pending.iter().map(|new| story(new)).collect();
+    played.broken_beside(&told).for_each(|line| println!("{line}"));
+    conclude(&wish, &played, &accepted, pending.len())
+}
+
+/// The sum at the end, and what is to be done.
+fn conclude(wish: &Wish, played: &Played, accepted: &BTreeSet<String>, pending: usize) -> Result<()> {
+    let sum = played.sum(accepted);
+    if played.something_is_broken() {
+        bail!(
+            "{sum}; what fails is never accepted: mend the plugin, or the scenario's `expect`; in a scenario that others share, \
+             `expects` says what is expected of one plugin"
+        );
+    }
+    if pending > accepted.len() {
+        bail!("{sum}; read what differs, then {} --review", wish.command());
+    }
+    println!("{sum}{}", played.speed());
+    Ok(())
 }
 
 /// The files of the components that are wanted, built where they are plugins of the repository; all of those when none is named.
@@ -85,59 +112,13 @@ fn components(workspace: &Workspace, wanted: &[String]) -> Result<Option<OsStrin
     Ok(Some(env::join_paths(paths)?))
 }
 
-/// What the test that plays the scenarios said, and whether it passed.
-struct Played {
-    passed: bool,
-    said: String,
-}
-
-impl Played {
-    /// How fast it went: reading and compiling the components, then stepping, in a fresh instance each time.
-    fn speed(&self) -> String {
-        let line = self.said.lines().find_map(|line| line.trim_start_matches('.').strip_prefix("loaded "));
-        let read = |line: &str| {
-            let mut numbers =
-                line.split(|byte: char| !byte.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
-            Some([numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()?])
-        };
-        match line.and_then(read) {
-            Some([plugins, loading, steps, stepping, fuel]) if steps > 0 && stepping > 0 => {
-                let (whole, tenths) = (loading / 1_000_000, loading % 1_000_000 / 100_000);
-                let speed = steps.saturating_mul(1_000_000) / stepping;
-                let fuel = fuel / steps;
-                format!(
-                    "; {plugins} loaded in {whole}.{tenths} s, then {steps} steps, {speed} a second, {fuel} units of fuel each"
-                )
-            }
-            _ => String::new(),
-        }
-    }
-
-    /// What does not hold, a line each; what is no matter of scenarios is shown as it came.
-    fn settle(self) -> Result<()> {
-        if self.passed {
-            return Ok(());
-        }
-        let broken: Vec<&str> = self.broken().collect();
-        if broken.is_empty() {
-            println!("{}", self.said);
-            bail!("the scenarios could not be played: see above");
-        }
-        broken.iter().for_each(|line| println!("{line}"));
-        bail!("{} things do not hold: mend the plugin, or the scenario's `expect`", broken.len());
-    }
-
-    fn broken(&self) -> impl Iterator<Item = &str> {
-        let lines = self.said.lines().filter_map(|line| line.trim_start_matches('.').strip_prefix("broken: "));
-        lines.filter(|line| !line.ends_with("the transcript differs"))
-    }
-}
-
 /// Plays the scenarios; every transcript that differs is left as `.snap.new`.
-fn play(workspace: &Workspace, components: Option<&OsStr>, scenario: Option<&str>) -> Result<Played> {
+fn play(workspace: &Workspace, components: Option<&OsStr>, wish: &Wish) -> Result<Played> {
     workspace.say_who_is_waited_for("debug");
     if !was_built(workspace) {
-        eprintln!("building what plays the scenarios: it has a WebAssembly runtime in it and takes minutes, this once");
+        eprintln!(
+            "building what plays the scenarios: it has a WebAssembly runtime in it and takes some six minutes of two cores, this once"
+        );
         run_program(workspace.cargo().args(PLAYER).arg("--no-run"))?;
     }
     // What cargo prints is kept for what went wrong.
@@ -146,12 +127,11 @@ fn play(workspace: &Workspace, components: Option<&OsStr>, scenario: Option<&str
     test.env("INSTA_UPDATE", "new").env("INSTA_OUTPUT", "none").env("INSTA_WORKSPACE_ROOT", &workspace.root);
     test.env("FARSEAL_PLUGINS", workspace.components()).env("RUST_BACKTRACE", "0");
     test.envs(components.map(|components| ("FARSEAL_PLUGIN", components)));
-    test.envs(scenario.map(|scenario| ("FARSEAL_SCENARIO", scenario)));
+    test.envs(wish.scenario.as_ref().map(|scenario| ("FARSEAL_SCENARIO", scenario)));
     test.env("FARSEAL_INTERPRETED", workspace.interpreted()).env("FARSEAL_COMPILED", compiled::folder(workspace)?);
     test.args(["--", "--nocapture"]);
-    let output = test.output().context("cannot start cargo test")?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Played { passed: output.status.success(), said: text(&output.stderr) + &text(&output.stdout) })
+    // All plugins in all scenarios are hundreds of lines.
+    Played::of(&mut test, components.is_some() || wish.scenario.is_some())
 }
 
 /// Whether the test that plays the scenarios was ever built here.
@@ -160,45 +140,39 @@ fn was_built(workspace: &Workspace) -> bool {
     fs::read_dir(workspace.target.join("debug/deps")).is_ok_and(|entries| entries.flatten().any(is_player))
 }
 
-/// What becomes of each differing transcript.
-fn settle(workspace: &Workspace, pending: &[PathBuf], mode: Mode) -> Result<()> {
-    let mut left = 0_usize;
-    let mut failing = 0_usize;
+/// What becomes of each differing transcript; the stories of those that are accepted.
+fn settle(workspace: &Workspace, pending: &[PathBuf], wish: &Wish, played: &Played) -> Result<BTreeSet<String>> {
+    let mut accepted = BTreeSet::new();
     for new in pending {
-        let text = show(workspace, new)?;
-        let fails = failures(&text);
-        if !fails.is_empty() && matches!(mode, Mode::Accept | Mode::Review) {
-            fails.iter().for_each(|what| println!("  not accepted, as it is not what its scenario expects: {what}"));
-            fs::remove_file(new)?;
-            (left, failing) = (left + 1, failing + 1);
-            continue;
-        }
-        let answer = match mode {
+        let story = story(new);
+        let fails = played.verdict(&story) == Some(Verdict::Fails);
+        show(workspace, new, wish, played)?;
+        let answer = match wish.mode {
             Mode::Show => 's',
             Mode::Check => 'r',
+            Mode::Accept | Mode::Review if fails => 'r',
             Mode::Accept => 'a',
             Mode::Review => ask()?,
         };
         match answer {
-            'a' => accept(new)?,
-            'r' => {
-                fs::remove_file(new)?;
-                left += 1;
+            'a' => {
+                accept(new)?;
+                accepted.insert(story);
             }
-            _ => left += 1,
+            'r' => fs::remove_file(new)?,
+            _ => {}
         }
     }
-    println!("{} of {} transcripts accepted", pending.len() - left, pending.len());
-    if failing > 0 {
-        bail!(
-            "{failing} transcripts are not what their scenarios expect, and are not accepted: mend the plugin, or `expect`; in a \
-             scenario that others share, `expects` says what is expected of one plugin"
-        );
+    Ok(accepted)
+}
+
+impl Wish {
+    /// The command that was given, but for what is to be done with transcripts.
+    fn command(&self) -> String {
+        let scenario = self.scenario.iter().map(|scenario| format!("--scenario '{scenario}'"));
+        let words = self.plugins.iter().cloned().chain(scenario);
+        words.fold(String::from("cargo xtask snapshot"), |command, word| command + " " + &word)
     }
-    if left > 0 {
-        bail!("{left} transcripts differ: read them, then cargo xtask snapshot --review");
-    }
-    Ok(())
 }
 
 fn parse(words: &[String]) -> Result<Wish> {
@@ -239,23 +213,38 @@ fn pending(place: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Expectations of the scenario that are not met in a transcript.
-fn failures(transcript: &str) -> Vec<&str> {
-    transcript.lines().filter_map(|line| line.strip_prefix("  FAILS     ")).collect()
+/// `<plugin>@<scenario>` of a new transcript.
+fn story(new: &Path) -> String {
+    new.file_name().unwrap_or_default().to_string_lossy().replace(".snap.new", "")
 }
 
-/// `<plugin>@<scenario>` and what differs; returns the new transcript.
-fn show(workspace: &Workspace, new: &Path) -> Result<String> {
+/// The story and its verdict, what does not hold in it, and what differs.
+fn show(workspace: &Workspace, new: &Path, wish: &Wish, played: &Played) -> Result<()> {
     let old = fs::read_to_string(new.with_extension("")).unwrap_or_default();
-    let name = new.file_name().unwrap_or_default().to_string_lossy().replace(".snap.new", "");
+    let story = story(new);
     let kind = new.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
-    match name.split_once('@') {
-        Some((plugin, scenario)) => println!("\n{plugin}, fixtures/{kind}/{scenario}.yaml"),
-        None => println!("\n{}", workspace.shown(new)),
+    let verdict = played.verdict(&story).map_or("differs", Verdict::word);
+    match story.split_once('@') {
+        Some((plugin, scenario)) => println!("\n{plugin}, fixtures/{kind}/{scenario}.yaml: {verdict}"),
+        None => println!("\n{}: {verdict}", workspace.shown(new)),
     }
+    played.broken_in(&story).for_each(|line| println!("  FAILS     {line}"));
     let text = fs::read_to_string(new)?;
-    print!("{}", diff(transcript(&old), transcript(&text)));
-    Ok(transcript(&text).to_owned())
+    let all = diff(transcript(&old), transcript(&text));
+    let (first, more) = first_lines(&all, SHOWN);
+    print!("{first}");
+    if more > 0 {
+        let fails = verdict == Verdict::Fails.word();
+        let rest = match wish.mode {
+            Mode::Accept if !fails => workspace.shown(&new.with_extension("")).to_string(),
+            Mode::Show | Mode::Review if wish.mode == Mode::Show || !fails => workspace.shown(new).to_string(),
+            Mode::Show | Mode::Check | Mode::Accept | Mode::Review => {
+                format!("{} keeps them in a file", wish.command())
+            }
+        };
+        println!("    … {more} more lines: {rest}");
+    }
+    Ok(())
 }
 
 /// What follows the header between the two `---` lines.
@@ -311,22 +300,11 @@ mod tests {
     }
 
     #[test]
-    fn the_speed_is_said_where_steps_were_counted() {
-        let speed = |said: &str| Played { passed: true, said: said.into() }.speed();
-        let said = "running 1 test\n..loaded 19 plugins in 1250000 us, played 1200 steps in 300000 us for 2400000 units of \
-                    fuel\n.\n";
-        assert_eq!(speed(said), "; 19 loaded in 1.2 s, then 1200 steps, 4000 a second, 2000 units of fuel each");
-        assert_eq!(speed("loaded 1 plugins in 7 us, played 0 steps in 0 us for 0 units of fuel"), "");
-        assert_eq!(speed(""), "");
-    }
-
-    #[test]
-    fn what_does_not_hold_is_told_without_what_a_test_program_prints() {
-        let said = "running 3 tests\n.broken: late@request: rotations: 0 is not 2\nbroken: late@idle: the transcript \
-                    differs\n\nthread 'main' panicked at x.rs:1:2:\nnote: run with `RUST_BACKTRACE=1`\n";
-        let played = Played { passed: false, said: said.into() };
-        assert_eq!(played.broken().collect::<Vec<_>>(), ["late@request: rotations: 0 is not 2"]);
-        assert_eq!(failures("x\n  FAILS     rotations: 0 is not 2\n"), ["rotations: 0 is not 2"]);
+    fn the_command_that_is_named_is_the_one_that_was_given() {
+        let words = ["late", "--check", "--scenario", "idle-*"].map(String::from);
+        assert_eq!(parse(&words).unwrap().command(), "cargo xtask snapshot late --scenario 'idle-*'");
+        assert_eq!(parse(&[]).unwrap().command(), "cargo xtask snapshot");
+        assert_eq!(story(Path::new("snapshots/rotation/late@idle.snap.new")), "late@idle");
     }
 
     #[test]

@@ -104,7 +104,9 @@ impl Workspace {
         let profile = if words.contains(&"--release") { "release" } else { "debug" };
         let was_built = self.target.join(profile).join("farseal").exists();
         if !was_built {
-            eprintln!("building farseal with all that it needs ({profile}): some ten minutes of two cores, this once");
+            eprintln!(
+                "building farseal with all that it needs ({profile}): on two cores some four minutes where `snapshot` was built, ten where nothing was; this once"
+            );
         }
         self.say_who_is_waited_for(profile);
         run(self.cargo().args(["build", "--locked", "--workspace"]).args(quiet_if(was_built)).args(words))

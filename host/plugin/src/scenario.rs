@@ -8,6 +8,7 @@ mod cipher;
 mod contents;
 mod disguise;
 pub mod export;
+mod heard;
 mod journalled;
 mod recovery;
 mod rotation;
@@ -31,6 +32,8 @@ use units::Range;
 pub struct Scenario {
     heading: Heading,
     rest: serde_yaml_ng::Value,
+    /// See [`Scenario::at_most`].
+    most: Option<usize>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -181,7 +184,7 @@ impl Scenario {
             }
         }
         let heading: Heading = serde_yaml_ng::from_value(heading.into()).map_err(form)?;
-        let scenario = Self { heading, rest: rest.into() };
+        let scenario = Self { heading, rest: rest.into(), most: None };
         scenario.check().map_err(form)?;
         Ok(scenario)
     }
@@ -197,6 +200,14 @@ impl Scenario {
 
     fn body<T: DeserializeOwned>(&self) -> Result<T, serde_yaml_ng::Error> {
         serde_yaml_ng::from_value(self.rest.clone())
+    }
+
+    /// A policy's story that does not say itself how many calls it has ends after so many, and has failed: a policy that is woken by
+    /// mistake every second of a year would go on for hours, and its transcript would be of no use to anybody.
+    #[must_use]
+    pub const fn at_most(mut self, calls: usize) -> Self {
+        self.most = Some(calls);
+        self
     }
 
     /// The kind of plugin it is for.
@@ -234,7 +245,7 @@ impl Scenario {
     pub fn play_to_listener(&self) -> Option<Run> {
         match self.heading.kind {
             Kind::Rotation => {
-                let mut script = Script::default();
+                let mut script = Script { most: self.most, ..Script::default() };
                 rotation::play_to_listener(&self.body().ok()?, &mut script);
                 Some(script.end(&self.heading.expect))
             }
@@ -253,7 +264,7 @@ impl Scenario {
         let heading = &self.heading;
         let config =
             heading.configs.get(plugin).or(heading.config.as_ref()).cloned().unwrap_or(serde_json::Value::Null);
-        let mut script = Script::default();
+        let mut script = Script { most: self.most, ..Script::default() };
         script.line(heading.about.trim());
         if !config.is_null() {
             script.line(&format!("settings  {config}"));
@@ -311,6 +322,9 @@ struct Script {
     /// What was decided since time passed last, and what the plugin was told that came of it.
     in_a_row: Vec<(String, Option<&'static str>)>,
     impure: Option<String>,
+    /// More calls than this are too many.
+    most: Option<usize>,
+    heard: heard::Heard,
 }
 
 impl Script {
@@ -565,6 +579,24 @@ mod tests {
             let Err(error) = Scenario::parse("late", &story(line)) else { panic!("{line} is wrong") };
             assert!(error.to_string().starts_with(said), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn a_story_of_too_many_calls_stops_and_says_what_for() {
+        let story = |calls: &str| {
+            format!(
+                "about: x\nkind: rotation\n{calls}timeline:\n  - repeat: 90\n    of: [{{ advance: 1h }}, restart]\n"
+            )
+        };
+        let told = |calls: &str| {
+            let scenario = Scenario::parse("late", &story(calls)).map(|scenario| scenario.at_most(51));
+            scenario.ok().and_then(|scenario| scenario.play_to_listener()).map(|run| (run.failures, run.transcript))
+        };
+        let Some((failures, transcript)) = told("") else { panic!("it is a story") };
+        let said = "stopped after 51 calls: told `started` every 1h (`calls` lets a scenario have more)";
+        assert_eq!(failures, [said]);
+        assert!(transcript.contains(&format!("  FAILS     {said}")), "{transcript}");
+        assert_eq!(told("calls: 181\n").map(|(failures, _)| failures), Some(Vec::new()), "it says itself how many");
     }
 
     #[test]

@@ -24,13 +24,20 @@ use farseal_plugin::conform::{Effort, conform};
 use farseal_plugin::scenario::Scenario;
 use farseal_plugin::{Checked, Kind};
 
+/// Calls of a policy in a story that does not say itself how many it has. The longest accepted transcript has some four hundred.
+const CALLS: usize = 2_000;
+
 /// By name.
 type Plugins = BTreeMap<String, Checked>;
 
 #[test]
 fn transcripts_are_as_accepted() {
     let begun = Instant::now();
-    let plugins = wanted_plugins();
+    let (plugins, refused) = wanted_plugins();
+    for line in refused.iter().flat_map(|refusal| refusal.lines()) {
+        println!("refused: {line}");
+    }
+    assert!(refused.is_empty(), "see the lines that begin with `refused:`");
     let loading = begun.elapsed();
     let played = play_all(&plugins);
     played.settle();
@@ -53,7 +60,7 @@ fn plugins_in_other_languages_are_as_accepted_and_keep_every_rule() {
         return;
     };
     let try_one = |(name, bytes): (String, Vec<u8>)| {
-        let mut failures = play_all(&BTreeMap::from([checked((name.clone(), bytes.clone()))])).failures;
+        let mut failures = play_all(&BTreeMap::from([checked((name.clone(), bytes.clone())).unwrap()])).failures;
         let report =
             conform(host(), &name, &bytes, &serde_json::Value::Null, Effort { stories: 2, ..Effort::default() })
                 .unwrap();
@@ -114,10 +121,15 @@ fn play_all(plugins: &Plugins) -> Played {
 
 fn play(played: &mut Played, name: &str, scenario: &Scenario, plugin: &str, component: &Checked) {
     played.stories += 1;
+    // `cargo xtask snapshot` shows these lines as they come.
+    println!("playing: {plugin}@{name}");
     let begun = Instant::now();
     let run = match scenario.play(host(), plugin, component) {
         Ok(run) => run,
-        Err(error) => return played.failures.push(format!("{plugin}@{name}: {error}")),
+        Err(error) => {
+            println!("played: fails 0 {plugin}@{name}");
+            return played.failures.push(format!("{plugin}@{name}: {error}"));
+        }
     };
     // The others compute over bytes, which is another matter.
     if matches!(scenario.kind(), Kind::Rotation | Kind::Recovery) {
@@ -125,16 +137,26 @@ fn play(played: &mut Played, name: &str, scenario: &Scenario, plugin: &str, comp
         played.steps += run.steps;
         played.fuel = played.fuel.saturating_add(run.fuel);
     }
+    let place = fixtures().join("snapshots").join(scenario.kind().name());
+    let is_new = !place.join(format!("{plugin}@{name}.snap")).exists();
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(fixtures().join("snapshots").join(scenario.kind().name()));
+    settings.set_snapshot_path(place);
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     played.failures.extend(run.failures.iter().map(|failure| format!("{plugin}@{name}: {failure}")));
     // All differences are to be seen at once, so that they can be reviewed at once.
     let compare = || settings.bind(|| insta::assert_snapshot!(format!("{plugin}@{name}"), run.transcript));
-    if panics_in_silence(compare) {
+    let differs = panics_in_silence(compare);
+    if differs {
         played.failures.push(format!("{plugin}@{name}: the transcript differs"));
     }
+    let verdict = match (run.failures.is_empty(), differs, is_new) {
+        (false, _, _) => "fails",
+        (true, true, true) => "new",
+        (true, true, false) => "differs",
+        (true, false, _) => "as-accepted",
+    };
+    println!("played: {verdict} {} {plugin}@{name}", run.steps);
 }
 
 /// The library that compares has no other way to say that texts differ; what it would print is shown as a difference instead.
@@ -168,7 +190,7 @@ fn scenarios(kind: Kind) -> (BTreeMap<String, Scenario>, Vec<String>) {
     for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")) {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         match Scenario::parse(&name, &std::fs::read_to_string(&path).unwrap()) {
-            Ok(scenario) if scenario.kind() == kind => drop(good.insert(name, scenario)),
+            Ok(scenario) if scenario.kind() == kind => drop(good.insert(name, scenario.at_most(CALLS))),
             Ok(_) => wrong.push(format!("scenario {name} lies in the wrong folder")),
             Err(error) => wrong.push(error.to_string()),
         }
@@ -176,7 +198,8 @@ fn scenarios(kind: Kind) -> (BTreeMap<String, Scenario>, Vec<String>) {
     (good, wrong)
 }
 
-fn wanted_plugins() -> Plugins {
+/// Those that are wanted, and why others among them are refused.
+fn wanted_plugins() -> (Plugins, Vec<String>) {
     let chosen = match std::env::var("FARSEAL_PLUGIN") {
         Ok(paths) if paths.ends_with(".wasm") => std::env::split_paths(&paths)
             .map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap()))
@@ -187,12 +210,19 @@ fn wanted_plugins() -> Plugins {
         }
         Err(_) => shipped().clone(),
     };
-    chosen.into_iter().map(checked).collect()
+    let (mut plugins, mut refused) = (Plugins::new(), Vec::new());
+    for plugin in chosen {
+        match checked(plugin) {
+            Ok((name, component)) => drop(plugins.insert(name, component)),
+            Err(refusal) => refused.push(refusal),
+        }
+    }
+    (plugins, refused)
 }
 
-fn checked((name, bytes): (String, Vec<u8>)) -> (String, Checked) {
-    let component = host().check(&name, &bytes).unwrap_or_else(|error| panic!("{error}"));
-    (name, component)
+fn checked((name, bytes): (String, Vec<u8>)) -> Result<(String, Checked), String> {
+    let component = host().check(&name, &bytes).map_err(|error| error.to_string())?;
+    Ok((name, component))
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
@@ -209,6 +239,20 @@ fn matches(pattern: &str, name: &str) -> bool {
         }
     }
     open || rest.is_empty()
+}
+
+#[test]
+fn a_story_that_has_too_many_calls_fails_once_and_its_transcript_ends_there() {
+    let story = "about: x\nkind: rotation\ntimeline:\n  - repeat: 3000\n    of: [{ advance: 1h }, restart, restart]\n";
+    // One call less than whole rounds have: a round is left in the middle.
+    let told = |most: usize| Scenario::parse("late", story).unwrap().at_most(most).play_to_listener().unwrap();
+    for most in [CALLS, CALLS + 1] {
+        let run = told(most);
+        let said = format!("stopped after {most} calls: told `started` every 1h (`calls` lets a scenario have more)");
+        assert_eq!(run.failures, [said]);
+        assert_eq!(run.transcript.matches("FAILS").count(), 1, "{}", run.transcript);
+    }
+    assert_eq!(told(6_001).failures, Vec::<String>::new());
 }
 
 #[test]

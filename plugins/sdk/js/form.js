@@ -70,14 +70,17 @@ export const variant = (cases) => (value, place) => {
 
 /**
  * A view of what a plugin is given in which a name that is not there is an error, and not `undefined`; `place` is what it calls it.
+ * What has a tag of one of the `families` has `is(tag)`, too, to which a tag that the family does not have is an error.
  */
-export function strict(value, place) {
+export function strict(value, place, families = []) {
   if (VIEWS.has(value)) return value;
-  if (Array.isArray(value)) return value.map((one, at) => strict(one, `${place}[${at}]`));
+  if (Array.isArray(value)) return value.map((one, at) => strict(one, `${place}[${at}]`, families));
   if (value === null || typeof value !== 'object' || ArrayBuffer.isView(value)) return value;
   // A case without a value has none on purpose.
   const given = 'tag' in value ? { val: undefined } : {};
-  for (const [name, one] of Object.entries(value)) given[name] = strict(one, `${place}.${name}`);
+  for (const [name, one] of Object.entries(value)) given[name] = strict(one, `${place}.${name}`, families);
+  const family = families.find((tags) => tags.includes(value.tag));
+  if (family) given.is = (tag) => isTagged(value.tag, tag, place, family);
   const view = new Proxy(given, {
     get(target, name) {
       // JavaScript itself looks for the symbols and for these two.
@@ -87,6 +90,14 @@ export function strict(value, place) {
   });
   VIEWS.add(view);
   return view;
+}
+
+/** Whether the tag is this one, which must be one that there is. */
+function isTagged(tag, wanted, place, family) {
+  if (!family.includes(wanted)) {
+    throw new TypeError(`${place} is never ${shown(wanted)}${meant(wanted, family)}; it is one of ${family.join(', ')}`);
+  }
+  return tag === wanted;
 }
 
 function unknown(place, name, known) {

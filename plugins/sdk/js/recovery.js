@@ -15,6 +15,9 @@ const ACTION = form.variant({
   ext: form.record({ name: form.text, json: form.text }),
 });
 
+/** What a strategy may be told. */
+const TAGS = [['begin', 'swept', 'accessed', 'timer', 'requested', 'ext']];
+
 /**
  * The exports of a strategy: `{ meta, recovery }` of `{name, version, summary, stateSchema, settings, check, first, read,
  * step}`, which are as in `rotationPolicy`.
@@ -24,7 +27,7 @@ export function recoveryStrategy(strategy) {
   const answer = (own, ctx, event) => {
     const settings = settingsOf(strategy, ctx.config);
     const decisions = new Decisions();
-    if (event) strategy.step(own, strict(event, 'event'), strict({ ...ctx, settings }, 'cx'), decisions);
+    if (event) strategy.step(own, strict(event, 'event', TAGS), strict({ ...ctx, settings }, 'cx'), decisions);
     return { state: stateText(strategy, undefined, own), decisions: decisions.made };
   };
   return {

@@ -24,6 +24,12 @@ const ACTION = form.variant({
   ext: form.record({ name: form.text, json: form.text }),
 });
 
+/** What a policy may be told, and what became of a decision. */
+const TAGS = [
+  ['started', 'timer', 'usage', 'requested', 'suspect', 'rotated', 'decided', 'ext'],
+  ['applied', 'clamped', 'refused'],
+];
+
 /**
  * The exports of a policy: `{ meta, rotation }` of
  * `{name, version, summary, stateSchema, settings, check, first, read, step, migrate}`.
@@ -37,7 +43,7 @@ export function rotationPolicy(policy) {
     const seen = strict(ctx, 'cx');
     const cx = strict({ ...seen, settings: settingsOf(policy, ctx.config), ...looks(seen) }, 'cx');
     const decisions = new Decisions(next);
-    policy.step(own, strict(event, 'event'), cx, decisions);
+    policy.step(own, strict(event, 'event', TAGS), cx, decisions);
     return { state: stateText(policy, decisions.next, own), decisions: decisions.made };
   };
   return {

@@ -13,7 +13,7 @@ farseal_testing.world("rotation-policy")
 
 from componentize_py_types import Err
 from farseal import span
-from farseal.rotation import Policy, exported
+from farseal.rotation import Decisions, Policy, exported
 from wit_world.exports import rotation as wit
 from wit_world.imports import types
 
@@ -57,8 +57,28 @@ class Mistakes(unittest.TestCase):
     def test_a_setting_that_was_never_declared_is_named_with_those_there_are_and_the_line(self):
         error = told(lambda state, cx: cx.settings["evry"])
         self.assertIsInstance(error, types.PluginError_Internal)
-        self.assertIn("there is no setting 'evry'; there are: every", error.value)
+        self.assertIn("there is no setting 'evry' (did you mean every?); there are: every", error.value)
         self.assertIn("test_python.py:", error.value)
+
+    def test_a_misspelt_field_is_named_with_the_near_one_and_the_authors_line_first(self):
+        error = told(lambda state, cx: cx.sealing.bytesealed)
+        self.assertRegex(error.value, r"'bytesealed'.* \(did you mean bytes_sealed\?\); it has blocks_sealed, bytes_sealed, epoch")
+        self.assertRegex(error.value, r" at [^ ]*test_python\.py:\d+ in <lambda>, called at [^ ]*test_python\.py:\d+ in step; within ")
+
+    def test_where_the_sdk_complains_the_authors_line_is_first(self):
+        error = told(lambda state, cx: Decisions(1).wake_at(-1, "long ago"))
+        self.assertRegex(error.value, r" at [^ ]*test_python\.py:\d+ in <lambda>.*; within [^ ]*form\.py:\d+ in ")
+
+    def test_a_policy_that_lacks_something_is_refused_before_it_is_built(self):
+        for lacking, said in [
+            (type("Late", (Policy,), {"NAME": "late", "SUMMARY": "x", "stepp": Mistaken.step}), "Late has no step (did you mean stepp?)"),
+            (type("Late", (Policy,), {"NAME": "late", "SUMARY": "x", "step": Mistaken.step}), "Late has no SUMMARY (did you mean SUMARY?)"),
+            (type("Late", (Policy,), {"step": Mistaken.step}), 'Late has no NAME: write `NAME = ".."` in it'),
+            (type("Late", (), {}), "it must be of a class below Policy"),
+        ]:
+            with self.assertRaises(TypeError) as raised:
+                exported(lacking())
+            self.assertIn(said, str(raised.exception))
 
     def test_what_json_cannot_keep_is_named(self):
         error = told(lambda state, cx: state.update(seen={1, 2}))

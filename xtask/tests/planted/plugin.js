@@ -18,6 +18,7 @@ const MISTAKES = {
   'lacking-field': (_cx, decisions) => decisions.make('', { tag: 'rotate', val: { how: 'pause' } }),
   'no-text': (_cx, decisions) => decisions.alert(5),
   'log-level': () => log('warning', 'x'),
+  'misspelt-event': (_cx, _decisions, event) => event.is('rotatd'),
   thrown: () => undefined.x,
 };
 
@@ -30,7 +31,7 @@ const plugin = rotationPolicy({
   read: (own) => own,
 
   step(_own, event, cx, decisions) {
-    if (event.tag === 'requested') MISTAKES[event.val]?.(cx, decisions);
+    if (event.is('requested')) MISTAKES[event.val]?.(cx, decisions, event);
   },
 });
 

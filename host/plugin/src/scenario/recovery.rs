@@ -380,7 +380,7 @@ impl Node<'_> {
             entropy: self.story.entropy,
         };
         self.script.blank();
-        self.script.line(&format!("{:<18}{title:<48}open {opened} of {present}", story_time(self.now)));
+        self.script.line(&format!("{:<18}{title:<47} open {opened} of {present}", story_time(self.now)));
         self.script.asked = format!("{title} at {}", story_time(self.now));
         let ask = || match &event {
             None => self.strategy.init(&context),

@@ -8,7 +8,7 @@ from componentize_py_types import Err
 from wit_world.imports import log as host_log
 from wit_world.imports import types
 
-from .form import MOST, check
+from .form import MOST, check, meant
 
 # Times and spans are whole numbers of milliseconds, sizes of bytes.
 
@@ -223,15 +223,29 @@ def guarded(call):
 
 
 def _told(mistake):
-    """What went wrong, and in which line. The module `traceback` would look for the sources, and there are no files."""
-    places, place = [], mistake.__traceback__
+    """What went wrong, and in which line: the author's own first, and what of the SDK was called there last. The module `traceback`
+    would look for the sources, and there are no files."""
+    own, ours, place = [], [], mistake.__traceback__
+    sdk = _told.__code__.co_filename.removesuffix("__init__.py")
     while place is not None:
         code = place.tb_frame.f_code
         # Where the build mounts the plugin and the SDK.
         file = code.co_filename.removeprefix("/0/").removeprefix("/1/")
-        places.insert(0, f"{file}:{place.tb_lineno} in {code.co_name}")
+        side = ours if code.co_filename.startswith(sdk) else own
+        side.insert(0, f"{file}:{place.tb_lineno} in {code.co_name}")
         place = place.tb_next
-    return f"{repr(mistake)[:LONGEST_VALUE]} at {', called at '.join(places)}"[:LONGEST_MISTAKE]
+    within = f"; within {', called at '.join(ours)}" if own and ours else ""
+    places = ", called at ".join(own or ours)
+    return f"{repr(mistake)[:LONGEST_VALUE]}{_meant(mistake)} at {places}{within}"[:LONGEST_MISTAKE]
+
+
+def _meant(mistake):
+    """After a name that is not there: the near one, and those that are."""
+    # What a module has is too much to be told.
+    if not isinstance(mistake, AttributeError) or mistake.name is None or isinstance(mistake.obj, type(json)):
+        return ""
+    known = [name for name in dir(mistake.obj) if not name.startswith("_")]
+    return f"{meant(mistake.name, known)}; it has {', '.join(known) or 'none'}"[:LONGEST_VALUE]
 
 
 def _parsed(text):
@@ -281,7 +295,7 @@ class _Settings(dict):
     """Settings by name. One that was never declared is an error that says which there are."""
 
     def __missing__(self, name):
-        raise KeyError(f"there is no setting {name!r}; there are: {', '.join(self) or 'none'}")
+        raise KeyError(f"there is no setting {name!r}{meant(name, self)}; there are: {', '.join(self) or 'none'}")
 
 
 def _from_units(value, units):

@@ -31,6 +31,40 @@ def check_action(action, actions):
     check(action, type(action).__name__.removeprefix("Action_"))
 
 
+def check_plugin(plugin, base, words):
+    """Raises where a plugin's class lacks what no plugin can be without: `step` with these arguments, and a name and a summary."""
+    made = type(plugin)
+    if not isinstance(plugin, base):
+        raise TypeError(f"exported is given {repr(plugin)[:LONGEST_VALUE]}; it must be of a class below {base.__name__}")
+    own = [name for name in vars(made) if not name.startswith("_")]
+    if made.step is base.step:
+        raise TypeError(f"{made.__name__} has no step{meant('step', own)}: write `def step({words}):` in it")
+    for name in ("NAME", "SUMMARY"):
+        if not getattr(plugin, name):
+            raise TypeError(f"{made.__name__} has no {name}{meant(name, own)}: write `{name} = \"..\"` in it")
+
+
+def meant(name, known):
+    """The known name that was meant, if one is near."""
+
+    def far(one):
+        return _distance(one.replace("_", "").lower(), str(name).replace("_", "").lower())
+
+    nearest = min(known, key=far, default=None)
+    return f" (did you mean {nearest}?)" if nearest is not None and far(nearest) <= 2 else ""
+
+
+def _distance(one, other):
+    """How many letters are to be changed, put in or left out."""
+    above = range(len(other) + 1)
+    for row, letter in enumerate(one, 1):
+        here = [row]
+        for at, wanted in enumerate(other, 1):
+            here.append(min(above[at - 1] + (letter != wanted), above[at] + 1, here[at - 1] + 1))
+        above = here
+    return above[-1]
+
+
 def _demand(good, value, place, wanted):
     if not good:
         raise TypeError(f"{place} is {repr(value)[:LONGEST_VALUE]}; it must be {wanted}")

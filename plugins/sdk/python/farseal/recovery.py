@@ -6,7 +6,7 @@ from wit_world.exports import recovery as wit
 from . import Plugin, guarded, meta_of, settings_of, state_of, state_text
 from .background import Background as Background
 from .background import Pace as Pace
-from .form import check, check_action
+from .form import check, check_action, check_plugin
 
 
 class Strategy(Plugin):
@@ -58,6 +58,7 @@ class Decisions:
 
 def exported(strategy):
     """The classes `Meta` and `Recovery` that world `recovery-strategy` exports."""
+    check_plugin(strategy, Strategy, "self, state, event, cx, decisions")
 
     def answer(own, ctx, event):
         decisions = Decisions()

@@ -5,7 +5,7 @@ from wit_world import exports
 from wit_world.exports import rotation as wit
 
 from . import Plugin, between, guarded, later, log, meta_of, number, settings_of, span_text, state_of, state_text
-from .form import check, check_action
+from .form import check, check_action, check_plugin
 
 # How long a rotation may stay without an answer and without a key on its way before it is asked for again.
 PATIENCE = 600_000
@@ -199,6 +199,7 @@ class Asking:
 
 def exported(policy):
     """The classes `Meta` and `Rotation` that world `rotation-policy` exports."""
+    check_plugin(policy, Policy, "self, state, event, cx, decisions")
 
     def answer(own, next_id, event, ctx):
         decisions = Decisions(next_id)

@@ -57,7 +57,7 @@ impl Node<'_> {
         };
         let (opened, present) = (context.progress.opened, context.progress.present);
         self.script.blank();
-        self.script.line(&format!("{:<18}{title:<48}open {opened} of {present}", story_time(self.now)));
+        self.script.line(&format!("{:<18}{title:<47} open {opened} of {present}", story_time(self.now)));
         let called = match answer {
             Ok(called) => called,
             Err(error) => return self.die(&error),

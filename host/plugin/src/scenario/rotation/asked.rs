@@ -50,6 +50,10 @@ impl Node<'_> {
             self.ended = true;
             return;
         }
+        if self.story.calls.is_none() && self.script.most.is_some_and(|most| self.calls >= most) {
+            return self.stop();
+        }
+        self.script.heard.note(event_name(event.as_ref()), self.now);
         self.chain += 1;
         if self.chain == 1 {
             self.script.in_a_row.clear();
@@ -68,7 +72,7 @@ impl Node<'_> {
         self.is_own_time = matches!(event, Some(Event::Timer | Event::Usage));
         let context = self.context();
         self.script.blank();
-        self.script.line(&format!("{:<18}{:<44}entropy {}", story_time(self.now), title, context.entropy));
+        self.script.line(&format!("{:<18}{title:<43} entropy {}", story_time(self.now), context.entropy));
         self.script.asked = format!("{title} at {}", story_time(self.now));
         let call = match event {
             None => RotationCall::Init { context },
@@ -107,6 +111,18 @@ impl Node<'_> {
         if crash.is_some() && !self.ended {
             self.queue.push_back(Event::Started);
         }
+    }
+
+    /// More calls than a person would ever read.
+    fn stop(&mut self) {
+        // What is left of a round that is repeated calls once more.
+        if self.ended {
+            return;
+        }
+        let words = self.script.heard.words();
+        self.head("the story stops here");
+        self.script.fail(format!("stopped after {} calls: {words} (`calls` lets a scenario have more)", self.calls));
+        self.ended = true;
     }
 
     pub(super) fn context(&mut self) -> Context {
@@ -344,6 +360,21 @@ impl Node<'_> {
                 format!("extension {} {}", crate::fault::escaped(&ext.name), crate::fault::escaped(&ext.json))
             }
         }
+    }
+}
+
+/// As the contract has it.
+const fn event_name(event: Option<&Event>) -> &'static str {
+    match event {
+        None => "first call",
+        Some(Event::Started) => "started",
+        Some(Event::Timer) => "timer",
+        Some(Event::Usage) => "usage",
+        Some(Event::Requested(_)) => "requested",
+        Some(Event::Suspect(_)) => "suspect",
+        Some(Event::Rotated(_)) => "rotated",
+        Some(Event::Decided(_)) => "decided",
+        Some(Event::Ext(_)) => "ext",
     }
 }
 

@@ -83,7 +83,7 @@ impl Node<'_> {
             self.script.count("rotations", 1);
         }
         self.script.blank();
-        self.script.line(&format!("{:<18}{title:<44}entropy {}", story_time(self.now), context.entropy));
+        self.script.line(&format!("{:<18}{title:<43} entropy {}", story_time(self.now), context.entropy));
         match self.answer_now(&call, &context) {
             Ok(outcome) => {
                 let now = deeds::<RotationPolicy>(&outcome.decisions);
