@@ -26,7 +26,7 @@ use farseal_core::rotation::{KeyLimits, KeyUse, Refused};
 use farseal_core::schedule;
 use farseal_core::units::{CutNumber, Epoch, Extent, Generation, Incarnation, Path, Sequence, Ticket};
 use farseal_plugin::Digest;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::clock::Clock;
 use crate::keyring::Keyring;
@@ -121,6 +121,8 @@ pub enum Event {
         key: Sequence,
         why: KeyRefusal,
     },
+    /// What the peer said; the permit bounds how much of it waits.
+    Said(Box<Self>, OwnedSemaphorePermit),
     /// The secondary was taken over to.
     Fenced {
         generation: Generation,

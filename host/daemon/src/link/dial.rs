@@ -18,6 +18,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -98,8 +99,8 @@ pub struct Dialler {
     pub hedge: Hedge,
     /// Where this site's history comes from, if there was a takeover.
     pub lineage: Option<Lineage>,
-    /// Takes in what comes; never blocks.
-    pub came: Box<dyn Fn(Path, Came) + std::marker::Send + Sync>,
+    /// Takes in what comes; never blocks. The permit of what the peer says bounds how much of that waits.
+    pub came: Box<dyn Fn(Path, Came, Option<OwnedSemaphorePermit>) + std::marker::Send + Sync>,
     /// Why the path is not up, for the console.
     pub trouble: Arc<std::sync::Mutex<Option<String>>>,
     pub stop: watch::Receiver<bool>,
@@ -110,6 +111,10 @@ pub struct Dialler {
 /// First and longest wait between two attempts.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// What a peer may have said that waits for the lane; the path is not read meanwhile. Acknowledgements gather at the other end
+/// then, where one says what all before it do.
+const WORDS_WAITING_MAX: usize = 64;
 
 /// Why a path did not come up, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -150,7 +155,7 @@ impl Dialler {
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             if attaching {
-                (self.came)(self.path, Came::Lost);
+                (self.came)(self.path, Came::Lost, None);
             }
             let Err(error) = ended else { return };
             // A lane that closes what it just welcomed does so again.
@@ -162,7 +167,7 @@ impl Dialler {
                 continue;
             }
             if let PathError::Refused(Refusal::Fenced(generation)) = &error {
-                (self.came)(self.path, Came::Fenced(*generation));
+                (self.came)(self.path, Came::Fenced(*generation), None);
             }
             self.note(&error);
             tokio::select! {
@@ -175,21 +180,26 @@ impl Dialler {
     }
 
     async fn connect(&self, attaching: &mut bool, welcomed: &mut bool) -> Result<(), PathError> {
-        let handshake = timeout(HANDSHAKE_MAX, self.handshake(attaching)).await.map_err(|_| PathError::Slow)?;
+        let words = Arc::new(Semaphore::new(WORDS_WAITING_MAX));
+        let handshake = timeout(HANDSHAKE_MAX, self.handshake(attaching, &words)).await.map_err(|_| PathError::Slow)?;
         let (reader, writer, welcomed_with) = handshake?;
         let (jobs, queue) = unbounded_channel();
         *welcomed = true;
         self.forget_trouble();
         tracing::info!(pair = self.pair, path = self.path.0, address = self.address, "the path is up");
-        (self.came)(self.path, Came::Welcomed(welcomed_with, jobs));
+        (self.came)(self.path, Came::Welcomed(welcomed_with, jobs), None);
         tokio::select! {
-            ended = self.receive(reader) => ended,
+            ended = self.receive(reader, &words) => ended,
             ended = transmit(writer, queue) => ended,
         }
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "any other frame is out of place here, also one that is new")]
-    async fn handshake(&self, attaching: &mut bool) -> Result<(FrameReader, FrameWriter, Welcomed), PathError> {
+    async fn handshake(
+        &self,
+        attaching: &mut bool,
+        words: &Arc<Semaphore>,
+    ) -> Result<(FrameReader, FrameWriter, Welcomed), PathError> {
         let unreachable = |source| PathError::Unreachable { address: self.address.clone(), source };
         let socket = TcpStream::connect(&self.address).await.map_err(unreachable)?;
         socket.set_nodelay(true).map_err(unreachable)?;
@@ -205,28 +215,37 @@ impl Dialler {
         };
         self.hedge.hear(&peers);
         *attaching = true;
-        (self.came)(self.path, Came::Attaching);
+        (self.came)(self.path, Came::Attaching, None);
         let attach = Attach { paths: *self.wanted.borrow(), ..self.attach };
         let shape = self.shape.map(Frame::Shape);
         let slots = self.in_slots.then_some(Frame::InSlots);
-        let words = [self.lineage.map(Frame::Lineage), shape, slots, Some(Frame::Attach(attach))];
+        let first = [self.lineage.map(Frame::Lineage), shape, slots, Some(Frame::Attach(attach))];
         let (reader, mut writer) = match self.link {
             LinkMode::Tls => inside_tls(stream),
             LinkMode::San => on_fabric(stream.into())?,
         };
-        for word in words.iter().flatten() {
+        for word in first.iter().flatten() {
             writer.frame(word).await?;
         }
         let (mut reader, writer) = shaped(reader, writer, |reader, writer| shape::primary(self.shape, reader, writer));
         let writer = writer.with_slots(self.in_slots.then(|| Filler::new(Mask::new(&own, &peers))));
+        let welcomed = self.welcome(&mut reader, words).await?;
+        Ok((reader, writer, welcomed))
+    }
+
+    /// What the peer says of itself, up to its welcome.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "any other frame is out of place here, also one that is new")]
+    async fn welcome(&self, reader: &mut FrameReader, words: &Arc<Semaphore>) -> Result<Welcomed, PathError> {
         let mut components = Vec::new();
         loop {
             match reader.frame().await? {
                 Frame::Component(ComponentPart { digest, of: 0, .. }) if components.len() < COMPONENTS_MAX => {
                     components.push(Digest(digest));
                 }
-                Frame::Differs(differs) => (self.came)(self.path, Came::Differs(differs)),
-                Frame::Welcome(welcome) => return Ok((reader, writer, Welcomed { welcome, components })),
+                Frame::Differs(differs) => self.tell(words, Came::Differs(differs)).await?,
+                // It may have refused the next record of the order before the path broke over which it said so.
+                Frame::KeyRefused { key, why } => self.tell(words, Came::KeyRefused { key, why }).await?,
+                Frame::Welcome(welcome) => return Ok(Welcomed { welcome, components }),
                 Frame::Refuse(refusal) => return Err(PathError::Refused(refusal)),
                 other => return Err(SessionError::Unexpected { wanted: "a welcome", found: kind(&other) }.into()),
             }
@@ -234,13 +253,13 @@ impl Dialler {
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "any other frame is out of place here, also one that is new")]
-    async fn receive(&self, mut reader: FrameReader) -> Result<(), PathError> {
+    async fn receive(&self, mut reader: FrameReader, words: &Arc<Semaphore>) -> Result<(), PathError> {
         loop {
             match reader.frame().await? {
-                Frame::Ack(ack) => (self.came)(self.path, Came::Acked(ack)),
-                Frame::KeyRefused { key, why } => (self.came)(self.path, Came::KeyRefused { key, why }),
-                Frame::HandedOver { generation } => (self.came)(self.path, Came::HandedOver(generation)),
-                Frame::Held { id, answer } => (self.came)(self.path, Came::Held { id, answer }),
+                Frame::Ack(ack) => self.tell(words, Came::Acked(ack)).await?,
+                Frame::KeyRefused { key, why } => self.tell(words, Came::KeyRefused { key, why }).await?,
+                Frame::HandedOver { generation } => self.tell(words, Came::HandedOver(generation)).await?,
+                Frame::Held { id, answer } => self.tell(words, Came::Held { id, answer }).await?,
                 Frame::Pong { .. } => {}
                 other => {
                     let found = kind(&other);
@@ -248,6 +267,13 @@ impl Dialler {
                 }
             }
         }
+    }
+
+    /// Tells the lane what the peer said, when it has heard enough of what came before.
+    async fn tell(&self, words: &Arc<Semaphore>, came: Came) -> Result<(), PathError> {
+        let permit = Arc::clone(words).acquire_owned().await.map_err(|_| PathError::Closed)?;
+        (self.came)(self.path, came, Some(permit));
+        Ok(())
     }
 
     fn forget_trouble(&self) {
@@ -291,5 +317,105 @@ async fn transmit(mut writer: FrameWriter, mut queue: UnboundedReceiver<Send>) -
             },
             _ = ping.tick() => writer.frame(&Frame::Ping { token: 0 }).await?,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::future::poll_fn;
+    use std::sync::Mutex;
+    use std::task::Poll;
+
+    use farseal_core::chain::Chain;
+    use farseal_core::frame::{Ack, KeyRefusal, Welcome};
+    use farseal_core::units::{BlockBytes, BlockCount, Generation, PairId, Sequence, VolumeId};
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+    use crate::keys::capsule::KemId;
+    use crate::keys::card::NodeName;
+    use crate::keys::identity::Identity;
+    use crate::keys::tls::{client_config, server_name};
+
+    type Heard = Arc<Mutex<Vec<(Came, Option<OwnedSemaphorePermit>)>>>;
+
+    /// A path that keeps what comes, the permits too.
+    fn dialler(heard: &Heard) -> Dialler {
+        let site = Identity::generate(NodeName::new("osaka").unwrap(), KemId::DhP256).unwrap();
+        let heard = Arc::clone(heard);
+        Dialler {
+            pair: "vault".into(),
+            path: Path(0),
+            address: String::new(),
+            peer: server_name(site.card()),
+            tls: client_config(&site, site.card()).unwrap(),
+            link: LinkMode::Tls,
+            attach: Attach {
+                pair: PairId([1; 16]),
+                volume: VolumeId([2; 16]),
+                generation: Generation(1),
+                encrypted: true,
+                block_bytes: BlockBytes::new(4096).unwrap(),
+                blocks: BlockCount(8),
+                path: 0,
+                paths: 1,
+                layout: None,
+            },
+            shape: None,
+            in_slots: false,
+            hedge: Hedge::default(),
+            lineage: None,
+            came: Box::new(move |_, came, permit| heard.lock().unwrap().push((came, permit))),
+            trouble: Arc::default(),
+            stop: watch::channel(false).1,
+            wanted: watch::channel(1).1,
+        }
+    }
+
+    async fn saying(frames: impl Iterator<Item = Frame>) -> (FrameReader, DuplexStream) {
+        let (mut near, far) = duplex(1 << 20);
+        for frame in frames {
+            near.write_all(&frame.encode()).await.unwrap();
+        }
+        (inside_tls(far).0, near)
+    }
+
+    fn ack(durable: u64) -> Ack {
+        Ack { durable: Sequence(durable), chain: Chain::START, ranges: Vec::new(), full: false }
+    }
+
+    /// The path never came up again when the one broke over which a key was refused.
+    #[tokio::test]
+    async fn a_key_that_was_refused_before_the_welcome_is_heard_of_and_the_path_comes_up() {
+        let heard = Heard::default();
+        let refused = Frame::KeyRefused { key: Sequence(4), why: KeyRefusal::Forged };
+        let welcome = Frame::Welcome(Welcome { generation: Generation(1), ack: ack(3) });
+        let (mut reader, _near) = saying([refused, welcome].into_iter()).await;
+        let words = Arc::new(Semaphore::new(WORDS_WAITING_MAX));
+        let welcomed = dialler(&heard).welcome(&mut reader, &words).await.unwrap();
+        assert_eq!(welcomed.welcome.ack, ack(3));
+        assert!(matches!(heard.lock().unwrap()[..], [(Came::KeyRefused { key: Sequence(4), .. }, Some(_))]));
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_not_read_while_the_lane_has_not_heard_enough_of_what_it_said() {
+        let heard = Heard::default();
+        let (reader, _near) = saying((0..1000).map(|durable| Frame::Ack(ack(durable)))).await;
+        let (dialler, words) = (dialler(&heard), Arc::new(Semaphore::new(WORDS_WAITING_MAX)));
+        let mut receiving = std::pin::pin!(dialler.receive(reader, &words));
+        // More than once: the runtime lets no task read without end.
+        for _ in 0..20 {
+            assert!(poll_fn(|context| Poll::Ready(receiving.as_mut().poll(context).is_pending())).await);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(heard.lock().unwrap().len(), WORDS_WAITING_MAX);
+        heard.lock().unwrap().clear();
+        for _ in 0..20 {
+            assert!(poll_fn(|context| Poll::Ready(receiving.as_mut().poll(context).is_pending())).await);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(heard.lock().unwrap().len(), WORDS_WAITING_MAX);
     }
 }

@@ -15,6 +15,7 @@ use farseal_core::owed::{CopyKind, OwedMap};
 use farseal_core::primary::Settings as LaneSettings;
 use farseal_core::secondary::Settings as ReplicaSettings;
 use farseal_core::units::{BlockCount, Extent, Generation, Lba, Path};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
 use super::awaited::Awaited;
@@ -515,10 +516,13 @@ impl Makings {
         Ok(())
     }
 
-    fn lane_inbox(&self, lane: &Arc<Lane>) -> Box<dyn Fn(Path, dial::Came) + Send + Sync> {
+    fn lane_inbox(
+        &self,
+        lane: &Arc<Lane>,
+    ) -> Box<dyn Fn(Path, dial::Came, Option<OwnedSemaphorePermit>) + Send + Sync> {
         let (inbox, lost_at, clock) = (lane.inbox.clone(), Arc::clone(&self.link.lost_at), self.shared.clock);
         let answers = Arc::clone(&self.answers);
-        Box::new(move |path, came| {
+        Box::new(move |path, came, permit| {
             let event = match came {
                 dial::Came::Welcomed(dial::Welcomed { welcome, components }, jobs) => {
                     set(&lost_at, None);
@@ -536,7 +540,10 @@ impl Makings {
                     LaneEvent::PathLost { path }
                 }
             };
-            let _ = inbox.send(event);
+            let _ = inbox.send(match permit {
+                Some(permit) => LaneEvent::Said(Box::new(event), permit),
+                None => event,
+            });
         })
     }
 }

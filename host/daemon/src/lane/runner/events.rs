@@ -64,6 +64,10 @@ impl Runner {
                 inputs.push(Input::Acked { path, ack });
             }
             Event::KeyRefused { key, why } => inputs.push(Input::KeyRefused { key, why }),
+            Event::Said(event, permit) => {
+                self.take_in(*event, inputs);
+                drop(permit);
+            }
             Event::Fenced { generation } => inputs.push(Input::Fenced { generation }),
             Event::EpochPrepared(prepared) => {
                 let (epoch, slot) = (prepared.epoch, prepared.slot);
