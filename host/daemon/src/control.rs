@@ -4,10 +4,12 @@
 //! api       what travels: status, commands, replies, errors
 //! operator  what the node implements
 //! server    the socket, and `/metrics`
+//! scrapes   `/metrics` over TCP, within bounds
 //! client    the CLI's side
 //! ```
 
 pub mod api;
 pub mod client;
 pub mod operator;
+pub mod scrapes;
 pub mod server;

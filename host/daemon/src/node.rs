@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 use crate::config::{Config, NbdListen, NbdTls, NbdTlsFiles, PairSide, SwapRule, Volume as VolumeConfig};
 use crate::control::operator::Operator;
+use crate::control::scrapes::Bounds;
 use crate::control::server as control;
 use crate::escrow::client::EscrowLine;
 use crate::escrow::desk::Desk;
@@ -155,7 +156,8 @@ async fn serve(config: Config, keys: KeysInSwap) -> anyhow::Result<()> {
     let serving = tokio::spawn(control::serve(listener, Arc::clone(&operator), stopped(node.shared.stop.subscribe())));
     if let Some(address) = metrics {
         let listener = TcpListener::bind(address).await?;
-        tokio::spawn(control::serve_metrics(listener, operator, stopped(node.shared.stop.subscribe())));
+        let stop = stopped(node.shared.stop.subscribe());
+        tokio::spawn(control::serve_metrics(listener, operator, Bounds::default(), stop));
     }
     node.shared.ready.store(true, Ordering::Release);
     tracing::info!(node = %node.shared.config.node.name, control = %socket.display(), "the node is up");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use farseal::control::api::*;
 use farseal::control::client::{Client, ClientError};
 use farseal::control::operator::{BoxFuture, CommandError, Operator};
+use farseal::control::scrapes::Bounds;
 use farseal::control::server::{self, BODY_BYTES_MAX, BindError};
 use farseal_core::rotation::How;
 use farseal_core::units::{ByteLen, Epoch, Generation, Millis, WallTime};
@@ -319,7 +320,7 @@ async fn metrics_never_tell_when_a_key_changed() {
 async fn metrics_over_tcp_serve_nothing_else() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(server::serve_metrics(listener, Arc::new(Fake::default()), std::future::pending()));
+    tokio::spawn(server::serve_metrics(listener, Arc::new(Fake::default()), Bounds::default(), std::future::pending()));
     for (path, status) in [("/metrics", "200"), ("/v1/status", "404")] {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         stream.write_all(get(path).as_bytes()).await.unwrap();
@@ -327,6 +328,35 @@ async fn metrics_over_tcp_serve_nothing_else() {
         stream.read_to_string(&mut reply).await.unwrap();
         assert_eq!(reply.split(' ').nth(1), Some(status), "{path}");
     }
+}
+
+/// Whoever reached the port could hold as many of the node's descriptors as he liked.
+#[tokio::test]
+async fn half_requests_hold_no_more_places_for_metrics_than_there_are_and_none_for_long() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let bounds = Bounds { connections: 2, longest: Duration::from_millis(300) };
+    tokio::spawn(server::serve_metrics(listener, Arc::new(Fake::default()), bounds, std::future::pending()));
+    let mut halves = Vec::new();
+    for _ in 0..5 {
+        let mut half = tokio::net::TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+        halves.push(half);
+    }
+    // A busy machine may not answer in so short a time: as those who scrape do, it asks again.
+    let mut reply = String::new();
+    while !reply.starts_with("HTTP/1.1 200") {
+        reply.clear();
+        let mut scrape = tokio::net::TcpStream::connect(address).await.unwrap();
+        scrape.write_all(get("/metrics").as_bytes()).await.unwrap();
+        let _ = scrape.read_to_string(&mut reply).await;
+    }
+    // They are accepted in their order: of two places one was the scrape's, so at most one half request has the other.
+    let is_open = |half: tokio::net::TcpStream| {
+        let peeked = half.into_std().unwrap().peek(&mut [0]);
+        matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    assert!(halves.into_iter().map(is_open).filter(|open| *open).count() <= 1);
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ use super::api::{
     RemovePreset, Rotate, SeedCommand, SetMode, SetTransfer, Suspect, Swap, SwapSides, TakeOver, Throttle, Verify,
 };
 use super::operator::{CommandError, Operator};
+use super::scrapes::{self, Bounds};
 use crate::observe;
 
 /// Bytes of a request's body: a swap's settings are the largest, and a plugin takes 64 KiB of them.
@@ -123,16 +124,14 @@ pub async fn serve(
 }
 
 /// Serves `/metrics` alone, over TCP.
-///
-/// # Errors
-/// When the listener fails.
 pub async fn serve_metrics(
     listener: TcpListener,
     operator: Arc<dyn Operator>,
+    bounds: Bounds,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+) {
     let routes = Router::new().route("/metrics", get(metrics)).fallback(no_page).with_state(operator);
-    axum::serve(listener, routes).with_graceful_shutdown(stop).await
+    scrapes::serve(listener, routes, bounds, stop).await;
 }
 
 type Node = State<Arc<dyn Operator>>;
