@@ -108,6 +108,9 @@ pub struct Node {
 /// Runs the node that a configuration describes, until SIGTERM or SIGINT.
 pub fn run(config: Config) -> anyhow::Result<()> {
     crate::observe::start_log(config.node.log, &config.node.log_filter)?;
+    if let Err(error) = files::raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit of open files stays as low as it is");
+    }
     if let Err(error) = crate::keys::memory::keep_out_of_core_dumps() {
         tracing::warn!(%error, "a core file of this process could hold keys");
     }

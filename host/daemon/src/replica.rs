@@ -617,7 +617,8 @@ impl Runner {
         let end = self.log.end();
         self.backlog.discard(end);
         self.keys.discard(end);
-        if fault == StoreFault::Full {
+        // What gives way frees room, and no descriptors.
+        if fault == StoreFault::Full && !matches!(error, StoreError::NoDescriptor { .. }) {
             self.points_give_way();
             self.compact(Room::None);
         }

@@ -46,6 +46,12 @@ use rustix::io::Errno;
 pub enum StoreError {
     #[error("{}: no room to {doing}; free space there, it is tried again by itself", path.display())]
     Full { path: PathBuf, doing: &'static str },
+    /// Nothing was lost, and others give theirs back.
+    #[error(
+        "{}: no free file descriptor to {doing}; it is tried again by itself. Raise the limit of open files: `LimitNOFILE=` of the service, or the system's fs.file-max",
+        path.display()
+    )]
+    NoDescriptor { path: PathBuf, doing: &'static str },
     #[error("{}: could not {doing}: {source}", path.display())]
     Io { path: PathBuf, doing: &'static str, source: io::Error },
     /// Nothing that was written since the last sync is promised, and a later success would say nothing about it.
@@ -76,7 +82,7 @@ impl StoreError {
     /// What the state machines make of it: worth trying again, or not.
     pub fn fault(&self) -> StoreFault {
         match self {
-            Self::Full { .. } => StoreFault::Full,
+            Self::Full { .. } | Self::NoDescriptor { .. } => StoreFault::Full,
             Self::Io { .. }
             | Self::SyncFailed { .. }
             | Self::SyncLost { .. }
@@ -91,10 +97,12 @@ impl StoreError {
         }
     }
 
-    /// Sorts an error of the operating system: no room, or broken.
+    /// Sorts an error of the operating system: no room, no descriptor, or broken.
     pub fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
         if no_room(&source) {
             Self::Full { path: path.to_owned(), doing }
+        } else if is_any(&source, &[Errno::MFILE, Errno::NFILE]) {
+            Self::NoDescriptor { path: path.to_owned(), doing }
         } else {
             Self::Io { path: path.to_owned(), doing, source }
         }
@@ -103,7 +111,11 @@ impl StoreError {
 
 /// No space, a quota, or a limit on the size of files.
 fn no_room(error: &io::Error) -> bool {
-    [Errno::NOSPC, Errno::DQUOT, Errno::FBIG].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    is_any(error, &[Errno::NOSPC, Errno::DQUOT, Errno::FBIG])
+}
+
+fn is_any(error: &io::Error, of: &[Errno]) -> bool {
+    of.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Lengths in memory always fit.

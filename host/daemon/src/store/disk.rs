@@ -18,6 +18,11 @@ const SLICES_MAX: usize = 1024;
 
 /// What appending needs of a disk.
 pub trait Disk: Send + Sync + fmt::Debug {
+    /// Makes a file; there must be none of this name.
+    fn create(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+    }
+
     /// Reserves room, so that want of it shows here and not in the middle of a write.
     fn allocate(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
         loop {
@@ -79,13 +84,7 @@ pub(super) struct Tail {
 impl Tail {
     /// Makes a new file; there must be none of this name.
     pub(super) fn create(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self, StoreError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| StoreError::io(&path, "make the file", source))?;
+        let file = disk.create(&path).map_err(|source| StoreError::io(&path, "make the file", source))?;
         Ok(Self { disk, path, file: Arc::new(file), end: 0, allocated: 0, broken: false })
     }
 

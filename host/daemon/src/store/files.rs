@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::StoreError;
 
@@ -83,10 +84,40 @@ pub fn read_if_there(path: &Path, most: u64) -> Result<Option<Vec<u8>>, StoreErr
 
 /// Makes the directory's entries durable: files that were made, renamed or removed.
 pub fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir)
-        .and_then(|handle| handle.sync_all())
-        .map_err(|source| StoreError::SyncFailed { path: dir.to_owned(), source })
+    OpenDir::open(dir)?.sync()
+}
+
+/// A directory that stays open: its entries are made durable also when there is no free descriptor.
+#[derive(Debug)]
+pub(super) struct OpenDir {
+    path: PathBuf,
+    handle: File,
+}
+
+impl OpenDir {
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let handle = File::open(path).map_err(|source| StoreError::io(path, "open the directory", source))?;
+        Ok(Self { path: path.to_owned(), handle })
+    }
+
+    /// As [`sync_dir`].
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.handle.sync_all().map_err(|source| StoreError::SyncFailed { path: self.path.clone(), source })
+    }
+}
+
+/// Lets this process open as many files as its hard limit allows, and says how many. The soft limit is often 1024, for programs
+/// that know no more; segments, connections and plugins of some pairs together come near it.
+///
+/// # Errors
+/// The system refuses.
+pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    }
+    Ok(limit.maximum)
 }
 
 /// Makes a directory that only its owner enters, with its parents; one that is there stays as it is.

@@ -25,7 +25,8 @@ use farseal_core::units::{ByteLen, Generation, Incarnation, PairId, Sequence, Wa
 
 pub use self::read::JournalReader;
 use super::disk::{Disk, RealDisk, Tail};
-use super::{StoreError, exclusive, files, locked, shared, wide};
+use super::files::{self, OpenDir};
+use super::{StoreError, exclusive, locked, shared, wide};
 
 /// What a restart found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,6 +95,8 @@ pub struct Syncer {
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
+    /// Of `dir`.
+    entries: OpenDir,
     /// By first sequence number.
     segments: RwLock<BTreeMap<Sequence, Arc<Segment>>>,
     unsynced: Mutex<Unsynced>,
@@ -147,6 +150,7 @@ impl Journal {
         let unsynced = Unsynced { appended: recovery.last, synced: recovery.last, ..Unsynced::default() };
         let shared = Shared {
             dir: dir.to_owned(),
+            entries: OpenDir::open(dir)?,
             segments: RwLock::new(segments),
             unsynced: Mutex::new(unsynced),
             syncing: Mutex::new(()),
@@ -222,7 +226,7 @@ impl Journal {
                 .map_err(|source| StoreError::io(&oldest.path, "remove the segment", source))?;
             exclusive(&self.shared.segments).remove(&oldest.first);
             // One by one, so that no crash leaves a hole between segments.
-            files::sync_dir(&self.shared.dir)?;
+            self.shared.entries.sync()?;
         }
     }
 
@@ -355,7 +359,7 @@ impl Syncer {
                 .sync(&segment.file)
                 .map_err(|source| StoreError::SyncFailed { path: segment.path.clone(), source })?;
         }
-        if new_entries { files::sync_dir(&self.shared.dir) } else { Ok(()) }
+        if new_entries { self.shared.entries.sync() } else { Ok(()) }
     }
 }
 

@@ -40,7 +40,8 @@ pub use self::slice::{Kept, Run};
 pub(super) use self::slice::{entry_at, entry_bytes};
 pub use self::walk::Walk;
 use super::disk::{Disk, RealDisk, Tail};
-use super::{StoreError, exclusive, files, locked, narrow, shared, wide};
+use super::files::{self, OpenDir};
+use super::{StoreError, exclusive, locked, narrow, shared, wide};
 
 /// Bytes of a segment: 128 MiB, a hundred of the largest records.
 pub const LOG_SEGMENT_BYTES: ByteLen = ByteLen(128 << 20);
@@ -158,6 +159,8 @@ pub struct LogSyncer {
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
+    /// Of `dir`.
+    entries: OpenDir,
     /// Where each plain segment ends.
     segments: RwLock<BTreeMap<u32, u64>>,
     /// Where each compacted one ends.
@@ -233,6 +236,7 @@ impl Log {
         let unsynced = Unsynced { flushed_end: end, durable_end: end, ..Unsynced::default() };
         let shared = Shared {
             dir: dir.to_owned(),
+            entries: OpenDir::open(dir)?,
             segments: RwLock::new(found.segments),
             compacted: RwLock::new(manifest.compacted.iter().map(|(number, known)| (*number, known.bytes)).collect()),
             next_compacted: AtomicU32::new(
@@ -456,7 +460,7 @@ impl LogSyncer {
         for (path, file) in files {
             self.disk.sync(file).map_err(|source| StoreError::SyncFailed { path: path.clone(), source })?;
         }
-        if new_entries { files::sync_dir(&self.shared.dir) } else { Ok(()) }
+        if new_entries { self.shared.entries.sync() } else { Ok(()) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -18,6 +18,8 @@ pub(crate) struct Faulty {
     /// Want of room shows when it is reserved, as on most file systems; else in the middle of a write.
     pub(crate) reserves: AtomicBool,
     pub(crate) sync_fails: AtomicBool,
+    /// The next file cannot be made: every descriptor is in use.
+    pub(crate) no_descriptor: AtomicBool,
     /// What files were when they were last synced, and a sync of them has failed since: by inode.
     synced: Mutex<BTreeMap<u64, (Vec<u8>, bool)>>,
 }
@@ -28,12 +30,20 @@ impl Faulty {
             room: AtomicU64::new(room),
             reserves: AtomicBool::new(false),
             sync_fails: AtomicBool::new(false),
+            no_descriptor: AtomicBool::new(false),
             synced: Mutex::default(),
         }
     }
 }
 
 impl Disk for Faulty {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        if self.no_descriptor.swap(false, Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(24));
+        }
+        RealDisk.create(path)
+    }
+
     fn allocate(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
         if !self.reserves.load(Ordering::SeqCst) {
             return Ok(());

@@ -3,7 +3,9 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use farseal::store::StoreError;
-use farseal::store::files::{DirLock, LockError, create_private_dir, read_if_there, remove_durably, write_atomically};
+use farseal::store::files::{
+    DirLock, LockError, create_private_dir, raise_descriptor_limit, read_if_there, remove_durably, write_atomically,
+};
 use farseal_core::primary::StoreFault;
 
 #[test]
@@ -41,11 +43,23 @@ fn two_nodes_never_share_a_directory() {
 }
 
 #[test]
+fn a_process_may_open_as_many_files_as_its_hard_limit_says() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let lower = limit.maximum.map(|most| most - 1);
+    setrlimit(Resource::Nofile, Rlimit { current: lower, ..limit }).unwrap();
+    assert_eq!(raise_descriptor_limit().unwrap(), limit.maximum);
+    assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
+}
+
+#[test]
 fn want_of_room_is_told_apart_from_failure() {
     for (errno, fault) in [
         (libc::ENOSPC, StoreFault::Full),
         (libc::EDQUOT, StoreFault::Full),
         (libc::EFBIG, StoreFault::Full),
+        (libc::EMFILE, StoreFault::Full),
+        (libc::ENFILE, StoreFault::Full),
         (libc::EIO, StoreFault::Failed),
         (libc::EROFS, StoreFault::Failed),
     ] {

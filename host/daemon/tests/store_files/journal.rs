@@ -337,6 +337,26 @@ fn a_full_disk_leaves_nothing_half_written_and_the_same_append_works_later() {
     }
 }
 
+/// It was a failure for good: no pair of the node wrote again before a restart.
+#[test]
+fn want_of_a_descriptor_leaves_nothing_behind_and_the_same_append_works_later() {
+    let dir = crate::records::dir();
+    let disk = Arc::new(Faulty::with_room(1 << 20));
+    let mut lane = Lane::on(open_on(disk.clone(), dir.path(), 0, 64 << 10).unwrap().0);
+    lane.commit(&[Kind::Data], false).unwrap();
+    lane.sync();
+    // A segment of its own.
+    lane.journal.begin(Generation(1), Incarnation([1; 16]));
+    disk.no_descriptor.store(true, Ordering::SeqCst);
+    let error = lane.commit(&[Kind::Data], false).unwrap_err();
+    assert_eq!(error.fault(), StoreFault::Full, "{error}");
+    assert!(error.to_string().contains("LimitNOFILE="), "{error}");
+    lane.commit(&[Kind::Data], false).unwrap();
+    lane.sync();
+    drop(lane);
+    assert_eq!(open(dir.path(), 2).unwrap().1.last, Sequence(2));
+}
+
 #[test]
 fn after_one_failed_sync_nothing_is_promised_again() {
     let dir = crate::records::dir();

@@ -25,7 +25,7 @@ use super::{
     Shared, WINDOW_BYTES, decode_header, encode_header, entry_at, segment_path,
 };
 use crate::store::disk::{Disk, Tail};
-use crate::store::{StoreError, exclusive, files, shared, wide};
+use crate::store::{StoreError, exclusive, shared, wide};
 
 /// Entries that are judged at once.
 const JUDGE_ENTRIES: usize = 512;
@@ -228,7 +228,7 @@ impl Writer<'_> {
 
     fn finish(mut self) -> Result<Compacted, CompactError> {
         self.close()?;
-        files::sync_dir(&self.of.shared.dir)?;
+        self.of.shared.entries.sync()?;
         Ok(self.compacted)
     }
 }
@@ -309,7 +309,7 @@ impl Log {
                 tracing::warn!(path = %path.display(), %error, "a replaced segment stays until a restart");
             }
         }
-        files::sync_dir(&self.shared.dir)
+        self.shared.entries.sync()
     }
 
     /// Shows `each` record that compacted segments hold, whole or in part, in no order.
