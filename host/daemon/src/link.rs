@@ -7,6 +7,7 @@
 pub mod dial;
 pub mod listen;
 pub mod parts;
+pub mod places;
 pub mod san;
 pub mod session;
 pub mod shape;

@@ -398,8 +398,9 @@ impl Runner {
                 self.keep_component(path, digest, &bytes);
                 drop(permit);
             }
-            Event::Came { path, came: Came::HandOver(hand_over) } => {
+            Event::Came { path, came: Came::HandOver(hand_over, permit) } => {
                 self.give(Input::HandOver { path, hand_over });
+                drop(permit);
             }
             Event::Came { path, came: Came::Inspect(inspect, permit) } => self.inspect(path, inspect, permit),
             Event::Came { path, came: Came::AskLive(ask, permit) } => self.show_live(path, ask, permit),
