@@ -12,6 +12,7 @@
 //! | [`admit`] | which requests may reach an export, and what refuses the others | no |
 //! | [`completion`] | how an export answers, from any thread | no |
 //! | [`pool`] | page-aligned payload buffers that are used again | no |
+//! | [`room`] | how much payload all connections hold together | no |
 //! | [`registry`] | the exports, by name, that come and go | no |
 //! | [`outbox`] | replies waiting to be written, as one vectored write | no |
 //! | [`inbox`] | bytes read ahead of the request they belong to | no |
@@ -48,6 +49,7 @@ pub mod outbox;
 pub mod pool;
 pub mod registry;
 pub mod replay;
+pub mod room;
 pub mod server;
 pub mod session;
 pub mod tls;

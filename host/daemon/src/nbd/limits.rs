@@ -26,6 +26,16 @@ pub const MAX_IN_FLIGHT: usize = 128;
 /// advertised ones.
 pub const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
 
+/// Payload bytes of all connections of one server that may be in that span: sixteen connections at their own bound.
+pub const PAYLOAD_BYTES: usize = 1 << 30;
+
+/// Payload bytes that a connection which holds none may take at once, whatever the others hold: at most 64 MiB for
+/// [`MAX_CONNECTIONS`] beyond [`PAYLOAD_BYTES`], so that whoever asks for little never waits for those who read nothing.
+pub const ALWAYS_BYTES: usize = 256 << 10;
+
+/// How long a client may leave a reply unread, or a payload half sent, and nothing of it moves. Its bytes are others' then.
+pub const STUCK_DEADLINE: Duration = Duration::from_secs(60);
+
 /// Connections that one server holds open. With [`INBOX_BYTES`] each this is 32 MiB of idle buffers.
 pub const MAX_CONNECTIONS: usize = 256;
 

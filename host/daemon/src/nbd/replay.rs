@@ -10,9 +10,10 @@ use tokio::runtime::Builder;
 
 use crate::nbd::completion::Queue;
 use crate::nbd::handshake::{Negotiated, Setting, negotiate};
-use crate::nbd::limits::REKEY_RECORDS;
+use crate::nbd::limits::{PAYLOAD_BYTES, REKEY_RECORDS, STUCK_DEADLINE};
 use crate::nbd::pool::Pool;
 use crate::nbd::registry::Registry;
+use crate::nbd::room::Room;
 use crate::nbd::session::{self, End, Shared, Transport};
 use crate::nbd::tls::TlsMode;
 
@@ -46,7 +47,13 @@ async fn play(registry: &Registry, tape: Tape) -> Option<Replayed> {
     let (negotiation, entered_at) = (std::mem::take(&mut tape.got), tape.at);
     let queue = Arc::new(Queue::default());
     agreed.entry.join(&queue);
-    let shared = Shared { counters: Arc::default(), pool: Pool::default(), rekey_records: REKEY_RECORDS };
+    let shared = Shared {
+        counters: Arc::default(),
+        pool: Pool::default(),
+        room: Room::new(PAYLOAD_BYTES),
+        patience: STUCK_DEADLINE,
+        rekey_records: REKEY_RECORDS,
+    };
     let end = session::run(&mut tape, agreed, queue, shared).await;
     Some(Replayed { negotiation, entered_at, replies: tape.got, malformed: matches!(end, End::Malformed(_)) })
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
@@ -25,11 +26,13 @@ use crate::nbd::completion::Queue;
 use crate::nbd::counters::Counters;
 use crate::nbd::handshake::{HandshakeError, Negotiated, Setting, negotiate};
 use crate::nbd::limits::{
-    ACCEPT_PAUSE, CLOSE_DEADLINE, CLOSE_LINGER, HANDSHAKE_DEADLINE, MAX_CONNECTIONS, MAX_THREADS, REKEY_RECORDS,
+    ACCEPT_PAUSE, CLOSE_DEADLINE, CLOSE_LINGER, HANDSHAKE_DEADLINE, MAX_CONNECTIONS, MAX_THREADS, PAYLOAD_BYTES,
+    REKEY_RECORDS, STUCK_DEADLINE,
 };
 use crate::nbd::negotiate::Agreed;
 use crate::nbd::pool::Pool;
 use crate::nbd::registry::Registry;
+use crate::nbd::room::Room;
 use crate::nbd::session::{self, End, Shared, Transport};
 use crate::nbd::tls::TlsMode;
 
@@ -69,13 +72,24 @@ pub struct Config {
     pub threads: Option<NonZeroUsize>,
     /// Connections held open at most, at least 1.
     pub max_connections: usize,
+    /// Payload bytes that all connections hold at most; never less than one request may have.
+    pub payload_bytes: usize,
+    /// How long a client may leave a reply unread or a payload half sent.
+    pub patience: Duration,
     /// TLS records sent under one key before the session looks for a quiet moment to change it.
     pub rekey_records: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { listen: Vec::new(), threads: None, max_connections: MAX_CONNECTIONS, rekey_records: REKEY_RECORDS }
+        Self {
+            listen: Vec::new(),
+            threads: None,
+            max_connections: MAX_CONNECTIONS,
+            payload_bytes: PAYLOAD_BYTES,
+            patience: STUCK_DEADLINE,
+            rekey_records: REKEY_RECORDS,
+        }
     }
 }
 
@@ -113,7 +127,13 @@ impl Server {
         let workers = start_workers(config.threads)?;
         let state = Arc::new(State {
             registry,
-            shared: Shared { counters: Arc::default(), pool, rekey_records: config.rekey_records },
+            shared: Shared {
+                counters: Arc::default(),
+                pool,
+                room: Room::new(config.payload_bytes),
+                patience: config.patience,
+                rekey_records: config.rekey_records,
+            },
             workers: workers.iter().map(|worker| (worker.handle.clone(), Arc::clone(&worker.load))).collect(),
             max_connections: config.max_connections.max(1),
             sessions: Mutex::default(),
@@ -432,6 +452,10 @@ async fn carry<L: Listener>(stream: L::Std, open: OpenConnection, tls: Arc<TlsMo
 /// Negotiation under its deadline, which a stop shortens.
 async fn shake_hands<S>(stream: S, state: &State, tls: &TlsMode) -> Result<Negotiated<S>, HandshakeError>
 where
+    if matches!(end, End::Stuck) {
+        warn!(%end, "NBD session ended");
+        return;
+    }
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut stopping = state.stopping.subscribe();

@@ -5,7 +5,8 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -22,6 +23,7 @@ use crate::nbd::limits::{
 use crate::nbd::negotiate::Agreed;
 use crate::nbd::outbox::Outbox;
 use crate::nbd::pool::Pool;
+use crate::nbd::room::{Room, Share};
 use crate::nbd::session::requests::{Incoming, Step};
 use crate::nbd::session::table::Table;
 use crate::nbd::wire::Malformed;
@@ -52,6 +54,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Box<TlsStream<S>> {
 pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) pool: Pool,
+    pub(crate) room: Arc<Room>,
+    /// How long a client may leave a reply unread or a payload half sent.
+    pub(crate) patience: Duration,
     /// Records after which keys are changed at a quiet moment.
     pub(crate) rekey_records: u64,
 }
@@ -67,6 +72,8 @@ pub(crate) enum End {
     Vanished,
     #[error("connection lost: {0}")]
     Lost(#[from] io::Error),
+    #[error("the client left a reply unread, or a payload half sent, for too long")]
+    Stuck,
     #[error("not NBD: {0}")]
     Malformed(#[from] Malformed),
 }
@@ -86,6 +93,11 @@ struct Session<S> {
     inbox: Inbox,
     outbox: Outbox,
     table: Table,
+    share: Share,
+    /// Of this task, for whoever makes room.
+    waker: Waker,
+    unread: Patience,
+    unsent: Patience,
     /// A payload on its way in.
     incoming: Option<Incoming>,
     /// Answers taken from the queue; kept for its allocation.
@@ -120,6 +132,10 @@ impl<S: Transport> Session<S> {
             stream,
             export: Arc::clone(&agreed.entry.export),
             agreed,
+            share: shared.room.share(),
+            waker: Waker::noop().clone(),
+            unread: Patience::new(shared.patience),
+            unsent: Patience::new(shared.patience),
             shared,
             queue,
             inbox: Inbox::default(),
@@ -146,6 +162,7 @@ impl<S: Transport> Session<S> {
     }
 
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<End, End>> {
+        self.waker.clone_from(cx.waker());
         loop {
             let mut moved = self.poll_fill(cx)?;
             // Before requests are taken, so that what came after a close is refused.
@@ -159,6 +176,9 @@ impl<S: Transport> Session<S> {
             }
             if let Poll::Ready(end) = self.poll_end(cx) {
                 return Poll::Ready(end);
+            }
+            if self.is_stuck(cx) {
+                return Poll::Ready(Err(End::Stuck));
             }
             self.refresh_keys_when_quiet();
             if !self.unflushed_now(cx)? && self.queue.park(cx.waker(), self.closing) {
@@ -189,6 +209,7 @@ impl<S: Transport> Session<S> {
             Poll::Ready(Err(lost)) => Err(End::Lost(lost)),
             Poll::Ready(Ok(())) => {
                 let count = buffer.filled().len();
+                self.unsent.moved();
                 match (count, is_direct, &mut self.incoming) {
                     (0, _, _) => return Err(End::Vanished),
                     (_, true, Some(incoming)) => incoming.filled(count),
@@ -256,6 +277,8 @@ impl<S: Transport> Session<S> {
                 Poll::Ready(Ok(count)) => {
                     let released = self.outbox.advance(count);
                     self.table.release(released.replies, released.bytes);
+                    self.share.give(released.bytes);
+                    self.unread.moved();
                     self.records += u64::try_from(count.div_ceil(TLS_RECORD)).unwrap_or(u64::MAX);
                     self.full = false;
                     self.unflushed = true;
@@ -302,6 +325,12 @@ impl<S: Transport> Session<S> {
         }
     }
 
+    /// Whether the client holds room, and does nothing about it.
+    fn is_stuck(&mut self, cx: &mut Context<'_>) -> bool {
+        let unread = self.unread.is_over(!self.outbox.is_empty(), cx);
+        unread || self.unsent.is_over(self.incoming.is_some(), cx)
+    }
+
     /// Changes TLS keys where nothing is on its way in either direction (see [`crate::nbd::tls`]).
     fn refresh_keys_when_quiet(&mut self) {
         let quiet = self.table.is_empty()
@@ -315,6 +344,41 @@ impl<S: Transport> Session<S> {
                 self.unflushed = true;
             }
         }
+    }
+}
+
+/// How long something waits that does not move.
+struct Patience {
+    most: Duration,
+    since: Option<Instant>,
+    /// Fires no earlier than it has to; set anew once in that time, and not with each move.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(most: Duration) -> Self {
+        Self { most, since: None, timer: None }
+    }
+
+    fn moved(&mut self) {
+        self.since = None;
+    }
+
+    /// Whether it waits too long, as of now.
+    fn is_over(&mut self, waits: bool, cx: &mut Context<'_>) -> bool {
+        if !waits {
+            self.since = None;
+            return false;
+        }
+        let until = *self.since.get_or_insert_with(Instant::now) + self.most;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= until {
+                return true;
+            }
+            timer.as_mut().reset(until);
+        }
+        false
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::num::NonZeroUsize;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
 
 use farseal::nbd::export::Errno;
 use farseal::nbd::limits::MAX_IN_FLIGHT;
@@ -97,6 +99,68 @@ fn bytes_in_flight_are_bounded() {
     }
     assert_eq!((dropped, read, flushed), (2, 2, 1), "a dropped reply is EIO");
     assert_eq!(memory.submitted(), 6);
+}
+
+/// The payload of each connection had a bound, and that of all together had none.
+#[test]
+fn connections_together_hold_a_bounded_payload_and_whoever_asks_for_little_is_answered() {
+    let memory = Memory::new(64 * MIB);
+    let config = Config { threads: NonZeroUsize::new(1), payload_bytes: 64 * MIB, ..Config::default() };
+    let (_server, address, _) = serve_with(memory.clone(), TlsMode::Off, config);
+    memory.hold();
+    let mut greedy: Vec<_> = (0..5).map(|_| Client::enter(address, false)).collect();
+    greedy.iter_mut().for_each(|client| client.send(request(cmd::READ, 0, 0, 32 << 20), &[]));
+    memory.await_submitted(2);
+    // On the one thread those before it were looked at first.
+    let mut small = Client::enter(address, false);
+    small.send(request(cmd::READ, 0, 0, 4096), &[]);
+    memory.await_submitted(3);
+    assert_eq!(memory.submitted(), 3);
+    for (request, reply) in memory.take_held() {
+        reply.done(memory.carry_out(&request));
+    }
+    assert_eq!(small.receive(), Message::Simple(request(cmd::READ, 0, 0, 0).cookie, 0));
+    small.bytes(4096);
+    // What is read makes room.
+    memory.hold();
+    for done in 0..2 {
+        let mut read = greedy.remove(first_answered(&greedy));
+        assert_eq!(read.receive(), Message::Simple(request(cmd::READ, 0, 0, 0).cookie, 0));
+        read.bytes(32 << 20);
+        memory.await_submitted(4 + done);
+    }
+    assert_eq!(memory.submitted(), 5);
+}
+
+/// Which of them has something to read.
+fn first_answered(clients: &[Client<TcpStream>]) -> usize {
+    loop {
+        for (place, client) in clients.iter().enumerate() {
+            client.stream.set_nonblocking(true).unwrap();
+            let found = client.stream.peek(&mut [0]).is_ok();
+            client.stream.set_nonblocking(false).unwrap();
+            if found {
+                return place;
+            }
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_client_that_takes_no_reply_is_ended_and_its_room_is_anothers() {
+    let memory = Memory::new(64 * MIB);
+    let patience = Duration::from_secs(1);
+    let config = Config { payload_bytes: 64 * MIB, patience, ..Config::default() };
+    let (server, address, _) = serve_with(memory.clone(), TlsMode::Off, config);
+    let mut deaf = Client::enter(address, false);
+    deaf.send(request(cmd::READ, 0, 0, 64 << 20), &[]);
+    memory.await_submitted(1);
+    // Half a payload holds as much.
+    let mut waits = Client::enter(address, false);
+    waits.send(request(cmd::WRITE, 0, 0, 64 << 20), &[1; 4096]);
+    await_counter(&server, "connections_open", 0);
+    assert_eq!(memory.submitted(), 1);
 }
 
 #[test]

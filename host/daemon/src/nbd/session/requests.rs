@@ -61,6 +61,8 @@ impl<S: Transport> Session<S> {
 
     fn next_header(&mut self) -> Result<Step, End> {
         if self.is_backed_up() {
+            // Others need not wait until its client reads.
+            self.share.leave();
             return Ok(Step::Stop);
         }
         let Some(bytes) = self.inbox.peek::<REQUEST_BYTES>() else {
@@ -68,8 +70,8 @@ impl<S: Transport> Session<S> {
         };
         let header = RequestHeader::decode(bytes)?;
         let held = held(&header);
-        if !self.table.has_room(held) {
-            self.full = true;
+        self.full = !self.table.has_room(held) || !self.share.take(held, &self.waker);
+        if self.full {
             return Ok(Step::Stop);
         }
         self.inbox.consume(REQUEST_BYTES);
@@ -90,6 +92,7 @@ impl<S: Transport> Session<S> {
                 return Ok(Step::Submitted { held });
             }
             Err(refusal) => {
+                self.share.give(held);
                 self.table.occupy(0);
                 let left = usize::try_from(header.payload()).unwrap_or(usize::MAX);
                 self.incoming = Some(Incoming::Skip { header, refusal, left });
