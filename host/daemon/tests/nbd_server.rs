@@ -8,6 +8,8 @@ mod client;
 mod life;
 #[path = "nbd_server/memory.rs"]
 mod memory;
+#[path = "nbd_server/plain.rs"]
+mod plain;
 #[path = "nbd_server/protocol.rs"]
 mod protocol;
 #[path = "nbd_server/real.rs"]

@@ -113,6 +113,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     state: Arc<State>,
+    /// Where connections are accepted.
+    listening: Handle,
     workers: Vec<Worker>,
     endpoints: Vec<Endpoint>,
 }
@@ -124,7 +126,7 @@ impl Server {
     /// # Errors
     /// An endpoint that cannot be listened on; nothing keeps running then.
     pub fn start(config: &Config, registry: Registry, pool: Pool) -> Result<Self, StartError> {
-        let workers = start_workers(config.threads)?;
+        let mut workers = start_workers(config.threads)?;
         let state = Arc::new(State {
             registry,
             shared: Shared {
@@ -140,7 +142,11 @@ impl Server {
             stopping: watch::Sender::new(false),
             open: watch::Sender::new(0),
         });
-        let mut server = Self { state, workers, endpoints: Vec::new() };
+        // Whoever connects must not wait for a request of another's.
+        let door = start_worker("nbd-listen".to_owned()).map_err(StartError::Thread)?;
+        let listening = door.handle.clone();
+        workers.push(door);
+        let mut server = Self { state, listening, workers, endpoints: Vec::new() };
         for listen in &config.listen {
             let endpoint = server
                 .listen(listen)
@@ -184,7 +190,7 @@ impl Server {
     }
 
     fn listen(&self, listen: &Listen) -> io::Result<Endpoint> {
-        let (handle, _) = self.state.workers.first().ok_or(io::ErrorKind::NotFound)?;
+        let handle = &self.listening;
         let _inside = handle.enter();
         let (state, tls) = (Arc::clone(&self.state), Arc::new(listen.tls.clone()));
         match &listen.endpoint {
@@ -231,13 +237,13 @@ impl fmt::Debug for Worker {
 fn start_workers(threads: Option<NonZeroUsize>) -> Result<Vec<Worker>, StartError> {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let count = threads.map_or(cores.min(MAX_THREADS), NonZeroUsize::get);
-    (0..count).map(|index| start_worker(index).map_err(StartError::Thread)).collect()
+    (0..count).map(|index| start_worker(format!("nbd-{index}")).map_err(StartError::Thread)).collect()
 }
 
-fn start_worker(index: usize) -> io::Result<Worker> {
+fn start_worker(name: String) -> io::Result<Worker> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let (quit, quitting) = oneshot::channel();
-    let thread = thread::Builder::new().name(format!("nbd-{index}")).spawn(move || {
+    let thread = thread::Builder::new().name(name).spawn(move || {
         // The runtime is made where it will be dropped: a runtime must not be dropped inside another.
         match Builder::new_current_thread().enable_io().enable_time().build() {
             Err(error) => drop(sender.send(Err(error))),
@@ -446,16 +452,16 @@ async fn carry<L: Listener>(stream: L::Std, open: OpenConnection, tls: Arc<TlsMo
     if matches!(end, End::Malformed(_)) {
         Counters::count(&counters.protocol_violations);
     }
+    if matches!(end, End::Stuck) {
+        warn!(%end, "NBD session ended");
+        return;
+    }
     debug!(%end, "NBD session ended");
 }
 
 /// Negotiation under its deadline, which a stop shortens.
 async fn shake_hands<S>(stream: S, state: &State, tls: &TlsMode) -> Result<Negotiated<S>, HandshakeError>
 where
-    if matches!(end, End::Stuck) {
-        warn!(%end, "NBD session ended");
-        return;
-    }
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut stopping = state.stopping.subscribe();
