@@ -33,7 +33,8 @@ pub const PAYLOAD_BYTES: usize = 1 << 30;
 /// [`MAX_CONNECTIONS`] beyond [`PAYLOAD_BYTES`], so that whoever asks for little never waits for those who read nothing.
 pub const ALWAYS_BYTES: usize = 256 << 10;
 
-/// How long a client may leave a reply unread, or a payload half sent, and nothing of it moves. Its bytes are others' then.
+/// How long a client may leave a reply unread, or a payload half sent, and nothing of it moves, while others wait for the room
+/// that it holds.
 pub const STUCK_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Connections that one server holds open. With [`INBOX_BYTES`] each this is 32 MiB of idle buffers.

@@ -100,6 +100,12 @@ impl Share {
         number
     }
 
+    /// Whether somebody waits for room.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !self.of.lock().line.is_empty()
+    }
+
     /// Gives up its place in the line.
     pub fn leave(&mut self) {
         if let Some(number) = self.waits.take() {

@@ -74,7 +74,7 @@ pub struct Config {
     pub max_connections: usize,
     /// Payload bytes that all connections hold at most; never less than one request may have.
     pub payload_bytes: usize,
-    /// How long a client may leave a reply unread or a payload half sent.
+    /// How long a client may leave a reply unread or a payload half sent while others wait for its room.
     pub patience: Duration,
     /// TLS records sent under one key before the session looks for a quiet moment to change it.
     pub rekey_records: u64,

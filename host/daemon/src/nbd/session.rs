@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) pool: Pool,
     pub(crate) room: Arc<Room>,
-    /// How long a client may leave a reply unread or a payload half sent.
+    /// How long a client may leave a reply unread or a payload half sent while others wait for its room.
     pub(crate) patience: Duration,
     /// Records after which keys are changed at a quiet moment.
     pub(crate) rekey_records: u64,
@@ -325,10 +325,12 @@ impl<S: Transport> Session<S> {
         }
     }
 
-    /// Whether the client holds room, and does nothing about it.
+    /// Whether the client holds room that others wait for, and does nothing about it. An initiator that is stopped for hours, as a
+    /// machine that sleeps, keeps its connection where nobody does.
     fn is_stuck(&mut self, cx: &mut Context<'_>) -> bool {
-        let unread = self.unread.is_over(!self.outbox.is_empty(), cx);
-        unread || self.unsent.is_over(self.incoming.is_some(), cx)
+        let share = &self.share;
+        let unread = self.unread.is_over(!self.outbox.is_empty(), || share.is_wanted(), cx);
+        unread || self.unsent.is_over(self.incoming.is_some(), || share.is_wanted(), cx)
     }
 
     /// Changes TLS keys where nothing is on its way in either direction (see [`crate::nbd::tls`]).
@@ -364,8 +366,8 @@ impl Patience {
         self.since = None;
     }
 
-    /// Whether it waits too long, as of now.
-    fn is_over(&mut self, waits: bool, cx: &mut Context<'_>) -> bool {
+    /// Whether it waits too long, as of now, and that is too much.
+    fn is_over(&mut self, waits: bool, is_too_much: impl FnOnce() -> bool, cx: &mut Context<'_>) -> bool {
         if !waits {
             self.since = None;
             return false;
@@ -373,10 +375,20 @@ impl Patience {
         let until = *self.since.get_or_insert_with(Instant::now) + self.most;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
         while timer.as_mut().poll(cx).is_ready() {
-            if timer.deadline() >= until {
+            if timer.deadline() < until {
+                timer.as_mut().reset(until);
+                continue;
+            }
+            if is_too_much() {
                 return true;
             }
-            timer.as_mut().reset(until);
+            let now = Instant::now();
+            self.since = Some(now);
+            timer.as_mut().reset(now + self.most);
+            if timer.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+            return false;
         }
         false
     }
