@@ -393,20 +393,22 @@ fn plugin(plugin: &PluginStatus) -> String {
         text.push_str(", QUARANTINED: the host answers in its place");
     }
     if plugin.faults > 0 {
-        let times = if plugin.faults == 1 { "once".to_owned() } else { format!("{} times", plugin.faults) };
-        let _ = write!(text, ", failed {times} of late");
+        let _ = write!(text, ", failed {} of late", times(plugin.faults));
         if let Some(fault) = &plugin.last_fault {
             let _ = write!(text, ", last: {}", line(fault));
         }
     }
     if plugin.stood_in > 0 {
-        let times = if plugin.stood_in == 1 { "once".to_owned() } else { format!("{} times", plugin.stood_in) };
-        let _ = write!(text, ", THE HOST ANSWERED IN ITS PLACE {times} since the start");
+        let _ = write!(text, ", THE HOST ANSWERED IN ITS PLACE {} since the start", times(plugin.stood_in));
         if let Some(why) = &plugin.last_stood_in {
             let _ = write!(text, ", last: {}", line(why));
         }
     }
     text
+}
+
+fn times(count: u64) -> String {
+    if count == 1 { "once".into() } else { format!("{count} times") }
 }
 
 fn last_error(out: &mut String, error: &LastError, now: WallTime) {

@@ -39,15 +39,13 @@ enum Loaded {
 
 /// How a component is put in.
 struct How {
-    /// The operator's file; none where it comes back.
+    /// The operator's file. None where it comes back: it was here before, so what is known of it since, a rule that it breaks among it, is
+    /// said and shuts no way back. Where the configuration demands the result of the kit, that is what counts, as at a start.
     file: Option<PathBuf>,
     /// Only to say what would follow.
     dry_run: bool,
     /// It may decide otherwise than what is in its place.
     accept: bool,
-    /// It was here before: what is known of it since, a rule that it breaks among it, is said and shuts no way back. Where the
-    /// configuration demands the result of the kit, that is what counts, as at a start.
-    back: bool,
 }
 
 impl PairNode {
@@ -87,7 +85,7 @@ impl PairNode {
             let kept = self.plugins.proofs.keep(swap.sha256, &result);
             kept.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
         }
-        let how = How { file: Some(file), dry_run: swap.dry_run, accept: swap.accept, back: false };
+        let how = How { file: Some(file), dry_run: swap.dry_run, accept: swap.accept };
         self.put(swap.slot, now, new, bytes, how).await
     }
 
@@ -105,7 +103,7 @@ impl PairNode {
         }
         let bytes = self.plugins.components.load(place.before.digest);
         let bytes = bytes.map_err(|error| CommandError::Failed { reason: error.to_string(), next: None })?;
-        let how = How { file: None, dry_run: false, accept: true, back: true };
+        let how = How { file: None, dry_run: false, accept: true };
         self.put(slot, place.now, place.before, bytes, how).await
     }
 
@@ -135,25 +133,27 @@ impl PairNode {
         bytes: Vec<u8>,
         how: How,
     ) -> Result<CommandReply, CommandError> {
-        let How { file, dry_run, accept, back } = how;
+        let How { file, dry_run, accept } = how;
         let (name, host) = (format!("{}.{slot}", self.config.name), Arc::clone(&self.shared.plugins));
         let (plugins, put) = (Arc::clone(&self.plugins), new.clone());
         let tried = blocking(move || -> Result<_, CommandError> {
             let file = file.map(|file| file.display().to_string());
-            let of_file = |reason: String| {
-                let reason = file.as_ref().map_or(reason.clone(), |file| format!("{file}: {reason}"));
-                CommandError::Refused { reason, next: None }
+            let refused = |reason: String, next: Option<String>| {
+                let reason = match &file {
+                    Some(file) => format!("{file}: {reason}"),
+                    None => reason,
+                };
+                CommandError::Refused { reason, next }
             };
-            let loaded = load(&host, slot, &name, &bytes, &put).map_err(|error| of_file(error.to_string()))?;
-            let trial = try_rules(&host, &name, &bytes, &put).map_err(|error| of_file(error.to_string()))?;
+            let loaded = load(&host, slot, &name, &bytes, &put).map_err(|error| refused(error.to_string(), None))?;
+            let trial = try_rules(&host, &name, &bytes, &put).map_err(|error| refused(error.to_string(), None))?;
             let Trial { rules, tries, broken } = trial;
-            if let (Some(reason), Some(file)) = (broken.as_ref().filter(|_| !back), &file) {
+            if let (Some(reason), Some(file)) = (&broken, &file) {
                 let next = format!(
                     "`farseal plugin conform {file} --settings '{}'` shows the story; this is for the plugin's author",
                     put.config
                 );
-                let reason = format!("{file}: {reason}");
-                return Err(CommandError::Refused { reason, next: Some(next) });
+                return Err(refused(reason.clone(), Some(next)));
             }
             let compared = compare(&plugins, &loaded);
             let kept = if dry_run { Ok(put.digest) } else { plugins.components.keep(&bytes) };

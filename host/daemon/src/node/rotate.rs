@@ -93,14 +93,9 @@ impl PairNode {
             }
         }
         let mut given_up = before;
-        let every = self.look_every();
         loop {
-            sleep(every).await;
-            if lane.keybook.in_force_now() != before {
-                return Ok(CommandReply::new("the key has changed"));
-            }
-            if self.writer().is_none() {
-                return Err(self.other_side("rotate", Role::Primary));
+            if let Some(changed) = self.look_for_change(&lane, before).await? {
+                return Ok(changed);
             }
             // A key that was not delivered before its start is void; each further one has more room.
             let void = lane.keybook.void_now();
@@ -145,39 +140,43 @@ impl PairNode {
             self.tell(Command::RequestRotation, "rotate").await?;
             let (mut heard, mut since) = (None, Instant::now());
             loop {
-                sleep(self.look_every()).await;
-                if lane.keybook.in_force_now() != before {
-                    return Ok(CommandReply::new("the key has changed"));
-                }
-                if self.writer().is_none() {
-                    return Err(self.other_side("rotate", Role::Primary));
+                if let Some(changed) = self.look_for_change(lane, before).await? {
+                    return Ok(changed);
                 }
                 if Instant::now() >= deadline {
                     return Err(CommandError::NotYet { what: "the rotation".into() });
                 }
-                if heard.is_none() {
+                let Some(word) = &heard else {
                     (heard, since) = (hears.try_recv().ok(), Instant::now());
                     continue;
-                }
-                let patience = match &heard {
-                    Some(Heard::Holds(looks, _)) if !self.looks_soon(looks) => BEGINS_WITHIN,
-                    Some(Heard::Holds(..)) => SOON + BEGINS_WITHIN,
-                    Some(Heard::Rotates) | None => ASK_AGAIN,
+                };
+                let patience = match word {
+                    Heard::Holds(looks, _) if !self.looks_soon(looks) => BEGINS_WITHIN,
+                    Heard::Holds(..) => SOON + BEGINS_WITHIN,
+                    Heard::Rotates => ASK_AGAIN,
                 };
                 // A key on its way is waited for, whoever asked for it.
                 if since.elapsed() < patience || self.look().await?.status.rotation != RotationState::Idle {
                     continue;
                 }
-                match heard {
-                    Some(Heard::Holds(looks, why)) => return Err(self.held(&looks, why)),
-                    Some(Heard::Rotates) | None => break,
+                match word {
+                    Heard::Holds(looks, why) => return Err(self.held(looks, why.clone())),
+                    Heard::Rotates => break,
                 }
             }
         }
     }
 
-    fn look_every(&self) -> Duration {
-        if self.config.is_disguised() { LOOK_HIDDEN } else { LOOK_EVERY }
+    /// After a while: the answer, where the key is another than before.
+    async fn look_for_change(&self, lane: &Lane, before: Option<Epoch>) -> Result<Option<CommandReply>, CommandError> {
+        sleep(if self.config.is_disguised() { LOOK_HIDDEN } else { LOOK_EVERY }).await;
+        if lane.keybook.in_force_now() != before {
+            return Ok(Some(CommandReply::new("the key has changed")));
+        }
+        if self.writer().is_none() {
+            return Err(self.other_side("rotate", Role::Primary));
+        }
+        Ok(None)
     }
 
     fn looks_soon(&self, looks: &Looks) -> bool {
